@@ -1,0 +1,13 @@
+// Names the inline namespace of all numeric code after the instruction set the host compiles for. Two files of one
+// program built with different -m flags then share no inline function, so the linker cannot keep the wrong copy.
+#pragma once
+
+#if defined(__AVX512F__)
+#define CHIMERA_ABI abi_avx512
+#elif defined(__AVX2__)
+#define CHIMERA_ABI abi_avx2
+#elif defined(__AVX__)
+#define CHIMERA_ABI abi_avx
+#else
+#define CHIMERA_ABI abi_base
+#endif

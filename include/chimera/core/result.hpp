@@ -1,0 +1,49 @@
+// Errors as values: the library throws nothing and never aborts.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <utility>
+
+namespace chimera {
+
+/// What went wrong, as one sentence for a person: what was expected and what was found.
+struct Error {
+  std::string message;
+};
+
+/// A T, or the Error that explains why there is none. `*r` and `r->` need `r.ok()`.
+template <class T>
+class [[nodiscard]] Result {
+ public:
+  Result(T value) : value_(std::move(value)) {}
+  Result(Error error) : error_(std::move(error)) {}
+
+  bool ok() const { return value_.has_value(); }
+  explicit operator bool() const { return ok(); }
+  T& operator*() { return *value_; }
+  const T& operator*() const { return *value_; }
+  T* operator->() { return &*value_; }
+  const T* operator->() const { return &*value_; }
+  const Error& error() const { return error_; }
+
+ private:
+  std::optional<T> value_;
+  Error error_;
+};
+
+/// Success, or an Error.
+class [[nodiscard]] Status {
+ public:
+  Status() = default;
+  Status(Error error) : error_(std::move(error)) {}
+
+  bool ok() const { return !error_.has_value(); }
+  explicit operator bool() const { return ok(); }
+  const Error& error() const { return *error_; }
+
+ private:
+  std::optional<Error> error_;
+};
+
+}  // namespace chimera

@@ -1,0 +1,223 @@
+// Vectors of W floats, and the one place that selects an instruction set.
+//
+// A kernel is a struct with `template <int W> CHIMERA_INLINE static void run(args...)`; `dispatch<Kernel>(isa, args...)`
+// runs it with W = 16 (AVX-512), 8 (AVX2 + FMA) or 4 (whatever the host compiles for: SSE2, NEON). Nothing outside the
+// attributed entries at the foot of this file uses wider instructions, so a binary built with plain -O2 runs anywhere.
+#pragma once
+
+#include <chimera/core/isa.hpp>
+#include <chimera/core/namespace.hpp>
+
+#include <cstdint>
+#include <cstring>
+
+#define CHIMERA_INLINE __attribute__((always_inline)) inline
+#if defined(__x86_64__) || defined(__i386__)
+#define CHIMERA_AVX2 __attribute__((target("avx2,fma")))
+#define CHIMERA_AVX512 __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")))
+#else
+#define CHIMERA_AVX2
+#define CHIMERA_AVX512
+#endif
+
+namespace chimera::inline CHIMERA_ABI {
+
+/// W f32 in one register, or in several where the processor's are narrower. A class with its own copy constructor, so
+/// that the compiler never asks which registers would carry it between functions (-Wpsabi).
+template <int W>
+struct Vec {
+  typedef float Native __attribute__((vector_size(W * 4)));
+  typedef std::int32_t Bits __attribute__((vector_size(W * 4)));
+  Native v{};
+
+  CHIMERA_INLINE Vec() {}
+  CHIMERA_INLINE Vec(float x) : v(x - Native{}) {}
+  CHIMERA_INLINE explicit Vec(const Native& x) : v(x) {}
+  CHIMERA_INLINE Vec(const Vec& x) : v(x.v) {}
+  CHIMERA_INLINE Vec& operator=(const Vec& x) {
+    v = x.v;
+    return *this;
+  }
+
+  CHIMERA_INLINE static Vec load(const float* p) {
+    Vec r;
+    std::memcpy(&r.v, p, sizeof r.v);
+    return r;
+  }
+  /// The first n floats, n < W, and zeros behind them.
+  CHIMERA_INLINE static Vec load(const float* p, std::int64_t n) {
+    Vec r;
+    std::memcpy(&r.v, p, static_cast<std::size_t>(n) * sizeof(float));
+    return r;
+  }
+  CHIMERA_INLINE void store(float* p) const { std::memcpy(p, &v, sizeof v); }
+  CHIMERA_INLINE void store(float* p, std::int64_t n) const {
+    std::memcpy(p, &v, static_cast<std::size_t>(n) * sizeof(float));
+  }
+
+  CHIMERA_INLINE friend Vec operator+(const Vec& a, const Vec& b) { return Vec(a.v + b.v); }
+  CHIMERA_INLINE friend Vec operator-(const Vec& a, const Vec& b) { return Vec(a.v - b.v); }
+  CHIMERA_INLINE friend Vec operator*(const Vec& a, const Vec& b) { return Vec(a.v * b.v); }
+  CHIMERA_INLINE friend Vec operator/(const Vec& a, const Vec& b) { return Vec(a.v / b.v); }
+  CHIMERA_INLINE friend Vec operator-(const Vec& a) { return Vec(-a.v); }
+  CHIMERA_INLINE Vec& operator+=(const Vec& b) {
+    v += b.v;
+    return *this;
+  }
+  CHIMERA_INLINE Vec& operator*=(const Vec& b) {
+    v *= b.v;
+    return *this;
+  }
+};
+
+/// a b + c in one instruction where there is one.
+template <int W>
+CHIMERA_INLINE Vec<W> fma(const Vec<W>& a, const Vec<W>& b, const Vec<W>& c) {
+  return Vec<W>(a.v * b.v + c.v);
+}
+
+/// x < y ? a : b, lane by lane.
+template <int W>
+CHIMERA_INLINE Vec<W> less(const Vec<W>& x, const Vec<W>& y, const Vec<W>& a, const Vec<W>& b) {
+  return Vec<W>(x.v < y.v ? a.v : b.v);
+}
+
+template <int W>
+CHIMERA_INLINE Vec<W> max(const Vec<W>& a, const Vec<W>& b) {
+  return Vec<W>(a.v > b.v ? a.v : b.v);
+}
+
+template <int W>
+CHIMERA_INLINE Vec<W> min(const Vec<W>& a, const Vec<W>& b) {
+  return Vec<W>(a.v < b.v ? a.v : b.v);
+}
+
+template <int W>
+CHIMERA_INLINE Vec<W> sqrt(const Vec<W>& x) {
+  Vec<W> y;
+  for (int i = 0; i < W; ++i) y.v[i] = __builtin_sqrtf(x.v[i]);
+  return y;
+}
+
+/// Sum of the lanes: halves are added until one is left.
+template <int W>
+CHIMERA_INLINE float sum(const Vec<W>& x) {
+  if constexpr (W == 1) {
+    return x.v[0];
+  } else {
+    float half[W];
+    x.store(half);
+    return sum<W / 2>(Vec<W / 2>::load(half) + Vec<W / 2>::load(half + W / 2));
+  }
+}
+
+template <int W>
+CHIMERA_INLINE float largest(const Vec<W>& x) {
+  float m = x.v[0];
+  for (int i = 1; i < W; ++i) m = x.v[i] > m ? x.v[i] : m;
+  return m;
+}
+
+/// e^x, relative error below 2e-7; NaN stays NaN, results below the smallest f32 are 0, above the largest infinite.
+/// x = n ln 2 + r with ln 2 in two parts (Cody and Waite), then a polynomial of degree 6 on |r| <= ln 2 / 2.
+template <int W>
+CHIMERA_INLINE Vec<W> exp(const Vec<W>& x) {
+  using V = Vec<W>;
+  const V clamped = min<W>(max<W>(V(-104.f), x), V(89.f));
+  const V magic = 12582912.f;  // 1.5 * 2^23: adding it rounds to the nearest integer
+  const V n = fma<W>(clamped, V(1.44269504088896341f), magic) - magic;
+  const V r = fma<W>(n, V(2.12194440e-4f), fma<W>(n, V(-0.693359375f), clamped));
+  V p = fma<W>(r, V(1.9875691500e-4f), V(1.3981999507e-3f));
+  p = fma<W>(p, r, V(8.3334519073e-3f));
+  p = fma<W>(p, r, V(4.1665795894e-2f));
+  p = fma<W>(p, r, V(1.6666665459e-1f));
+  p = fma<W>(p, r, V(5.0000001201e-1f));
+  p = fma<W>(p, r * r, r + V(1.f));
+  // 2^n in two halves, so that underflow and infinity come out by themselves.
+  using Bits = typename V::Bits;
+  const Bits whole = __builtin_convertvector(n.v, Bits);
+  const Bits half = whole >> 1;
+  const V low(reinterpret_cast<typename V::Native>((half + 127) << 23));
+  const V high(reinterpret_cast<typename V::Native>((whole - half + 127) << 23));
+  const V y = p * low * high;
+  return V(x.v == x.v ? y.v : x.v);
+}
+
+/// ln x for normal positive x, relative error below 2e-7 (near x = 1: absolute).
+template <int W>
+CHIMERA_INLINE Vec<W> log(const Vec<W>& x) {
+  using V = Vec<W>;
+  using Bits = typename V::Bits;
+  const Bits bits = reinterpret_cast<Bits>(x.v);
+  V m(reinterpret_cast<typename V::Native>((bits & 0x007fffff) | 0x3f000000));  // in [0.5, 1)
+  const Bits small = m.v < 0.707106781f;                                        // -1 where true
+  const V n(__builtin_convertvector(((bits >> 23) & 255) - 126 + small, typename V::Native));
+  m = V(small ? m.v + m.v : m.v) - V(1.f);
+  V p = fma<W>(m, V(7.0376836292e-2f), V(-1.1514610310e-1f));
+  p = fma<W>(p, m, V(1.1676998740e-1f));
+  p = fma<W>(p, m, V(-1.2420140846e-1f));
+  p = fma<W>(p, m, V(1.4249322787e-1f));
+  p = fma<W>(p, m, V(-1.6668057665e-1f));
+  p = fma<W>(p, m, V(2.0000714765e-1f));
+  p = fma<W>(p, m, V(-2.4999993993e-1f));
+  p = fma<W>(p, m, V(3.3333331174e-1f));
+  const V z = m * m;
+  const V tail = fma<W>(p, m * z, fma<W>(n, V(-2.12194440e-4f), z * V(-0.5f)));
+  return fma<W>(n, V(0.693359375f), m + tail);
+}
+
+template <int W>
+CHIMERA_INLINE Vec<W> sigmoid(const Vec<W>& x) {
+  return Vec<W>(1.f) / (Vec<W>(1.f) + exp<W>(-x));
+}
+
+/// ln(1 + e^x), without overflow for large x and without loss for very negative x.
+template <int W>
+CHIMERA_INLINE Vec<W> softplus(const Vec<W>& x) {
+  using V = Vec<W>;
+  const V u = exp<W>(less<W>(V(0.f), x, -x, x));  // in (0, 1]
+  const V w = V(1.f) + u, d = w - V(1.f);
+  // ln(1 + u) = ln(w) u / (w - 1): the rounding of w cancels (Goldberg 1991, theorem 4).
+  const V ratio = u / V(d.v == 0.f ? V(1.f).v : d.v);
+  const V l(d.v == 0.f ? u.v : (log<W>(w) * ratio).v);
+  return max<W>(x, V(0.f)) + l;
+}
+
+template <int W>
+CHIMERA_INLINE Vec<W> tanh(const Vec<W>& x) {
+  using V = Vec<W>;
+  const V a = max<W>(x, -x);
+  const V e = exp<W>(a * V(-2.f));
+  const V far = (V(1.f) - e) / (V(1.f) + e);
+  // Near zero 1 - e loses digits; the odd series to x^9 is exact to 1e-7 there.
+  const V z = x * x;
+  V near = fma<W>(z, V(62.f / 2835), V(-17.f / 315));
+  near = fma<W>(fma<W>(near, z, V(2.f / 15)), z, V(-1.f / 3));
+  near = fma<W>(x * z, near, x);
+  return less<W>(a, V(0.25f), near, less<W>(x, V(0.f), -far, far));
+}
+
+template <class Kernel, class... A>
+CHIMERA_AVX512 inline void run_avx512(A... a) {
+  Kernel::template run<16>(a...);
+}
+template <class Kernel, class... A>
+CHIMERA_AVX2 inline void run_avx2(A... a) {
+  Kernel::template run<8>(a...);
+}
+template <class Kernel, class... A>
+inline void run_base(A... a) {
+  Kernel::template run<4>(a...);
+}
+
+/// Runs the kernel's variant for that level; arguments pass by value.
+template <class Kernel, class... A>
+void dispatch(Isa isa, A... a) {
+  switch (isa) {
+    case Isa::avx512: return run_avx512<Kernel>(a...);
+    case Isa::avx2: return run_avx2<Kernel>(a...);
+    case Isa::base: return run_base<Kernel>(a...);
+  }
+}
+
+}  // namespace chimera::inline CHIMERA_ABI

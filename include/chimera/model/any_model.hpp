@@ -1,0 +1,78 @@
+// A model whose type is forgotten: what trainers, checkpoints and programs need of any LanguageModel<C>, so that each of
+// them is compiled once and not once for each config.
+#pragma once
+
+#include <chimera/config/config.hpp>
+#include <chimera/core/device.hpp>
+#include <chimera/core/namespace.hpp>
+#include <chimera/core/tensor.hpp>
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+namespace chimera::inline CHIMERA_ABI {
+
+/// One row of a model's table of weights, in arena order. Names are those of GGUF: blk.3.ssm_in.weight.
+struct NamedTensor {
+  std::array<char, 48> text{};  // zero-terminated
+  std::int64_t rows = 0, cols = 0;
+  std::size_t offset = 0;  // floats from the start of the arena
+  Init init = Init::zero;
+  bool decay = false;
+
+  constexpr std::string_view name() const { return text.data(); }
+  constexpr std::int64_t size() const { return rows * cols; }
+};
+
+/// Tokens to learn from: `tokens` and `targets` [B,T] row-major. A negative target is not counted.
+struct TokenBatch : Batch {
+  const std::int32_t* tokens = nullptr;
+  const std::int32_t* targets = nullptr;
+};
+
+/// Negative log-likelihood, in nats, summed over `count` targets.
+struct Loss {
+  double sum = 0;
+  std::int64_t count = 0;
+  double mean() const { return count ? sum / static_cast<double>(count) : 0; }
+};
+
+/// Dropout draws are a function of (seed, step): the same in forward, in recomputation and in backward.
+struct TrainingStep {
+  float scale = 1.f;       // multiplies the gradient: 1 / (targets in the whole accumulated batch)
+  std::uint64_t seed = 0;  // of dropout
+  std::uint64_t step = 0;  // one number for each micro-batch
+};
+
+struct AnyModel {
+  std::string_view name;
+  const Config* config = nullptr;
+  std::span<const NamedTensor> tensors;
+  std::int64_t parameters = 0;    // weights, padding not counted
+  std::size_t arena_floats = 0;   // of weights, and of gradients
+
+  void (*initialize)(float* weights, std::uint64_t seed) = nullptr;
+
+  /// Floats of working memory for `loss` / `train` on batches of this shape.
+  std::size_t (*loss_floats)(std::int64_t sequences, std::int64_t length) = nullptr;
+  std::size_t (*train_floats)(std::int64_t sequences, std::int64_t length) = nullptr;
+  Loss (*loss)(const Cpu&, const float* weights, const TokenBatch&, float* memory) = nullptr;
+  /// Adds step.scale * d(sum)/d(weight) to `gradients`. No dropout when the config's is 0.
+  Loss (*train)(const Cpu&, const float* weights, const TokenBatch&, const TrainingStep&, float* memory,
+                float* gradients) = nullptr;
+
+  std::size_t state_floats = 0;   // what decoding carries from token to token; all zero at the start
+  std::size_t decode_floats = 0;  // working memory of one step
+  /// Reads token number `position` of a sequence, writes logits [vocab].
+  void (*step)(const Cpu&, const float* weights, std::int32_t token, std::int64_t position, float* state, float* memory,
+               float* logits) = nullptr;
+  /// Working memory of `prefill` for that many tokens at once.
+  std::size_t (*prefill_floats)(std::int64_t length) = nullptr;
+  /// As `step` for tokens[0..length), all at once; logits are those after the last.
+  void (*prefill)(const Cpu&, const float* weights, const std::int32_t* tokens, std::int64_t length,
+                  std::int64_t position, float* state, float* memory, float* logits) = nullptr;
+};
+
+}  // namespace chimera::inline CHIMERA_ABI
