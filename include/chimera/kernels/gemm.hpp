@@ -1,0 +1,348 @@
+// f32 matrix product: packed panels around one register tile (Van Zee and van de Geijn, "BLIS", 2015).
+//
+// Every element of C is summed over k in order, in blocks of `gemm_depth`, whatever the split into tasks: results are the
+// same, bit for bit, for every number of threads, and for `gemm` and `gemm_serial`.
+#pragma once
+
+#include <chimera/core/device.hpp>
+#include <chimera/core/namespace.hpp>
+#include <chimera/kernels/simd.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+namespace chimera::inline CHIMERA_ABI {
+
+/// Element (i, j) of a matrix at p[i * row + j * col], strides in floats.
+struct ConstView {
+  const float* p = nullptr;
+  std::int64_t row = 0, col = 0;
+
+  constexpr ConstView from(std::int64_t i, std::int64_t j) const { return {p + i * row + j * col, row, col}; }
+  constexpr ConstView transpose() const { return {p, col, row}; }
+};
+constexpr ConstView row_major(const float* p, std::int64_t stride) { return {p, stride, 1}; }
+constexpr ConstView transposed(const float* p, std::int64_t stride) { return {p, 1, stride}; }
+
+/// C[m,n] = alpha A[m,k] B[k,n] + beta C by plain loops, summed in double: what tests compare with.
+inline void gemm_reference(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a, ConstView b,
+                           float beta, float* c, std::int64_t ldc) {
+  for (std::int64_t i = 0; i < m; ++i)
+    for (std::int64_t j = 0; j < n; ++j) {
+      double s = 0;
+      for (std::int64_t p = 0; p < k; ++p) s += double{*a.from(i, p).p} * double{*b.from(p, j).p};
+      float& out = c[i * ldc + j];
+      out = static_cast<float>(double{alpha} * s + (beta == 0 ? 0 : double{beta} * double{out}));
+    }
+}
+
+/// Steps of k between two visits of C: one packed panel of B (cols x depth) fills half of a 32 KiB L1 cache.
+inline constexpr std::int64_t gemm_depth = 256;
+/// Rows of A packed at once (L2) and columns of B packed at once by `gemm_serial`.
+inline constexpr std::int64_t gemm_rows = 168, gemm_cols = 512;
+/// What `gemm_serial` uses of the worker's scratch.
+inline constexpr std::int64_t gemm_scratch_floats = 200'000;
+
+/// rows x cols of C in registers.
+template <int W>
+struct GemmTile {
+  static constexpr int rows = W == 16 ? 14 : 6, cols = 2 * W;
+  /// Floats of one packed panel of A; transposing stores overhang by less than W.
+  static constexpr std::int64_t panel_a = rows * gemm_depth + W;
+};
+static_assert(gemm_rows % GemmTile<16>::rows == 0 && gemm_rows % GemmTile<8>::rows == 0 &&
+              gemm_cols % GemmTile<16>::cols == 0);
+static_assert(gemm_scratch_floats >= gemm_rows / 6 * GemmTile<8>::panel_a + gemm_cols * gemm_depth &&
+              gemm_scratch_floats >= gemm_rows / 14 * GemmTile<16>::panel_a + gemm_cols * gemm_depth &&
+              gemm_scratch_floats <= Cpu::scratch_floats / 2);
+
+namespace gemm_parts {
+
+constexpr std::int64_t round_up(std::int64_t x, std::int64_t unit) { return (x + unit - 1) / unit * unit; }
+
+/// Lane i of the result is lane pick(i) of the 2 W lanes of a and b.
+template <auto pick, int W, std::size_t... I>
+CHIMERA_INLINE Vec<W> shuffle(const Vec<W>& a, const Vec<W>& b, std::index_sequence<I...>) {
+  return Vec<W>(__builtin_shufflevector(a.v, b.v, pick(static_cast<int>(I))...));
+}
+template <auto pick, int W>
+CHIMERA_INLINE Vec<W> shuffle(const Vec<W>& a, const Vec<W>& b) {
+  return shuffle<pick, W>(a, b, std::make_index_sequence<W>{});
+}
+
+/// r[i][j] <-> r[j][i]: 4 x 4 inside the 128-bit lanes, then the lanes.
+template <int W>
+CHIMERA_INLINE void transpose(Vec<W> (&r)[W]) {
+  constexpr auto zip_low = [](int i) { return i / 4 * 4 + i % 4 / 2 + (i % 2) * W; };
+  constexpr auto zip_high = [](int i) { return i / 4 * 4 + i % 4 / 2 + 2 + (i % 2) * W; };
+  constexpr auto low_pair = [](int i) { return i / 4 * 4 + i % 2 + (i % 4 / 2) * W; };
+  constexpr auto high_pair = [](int i) { return i / 4 * 4 + i % 2 + 2 + (i % 4 / 2) * W; };
+#pragma GCC unroll 4
+  for (int i = 0; i < W; i += 4) {
+    const Vec<W> a = shuffle<zip_low, W>(r[i], r[i + 1]), b = shuffle<zip_high, W>(r[i], r[i + 1]);
+    const Vec<W> c = shuffle<zip_low, W>(r[i + 2], r[i + 3]), d = shuffle<zip_high, W>(r[i + 2], r[i + 3]);
+    r[i] = shuffle<low_pair, W>(a, c);
+    r[i + 1] = shuffle<high_pair, W>(a, c);
+    r[i + 2] = shuffle<low_pair, W>(b, d);
+    r[i + 3] = shuffle<high_pair, W>(b, d);
+  }
+  if constexpr (W >= 8) {
+    constexpr auto even = [](int i) { return i % 8 < 4 ? i : i - 4 + W; };
+    constexpr auto odd = [](int i) { return i % 8 < 4 ? i + 4 : i + W; };
+#pragma GCC unroll 16
+    for (int i = 0; i < W; ++i) {
+      if (i & 4) continue;
+      const Vec<W> a = r[i], b = r[i + 4];
+      r[i] = shuffle<even, W>(a, b);
+      r[i + 4] = shuffle<odd, W>(a, b);
+    }
+  }
+  if constexpr (W == 16) {
+    constexpr auto low = [](int i) { return i < 8 ? i : i - 8 + W; };
+    constexpr auto high = [](int i) { return i < 8 ? i + 8 : i + W; };
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+      const Vec<W> a = r[i], b = r[i + 8];
+      r[i] = shuffle<low, W>(a, b);
+      r[i + 8] = shuffle<high, W>(a, b);
+    }
+  }
+}
+
+/// Packs lines of v (rows of A, columns of B: v is B transposed) into panels of P: out[panel][p][line], lines that do not
+/// exist are zero. Panels start panel_stride floats apart. If P is not a multiple of W, W - 1 floats behind a panel may
+/// be overwritten.
+template <int W, int P>
+CHIMERA_INLINE void pack(ConstView v, std::int64_t lines, std::int64_t k, float* out, std::int64_t panel_stride) {
+  constexpr std::int64_t step = 8;  // of k: one group of lines stays in L1 while all panels take from it
+  for (std::int64_t p0 = 0, kc; p0 < k; p0 += kc) {
+    kc = v.row == 1 ? std::min(step, k - p0) : k;
+    float* panel = out + p0 * P;
+    for (std::int64_t i = 0; i < lines; i += P, panel += panel_stride) {
+      const ConstView from = v.from(i, p0);
+      if (v.row == 1 && lines - i >= P) {
+        for (std::int64_t p = 0; p < kc; ++p) std::memcpy(panel + p * P, from.p + p * v.col, P * sizeof(float));
+        continue;
+      }
+      std::int64_t p = 0;
+      if (v.col == 1 && lines - i >= P) {
+        for (; p + W <= kc; p += W) {
+#pragma GCC unroll 4
+          for (int i0 = (P - 1) / W * W; i0 >= 0; i0 -= W) {  // downwards: a tile mends the overhang of the one above
+            Vec<W> r[W];
+#pragma GCC unroll 16
+            for (int l = 0; l < W; ++l)
+              if (i0 + l < P) r[l] = Vec<W>::load(from.p + (i0 + l) * v.row + p);
+            transpose<W>(r);
+#pragma GCC unroll 16
+            for (int l = 0; l < W; ++l) r[l].store(panel + (p + l) * P + i0);
+          }
+        }
+      }
+      for (; p < kc; ++p)
+        for (int l = 0; l < P; ++l) panel[p * P + l] = i + l < lines ? *from.from(l, p).p : 0.f;
+    }
+  }
+}
+
+/// Packs k x n of B into panels that are k_all deep.
+struct PackB {
+  template <int W>
+  CHIMERA_INLINE static void run(ConstView b, std::int64_t n, std::int64_t k, float* out, std::int64_t k_all) {
+    constexpr int cols = GemmTile<W>::cols;
+    pack<W, cols>(b.transpose(), n, k, out, cols * k_all);
+  }
+};
+
+/// C[m,n] = alpha A[m,k] B[k,n] + beta C for m <= gemm_rows and a packed B.
+struct MultiplyPacked {
+  template <int W>
+  CHIMERA_INLINE static void run(float* scratch, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a,
+                                 const float* b, float beta, float* c, std::int64_t ldc) {
+    using V = Vec<W>;
+    using Tile = GemmTile<W>;
+    for (std::int64_t p0 = 0; p0 < k; p0 += gemm_depth) {
+      const std::int64_t kc = std::min(gemm_depth, k - p0);
+      pack<W, Tile::rows>(a.from(0, p0), m, kc, scratch, Tile::panel_a);
+      for (std::int64_t j = 0; j < n; j += Tile::cols) {
+        const float* panel_b = b + j * k + p0 * Tile::cols;
+        const float* panel_a = scratch;
+        for (std::int64_t i = 0; i < m; i += Tile::rows, panel_a += Tile::panel_a) {
+          float* out = c + i * ldc + j;
+          const std::int64_t rows = std::min<std::int64_t>(Tile::rows, m - i);
+          for (std::int64_t r = 0; r < rows; ++r) {
+            __builtin_prefetch(out + r * ldc, 1);
+            __builtin_prefetch(out + r * ldc + Tile::cols - 1, 1);
+          }
+          V s[Tile::rows][2];
+          const float* pa = panel_a;
+          const float* pb = panel_b;
+          for (std::int64_t p = 0; p < kc; ++p, pa += Tile::rows, pb += Tile::cols) {
+            const V b0 = V::load(pb), b1 = V::load(pb + W);
+#pragma GCC unroll 14
+            for (int r = 0; r < Tile::rows; ++r) {
+              const V x = pa[r];
+              s[r][0] = fma<W>(x, b0, s[r][0]);
+              s[r][1] = fma<W>(x, b1, s[r][1]);
+            }
+          }
+          if (rows == Tile::rows && n - j >= Tile::cols) {
+#pragma GCC unroll 14
+            for (int r = 0; r < Tile::rows; ++r) {
+#pragma GCC unroll 2
+              for (int h = 0; h < 2; ++h) {
+                float* o = out + r * ldc + h * W;
+                const V x = s[r][h] * V(alpha);
+                (beta == 0 ? x : fma<W>(V(beta), V::load(o), x)).store(o);
+              }
+            }
+          } else {
+            float edge[Tile::rows * Tile::cols];
+#pragma GCC unroll 14
+            for (int r = 0; r < Tile::rows; ++r) {
+              s[r][0].store(edge + r * Tile::cols);
+              s[r][1].store(edge + r * Tile::cols + W);
+            }
+            for (std::int64_t r = 0; r < rows; ++r)
+              for (std::int64_t l = 0; l < std::min<std::int64_t>(Tile::cols, n - j); ++l) {
+                float& o = out[r * ldc + l];
+                const float x = alpha * edge[r * Tile::cols + l];
+                o = beta == 0 ? x : beta * o + x;
+              }
+          }
+        }
+      }
+      beta = 1;
+    }
+  }
+};
+
+/// y[i] = alpha sum_p a(i, p) x[p] + beta y[i] for a matrix that is contiguous in one direction; y with a stride.
+struct MatrixVector {
+  template <int W, int rows>
+  CHIMERA_INLINE static void dots(std::int64_t k, float alpha, ConstView a, const float* x, float beta, float* y,
+                                  std::int64_t stride) {
+    using V = Vec<W>;
+    V s[rows][2];
+    std::int64_t p = 0;
+    for (; p + 2 * W <= k; p += 2 * W) {
+      const V x0 = V::load(x + p), x1 = V::load(x + p + W);
+#pragma GCC unroll 4
+      for (int r = 0; r < rows; ++r) {
+        s[r][0] = fma<W>(V::load(a.p + r * a.row + p), x0, s[r][0]);
+        s[r][1] = fma<W>(V::load(a.p + r * a.row + p + W), x1, s[r][1]);
+      }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r) {
+      float t = sum<W>(s[r][0] + s[r][1]);
+      for (std::int64_t l = p; l < k; ++l) t += a.p[r * a.row + l] * x[l];
+      float& o = y[r * stride];
+      o = beta == 0 ? alpha * t : beta * o + alpha * t;
+    }
+  }
+
+  template <int W>
+  CHIMERA_INLINE static void run(std::int64_t m, std::int64_t k, float alpha, ConstView a, const float* x, float beta,
+                                 float* y, std::int64_t stride) {
+    using V = Vec<W>;
+    if (a.col == 1) {
+      std::int64_t i = 0;
+      for (; i + 4 <= m; i += 4) dots<W, 4>(k, alpha, a.from(i, 0), x, beta, y + i * stride, stride);
+      for (; i < m; ++i) dots<W, 1>(k, alpha, a.from(i, 0), x, beta, y + i * stride, stride);
+      return;
+    }
+    constexpr std::int64_t block = 256;
+    for (std::int64_t i0 = 0; i0 < m; i0 += block) {
+      const std::int64_t n = std::min(block, m - i0);
+      float s[block] = {};
+      for (std::int64_t p = 0; p < k; ++p) {
+        const V xp = x[p];
+        const float* from = a.from(i0, p).p;
+        std::int64_t i = 0;
+        for (; i + W <= n; i += W) fma<W>(xp, V::load(from + i), V::load(s + i)).store(s + i);
+        for (; i < n; ++i) s[i] += x[p] * from[i];
+      }
+      for (std::int64_t i = 0; i < n; ++i) {
+        float& o = y[(i0 + i) * stride];
+        o = beta == 0 ? alpha * s[i] : beta * o + alpha * s[i];
+      }
+    }
+  }
+};
+
+}  // namespace gemm_parts
+
+/// C[m,n] = alpha A[m,k] B[k,n] + beta C on the calling thread, C row-major with ldc floats from row to row. beta == 0
+/// never reads C. Inside a task `scratch` is the worker's; its first gemm_scratch_floats are used.
+inline void gemm_serial(Isa isa, float* scratch, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a,
+                        ConstView b, float beta, float* c, std::int64_t ldc) {
+  using namespace gemm_parts;
+  if (k <= 0) return gemm_reference(m, n, 0, alpha, a, b, beta, c, ldc);
+  if (m == 1 && a.col == 1 && (b.col == 1 || b.row == 1))
+    return dispatch<MatrixVector>(isa, n, k, alpha, b.transpose(), a.p, beta, c, std::int64_t{1});
+  if (n == 1 && b.row == 1 && (a.col == 1 || a.row == 1))
+    return dispatch<MatrixVector>(isa, m, k, alpha, a, b.p, beta, c, ldc);
+  float* const packed = scratch;
+  float* const rest = scratch + gemm_cols * gemm_depth;
+  for (std::int64_t j = 0; j < n; j += gemm_cols) {
+    const std::int64_t nc = std::min(gemm_cols, n - j);
+    for (std::int64_t p = 0; p < k; p += gemm_depth) {
+      const std::int64_t kc = std::min(gemm_depth, k - p);
+      dispatch<PackB>(isa, b.from(p, j), nc, kc, packed, kc);
+      for (std::int64_t i = 0; i < m; i += gemm_rows)
+        dispatch<MultiplyPacked>(isa, rest, std::min(gemm_rows, m - i), nc, kc, alpha, a.from(i, p),
+                                 static_cast<const float*>(packed), p == 0 ? beta : 1.f, c + i * ldc + j, ldc);
+    }
+  }
+}
+
+/// C[m,n] = alpha A[m,k] B[k,n] + beta C on all threads, C row-major with ldc floats from row to row. beta == 0 never
+/// reads C. Uses the scratch of all workers and the shared scratch.
+inline void gemm(const Cpu& q, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a, ConstView b,
+                 float beta, float* c, std::int64_t ldc) {
+  using namespace gemm_parts;
+  const Isa isa = q.isa();
+  if (m <= 0 || n <= 0) return;
+  if (k <= 0 || m * n * k < 1 << 18) return gemm_serial(isa, q.scratch(0), m, n, k, alpha, a, b, beta, c, ldc);
+  if (m <= gemm_rows || n == 1) {  // B would be packed for one block of rows: each task packs its own part
+    const bool by_rows = n == 1;
+    const std::int64_t all = by_rows ? m : n;
+    const std::int64_t part = std::clamp<std::int64_t>(round_up(all / (4 * q.threads()), 64), 64, gemm_cols);
+    parallel(q, (all + part - 1) / part, [&](std::int64_t t, int worker) {
+      const std::int64_t at = t * part, size = std::min(part, all - at);
+      if (by_rows)
+        gemm_serial(isa, q.scratch(worker), size, 1, k, alpha, a.from(at, 0), b, beta, c + at * ldc, ldc);
+      else
+        gemm_serial(isa, q.scratch(worker), m, size, k, alpha, a, b.from(0, at), beta, c + at, ldc);
+    });
+    return;
+  }
+  constexpr std::int64_t depth = 8 * gemm_depth;                                // of one packed B
+  constexpr auto shared = static_cast<std::int64_t>(Cpu::shared_floats);
+  constexpr std::int64_t pack_cols = 128;
+  float* const packed = q.shared();
+  for (std::int64_t p = 0; p < k; p += depth) {
+    const std::int64_t kc = std::min(depth, k - p), most_cols = shared / kc / pack_cols * pack_cols;
+    for (std::int64_t j = 0; j < n; j += most_cols) {
+      const std::int64_t nc = std::min(most_cols, n - j);
+      const std::int64_t groups = (nc + pack_cols - 1) / pack_cols, steps = (kc + gemm_depth - 1) / gemm_depth;
+      parallel(q, groups * steps, [&](std::int64_t t, int) {
+        const std::int64_t g = t / steps * pack_cols, s = t % steps * gemm_depth;
+        dispatch<PackB>(isa, b.from(p + s, j + g), std::min(pack_cols, nc - g), std::min(gemm_depth, kc - s),
+                        packed + g * kc + s * 2 * lanes(isa), kc);
+      });
+      const std::int64_t row_blocks = (m + gemm_rows - 1) / gemm_rows, col_blocks = (nc + gemm_cols - 1) / gemm_cols;
+      parallel(q, row_blocks * col_blocks, [&](std::int64_t t, int worker) {
+        const std::int64_t r = t / col_blocks * gemm_rows, s = t % col_blocks * gemm_cols;
+        dispatch<MultiplyPacked>(isa, q.scratch(worker), std::min(gemm_rows, m - r), std::min(gemm_cols, nc - s), kc, alpha,
+                                 a.from(r, p), static_cast<const float*>(packed + s * kc), p == 0 ? beta : 1.f,
+                                 c + r * ldc + j + s, ldc);
+      });
+    }
+  }
+}
+
+}  // namespace chimera::inline CHIMERA_ABI
