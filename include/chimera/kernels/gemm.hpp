@@ -60,6 +60,7 @@ static_assert(gemm_scratch_floats >= gemm_rows / 6 * GemmTile<8>::panel_a + gemm
 
 namespace gemm_parts {
 
+constexpr std::int64_t ceil_div(std::int64_t x, std::int64_t unit) { return (x + unit - 1) / unit; }
 constexpr std::int64_t round_up(std::int64_t x, std::int64_t unit) { return (x + unit - 1) / unit * unit; }
 
 /// Lane i of the result is lane pick(i) of the 2 W lanes of a and b.
@@ -334,10 +335,14 @@ inline void gemm(const Cpu& q, std::int64_t m, std::int64_t n, std::int64_t k, f
         dispatch<PackB>(isa, b.from(p + s, j + g), std::min(pack_cols, nc - g), std::min(gemm_depth, kc - s),
                         packed + g * kc + s * 2 * lanes(isa), kc);
       });
-      const std::int64_t row_blocks = (m + gemm_rows - 1) / gemm_rows, col_blocks = (nc + gemm_cols - 1) / gemm_cols;
+      // Equal blocks, as many for each thread as for every other.
+      const std::int64_t col_blocks = ceil_div(nc, gemm_cols), cols = round_up(ceil_div(nc, col_blocks), 64);
+      const std::int64_t row_blocks = round_up(ceil_div(m, gemm_rows), q.threads());
+      const std::int64_t rows = round_up(ceil_div(m, row_blocks), isa == Isa::avx512 ? 14 : 6);
       parallel(q, row_blocks * col_blocks, [&](std::int64_t t, int worker) {
-        const std::int64_t r = t / col_blocks * gemm_rows, s = t % col_blocks * gemm_cols;
-        dispatch<MultiplyPacked>(isa, q.scratch(worker), std::min(gemm_rows, m - r), std::min(gemm_cols, nc - s), kc, alpha,
+        const std::int64_t r = t / col_blocks * rows, s = t % col_blocks * cols;
+        if (r >= m || s >= nc) return;
+        dispatch<MultiplyPacked>(isa, q.scratch(worker), std::min(rows, m - r), std::min(cols, nc - s), kc, alpha,
                                  a.from(r, p), static_cast<const float*>(packed + s * kc), p == 0 ? beta : 1.f,
                                  c + r * ldc + j + s, ldc);
       });

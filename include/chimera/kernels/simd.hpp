@@ -10,8 +10,10 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #define CHIMERA_INLINE __attribute__((always_inline)) inline
+#define CHIMERA_LAMBDA __attribute__((always_inline))
 #if defined(__x86_64__) || defined(__i386__)
 #define CHIMERA_AVX2 __attribute__((target("avx2,fma")))
 #define CHIMERA_AVX512 __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")))
@@ -97,6 +99,14 @@ CHIMERA_INLINE Vec<W> sqrt(const Vec<W>& x) {
   Vec<W> y;
   for (int i = 0; i < W; ++i) y.v[i] = __builtin_sqrtf(x.v[i]);
   return y;
+}
+
+/// x1 x0 x3 x2 ...
+template <int W>
+CHIMERA_INLINE Vec<W> swap_pairs(const Vec<W>& x) {
+  return [&]<int... i>(std::integer_sequence<int, i...>) CHIMERA_LAMBDA {
+    return Vec<W>(__builtin_shufflevector(x.v, x.v, (i ^ 1)...));
+  }(std::make_integer_sequence<int, W>{});
 }
 
 /// Sum of the lanes: halves are added until one is left.
@@ -195,6 +205,39 @@ CHIMERA_INLINE Vec<W> tanh(const Vec<W>& x) {
   near = fma<W>(fma<W>(near, z, V(2.f / 15)), z, V(-1.f / 3));
   near = fma<W>(x * z, near, x);
   return less<W>(a, V(0.25f), near, less<W>(x, V(0.f), -far, far));
+}
+
+/// x sigmoid(x), and its derivative.
+template <int W>
+CHIMERA_INLINE Vec<W> silu(const Vec<W>& x) {
+  return x * sigmoid<W>(x);
+}
+template <int W>
+CHIMERA_INLINE Vec<W> silu_slope(const Vec<W>& x) {
+  const Vec<W> s = sigmoid<W>(x);
+  return s * fma<W>(x, Vec<W>(1.f) - s, Vec<W>(1.f));
+}
+
+/// Whole vectors, and the last n % W lanes: how `lanes` below hands out a row.
+template <int W>
+struct Whole {
+  CHIMERA_INLINE Vec<W> load(const float* p) const { return Vec<W>::load(p); }
+  CHIMERA_INLINE void store(float* p, const Vec<W>& x) const { x.store(p); }
+};
+template <int W>
+struct Part {
+  std::int64_t n;
+  CHIMERA_INLINE Vec<W> load(const float* p) const { return Vec<W>::load(p, n); }
+  CHIMERA_INLINE void store(float* p, const Vec<W>& x) const { x.store(p, n); }
+};
+
+/// Calls f(i, io) for i = 0, W, 2W ... below n; io.load(p + i) and io.store(p + i, x) stay inside the row.
+/// f must be a CHIMERA_LAMBDA: a plain lambda is a function of its own and would not share the caller's target.
+template <int W, class F>
+CHIMERA_INLINE void lanes(std::int64_t n, F f) {
+  std::int64_t i = 0;
+  for (; i + W <= n; i += W) f(i, Whole<W>{});
+  if (i < n) f(i, Part<W>{n - i});
 }
 
 template <class Kernel, class... A>

@@ -1,0 +1,167 @@
+// Short causal convolution of each channel over time, with SiLU or without, that respects documents.
+#pragma once
+
+#include <chimera/core/tensor.hpp>
+#include <chimera/kernels/elementwise.hpp>
+
+namespace chimera::inline CHIMERA_ABI {
+
+/// y_t = b + sum_k w[k] x_{t-K+1+k}, channel by channel; w [channels, taps], oldest tap first.
+/// Rows of x and y lie x_stride and y_stride apart. Taps before the token's document, or before the batch's row when no
+/// `past` is given, count as zero; past [B, taps-1, channels] holds the row's previous inputs, oldest first.
+struct ConvShape {
+  std::int64_t channels, taps, x_stride, y_stride;
+  bool silu;
+};
+
+namespace detail {
+
+/// Input of tap k for token t of row b, or null where it counts as zero.
+inline const float* conv_input(const ConvShape& s, const Batch& batch, const float* x, const float* past,
+                               std::int64_t b, std::int64_t t, std::int64_t k) {
+  const std::int64_t from = t - s.taps + 1 + k;
+  const std::int64_t start = batch.document_start ? batch.document_start[b * batch.length + t] : 0;
+  if (from >= start) return x + (b * batch.length + from) * s.x_stride;
+  if (from >= 0 || start > 0 || !past) return nullptr;
+  return past + (b * (s.taps - 1) + s.taps - 1 + from) * s.channels;
+}
+
+/// The convolution before SiLU at channels i..; taps[k] null counts as zero. w is transposed: [taps, channels].
+template <int W, class Io>
+CHIMERA_INLINE Vec<W> conv_sum(std::int64_t taps, std::int64_t channels, const float* const* input, const float* w,
+                               const float* bias, std::int64_t i, Io io) {
+  Vec<W> sum = bias ? io.load(bias + i) : Vec<W>();
+  for (std::int64_t k = 0; k < taps; ++k)
+    if (input[k]) sum = fma<W>(io.load(w + k * channels + i), io.load(input[k] + i), sum);
+  return sum;
+}
+
+struct ConvRow {
+  template <int W>
+  CHIMERA_INLINE static void run(ConvShape s, const float* const* input, const float* w, const float* bias, float* y) {
+    lanes<W>(s.channels, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
+      const Vec<W> sum = conv_sum<W>(s.taps, s.channels, input, w, bias, i, io);
+      io.store(y + i, s.silu ? silu<W>(sum) : sum);
+    });
+  }
+};
+
+struct ConvRowSlope {
+  template <int W>
+  CHIMERA_INLINE static void run(ConvShape s, const float* const* input, const float* w, const float* bias, float* dy) {
+    lanes<W>(s.channels, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
+      io.store(dy + i, io.load(dy + i) * silu_slope<W>(conv_sum<W>(s.taps, s.channels, input, w, bias, i, io)));
+    });
+  }
+};
+
+struct ConvRowInput {
+  template <int W>
+  CHIMERA_INLINE static void run(ConvShape s, const float* const* dy, const float* w, float* dx) {
+    lanes<W>(s.channels, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
+      io.store(dx + i, conv_sum<W>(s.taps, s.channels, dy, w, nullptr, i, io));
+    });
+  }
+};
+
+struct ConvRowWeight {
+  template <int W>
+  CHIMERA_INLINE static void run(ConvShape s, const float* const* input, const float* dy, float* dw, float* db) {
+    lanes<W>(s.channels, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
+      const Vec<W> d = io.load(dy + i);
+      for (std::int64_t k = 0; k < s.taps; ++k)
+        if (input[k]) io.store(dw + k * s.channels + i, fma<W>(d, io.load(input[k] + i), io.load(dw + k * s.channels + i)));
+      io.store(db + i, io.load(db + i) + d);
+    });
+  }
+};
+
+}  // namespace detail
+
+inline constexpr std::int64_t conv_max_taps = 8;
+inline constexpr std::int64_t conv_rows = 64;  // tokens of one partial sum of the weights' gradient
+
+/// Floats of `temp`.
+inline std::int64_t conv_temp(const ConvShape& s) { return s.taps * s.channels; }
+inline std::int64_t conv_backward_temp(const ConvShape& s, const Batch& batch) {
+  const std::int64_t parts = (batch.tokens() + conv_rows - 1) / conv_rows;
+  return 2 * conv_temp(s) + 16 + parts * (s.taps + 1) * s.channels;
+}
+
+inline void transpose_taps(const ConvShape& s, const float* w, float* transposed) {
+  for (std::int64_t c = 0; c < s.channels; ++c)
+    for (std::int64_t k = 0; k < s.taps; ++k) transposed[k * s.channels + c] = w[c * s.taps + k];
+}
+
+/// bias may be null.
+inline void causal_conv(const Cpu& q, ConvShape s, const Batch& batch, const float* x, const float* past,
+                        const float* w, const float* bias, float* y, Bump temp) {
+  float* taps = temp.take(conv_temp(s));
+  transpose_taps(s, w, taps);
+  parallel_rows(q, batch.tokens(), 16, [&](std::int64_t first, std::int64_t n, int) {
+    for (std::int64_t at = first; at < first + n; ++at) {
+      const float* input[conv_max_taps];
+      for (std::int64_t k = 0; k < s.taps; ++k)
+        input[k] = detail::conv_input(s, batch, x, past, at / batch.length, at % batch.length, k);
+      const float* const* in = input;
+      dispatch<detail::ConvRow>(q.isa(), s, in, static_cast<const float*>(taps), bias, y + at * s.y_stride);
+    }
+  });
+}
+
+/// dy [rows y_stride apart] is overwritten by the gradient before SiLU; dx =, dw +=, db += (null without bias).
+inline void causal_conv_backward(const Cpu& q, ConvShape s, const Batch& batch, const float* x, const float* w,
+                                 const float* bias, float* dy, float* dx, float* dw, float* db, Bump temp) {
+  float* taps = temp.take(conv_temp(s));
+  float* dtaps = temp.take(conv_temp(s));
+  const std::int64_t parts = (batch.tokens() + conv_rows - 1) / conv_rows, part = (s.taps + 1) * s.channels;
+  float* partial = temp.take(parts * part);
+  transpose_taps(s, w, taps);
+  const float* const t = taps;
+  parallel(q, parts, [&](std::int64_t p, int) {
+    float* sums = partial + p * part;
+    std::fill(sums, sums + part, 0.f);
+    for (std::int64_t at = p * conv_rows; at < std::min((p + 1) * conv_rows, batch.tokens()); ++at) {
+      const float* input[conv_max_taps];
+      for (std::int64_t k = 0; k < s.taps; ++k)
+        input[k] = detail::conv_input(s, batch, x, nullptr, at / batch.length, at % batch.length, k);
+      const float* const* in = input;
+      float* d = dy + at * s.y_stride;
+      if (s.silu) dispatch<detail::ConvRowSlope>(q.isa(), s, in, t, bias, d);
+      dispatch<detail::ConvRowWeight>(q.isa(), s, in, static_cast<const float*>(d), sums, sums + s.taps * s.channels);
+    }
+  });
+  parallel_rows(q, batch.tokens(), 16, [&](std::int64_t first, std::int64_t n, int) {
+    for (std::int64_t at = first; at < first + n; ++at) {
+      const std::int64_t b = at / batch.length, time = at % batch.length;
+      const float* later[conv_max_taps];
+      for (std::int64_t k = 0; k < s.taps; ++k) {
+        const std::int64_t to = time + s.taps - 1 - k;  // the output whose tap k reads this token
+        const bool seen = to < batch.length && (!batch.document_start || batch.document_start[b * batch.length + to] <= time);
+        later[k] = seen ? dy + (b * batch.length + to) * s.y_stride : nullptr;
+      }
+      const float* const* in = later;
+      dispatch<detail::ConvRowInput>(q.isa(), s, in, t, dx + at * s.x_stride);
+    }
+  });
+  std::fill(dtaps, dtaps + s.taps * s.channels, 0.f);
+  sum_rows(q, parts, part, s.taps * s.channels, partial, dtaps);
+  if (db) sum_rows(q, parts, part, s.channels, partial + s.taps * s.channels, db);
+  for (std::int64_t c = 0; c < s.channels; ++c)
+    for (std::int64_t k = 0; k < s.taps; ++k) dw[c * s.taps + k] += dtaps[k * s.channels + c];
+}
+
+/// Leaves the row's last taps-1 inputs in past [B, taps-1, channels], for the tokens to come.
+inline void conv_remember(ConvShape s, const Batch& batch, const float* x, float* past) {
+  const std::int64_t keep = s.taps - 1;
+  for (std::int64_t b = 0; b < batch.sequences; ++b) {
+    float* p = past + b * keep * s.channels;
+    for (std::int64_t k = 0; k < keep; ++k) {
+      const std::int64_t from = batch.length - keep + k;  // negative: an input older than this batch
+      const float* row = from >= 0 ? x + (b * batch.length + from) * s.x_stride : p + (keep + from) * s.channels;
+      std::copy(row, row + s.channels, p + k * s.channels);
+    }
+  }
+}
+
+}  // namespace chimera::inline CHIMERA_ABI

@@ -1,0 +1,200 @@
+// Kernels that treat each element alone: activations, gates, dropout, sums.
+#pragma once
+
+#include <chimera/core/device.hpp>
+#include <chimera/core/random.hpp>
+#include <chimera/kernels/simd.hpp>
+
+#include <algorithm>
+#include <cstdint>
+
+namespace chimera::inline CHIMERA_ABI {
+
+/// Splits [0, n) into runs of 8192 floats and calls f(begin, count) for each, in parallel.
+template <class F>
+void parallel_runs(const Cpu& q, std::int64_t n, F&& f) {
+  constexpr std::int64_t run = 8192;
+  parallel(q, (n + run - 1) / run, [&](std::int64_t i, int) { f(i * run, std::min(run, n - i * run)); });
+}
+
+/// Splits `rows` into runs of `rows_per_run` and calls f(first, count, worker).
+template <class F>
+void parallel_rows(const Cpu& q, std::int64_t rows, std::int64_t rows_per_run, F&& f) {
+  parallel(q, (rows + rows_per_run - 1) / rows_per_run, [&](std::int64_t i, int worker) {
+    f(i * rows_per_run, std::min(rows_per_run, rows - i * rows_per_run), worker);
+  });
+}
+
+struct AddScaled {
+  template <int W>
+  CHIMERA_INLINE static void run(std::int64_t n, float a, const float* x, float* y) {
+    lanes<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
+      io.store(y + i, fma<W>(Vec<W>(a), io.load(x + i), io.load(y + i)));
+    });
+  }
+};
+
+/// y = a x; x and y may be the same.
+struct Scaled {
+  template <int W>
+  CHIMERA_INLINE static void run(std::int64_t n, float a, const float* x, float* y) {
+    lanes<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA { io.store(y + i, io.load(x + i) * Vec<W>(a)); });
+  }
+};
+
+struct DotProduct {
+  template <int W>
+  CHIMERA_INLINE static void run(std::int64_t n, const float* x, const float* y, float* result) {
+    Vec<W> s;
+    lanes<W>(n, [&](std::int64_t i, auto io) CHIMERA_LAMBDA { s = fma<W>(io.load(x + i), io.load(y + i), s); });
+    *result = sum<W>(s);
+  }
+};
+
+inline float dot(Isa isa, std::int64_t n, const float* x, const float* y) {
+  float result;
+  dispatch<DotProduct>(isa, n, x, y, &result);
+  return result;
+}
+
+/// y += a x
+inline void add_scaled(const Cpu& q, std::int64_t n, float a, const float* x, float* y) {
+  parallel_runs(q, n, [&](std::int64_t at, std::int64_t c) { dispatch<AddScaled>(q.isa(), c, a, x + at, y + at); });
+}
+
+struct SumRows {
+  template <int W>
+  CHIMERA_INLINE static void run(std::int64_t rows, std::int64_t stride, std::int64_t n, const float* x, float* y) {
+    lanes<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
+      Vec<W> s = io.load(y + i);
+      for (std::int64_t r = 0; r < rows; ++r) s += io.load(x + r * stride + i);
+      io.store(y + i, s);
+    });
+  }
+};
+
+/// y[n] += the sum of the rows of x[rows, n], first to last.
+inline void sum_rows(const Cpu& q, std::int64_t rows, std::int64_t stride, std::int64_t n, const float* x, float* y) {
+  constexpr std::int64_t strip = 64;
+  parallel(q, (n + strip - 1) / strip, [&](std::int64_t i, int) {
+    dispatch<SumRows>(q.isa(), rows, stride, std::min(strip, n - i * strip), x + i * strip, y + i * strip);
+  });
+}
+
+struct AddBias {
+  template <int W>
+  CHIMERA_INLINE static void run(std::int64_t rows, std::int64_t n, const float* bias, float* x) {
+    for (std::int64_t r = 0; r < rows; ++r)
+      lanes<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
+        io.store(x + r * n + i, io.load(x + r * n + i) + io.load(bias + i));
+      });
+  }
+};
+
+/// Adds bias[n] to every row of x[rows, n].
+inline void add_bias(const Cpu& q, std::int64_t rows, std::int64_t n, const float* bias, float* x) {
+  parallel_rows(q, rows, 16, [&](std::int64_t at, std::int64_t c, int) {
+    dispatch<AddBias>(q.isa(), c, n, bias, x + at * n);
+  });
+}
+
+struct SwiGlu {
+  template <int W>
+  CHIMERA_INLINE static void run(std::int64_t rows, std::int64_t n, const float* gate_up, float* h) {
+    for (std::int64_t r = 0; r < rows; ++r, gate_up += 2 * n, h += n)
+      lanes<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
+        io.store(h + i, silu<W>(io.load(gate_up + i)) * io.load(gate_up + n + i));
+      });
+  }
+};
+
+/// h = silu(gate) up.  gate_up [rows, 2n]: gate, then up; h [rows, n].
+inline void swiglu(const Cpu& q, std::int64_t rows, std::int64_t n, const float* gate_up, float* h) {
+  parallel_rows(q, rows, 8, [&](std::int64_t at, std::int64_t c, int) {
+    dispatch<SwiGlu>(q.isa(), c, n, gate_up + at * 2 * n, h + at * n);
+  });
+}
+
+struct SwiGluBackward {
+  template <int W>
+  CHIMERA_INLINE static void run(std::int64_t rows, std::int64_t n, float* gate_up, float* h) {
+    for (std::int64_t r = 0; r < rows; ++r, gate_up += 2 * n, h += n)
+      lanes<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
+        const Vec<W> g = io.load(gate_up + i), u = io.load(gate_up + n + i), dh = io.load(h + i);
+        const Vec<W> s = sigmoid<W>(g), silu = g * s;
+        io.store(h + i, silu * u);
+        io.store(gate_up + i, dh * u * s * fma<W>(g, Vec<W>(1.f) - s, Vec<W>(1.f)));
+        io.store(gate_up + n + i, dh * silu);
+      });
+  }
+};
+
+/// In place: gate_up [rows, 2n] becomes its gradient; h [rows, n] holds dL/dh and becomes h itself again.
+inline void swiglu_backward(const Cpu& q, std::int64_t rows, std::int64_t n, float* gate_up, float* h) {
+  parallel_rows(q, rows, 8, [&](std::int64_t at, std::int64_t c, int) {
+    dispatch<SwiGluBackward>(q.isa(), c, n, gate_up + at * 2 * n, h + at * n);
+  });
+}
+
+/// GELU in its tanh form: x/2 (1 + tanh t), t = sqrt(2/pi) (x + 0.044715 x^3).
+template <int W>
+CHIMERA_INLINE Vec<W> gelu(const Vec<W>& x) {
+  const Vec<W> t = tanh<W>(x * Vec<W>(0.7978845608f) * fma<W>(x * x, Vec<W>(0.044715f), Vec<W>(1.f)));
+  return x * Vec<W>(0.5f) * (Vec<W>(1.f) + t);
+}
+template <int W>
+CHIMERA_INLINE Vec<W> gelu_slope(const Vec<W>& x) {
+  const Vec<W> z = x * x, one = 1.f, half = 0.5f;
+  const Vec<W> t = tanh<W>(x * Vec<W>(0.7978845608f) * fma<W>(z, Vec<W>(0.044715f), one));
+  const Vec<W> dt = Vec<W>(0.7978845608f) * fma<W>(z, Vec<W>(3.f * 0.044715f), one);
+  return half * (one + t) + half * x * (one - t * t) * dt;
+}
+
+struct GeluGate {
+  template <int W>
+  CHIMERA_INLINE static void run(std::int64_t n, const float* a, const float* b, float* y) {
+    lanes<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
+      io.store(y + i, gelu<W>(io.load(a + i)) * io.load(b + i));
+    });
+  }
+};
+
+/// y = gelu(a) b
+inline void gelu_gate(const Cpu& q, std::int64_t n, const float* a, const float* b, float* y) {
+  parallel_runs(q, n, [&](std::int64_t at, std::int64_t c) {
+    dispatch<GeluGate>(q.isa(), c, a + at, b + at, y + at);
+  });
+}
+
+struct GeluGateBackward {
+  template <int W>
+  CHIMERA_INLINE static void run(std::int64_t n, const float* a, const float* b, float* dy, float* da) {
+    lanes<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
+      const Vec<W> x = io.load(a + i), d = io.load(dy + i);
+      io.store(da + i, d * io.load(b + i) * gelu_slope<W>(x));
+      io.store(dy + i, d * gelu<W>(x));
+    });
+  }
+};
+
+/// dy becomes db; da is written.
+inline void gelu_gate_backward(const Cpu& q, std::int64_t n, const float* a, const float* b, float* dy, float* da) {
+  parallel_runs(q, n, [&](std::int64_t at, std::int64_t c) {
+    dispatch<GeluGateBackward>(q.isa(), c, a + at, b + at, dy + at, da + at);
+  });
+}
+
+/// x *= mask / (1 - rate), where mask is a function of (key, stream, index): the same call undoes nothing and repeats
+/// everything, so backward applies it to the gradient.
+inline void dropout(const Cpu& q, std::int64_t n, float rate, std::uint64_t key, std::uint64_t stream, float* x) {
+  const float keep = 1.f / (1.f - rate);
+  parallel_runs(q, n, [&](std::int64_t at, std::int64_t c) {
+    for (std::int64_t i = 0; i < c; i += 4) {
+      const auto w = philox(key, stream, static_cast<std::uint64_t>((at + i) / 4));
+      for (std::int64_t j = 0; j < 4 && i + j < c; ++j)
+        x[at + i + j] = unit(w[static_cast<std::size_t>(j)]) < rate ? 0.f : x[at + i + j] * keep;
+    }
+  });
+}
+
+}  // namespace chimera::inline CHIMERA_ABI
