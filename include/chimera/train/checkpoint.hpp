@@ -1,0 +1,377 @@
+// A run on disk: one file, whole or absent, with a checksum over each part.
+//
+//   bytes 0..   Header: magic, version, the file's size, a table of sections, a checksum of all that
+//   "info"      text, one "name value" a line: CheckpointInfo, Progress and TrainerSettings
+//   "weights", "moment1", "moment2"   the three arenas, f32, little-endian; each starts on 64 bytes
+#pragma once
+
+#include <chimera/config/config.hpp>
+#include <chimera/core/checksum.hpp>
+#include <chimera/core/fields.hpp>
+#include <chimera/core/files.hpp>
+#include <chimera/core/memory.hpp>
+#include <chimera/core/namespace.hpp>
+#include <chimera/core/result.hpp>
+#include <chimera/model/any_model.hpp>
+#include <chimera/train/settings.hpp>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+namespace chimera::inline CHIMERA_ABI {
+
+static_assert(std::endian::native == std::endian::little, "chimera: checkpoints are little-endian");
+
+/// FNV-1a, 64 bits.
+struct Hash {
+  std::uint64_t value = 0xCBF29CE484222325;
+
+  constexpr void byte(std::uint64_t b) { value = (value ^ b) * 0x100000001B3; }
+  constexpr void add(std::string_view text) {
+    for (char c : text) byte(static_cast<unsigned char>(c));
+    byte(0);
+  }
+  template <class... T>
+  constexpr void add(const T&... values) {
+    (number(values), ...);
+  }
+
+ private:
+  template <class T>
+  constexpr void number(const T& v) {
+    std::uint64_t bits = 0;
+    if constexpr (std::is_same_v<T, float>)
+      bits = std::bit_cast<std::uint32_t>(v);
+    else
+      bits = static_cast<std::uint64_t>(v);
+    for (int i = 0; i < 64; i += 8) byte(bits >> i & 255);
+  }
+};
+
+/// Of all that decides what the weights mean; not of dropout, checkpointing and context, which may change between
+/// runs. The names taken apart are all fields: a new one stops compilation here, to be added or passed over.
+constexpr std::uint64_t config_hash(const Config& c) {
+  const auto& [vocab, width, context, layers, attention, mamba2, rg_lru, ffn, tied, norm_eps, embedding_scale,
+               residual_scale, logit_scale, dropout, checkpointing] = c;
+  Hash h;
+  h.add(vocab, width, layers.count);
+  for (int i = 0; i < layers.count; ++i) h.add(layers[i]);
+  h.add(ffn.hidden, tied, norm_eps, embedding_scale, residual_scale, logit_scale);
+  if (layers.count_of(Kind::attention) > 0) {
+    const auto& [heads, kv_heads, head_dim, window, scale, position, rope] = attention;
+    h.add(heads, c.kv_heads(), c.head_dim(), window, scale, position);
+    if (position == Position::rope) {
+      const auto& [base, dims, layout, scaling, factor, original_context, attention_factor, beta_fast, beta_slow, mscale,
+                   mscale_all_dim, low_freq_factor, high_freq_factor, short_factor, long_factor] = rope;
+      h.add(base, c.rope_dims(), layout, scaling);
+      if (scaling != RopeScaling::none) {
+        h.add(factor, original_context ? original_context : context, attention_factor, beta_fast, beta_slow, mscale,
+              mscale_all_dim, low_freq_factor, high_freq_factor);
+        for (float f : short_factor) h.add(f);
+        for (float f : long_factor) h.add(f);
+      }
+    }
+  }
+  if (layers.count_of(Kind::mamba2) > 0) {
+    const auto& [expand, head_dim, state, groups, conv, chunk, dt_min, dt_max] = mamba2;
+    h.add(expand, head_dim, state, groups, conv, dt_min, dt_max);
+  }
+  if (layers.count_of(Kind::rg_lru) > 0) {
+    const auto& [inner, heads, conv, bias] = rg_lru;
+    h.add(c.rnn_inner(), c.rnn_heads(), conv, bias);
+  }
+  return h.value;
+}
+
+/// Of the names, shapes and places of all weights in the arena.
+inline std::uint64_t layout_hash(const AnyModel& model) {
+  Hash h;
+  for (const NamedTensor& t : model.tensors) h.add(t.name()), h.add(t.rows, t.cols, t.offset);
+  return h.value;
+}
+
+/// Which model a checkpoint belongs to.
+struct CheckpointInfo {
+  std::string config;
+  std::uint64_t config_hash = 0, layout_hash = 0;
+  std::int64_t parameters = 0;
+
+  static CheckpointInfo of(const AnyModel& m) {
+    return {std::string(m.name), chimera::config_hash(*m.config), chimera::layout_hash(m), m.parameters};
+  }
+  template <class Self, class F>
+  static void each_field(Self& s, F&& f) {
+    f("config", s.config), f("config_hash", s.config_hash), f("layout_hash", s.layout_hash);
+    f("parameters", s.parameters);
+  }
+};
+
+/// Where a run stands: with the weights, the moments and the settings, all that decides its next step.
+struct Progress {
+  std::int64_t step = 0;             // done, skipped ones included
+  std::int64_t updates = 0;          // steps that changed the weights
+  std::int64_t tokens = 0;           // read
+  std::int64_t skipped = 0;
+  std::int64_t skipped_in_a_row = 0;
+  std::uint64_t data_seed = 0, data_drawn = 0;  // the sampler
+  std::int64_t data_tokens = 0;      // of the training split: to notice other data
+  double loss_mean = 0;              // running mean, to tell a spike
+  double validation_loss = 0;        // the last; 0: none yet
+  double seconds = 0;                // spent in training
+
+  template <class Self, class F>
+  static void each_field(Self& s, F&& f) {
+    f("step", s.step), f("updates", s.updates), f("tokens", s.tokens);
+    f("skipped", s.skipped), f("skipped_in_a_row", s.skipped_in_a_row);
+    f("data_seed", s.data_seed), f("data_drawn", s.data_drawn), f("data_tokens", s.data_tokens);
+    f("loss_mean", s.loss_mean), f("validation_loss", s.validation_loss), f("seconds", s.seconds);
+  }
+};
+
+/// What a checkpoint says of itself.
+struct CheckpointHeader {
+  CheckpointInfo info;
+  Progress progress;
+  TrainerSettings settings;
+};
+
+/// A checkpoint file, mapped. `open` checks the header and the info, `section` one section, `verify` all of them.
+class Checkpoint {
+ public:
+  static constexpr std::array<char, 8> magic{'c', 'h', 'i', 'm', 'e', 'r', 'a', '\x1A'};
+  static constexpr std::uint32_t version = 1;
+  static constexpr std::size_t max_sections = 8;
+
+  struct Section {
+    std::array<char, 16> name{};
+    std::uint64_t offset = 0, bytes = 0;
+    std::uint64_t checksum = 0;  // CRC-32C
+  };
+  struct Header {
+    std::array<char, 8> magic{};
+    std::uint32_t version = 0, sections = 0;
+    std::uint64_t file_bytes = 0;
+    std::array<Section, max_sections> table{};
+    std::uint64_t checksum = 0;  // CRC-32C of all before it
+  };
+  static_assert(sizeof(Section) == 40 && sizeof(Header) == 352 && std::is_trivially_copyable_v<Header>);
+
+  static Result<Checkpoint> open(const std::string& path) {
+    auto file = MappedFile::open(path);
+    if (!file) return file.error();
+    Checkpoint c;
+    c.path_ = path, c.file_ = std::move(*file);
+    Header& h = c.header_;
+    if (c.file_.size() < sizeof h.magic || std::memcmp(c.file_.bytes().data(), magic.data(), sizeof magic) != 0)
+      return c.wrong("it is no chimera checkpoint");
+    if (c.file_.size() < sizeof h) return c.wrong("it was cut short inside its header");
+    std::memcpy(&h, c.file_.bytes().data(), sizeof h);
+    if (h.version != version)
+      return c.wrong("expected version " + std::to_string(version) + " of the format, found " + std::to_string(h.version));
+    if (h.checksum != crc32c(&h, offsetof(Header, checksum))) return c.wrong("its header is damaged");
+    if (h.file_bytes != c.file_.size())
+      return c.wrong("expected " + std::to_string(h.file_bytes) + " bytes, found " + std::to_string(c.file_.size()) +
+                     (c.file_.size() < h.file_bytes ? ": it was cut short" : ""));
+    if (h.sections > max_sections) return c.wrong("its header is damaged");
+    for (const Section& s : c.table())
+      if (s.offset > h.file_bytes || s.bytes > h.file_bytes - s.offset) return c.wrong("its header is damaged");
+    auto info = c.section("info");
+    if (!info) return info.error();
+    const std::string_view text{reinterpret_cast<const char*>(info->data()), info->size()};
+    CheckpointHeader& says = c.says_;
+    for (const Status& s : {from_lines(text, says.info), from_lines(text, says.progress), from_lines(text, says.settings)})
+      if (!s) return c.wrong(s.error().message);
+    return c;
+  }
+
+  const CheckpointHeader& header() const { return says_; }
+
+  /// The section's bytes, after its checksum was found right.
+  Result<std::span<const std::byte>> section(std::string_view name) const {
+    for (const Section& s : table()) {
+      if (name != s.name.data()) continue;
+      const auto bytes = file_.bytes().subspan(s.offset, s.bytes);
+      if (crc32c(bytes.data(), bytes.size()) != s.checksum)
+        return wrong("its section \"" + std::string(name) + "\" is damaged (the checksum differs)");
+      return bytes;
+    }
+    return wrong("it has no section \"" + std::string(name) + "\"");
+  }
+
+  Status verify() const {
+    for (const Section& s : table())
+      if (auto bytes = section(s.name.data()); !bytes) return bytes.error();
+    return {};
+  }
+
+  /// An error unless the file's weights are those of the model.
+  Status matches(const AnyModel& model) const {
+    const CheckpointInfo &found = says_.info, expected = CheckpointInfo::of(model);
+    if (found.config != expected.config)
+      return wrong("it is a checkpoint of config " + found.config + ", the model is " + expected.config);
+    if (found.config_hash != expected.config_hash)
+      return wrong("the config " + found.config + " has changed since it was written");
+    if (found.layout_hash != expected.layout_hash)
+      return wrong("the layout of the weights of " + found.config + " has changed since it was written");
+    return {};
+  }
+
+  /// The floats of a section that must hold `count` of them.
+  Result<std::span<const std::byte>> floats(std::string_view name, std::size_t count) const {
+    auto bytes = section(name);
+    if (bytes && bytes->size() != count * sizeof(float))
+      return wrong("its section \"" + std::string(name) + "\" should have " + std::to_string(count * sizeof(float)) +
+                   " bytes, found " + std::to_string(bytes->size()));
+    return bytes;
+  }
+
+ private:
+  std::span<const Section> table() const { return {header_.table.data(), header_.sections}; }
+  Error wrong(const std::string& what) const { return Error{"cannot load " + path_ + ": " + what}; }
+
+  std::string path_;
+  MappedFile file_;
+  Header header_;
+  CheckpointHeader says_;
+};
+
+/// The three arenas of a run, `model.arena_floats` each.
+struct Arenas {
+  float *weights, *moment1, *moment2;
+};
+
+/// Writes a checkpoint; if that fails, the file that had the name is as before.
+inline Status save_checkpoint(const std::string& path, const AnyModel& model, const Progress& progress,
+                              const TrainerSettings& settings, const Arenas& arenas) {
+  const std::string info = to_lines(CheckpointInfo::of(model)) + to_lines(progress) + to_lines(settings);
+  const std::size_t arena_bytes = model.arena_floats * sizeof(float);
+  struct Part {
+    std::string_view name;
+    const void* data;
+    std::size_t bytes;
+  };
+  const std::array parts{Part{"info", info.data(), info.size()}, Part{"weights", arenas.weights, arena_bytes},
+                         Part{"moment1", arenas.moment1, arena_bytes}, Part{"moment2", arenas.moment2, arena_bytes}};
+  constexpr std::array<char, alignment> zeros{};
+  const auto aligned = [](std::size_t n) { return (n + alignment - 1) / alignment * alignment; };
+
+  Checkpoint::Header header{.magic = Checkpoint::magic, .version = Checkpoint::version, .sections = parts.size()};
+  std::size_t at = sizeof header;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    at = aligned(at);
+    Checkpoint::Section& s = header.table[i];
+    std::copy(parts[i].name.begin(), parts[i].name.end(), s.name.begin());
+    s.offset = at, s.bytes = parts[i].bytes, s.checksum = crc32c(parts[i].data, parts[i].bytes);
+    at += parts[i].bytes;
+  }
+  header.file_bytes = at;
+  header.checksum = crc32c(&header, offsetof(Checkpoint::Header, checksum));
+
+  auto file = AtomicFile::create(path);
+  if (!file) return file.error();
+  if (Status s = file->write(&header, sizeof header); !s) return s;
+  at = sizeof header;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    if (Status s = file->write(zeros.data(), header.table[i].offset - at); !s) return s;
+    if (Status s = file->write(parts[i].data, parts[i].bytes); !s) return s;
+    at = header.table[i].offset + parts[i].bytes;
+  }
+  return file->commit();
+}
+
+/// Fills the arenas; on any mismatch or damage nothing is changed.
+inline Result<CheckpointHeader> load_checkpoint(const std::string& path, const AnyModel& model, const Arenas& arenas) {
+  auto file = Checkpoint::open(path);
+  if (!file) return file.error();
+  if (Status s = file->matches(model); !s) return s.error();
+  const auto weights = file->floats("weights", model.arena_floats);
+  const auto moment1 = file->floats("moment1", model.arena_floats);
+  const auto moment2 = file->floats("moment2", model.arena_floats);
+  for (const auto* part : {&weights, &moment1, &moment2})
+    if (!*part) return part->error();
+  std::memcpy(arenas.weights, weights->data(), weights->size());
+  std::memcpy(arenas.moment1, moment1->data(), moment1->size());
+  std::memcpy(arenas.moment2, moment2->data(), moment2->size());
+  return file->header();
+}
+
+/// The weights alone, model.arena_floats of them: for inference.
+inline Status load_weights(const std::string& path, const AnyModel& model, float* weights) {
+  auto file = Checkpoint::open(path);
+  if (!file) return file.error();
+  if (Status s = file->matches(model); !s) return s.error();
+  const auto bytes = file->floats("weights", model.arena_floats);
+  if (!bytes) return bytes.error();
+  std::memcpy(weights, bytes->data(), bytes->size());
+  return {};
+}
+
+/// Config name, progress and settings, without reading the weights.
+inline Result<CheckpointHeader> read_checkpoint_header(const std::string& path) {
+  auto file = Checkpoint::open(path);
+  if (!file) return file.error();
+  return file->header();
+}
+
+/// "runs/a/checkpoint-000123.chimera"
+inline std::string checkpoint_path(const std::string& folder, std::int64_t step) {
+  std::string digits = std::to_string(step);
+  if (digits.size() < 6) digits.insert(0, 6 - digits.size(), '0');
+  return folder + "/checkpoint-" + digits + ".chimera";
+}
+
+/// Steps of all checkpoints in a folder, the newest first.
+inline Result<std::vector<std::int64_t>> list_checkpoints(const std::string& folder) {
+  auto names = list_folder(folder);
+  if (!names) return names.error();
+  std::vector<std::int64_t> steps;
+  for (const std::string& name : *names) {
+    constexpr std::string_view before = "checkpoint-", after = ".chimera";
+    std::int64_t step = 0;
+    if (name.size() > before.size() + after.size() && name.starts_with(before) && name.ends_with(after) &&
+        from_text(std::string_view(name).substr(before.size(), name.size() - before.size() - after.size()), step))
+      steps.push_back(step);
+  }
+  std::sort(steps.rbegin(), steps.rend());
+  return steps;
+}
+
+/// `path` itself if it is a file; in a folder the newest checkpoint without damage.
+inline Result<std::string> find_checkpoint(const std::string& path) {
+  if (!is_folder(path)) {
+    if (!exists(path)) return Error{"cannot find " + path + ": no such file or folder"};
+    return path;
+  }
+  auto steps = list_checkpoints(path);
+  if (!steps) return steps.error();
+  std::string damage;
+  for (std::int64_t step : *steps) {
+    const std::string file = checkpoint_path(path, step);
+    auto checkpoint = Checkpoint::open(file);
+    const Status status = checkpoint ? checkpoint->verify() : Status(checkpoint.error());
+    if (status) return file;
+    if (damage.empty()) damage = "; " + status.error().message;
+  }
+  return Error{"the folder " + path + " has no checkpoint that can be read" + damage};
+}
+
+/// Removes checkpoints older than the newest `keep` of those up to `step`, which was just written.
+inline Status remove_old_checkpoints(const std::string& folder, std::int64_t step, std::int64_t keep) {
+  auto steps = list_checkpoints(folder);
+  if (!steps) return steps.error();
+  for (std::int64_t s : *steps)
+    if (s <= step && --keep < 0 && ::unlink(checkpoint_path(folder, s).c_str()) != 0)
+      return file_error("remove", checkpoint_path(folder, s));
+  return {};
+}
+
+}  // namespace chimera::inline CHIMERA_ABI

@@ -1,0 +1,305 @@
+// Training data: text or token shards, mapped and never copied; a repeatable order of windows; packed batches.
+#pragma once
+
+#include <chimera/core/files.hpp>
+#include <chimera/core/memory.hpp>
+#include <chimera/core/namespace.hpp>
+#include <chimera/core/random.hpp>
+#include <chimera/core/result.hpp>
+#include <chimera/model/any_model.hpp>
+#include <chimera/text/bytes.hpp>
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace chimera::inline CHIMERA_ABI {
+
+/// One long row of tokens, read where it lies:
+/// - text: one token a byte (text/bytes.hpp). A line that holds `<|endoftext|>` and nothing else ends a document and is
+///   one token.
+/// - a token shard: 256 int32, of which [0] is 20240520, [1] 1 and tokens are uint16, or [0] is 20240801, [1] 7 and
+///   tokens are uint32; [2] is the number of tokens. Optional: [3] the vocabulary's size and then [4] the id that ends
+///   a document. (The layout of llm.c, which leaves [3...] zero.)
+/// - a folder: all shards NAME.bin in it, in the order of their names.
+class Corpus {
+ public:
+  /// Every token is checked against `vocab`.
+  static Result<Corpus> open(const std::string& path, std::int64_t vocab) {
+    Corpus corpus;
+    corpus.path_ = path;
+    if (!is_folder(path)) {
+      if (Status s = corpus.add(path, vocab); !s) return s.error();
+      return corpus;
+    }
+    auto names = list_folder(path);
+    if (!names) return names.error();
+    for (const std::string& name : *names) {
+      if (!name.ends_with(".bin")) continue;
+      if (Status s = corpus.add(path + "/" + name, vocab); !s) return s.error();
+    }
+    if (corpus.files_.empty()) return Error{"expected token shards (*.bin) in the folder " + path + ", found none"};
+    return corpus;
+  }
+
+  const std::string& path() const { return path_; }
+  std::int64_t tokens() const { return tokens_; }
+  /// The token that ends a document; -1 if the data has none, and is then one document.
+  std::int32_t end_of_document() const { return end_of_document_; }
+
+  /// Copies tokens [first, first + count) to `out`.
+  void read(std::int64_t first, std::int64_t count, std::int32_t* out) const {
+    auto piece = std::upper_bound(pieces_.begin(), pieces_.end(), first,
+                                  [](std::int64_t at, const Piece& p) { return at < p.first; }) - 1;
+    for (std::int64_t at = first - piece->first; count > 0; ++piece, at = 0) {
+      const std::int64_t n = std::min(count, piece->count - at);
+      const std::byte* from = piece->data + at * piece->width;
+      switch (piece->width) {
+        case 1: copy<std::uint8_t>(from, n, out); break;
+        case 2: copy<std::uint16_t>(from, n, out); break;
+        default: copy<std::uint32_t>(from, n, out);
+      }
+      out += n, count -= n;
+      if (piece->ends_document && count > 0) *out++ = end_of_document_, --count;
+    }
+  }
+
+ private:
+  /// A run of tokens in a file, followed, where it ends a document, by a token that is not in the file.
+  struct Piece {
+    const std::byte* data;
+    std::int64_t first, count;
+    std::uint8_t width;  // bytes of a token
+    bool ends_document;
+  };
+
+  static constexpr std::int64_t header_bytes = 1024;
+
+  template <class T>
+  static void copy(const std::byte* from, std::int64_t count, std::int32_t* out) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      T token;
+      std::memcpy(&token, from + i * static_cast<std::int64_t>(sizeof(T)), sizeof(T));
+      out[i] = static_cast<std::int32_t>(token);
+    }
+  }
+
+  void add(const std::byte* data, std::int64_t count, std::uint8_t width, bool ends_document) {
+    pieces_.push_back({data, tokens_, count, width, ends_document});
+    tokens_ += count + ends_document;
+  }
+
+  Status add(const std::string& path, std::int64_t vocab) {
+    auto file = MappedFile::open(path);
+    if (!file) return file.error();
+    std::int32_t word = 0;
+    if (file->size() >= sizeof word) std::memcpy(&word, file->bytes().data(), sizeof word);
+    const Status status = word == 20240520   ? add_shard<std::uint16_t>(path, *file, 1, vocab)
+                          : word == 20240801 ? add_shard<std::uint32_t>(path, *file, 7, vocab)
+                                             : add_text(path, *file, vocab);
+    files_.push_back(std::move(*file));
+    return status;
+  }
+
+  Status add_text(const std::string& path, const MappedFile& file, std::int64_t vocab) {
+    const std::string_view text = file.text();
+    if (const std::size_t zero = text.substr(0, 1 << 16).find('\0'); zero != std::string_view::npos)
+      return Error{"cannot use " + path + " as training data: expected UTF-8 text or a token shard, found binary data (a zero byte at offset " +
+                   std::to_string(zero) + ")"};
+    constexpr std::string_view separator = byte_specials[0];
+    std::size_t begin = 0;
+    for (std::size_t at = 0; at < text.size();) {
+      const void* found = ::memmem(text.data() + at, text.size() - at, separator.data(), separator.size());
+      if (!found) break;
+      const std::size_t here = static_cast<std::size_t>(static_cast<const char*>(found) - text.data());
+      at = here + separator.size();
+      std::string_view rest = text.substr(at);
+      if (rest.starts_with('\r')) rest.remove_prefix(1);
+      if ((here > 0 && text[here - 1] != '\n') || !(rest.empty() || rest.starts_with('\n'))) continue;
+      add(file.bytes().data() + begin, static_cast<std::int64_t>(here - begin), 1, true);
+      end_of_document_ = end_of_text;
+      begin = at = text.size() - rest.size() + !rest.empty();
+    }
+    if (begin < text.size()) add(file.bytes().data() + begin, static_cast<std::int64_t>(text.size() - begin), 1, false);
+    const std::int64_t needed = end_of_document_ < 0 ? 256 : end_of_text + 1;
+    if (vocab < needed)
+      return Error{"text as bytes needs a vocabulary of at least " + std::to_string(needed) + ", the model has " +
+                   std::to_string(vocab)};
+    return {};
+  }
+
+  template <class T>
+  Status add_shard(const std::string& path, const MappedFile& file, std::int32_t version, std::int64_t vocab) {
+    const auto wrong = [&](const std::string& what) { return Error{"cannot use the token shard " + path + ": " + what}; };
+    const std::int64_t size = static_cast<std::int64_t>(file.size());
+    if (size < header_bytes)
+      return wrong("expected a header of 1024 bytes, found " + std::to_string(size) + " bytes in all");
+    std::int32_t header[256];
+    std::memcpy(header, file.bytes().data(), sizeof header);
+    if (header[1] != version)
+      return wrong("expected version " + std::to_string(version) + ", found " + std::to_string(header[1]));
+    const std::int64_t count = header[2], expected = header_bytes + count * static_cast<std::int64_t>(sizeof(T));
+    if (count < 1) return wrong("expected at least one token, found " + std::to_string(count));
+    if (size != expected)
+      return wrong("its header counts " + std::to_string(count) + " tokens, which makes " + std::to_string(expected) +
+                   " bytes, found " + std::to_string(size));
+    if (header[3] > vocab)
+      return wrong("it was made with a vocabulary of " + std::to_string(header[3]) + " tokens, the model has " +
+                   std::to_string(vocab));
+    const std::int32_t end = header[3] > 0 ? header[4] : -1;
+    if (!files_.empty() && end != end_of_document_)
+      return wrong("it ends documents with token " + std::to_string(end) + ", the shards before it with " +
+                   std::to_string(end_of_document_));
+    const std::byte* data = file.bytes().data() + header_bytes;
+    for (std::int64_t i = 0; i < count; ++i) {
+      T token;
+      std::memcpy(&token, data + i * static_cast<std::int64_t>(sizeof(T)), sizeof(T));
+      if (static_cast<std::int64_t>(token) >= vocab)
+        return wrong("token " + std::to_string(i) + " is " + std::to_string(token) + ", the model's vocabulary has " +
+                     std::to_string(vocab));
+    }
+    end_of_document_ = end;
+    add(data, count, sizeof(T), false);
+    return {};
+  }
+
+  std::string path_;
+  std::vector<MappedFile> files_;
+  std::vector<Piece> pieces_;  // in the order of the tokens
+  std::int64_t tokens_ = 0;
+  std::int32_t end_of_document_ = -1;
+};
+
+/// Tokens [begin, end) of a corpus, which must outlive it.
+struct TokenRange {
+  const Corpus* corpus = nullptr;
+  std::int64_t begin = 0, end = 0;
+
+  std::int64_t size() const { return end - begin; }
+};
+
+struct Split {
+  TokenRange train, validation;
+};
+
+/// The last `validation_fraction` (0 to 1) of the tokens is for validation only.
+inline Split split(const Corpus& corpus, double validation_fraction = 0.1) {
+  const double kept = static_cast<double>(corpus.tokens()) * (1 - std::clamp(validation_fraction, 0.0, 1.0));
+  const std::int64_t border = static_cast<std::int64_t>(kept);
+  return {{&corpus, 0, border}, {&corpus, border, corpus.tokens()}};
+}
+
+enum class Sampling : std::uint8_t {
+  random,    // each window starts at a token drawn evenly
+  shuffled,  // epochs: windows side by side, each once, in a new order every time
+};
+
+/// Element i of a random order of [0, n): a Feistel network of four rounds over the next even power of two, followed
+/// until it lands inside (Black and Rogaway 2002). Nothing is stored, and any element can be asked for.
+inline std::uint64_t shuffled_index(std::uint64_t i, std::uint64_t n, std::uint64_t key, std::uint64_t stream) {
+  const int half = (static_cast<int>(std::bit_width(n - 1)) + 1) / 2;
+  const std::uint64_t mask = (std::uint64_t{1} << half) - 1;
+  do {
+    std::uint64_t left = i >> half, right = i & mask;
+    for (std::uint64_t round = 0; round < 4; ++round) {
+      const auto w = philox(key, stream, round << 48 ^ right);
+      const std::uint64_t mixed = left ^ (((std::uint64_t{w[0]} << 32) | w[1]) & mask);
+      left = right, right = mixed;
+    }
+    i = left << half | right;
+  } while (i >= n);
+  return i;
+}
+
+/// Where each window of `context` tokens and one more starts. The state is two integers: `seed` and `drawn`.
+struct Sampler {
+  TokenRange range;
+  std::int64_t context = 0;
+  Sampling sampling = Sampling::random;
+  std::uint64_t seed = 0, drawn = 0;
+
+  /// Windows of one epoch.
+  std::uint64_t windows() const { return static_cast<std::uint64_t>((range.size() - 1) / context); }
+
+  /// The next window's first token, as an index into the corpus. Needs range.size() > context.
+  std::int64_t next() {
+    constexpr std::uint64_t stream = std::uint64_t{0xDA7A} << 40;  // apart from those of weights and dropout
+    const std::uint64_t draw = drawn++;
+    if (sampling == Sampling::random) {
+      Random random{seed, stream, draw};
+      return range.begin + static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(range.size() - context)));
+    }
+    const std::uint64_t epoch = draw / windows(), window = draw % windows();
+    // The windows' common offset changes too, where the range leaves room for that.
+    Random random{seed, stream + 1, epoch};
+    const std::uint64_t room = static_cast<std::uint64_t>((range.size() - 1) % context + 1);
+    const std::uint64_t at = shuffled_index(window, windows(), seed, stream + 2 + epoch);
+    return range.begin + static_cast<std::int64_t>(random.below(room)) + static_cast<std::int64_t>(at) * context;
+  }
+};
+
+/// Buffers of `rows` windows of `context` tokens: tokens, targets and document starts, [rows, context] each.
+class BatchBuffer {
+ public:
+  BatchBuffer() = default;
+
+  static Result<BatchBuffer> create(std::int64_t rows, std::int64_t context) {
+    BatchBuffer b;
+    b.rows_ = rows, b.context_ = context;
+    b.data_.reset(new (std::nothrow) std::int32_t[static_cast<std::size_t>(3 * rows * context)]);
+    if (!b.data_) return Error{"out of memory for a batch of " + std::to_string(rows * context) + " tokens"};
+    return b;
+  }
+
+  /// Row `row` becomes the window that starts at token `first`: each target is the next token; a document's last token
+  /// learns its end, and the end itself learns nothing (-1). Past the range's last target the row is padding.
+  void fill(std::int64_t row, const TokenRange& range, std::int64_t first) {
+    std::int32_t* tokens = data_.get() + row * context_;
+    std::int32_t* targets = tokens + rows_ * context_;
+    std::int32_t* starts = targets + rows_ * context_;
+    const std::int64_t n = std::clamp<std::int64_t>(range.end - 1 - first, 0, context_);
+    const std::int32_t end = range.corpus->end_of_document();
+    if (n > 0) {
+      range.corpus->read(first, n, tokens);
+      std::copy(tokens + 1, tokens + n, targets);
+      range.corpus->read(first + n, 1, targets + n - 1);
+    }
+    std::fill(tokens + n, tokens + context_, 0);
+    std::fill(targets + n, targets + context_, -1);
+    std::int32_t start = 0;
+    for (std::int64_t t = 0; t < n; ++t) {
+      starts[t] = start;
+      if (tokens[t] == end) targets[t] = -1, start = static_cast<std::int32_t>(t) + 1;
+    }
+    for (std::int64_t t = n; t < context_; ++t) starts[t] = static_cast<std::int32_t>(n);
+    packed_ = end >= 0;
+  }
+
+  /// Targets that count, in all rows.
+  std::int64_t targets() const {
+    const std::int32_t* t = data_.get() + rows_ * context_;
+    return rows_ * context_ - std::count(t, t + rows_ * context_, -1);
+  }
+
+  TokenBatch batch(std::int64_t first_row, std::int64_t rows) const {
+    TokenBatch b;
+    b.sequences = rows, b.length = context_;
+    b.tokens = data_.get() + first_row * context_;
+    b.targets = b.tokens + rows_ * context_;
+    b.document_start = packed_ ? b.targets + rows_ * context_ : nullptr;
+    return b;
+  }
+
+ private:
+  std::unique_ptr<std::int32_t[]> data_;
+  std::int64_t rows_ = 0, context_ = 0;
+  bool packed_ = false;  // the data has documents
+};
+
+}  // namespace chimera::inline CHIMERA_ABI
