@@ -6,6 +6,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <string_view>
 
 namespace chimera {
@@ -62,6 +63,13 @@ struct Bump {
     return piece;
   }
 };
+
+/// Floats that taking all these pieces uses.
+constexpr std::int64_t floats_of(std::initializer_list<std::int64_t> pieces) {
+  std::int64_t total = 0;
+  for (const std::int64_t piece : pieces) total += static_cast<std::int64_t>(aligned_floats(static_cast<std::size_t>(piece)));
+  return total;
+}
 
 /// What a layer is told of its input: `sequences` rows of `length` tokens each, the first at `position`.
 /// `document_start[t]` (one for each token, optional) is the index in its row of the first token of t's document:

@@ -98,7 +98,7 @@ inline void add_bias(const Cpu& q, std::int64_t rows, std::int64_t n, const floa
   });
 }
 
-struct SwiGlu {
+struct SwiGluRows {
   template <int W>
   CHIMERA_INLINE static void run(std::int64_t rows, std::int64_t n, const float* gate_up, float* h) {
     for (std::int64_t r = 0; r < rows; ++r, gate_up += 2 * n, h += n)
@@ -111,11 +111,11 @@ struct SwiGlu {
 /// h = silu(gate) up.  gate_up [rows, 2n]: gate, then up; h [rows, n].
 inline void swiglu(const Cpu& q, std::int64_t rows, std::int64_t n, const float* gate_up, float* h) {
   parallel_rows(q, rows, 8, [&](std::int64_t at, std::int64_t c, int) {
-    dispatch<SwiGlu>(q.isa(), c, n, gate_up + at * 2 * n, h + at * n);
+    dispatch<SwiGluRows>(q.isa(), c, n, gate_up + at * 2 * n, h + at * n);
   });
 }
 
-struct SwiGluBackward {
+struct SwiGluRowsBackward {
   template <int W>
   CHIMERA_INLINE static void run(std::int64_t rows, std::int64_t n, float* gate_up, float* h) {
     for (std::int64_t r = 0; r < rows; ++r, gate_up += 2 * n, h += n)
@@ -132,7 +132,7 @@ struct SwiGluBackward {
 /// In place: gate_up [rows, 2n] becomes its gradient; h [rows, n] holds dL/dh and becomes h itself again.
 inline void swiglu_backward(const Cpu& q, std::int64_t rows, std::int64_t n, float* gate_up, float* h) {
   parallel_rows(q, rows, 8, [&](std::int64_t at, std::int64_t c, int) {
-    dispatch<SwiGluBackward>(q.isa(), c, n, gate_up + at * 2 * n, h + at * n);
+    dispatch<SwiGluRowsBackward>(q.isa(), c, n, gate_up + at * 2 * n, h + at * n);
   });
 }
 

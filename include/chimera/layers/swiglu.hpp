@@ -1,0 +1,57 @@
+// The gated feed-forward layer: W_down (silu(W_gate x) * W_up x)   (Shazeer, 2002.05202, equation 6)
+#pragma once
+
+#include <chimera/kernels/elementwise.hpp>
+#include <chimera/layers/layer.hpp>
+
+namespace chimera::inline CHIMERA_ABI {
+
+template <const Config& C>
+struct SwiGlu {
+  static constexpr std::int64_t width = C.width, hidden = C.ffn.hidden;
+
+  // 1. Weights, in arena order.
+  enum Param : std::size_t { gate_up, down };  // gate_up: the rows of gate, then the rows of up
+  static constexpr std::array params{Tensor{"ffn_gate_up.weight", 2 * hidden, width},
+                                     Tensor{"ffn_down.weight", width, hidden, Init::branch_output}};
+  static constexpr Linear in{2 * hidden, width}, out{width, hidden};
+  static constexpr std::int64_t state_floats = 0;
+
+  struct Activations {
+    float* gate_up;  // [B,T,2 hidden]; backward overwrites it
+  };
+  static Activations bind(Bump& memory, const Batch& batch) { return {memory.take(batch.tokens() * 2 * hidden)}; }
+  static std::int64_t temp_floats(const Batch& batch) { return floats_of({batch.tokens() * hidden}); }
+
+  // 2. Forward.
+  static void forward(const Cpu& q, Weights<SwiGlu> w, const Batch& batch, const float* x, float scale, float* y,
+                      Activations& a, float*, Bump temp) {
+    const std::int64_t n = batch.tokens();
+    float* h = temp.take(n * hidden);
+    linear(q, in, n, 1.f, x, width, w[gate_up], 0.f, a.gate_up, 2 * hidden);
+    swiglu(q, n, hidden, a.gate_up, h);
+    linear(q, out, n, scale, h, hidden, w[down], 1.f, y, width);
+  }
+
+  // 3. Backward.
+  static void backward(const Cpu& q, Weights<SwiGlu> w, Weights<SwiGlu, float> dw, const Batch& batch, const float* x,
+                       const float* dy, float scale, float* dx, Activations& a, Bump temp) {
+    const std::int64_t n = batch.tokens();
+    float* h = temp.take(n * hidden);
+    linear_input_gradient(q, out, n, scale, dy, width, w[down], 0.f, h, hidden);
+    swiglu_backward(q, n, hidden, a.gate_up, h);
+    linear_weight_gradient(q, out, n, scale, dy, width, h, hidden, dw[down]);
+    linear_weight_gradient(q, in, n, 1.f, a.gate_up, 2 * hidden, x, width, dw[gate_up]);
+    linear_input_gradient(q, in, n, 1.f, a.gate_up, 2 * hidden, w[gate_up], 0.f, dx, width);
+  }
+
+  // 4. Decode step: nothing is carried.
+  static void step(const Cpu& q, Weights<SwiGlu> w, std::int64_t, const float* x, float scale, float* y, float*,
+                   Bump temp) {
+    const Batch one{.sequences = 1, .length = 1};
+    Activations a = bind(temp, one);
+    forward(q, w, one, x, scale, y, a, nullptr, temp);
+  }
+};
+
+}  // namespace chimera::inline CHIMERA_ABI
