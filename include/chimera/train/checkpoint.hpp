@@ -122,18 +122,19 @@ struct Progress {
   std::int64_t tokens = 0;           // read
   std::int64_t skipped = 0;
   std::int64_t skipped_in_a_row = 0;
-  std::uint64_t data_seed = 0, data_drawn = 0;  // the sampler
+  std::uint64_t data_drawn = 0;      // windows the sampler has drawn; with settings.seed, its state
   std::int64_t data_tokens = 0;      // of the training split: to notice other data
   double loss_mean = 0;              // running mean, to tell a spike
-  double validation_loss = 0;        // the last; 0: none yet
+  double validation_loss = 0;        // the last
+  std::int64_t validation_step = 0;  // after which step that was; 0: none yet
   double seconds = 0;                // spent in training
 
   template <class Self, class F>
   static void each_field(Self& s, F&& f) {
     f("step", s.step), f("updates", s.updates), f("tokens", s.tokens);
     f("skipped", s.skipped), f("skipped_in_a_row", s.skipped_in_a_row);
-    f("data_seed", s.data_seed), f("data_drawn", s.data_drawn), f("data_tokens", s.data_tokens);
-    f("loss_mean", s.loss_mean), f("validation_loss", s.validation_loss), f("seconds", s.seconds);
+    f("data_drawn", s.data_drawn), f("data_tokens", s.data_tokens), f("loss_mean", s.loss_mean);
+    f("validation_loss", s.validation_loss), f("validation_step", s.validation_step), f("seconds", s.seconds);
   }
 };
 

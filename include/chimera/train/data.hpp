@@ -33,16 +33,16 @@ class Corpus {
   /// Every token is checked against `vocab`.
   static Result<Corpus> open(const std::string& path, std::int64_t vocab) {
     Corpus corpus;
-    corpus.path_ = path;
+    corpus.path_ = path, corpus.vocab_ = vocab;
     if (!is_folder(path)) {
-      if (Status s = corpus.add(path, vocab); !s) return s.error();
+      if (Status s = corpus.add(path); !s) return s.error();
       return corpus;
     }
     auto names = list_folder(path);
     if (!names) return names.error();
     for (const std::string& name : *names) {
       if (!name.ends_with(".bin")) continue;
-      if (Status s = corpus.add(path + "/" + name, vocab); !s) return s.error();
+      if (Status s = corpus.add(path + "/" + name); !s) return s.error();
     }
     if (corpus.files_.empty()) return Error{"expected token shards (*.bin) in the folder " + path + ", found none"};
     return corpus;
@@ -50,6 +50,8 @@ class Corpus {
 
   const std::string& path() const { return path_; }
   std::int64_t tokens() const { return tokens_; }
+  /// Every token is below this.
+  std::int64_t vocab() const { return vocab_; }
   /// The token that ends a document; -1 if the data has none, and is then one document.
   std::int32_t end_of_document() const { return end_of_document_; }
 
@@ -95,19 +97,19 @@ class Corpus {
     tokens_ += count + ends_document;
   }
 
-  Status add(const std::string& path, std::int64_t vocab) {
+  Status add(const std::string& path) {
     auto file = MappedFile::open(path);
     if (!file) return file.error();
     std::int32_t word = 0;
     if (file->size() >= sizeof word) std::memcpy(&word, file->bytes().data(), sizeof word);
-    const Status status = word == 20240520   ? add_shard<std::uint16_t>(path, *file, 1, vocab)
-                          : word == 20240801 ? add_shard<std::uint32_t>(path, *file, 7, vocab)
-                                             : add_text(path, *file, vocab);
+    const Status status = word == 20240520   ? add_shard<std::uint16_t>(path, *file, 1)
+                          : word == 20240801 ? add_shard<std::uint32_t>(path, *file, 7)
+                                             : add_text(path, *file);
     files_.push_back(std::move(*file));
     return status;
   }
 
-  Status add_text(const std::string& path, const MappedFile& file, std::int64_t vocab) {
+  Status add_text(const std::string& path, const MappedFile& file) {
     const std::string_view text = file.text();
     if (const std::size_t zero = text.substr(0, 1 << 16).find('\0'); zero != std::string_view::npos)
       return Error{"cannot use " + path + " as training data: expected UTF-8 text or a token shard, found binary data (a zero byte at offset " +
@@ -128,14 +130,14 @@ class Corpus {
     }
     if (begin < text.size()) add(file.bytes().data() + begin, static_cast<std::int64_t>(text.size() - begin), 1, false);
     const std::int64_t needed = end_of_document_ < 0 ? 256 : end_of_text + 1;
-    if (vocab < needed)
+    if (vocab_ < needed)
       return Error{"text as bytes needs a vocabulary of at least " + std::to_string(needed) + ", the model has " +
-                   std::to_string(vocab)};
+                   std::to_string(vocab_)};
     return {};
   }
 
   template <class T>
-  Status add_shard(const std::string& path, const MappedFile& file, std::int32_t version, std::int64_t vocab) {
+  Status add_shard(const std::string& path, const MappedFile& file, std::int32_t version) {
     const auto wrong = [&](const std::string& what) { return Error{"cannot use the token shard " + path + ": " + what}; };
     const std::int64_t size = static_cast<std::int64_t>(file.size());
     if (size < header_bytes)
@@ -149,9 +151,9 @@ class Corpus {
     if (size != expected)
       return wrong("its header counts " + std::to_string(count) + " tokens, which makes " + std::to_string(expected) +
                    " bytes, found " + std::to_string(size));
-    if (header[3] > vocab)
+    if (header[3] > vocab_)
       return wrong("it was made with a vocabulary of " + std::to_string(header[3]) + " tokens, the model has " +
-                   std::to_string(vocab));
+                   std::to_string(vocab_));
     const std::int32_t end = header[3] > 0 ? header[4] : -1;
     if (!files_.empty() && end != end_of_document_)
       return wrong("it ends documents with token " + std::to_string(end) + ", the shards before it with " +
@@ -160,9 +162,9 @@ class Corpus {
     for (std::int64_t i = 0; i < count; ++i) {
       T token;
       std::memcpy(&token, data + i * static_cast<std::int64_t>(sizeof(T)), sizeof(T));
-      if (static_cast<std::int64_t>(token) >= vocab)
+      if (static_cast<std::int64_t>(token) >= vocab_)
         return wrong("token " + std::to_string(i) + " is " + std::to_string(token) + ", the model's vocabulary has " +
-                     std::to_string(vocab));
+                     std::to_string(vocab_));
     }
     end_of_document_ = end;
     add(data, count, sizeof(T), false);
@@ -172,7 +174,7 @@ class Corpus {
   std::string path_;
   std::vector<MappedFile> files_;
   std::vector<Piece> pieces_;  // in the order of the tokens
-  std::int64_t tokens_ = 0;
+  std::int64_t tokens_ = 0, vocab_ = 0;
   std::int32_t end_of_document_ = -1;
 };
 
