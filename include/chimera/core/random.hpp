@@ -40,12 +40,18 @@ struct Random {
     const std::uint64_t x = (std::uint64_t{w[0]} << 32) | w[1];
     return static_cast<std::uint64_t>((static_cast<Wide>(x) * n) >> 64);
   }
-  /// Standard normal (Box and Muller).
-  float normal() {
+  /// Four standard normals (Box and Muller).
+  std::array<float, 4> normals() {
     const auto w = philox(key, stream, counter++);
-    const double u = (w[0] + 1.0) * 0x1p-32, v = w[1] * 0x1p-32;
-    return static_cast<float>(std::sqrt(-2.0 * std::log(u)) * std::cos(6.283185307179586 * v));
+    std::array<float, 4> z;
+    for (std::size_t i = 0; i < 4; i += 2) {
+      const float radius = std::sqrt(-2.f * std::log((static_cast<float>(w[i] >> 8) + 1.f) * 0x1p-24f));
+      const float angle = 6.283185307f * unit(w[i + 1]);
+      z[i] = radius * std::cos(angle), z[i + 1] = radius * std::sin(angle);
+    }
+    return z;
   }
+  float normal() { return normals()[0]; }
 };
 
 }  // namespace chimera

@@ -26,10 +26,17 @@ struct NamedTensor {
   constexpr std::int64_t size() const { return rows * cols; }
 };
 
-/// Tokens to learn from: `tokens` and `targets` [B,T] row-major. A negative target is not counted.
+/// Tokens to learn from: `inputs` and `targets` [B,T] row-major. A negative target is not counted. Both must be below the
+/// model's vocab: whoever fills a batch checks that.
 struct TokenBatch : Batch {
-  const std::int32_t* tokens = nullptr;
+  const std::int32_t* inputs = nullptr;
   const std::int32_t* targets = nullptr;
+
+  std::int64_t counted() const {
+    std::int64_t n = 0;
+    for (std::int64_t t = 0; t < tokens(); ++t) n += targets[t] >= 0;
+    return n;
+  }
 };
 
 /// Negative log-likelihood, in nats, summed over `count` targets.
@@ -63,8 +70,11 @@ struct AnyModel {
   Loss (*train)(const Cpu&, const float* weights, const TokenBatch&, const TrainingStep&, float* memory,
                 float* gradients) = nullptr;
 
-  std::size_t state_floats = 0;   // what decoding carries from token to token; all zero at the start
-  std::size_t decode_floats = 0;  // working memory of one step
+  /// Logits [B,T,vocab] of a whole batch, in the memory of `loss`. Targets are not read.
+  void (*forward)(const Cpu&, const float* weights, const TokenBatch&, float* memory, float* logits) = nullptr;
+
+  std::size_t state_floats = 0;  // what decoding carries from token to token; all zero at the start
+  std::size_t (*decode_floats)() = nullptr;  // working memory of one step
   /// Reads token number `position` of a sequence, writes logits [vocab].
   void (*step)(const Cpu&, const float* weights, std::int32_t token, std::int64_t position, float* state, float* memory,
                float* logits) = nullptr;

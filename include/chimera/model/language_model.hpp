@@ -1,0 +1,363 @@
+// A language model is a type: the blocks of its pattern between an embedding and a head, all weights in one flat arena.
+#pragma once
+
+#include <chimera/config/check.hpp>
+#include <chimera/core/random.hpp>
+#include <chimera/layers/embedding.hpp>
+#include <chimera/model/any_model.hpp>
+#include <chimera/model/block.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <string_view>
+
+namespace chimera::inline CHIMERA_ABI {
+
+template <const Config& C>
+class LanguageModel : Check<C> {
+  static_assert(Check<C>::ok);
+  static_assert(C.layers.count_of(Kind::attention) + C.layers.count_of(Kind::mamba2) + C.layers.count_of(Kind::rg_lru) ==
+                    C.layers.count,
+                "chimera: the pattern names a layer that this version does not have; it has A, M and R");
+  static constexpr int layers = C.layers.count;
+  static constexpr std::int64_t vocab = C.vocab, width = C.width;
+
+  // The arena: embedding, blocks, norm, output matrix (the embedding again when tied).
+  static constexpr auto block_at = [] {
+    std::array<std::size_t, layers + 1> at{};
+    at[0] = aligned_floats(static_cast<std::size_t>(vocab * width));
+    for (int i = 0; i < layers; ++i)
+      with_block<C>(C.layers[i], [&](auto type) {
+        using B = typename decltype(type)::type;
+        at[static_cast<std::size_t>(i) + 1] = at[static_cast<std::size_t>(i)] + offsets<B>[B::params.size()];
+      });
+    return at;
+  }();
+  static constexpr std::size_t norm_at = block_at[layers];
+  static constexpr std::size_t output_at = C.tied ? 0 : norm_at + aligned_floats(static_cast<std::size_t>(width));
+
+  static constexpr std::size_t tensor_count = [] {
+    std::size_t n = C.tied ? 2 : 3;
+    for (int i = 0; i < layers; ++i)
+      with_block<C>(C.layers[i], [&](auto type) {
+        for (const Tensor& t : decltype(type)::type::params) n += t.size() > 0;
+      });
+    return n;
+  }();
+
+ public:
+  static constexpr const Config& config = C;
+  static constexpr std::size_t arena_floats =
+      norm_at + aligned_floats(static_cast<std::size_t>(width)) +
+      (C.tied ? 0 : aligned_floats(static_cast<std::size_t>(vocab * width)));
+
+  /// Name, shape and offset of every weight, in arena order.
+  static constexpr std::array<NamedTensor, tensor_count> tensors = [] {
+    std::array<NamedTensor, tensor_count> table{};
+    std::size_t n = 0;
+    const auto add = [&](int block, const Tensor& t, std::size_t offset) {
+      if (t.size() == 0) return;
+      NamedTensor& row = table[n++];
+      std::size_t at = 0;
+      const auto write = [&](std::string_view s) {
+        for (char letter : s) row.text[at++] = letter;
+      };
+      if (block >= 0) {
+        write("blk.");
+        for (int unit = block >= 100 ? 100 : block >= 10 ? 10 : 1; unit > 0; unit /= 10)
+          row.text[at++] = static_cast<char>('0' + block / unit % 10);
+        write(".");
+      }
+      write(t.name);
+      row.rows = t.rows, row.cols = t.cols, row.offset = offset, row.init = t.init, row.decay = t.decay;
+    };
+    add(-1, Tensor{"token_embd.weight", vocab, width}, 0);
+    for (int i = 0; i < layers; ++i)
+      with_block<C>(C.layers[i], [&](auto type) {
+        using B = typename decltype(type)::type;
+        for (std::size_t p = 0; p < B::params.size(); ++p)
+          add(i, B::params[p], block_at[static_cast<std::size_t>(i)] + offsets<B>[p]);
+      });
+    add(-1, Tensor{"output_norm.weight", 1, width, Init::one, false}, norm_at);
+    if (!C.tied) add(-1, Tensor{"output.weight", vocab, width}, output_at);
+    return table;
+  }();
+
+  /// Number of weights.
+  static constexpr std::int64_t parameters = [] {
+    std::int64_t n = 0;
+    for (const NamedTensor& t : tensors) n += t.size();
+    return n;
+  }();
+
+  /// What decoding carries from token to token; all zero at the start.
+  static constexpr std::size_t state_floats = [] {
+    std::int64_t n = 0;
+    for (int i = 0; i < layers; ++i)
+      with_block<C>(C.layers[i], [&](auto type) { n += floats_of({decltype(type)::type::state_floats}); });
+    return static_cast<std::size_t>(n);
+  }();
+
+  // The functions of AnyModel; see there.
+  static void initialize(float* weights, std::uint64_t seed);
+  static std::size_t loss_floats(std::int64_t sequences, std::int64_t length);
+  static std::size_t train_floats(std::int64_t sequences, std::int64_t length);
+  static Loss loss(const Cpu& q, const float* weights, const TokenBatch& batch, float* memory);
+  static Loss train(const Cpu& q, const float* weights, const TokenBatch& batch, const TrainingStep& step, float* memory,
+                    float* gradients);
+  static void forward(const Cpu& q, const float* weights, const TokenBatch& batch, float* memory, float* logits);
+  static std::size_t decode_floats();
+  static void step(const Cpu& q, const float* weights, std::int32_t token, std::int64_t position, float* state,
+                   float* memory, float* logits);
+  static std::size_t prefill_floats(std::int64_t length);
+  static void prefill(const Cpu& q, const float* weights, const std::int32_t* tokens, std::int64_t length,
+                      std::int64_t position, float* state, float* memory, float* logits);
+
+ private:
+  static constexpr Head head{vocab, width, C.logit_scale};
+  static constexpr bool keep_all = !C.checkpointing;
+  static constexpr NormShape norm_shape(std::int64_t rows) { return {rows, width, width, C.norm_eps}; }
+
+  template <class B>
+  static Weights<B> block(const float* weights, int i) {
+    return {weights + block_at[static_cast<std::size_t>(i)]};
+  }
+
+  /// Where each block's activations lie: one after the other, or all in the same place when forward is run again.
+  template <class F>
+  static void each_place(Bump& memory, const Batch& batch, bool keep, bool separate, F f) {
+    const std::size_t start = memory.used;
+    std::size_t end = start;
+    for (int i = 0; i < layers; ++i) {
+      f(i, memory);
+      with_block<C>(C.layers[i], [&](auto type) { decltype(type)::type::bind(memory, batch, keep); });
+      end = std::max(end, memory.used);
+      if (!separate) memory.used = start;
+    }
+    memory.used = end;
+  }
+
+  static std::int64_t temp_floats(const Batch& batch) {
+    std::int64_t most = std::max(floats_of({head.temp_floats(batch.tokens())}), norm_backward_temp(batch.tokens(), width));
+    for (int i = 0; i < layers; ++i)
+      with_block<C>(C.layers[i], [&](auto type) { most = std::max(most, decltype(type)::type::temp_floats(batch)); });
+    return floats_of({most});
+  }
+
+  /// Embedding and all blocks, nothing kept: x [B,T,width] is the residual stream. `memory` is what x lies in front of.
+  static void run(const Cpu& q, const float* weights, const Batch& batch, const std::int32_t* tokens, float* x,
+                  float* state, Bump memory) {
+    embed(q, batch.tokens(), width, tokens, C.embedding_scale, weights, x);
+    for (int i = 0; i < layers; ++i)
+      with_block<C>(C.layers[i], [&](auto type) {
+        using B = typename decltype(type)::type;
+        Bump place = memory;
+        auto a = B::bind(place, batch, false);
+        B::forward(q, block<B>(weights, i), batch, x, x, a, state, Dropout{}, place);
+        if (state) state += floats_of({B::state_floats});
+      });
+  }
+  /// Floats of `memory` for `run`, with room for the norm's output and the head.
+  static std::size_t run_floats(const Batch& batch) {
+    Bump memory;
+    each_place(memory, batch, false, false, [](int, Bump&) {});
+    memory.take(batch.tokens() * width);
+    memory.take(temp_floats(batch));
+    return memory.used;
+  }
+};
+
+template <const Config& C>
+void LanguageModel<C>::initialize(float* weights, std::uint64_t seed) {
+  std::uint64_t stream = 0;
+  for (const NamedTensor& t : tensors) {
+    float* w = weights + t.offset;
+    Random random{seed, stream++, 0};
+    const auto normal = [&](float deviation) {
+      for (std::int64_t i = 0; i < t.size(); i += 4) {
+        const auto four = random.normals();
+        for (std::int64_t j = 0; j < 4 && i + j < t.size(); ++j) w[i + j] = deviation * four[static_cast<std::size_t>(j)];
+      }
+    };
+    const auto each = [&](auto draw) {
+      for (std::int64_t i = 0; i < t.size(); ++i) w[i] = draw();
+    };
+    switch (t.init) {
+      case Init::zero: each([] { return 0.f; }); break;
+      case Init::one: each([] { return 1.f; }); break;
+      case Init::normal: normal(0.02f); break;
+      case Init::branch_output: normal(0.02f / std::sqrt(2.f * layers)); break;
+      case Init::fan_in: normal(1.f / std::sqrt(static_cast<float>(t.cols))); break;
+      case Init::conv: {
+        const float bound = 1.f / std::sqrt(static_cast<float>(t.cols));
+        each([&] { return random.uniform(-bound, bound); });
+        break;
+      }
+      case Init::a_log: each([&] { return std::log(random.uniform(1.f, 16.f)); }); break;
+      case Init::dt_bias:
+        each([&] {
+          const float step = std::max(1e-4f, std::exp(random.uniform(std::log(0.001f), std::log(0.1f))));
+          return step + std::log(-std::expm1(-step));
+        });
+        break;
+      case Init::rg_lambda:
+        each([&] { return std::log(1.f / std::sqrt(random.uniform(0.81f, 0.998001f)) - 1.f); });
+        break;
+    }
+  }
+}
+
+template <const Config& C>
+std::size_t LanguageModel<C>::loss_floats(std::int64_t sequences, std::int64_t length) {
+  const Batch batch{.sequences = sequences, .length = length};
+  Bump memory;
+  memory.take(batch.tokens() * width);
+  return memory.used + run_floats(batch);
+}
+
+template <const Config& C>
+Loss LanguageModel<C>::loss(const Cpu& q, const float* weights, const TokenBatch& batch, float* memory) {
+  const std::int64_t n = batch.tokens();
+  Bump rest{memory};
+  float* x = rest.take(n * width);
+  run(q, weights, batch, batch.inputs, x, nullptr, rest);
+  float* u = rest.take(n * width);
+  rms_norm(q, norm_shape(n), x, weights + norm_at, u);
+  return {head.loss(q, n, u, batch.targets, weights + output_at, 1.f, nullptr, nullptr, rest), batch.counted()};
+}
+
+template <const Config& C>
+void LanguageModel<C>::forward(const Cpu& q, const float* weights, const TokenBatch& batch, float* memory,
+                               float* logits) {
+  const std::int64_t n = batch.tokens();
+  Bump rest{memory};
+  float* x = rest.take(n * width);
+  run(q, weights, batch, batch.inputs, x, nullptr, rest);
+  float* u = rest.take(n * width);
+  rms_norm(q, norm_shape(n), x, weights + norm_at, u);
+  head.logits(q, n, u, weights + output_at, logits);
+}
+
+template <const Config& C>
+std::size_t LanguageModel<C>::train_floats(std::int64_t sequences, std::int64_t length) {
+  const Batch batch{.sequences = sequences, .length = length};
+  Bump memory;
+  for (int i = 0; i < layers + 3; ++i) memory.take(batch.tokens() * width);  // x of every block and the last, u, dx
+  each_place(memory, batch, true, keep_all, [](int, Bump&) {});
+  memory.take(temp_floats(batch));
+  return memory.used;
+}
+
+template <const Config& C>
+Loss LanguageModel<C>::train(const Cpu& q, const float* weights, const TokenBatch& batch, const TrainingStep& step,
+                             float* memory, float* gradients) {
+  const std::int64_t n = batch.tokens();
+  Bump rest{memory};
+  std::array<float*, layers + 1> x;  // x[i]: what block i reads
+  for (float*& residual : x) residual = rest.take(n * width);
+  float* u = rest.take(n * width);
+  float* dx = rest.take(n * width);
+  std::array<Bump, layers> place;
+  each_place(rest, batch, true, keep_all, [&](int i, Bump& at) { place[static_cast<std::size_t>(i)] = at; });
+  const Bump temp = rest;
+  const Dropout drop{C.dropout, step.seed, step.step * (2 * layers + 1)};
+
+  const auto block_forward = [&](int i) {
+    with_block<C>(C.layers[i], [&](auto type) {
+      using B = typename decltype(type)::type;
+      const std::size_t at = static_cast<std::size_t>(i);
+      Bump own = place[at];
+      auto a = B::bind(own, batch, true);
+      B::forward(q, block<B>(weights, i), batch, x[at], x[at + 1], a, nullptr, drop.branch(2 * at + 1), temp);
+    });
+  };
+  embed(q, n, width, batch.inputs, C.embedding_scale, weights, x[0]);
+  drop.apply(q, n * width, x[0]);
+  for (int i = 0; i < layers; ++i) block_forward(i);
+
+  rms_norm(q, norm_shape(n), x[layers], weights + norm_at, u);
+  float* du = u;  // the head reads a block of u, then writes that block's gradient
+  const double sum = head.loss(q, n, u, batch.targets, weights + output_at, step.scale, du, gradients + output_at, temp);
+  std::fill(dx, dx + n * width, 0.f);
+  rms_norm_backward(q, norm_shape(n), x[layers], weights + norm_at, du, dx, gradients + norm_at, temp);
+
+  for (int i = layers - 1; i >= 0; --i) {
+    if (!keep_all && i + 1 < layers) block_forward(i);
+    with_block<C>(C.layers[i], [&](auto type) {
+      using B = typename decltype(type)::type;
+      const std::size_t at = static_cast<std::size_t>(i);
+      Bump own = place[at];
+      auto a = B::bind(own, batch, true);
+      B::backward(q, block<B>(weights, i), Weights<B, float>{gradients + block_at[at]}, batch, x[at], dx, a,
+                  drop.branch(2 * at + 1), temp);
+    });
+  }
+  drop.apply(q, n * width, dx);
+  embed_backward(q, n, width, batch.inputs, C.embedding_scale, dx, gradients);
+  return {sum, batch.counted()};
+}
+
+template <const Config& C>
+std::size_t LanguageModel<C>::decode_floats() {
+  return prefill_floats(1);
+}
+
+template <const Config& C>
+void LanguageModel<C>::step(const Cpu& q, const float* weights, std::int32_t token, std::int64_t position, float* state,
+                            float* memory, float* logits) {
+  Bump rest{memory};
+  float* x = rest.take(width);
+  float* u = rest.take(width);
+  embed(q, 1, width, &token, C.embedding_scale, weights, x);
+  for (int i = 0; i < layers; ++i)
+    with_block<C>(C.layers[i], [&](auto type) {
+      using B = typename decltype(type)::type;
+      B::step(q, block<B>(weights, i), position, x, state, rest);
+      state += floats_of({B::state_floats});
+    });
+  rms_norm(q, norm_shape(1), x, weights + norm_at, u);
+  head.logits(q, 1, u, weights + output_at, logits);
+}
+
+template <const Config& C>
+std::size_t LanguageModel<C>::prefill_floats(std::int64_t length) {
+  return loss_floats(1, length) + aligned_floats(static_cast<std::size_t>(width));
+}
+
+template <const Config& C>
+void LanguageModel<C>::prefill(const Cpu& q, const float* weights, const std::int32_t* tokens, std::int64_t length,
+                               std::int64_t position, float* state, float* memory, float* logits) {
+  const Batch batch{.sequences = 1, .length = length, .position = position};
+  Bump rest{memory};
+  float* x = rest.take(length * width);
+  run(q, weights, batch, tokens, x, state, rest);
+  float* u = rest.take(width);
+  rms_norm(q, norm_shape(1), x + (length - 1) * width, weights + norm_at, u);
+  head.logits(q, 1, u, weights + output_at, logits);
+}
+
+/// The model without its type.
+template <const Config& C>
+constexpr AnyModel any_model(std::string_view name) {
+  using M = LanguageModel<C>;
+  return {.name = name,
+          .config = &C,
+          .tensors = M::tensors,
+          .parameters = M::parameters,
+          .arena_floats = M::arena_floats,
+          .initialize = M::initialize,
+          .loss_floats = M::loss_floats,
+          .train_floats = M::train_floats,
+          .loss = M::loss,
+          .train = M::train,
+          .forward = M::forward,
+          .state_floats = M::state_floats,
+          .decode_floats = M::decode_floats,
+          .step = M::step,
+          .prefill_floats = M::prefill_floats,
+          .prefill = M::prefill};
+}
+
+}  // namespace chimera::inline CHIMERA_ABI
