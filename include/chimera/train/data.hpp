@@ -292,8 +292,8 @@ class BatchBuffer {
   TokenBatch batch(std::int64_t first_row, std::int64_t rows) const {
     TokenBatch b;
     b.sequences = rows, b.length = context_;
-    b.tokens = data_.get() + first_row * context_;
-    b.targets = b.tokens + rows_ * context_;
+    b.inputs = data_.get() + first_row * context_;
+    b.targets = b.inputs + rows_ * context_;
     b.document_start = packed_ ? b.targets + rows_ * context_ : nullptr;
     return b;
   }
