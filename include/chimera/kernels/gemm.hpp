@@ -1,16 +1,16 @@
 // f32 matrix product: packed panels around one register tile (Van Zee and van de Geijn, "BLIS", 2015).
 //
-// Every element of C is summed over k in order, in blocks of `gemm_depth`, whatever the split into tasks: results are the
-// same, bit for bit, for every number of threads, and for `gemm` and `gemm_serial`.
+// Every element of C is summed over k in order, in blocks of `gemm_depth`, whatever the split into tasks: results are
+// the same, bit for bit, for every number of threads, and for `gemm` and `gemm_serial`.
 #pragma once
 
+#include <algorithm>
 #include <chimera/core/device.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/kernels/simd.hpp>
-
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <numeric>
 #include <utility>
 
 namespace chimera::inline CHIMERA_ABI {
@@ -42,13 +42,18 @@ inline void gemm_reference(std::int64_t m, std::int64_t n, std::int64_t k, float
 inline constexpr std::int64_t gemm_depth = 256;
 /// Rows of A packed at once (L2) and columns of B packed at once by `gemm_serial`.
 inline constexpr std::int64_t gemm_rows = 168, gemm_cols = 512;
+/// Up to this m, threads share no packed B.
+inline constexpr std::int64_t gemm_few_rows = 32;
 /// What `gemm_serial` uses of the worker's scratch.
 inline constexpr std::int64_t gemm_scratch_floats = 200'000;
 
-/// rows x cols of C in registers.
+/// The tile of C in registers, for vectors of `lanes` floats.
+constexpr int gemm_tile_rows(int lanes) { return lanes == 16 ? 14 : 6; }
+constexpr int gemm_tile_cols(int lanes) { return 2 * lanes; }
+
 template <int W>
 struct GemmTile {
-  static constexpr int rows = W == 16 ? 14 : 6, cols = 2 * W;
+  static constexpr int rows = gemm_tile_rows(W), cols = gemm_tile_cols(W);
   /// Floats of one packed panel of A; transposing stores overhang by less than W.
   static constexpr std::int64_t panel_a = rows * gemm_depth + W;
 };
@@ -112,38 +117,38 @@ CHIMERA_INLINE void transpose(Vec<W> (&r)[W]) {
   }
 }
 
-/// Packs lines of v (rows of A, columns of B: v is B transposed) into panels of P: out[panel][p][line], lines that do not
-/// exist are zero. Panels start panel_stride floats apart. If P is not a multiple of W, W - 1 floats behind a panel may
-/// be overwritten.
+/// Packs lines of v (rows of A; columns of B when v is B transposed) into panels of P: out[panel][p][line]. What stands
+/// for lines that do not exist only reaches tiles that nobody stores. Panels start panel_stride floats apart; fewer
+/// than W floats behind a panel may be overwritten if P is not a multiple of W.
 template <int W, int P>
 CHIMERA_INLINE void pack(ConstView v, std::int64_t lines, std::int64_t k, float* out, std::int64_t panel_stride) {
-  constexpr std::int64_t step = 8;  // of k: one group of lines stays in L1 while all panels take from it
-  for (std::int64_t p0 = 0, kc; p0 < k; p0 += kc) {
-    kc = v.row == 1 ? std::min(step, k - p0) : k;
-    float* panel = out + p0 * P;
+  // Contiguous lines are visited a few steps of k at a time, so that each cache line is fetched once for all panels.
+  const std::int64_t step = v.row == 1 ? 8 : k;
+  for (std::int64_t p0 = 0; p0 < k; p0 += step) {
+    const std::int64_t end = std::min(p0 + step, k);
+    float* panel = out;
     for (std::int64_t i = 0; i < lines; i += P, panel += panel_stride) {
-      const ConstView from = v.from(i, p0);
-      if (v.row == 1 && lines - i >= P) {
-        for (std::int64_t p = 0; p < kc; ++p) std::memcpy(panel + p * P, from.p + p * v.col, P * sizeof(float));
-        continue;
-      }
-      std::int64_t p = 0;
-      if (v.col == 1 && lines - i >= P) {
-        for (; p + W <= kc; p += W) {
+      const float* from = v.p + i * v.row;
+      const std::int64_t last = std::min<std::int64_t>(P, lines - i) - 1;
+      std::int64_t p = p0;
+      if (v.row == 1 && last == P - 1) {
+        for (; p < end; ++p) std::memcpy(panel + p * P, from + p * v.col, P * sizeof(float));
+      } else if (v.col == 1) {
+        for (; p + W <= end; p += W) {
 #pragma GCC unroll 4
-          for (int i0 = (P - 1) / W * W; i0 >= 0; i0 -= W) {  // downwards: a tile mends the overhang of the one above
+          for (int i0 = (P - 1) / W * W; i0 >= 0; i0 -= W) {  // downwards: each mends the overhang of the one before
             Vec<W> r[W];
 #pragma GCC unroll 16
             for (int l = 0; l < W; ++l)
-              if (i0 + l < P) r[l] = Vec<W>::load(from.p + (i0 + l) * v.row + p);
+              if (i0 + l < P) r[l] = Vec<W>::load(from + std::min<std::int64_t>(i0 + l, last) * v.row + p);
             transpose<W>(r);
 #pragma GCC unroll 16
             for (int l = 0; l < W; ++l) r[l].store(panel + (p + l) * P + i0);
           }
         }
       }
-      for (; p < kc; ++p)
-        for (int l = 0; l < P; ++l) panel[p * P + l] = i + l < lines ? *from.from(l, p).p : 0.f;
+      for (; p < end; ++p)
+        for (int l = 0; l < P; ++l) panel[p * P + l] = from[std::min<std::int64_t>(l, last) * v.row + p * v.col];
     }
   }
 }
@@ -159,66 +164,83 @@ struct PackB {
 
 /// C[m,n] = alpha A[m,k] B[k,n] + beta C for m <= gemm_rows and a packed B.
 struct MultiplyPacked {
+  /// One tile: C[rows,cols] = alpha A B + beta C with rows <= Tile::rows, cols <= Tile::cols and both panels packed.
   template <int W>
-  CHIMERA_INLINE static void run(float* scratch, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a,
-                                 const float* b, float beta, float* c, std::int64_t ldc) {
+  CHIMERA_INLINE static void tile(std::int64_t rows, std::int64_t cols, std::int64_t k, float alpha, const float* a,
+                                  const float* b, float beta, float* c, std::int64_t ldc) {
     using V = Vec<W>;
     using Tile = GemmTile<W>;
-    for (std::int64_t p0 = 0; p0 < k; p0 += gemm_depth) {
-      const std::int64_t kc = std::min(gemm_depth, k - p0);
-      pack<W, Tile::rows>(a.from(0, p0), m, kc, scratch, Tile::panel_a);
-      for (std::int64_t j = 0; j < n; j += Tile::cols) {
-        const float* panel_b = b + j * k + p0 * Tile::cols;
-        const float* panel_a = scratch;
-        for (std::int64_t i = 0; i < m; i += Tile::rows, panel_a += Tile::panel_a) {
-          float* out = c + i * ldc + j;
-          const std::int64_t rows = std::min<std::int64_t>(Tile::rows, m - i);
-          for (std::int64_t r = 0; r < rows; ++r) {
-            __builtin_prefetch(out + r * ldc, 1);
-            __builtin_prefetch(out + r * ldc + Tile::cols - 1, 1);
-          }
-          V s[Tile::rows][2];
-          const float* pa = panel_a;
-          const float* pb = panel_b;
-          for (std::int64_t p = 0; p < kc; ++p, pa += Tile::rows, pb += Tile::cols) {
-            const V b0 = V::load(pb), b1 = V::load(pb + W);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      __builtin_prefetch(c + r * ldc, 1);
+      __builtin_prefetch(c + r * ldc + cols - 1, 1);
+    }
+    V s[Tile::rows][2];
+    for (std::int64_t p = 0; p < k; ++p, a += Tile::rows, b += Tile::cols) {
+      const V b0 = V::load(b), b1 = V::load(b + W);
 #pragma GCC unroll 14
-            for (int r = 0; r < Tile::rows; ++r) {
-              const V x = pa[r];
-              s[r][0] = fma<W>(x, b0, s[r][0]);
-              s[r][1] = fma<W>(x, b1, s[r][1]);
-            }
-          }
-          if (rows == Tile::rows && n - j >= Tile::cols) {
-#pragma GCC unroll 14
-            for (int r = 0; r < Tile::rows; ++r) {
-#pragma GCC unroll 2
-              for (int h = 0; h < 2; ++h) {
-                float* o = out + r * ldc + h * W;
-                const V x = s[r][h] * V(alpha);
-                (beta == 0 ? x : fma<W>(V(beta), V::load(o), x)).store(o);
-              }
-            }
-          } else {
-            float edge[Tile::rows * Tile::cols];
-#pragma GCC unroll 14
-            for (int r = 0; r < Tile::rows; ++r) {
-              s[r][0].store(edge + r * Tile::cols);
-              s[r][1].store(edge + r * Tile::cols + W);
-            }
-            for (std::int64_t r = 0; r < rows; ++r)
-              for (std::int64_t l = 0; l < std::min<std::int64_t>(Tile::cols, n - j); ++l) {
-                float& o = out[r * ldc + l];
-                const float x = alpha * edge[r * Tile::cols + l];
-                o = beta == 0 ? x : beta * o + x;
-              }
-          }
-        }
+      for (int r = 0; r < Tile::rows; ++r) {
+        const V x = a[r];
+        s[r][0] = fma<W>(x, b0, s[r][0]);
+        s[r][1] = fma<W>(x, b1, s[r][1]);
       }
-      beta = 1;
+    }
+    const bool whole = rows == Tile::rows && cols == Tile::cols;
+    const auto bytes = static_cast<std::size_t>(cols) * sizeof(float);
+    float edge[Tile::rows * Tile::cols];
+    if (!whole) {
+      std::memset(edge, 0, sizeof edge);
+      for (std::int64_t r = 0; r < rows && beta != 0; ++r) std::memcpy(edge + r * Tile::cols, c + r * ldc, bytes);
+    }
+    float* const out = whole ? c : edge;
+    const std::int64_t stride = whole ? ldc : Tile::cols;
+#pragma GCC unroll 14
+    for (int r = 0; r < Tile::rows; ++r) {
+#pragma GCC unroll 2
+      for (int h = 0; h < 2; ++h) {
+        float* o = out + r * stride + h * W;
+        const V x = s[r][h] * V(alpha);
+        (beta == 0 ? x : fma<W>(V(beta), V::load(o), x)).store(o);
+      }
+    }
+    if (!whole)
+      for (std::int64_t r = 0; r < rows; ++r) std::memcpy(c + r * ldc, edge + r * Tile::cols, bytes);
+  }
+
+  template <int W>
+  CHIMERA_INLINE static void run(float* scratch, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
+                                 ConstView a, const float* b, float beta, float* c, std::int64_t ldc) {
+    using Tile = GemmTile<W>;
+    for (std::int64_t p = 0; p < k; p += gemm_depth, beta = 1) {
+      const std::int64_t depth = std::min(gemm_depth, k - p);
+      pack<W, Tile::rows>(a.from(0, p), m, depth, scratch, Tile::panel_a);
+      for (std::int64_t j = 0; j < n; j += Tile::cols)
+        for (std::int64_t i = 0; i < m; i += Tile::rows)
+          tile<W>(std::min<std::int64_t>(Tile::rows, m - i), std::min<std::int64_t>(Tile::cols, n - j), depth, alpha,
+                  scratch + i / Tile::rows * Tile::panel_a, b + j * k + p * Tile::cols, beta, c + i * ldc + j, ldc);
     }
   }
 };
+
+/// The block of C that one task computes.
+struct GemmGrid {
+  std::int64_t rows, cols;
+};
+
+/// Blocks of equal size, at least two for each thread if they stay large enough to be worth their packing, and as many
+/// for each thread as for every other.
+constexpr GemmGrid gemm_grid(std::int64_t m, std::int64_t n, std::int64_t tile_rows, std::int64_t threads) {
+  std::int64_t down = ceil_div(m, gemm_rows), across = ceil_div(n, gemm_cols);
+  while (down * across < 2 * threads) {
+    const std::int64_t rows = m / down, cols = n / across;
+    if (rows < 48 && cols < 128) break;
+    if (rows >= 48 && 2 * rows > cols)
+      down *= 2;
+    else
+      across *= 2;
+  }
+  down = round_up(down, threads / std::gcd(threads, across));
+  return {round_up(ceil_div(m, down), tile_rows), round_up(ceil_div(n, across), 64)};
+}
 
 /// y[i] = alpha sum_p a(i, p) x[p] + beta y[i] for a matrix that is contiguous in one direction; y with a stride.
 struct MatrixVector {
@@ -278,8 +300,8 @@ struct MatrixVector {
 
 /// C[m,n] = alpha A[m,k] B[k,n] + beta C on the calling thread, C row-major with ldc floats from row to row. beta == 0
 /// never reads C. Inside a task `scratch` is the worker's; its first gemm_scratch_floats are used.
-inline void gemm_serial(Isa isa, float* scratch, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a,
-                        ConstView b, float beta, float* c, std::int64_t ldc) {
+inline void gemm_serial(Isa isa, float* scratch, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
+                        ConstView a, ConstView b, float beta, float* c, std::int64_t ldc) {
   using namespace gemm_parts;
   if (k <= 0) return gemm_reference(m, n, 0, alpha, a, b, beta, c, ldc);
   if (m == 1 && a.col == 1 && (b.col == 1 || b.row == 1))
@@ -308,43 +330,39 @@ inline void gemm(const Cpu& q, std::int64_t m, std::int64_t n, std::int64_t k, f
   const Isa isa = q.isa();
   if (m <= 0 || n <= 0) return;
   if (k <= 0 || m * n * k < 1 << 18) return gemm_serial(isa, q.scratch(0), m, n, k, alpha, a, b, beta, c, ldc);
-  if (m <= gemm_rows || n == 1) {  // B would be packed for one block of rows: each task packs its own part
-    const bool by_rows = n == 1;
-    const std::int64_t all = by_rows ? m : n;
-    const std::int64_t part = std::clamp<std::int64_t>(round_up(all / (4 * q.threads()), 64), 64, gemm_cols);
-    parallel(q, (all + part - 1) / part, [&](std::int64_t t, int worker) {
-      const std::int64_t at = t * part, size = std::min(part, all - at);
-      if (by_rows)
-        gemm_serial(isa, q.scratch(worker), size, 1, k, alpha, a.from(at, 0), b, beta, c + at * ldc, ldc);
-      else
-        gemm_serial(isa, q.scratch(worker), m, size, k, alpha, a, b.from(0, at), beta, c + at, ldc);
+  if (n == 1) {
+    const std::int64_t rows = round_up(ceil_div(m, 4 * q.threads()), 64);
+    return parallel(q, ceil_div(m, rows), [&](std::int64_t t, int worker) {
+      const std::int64_t i = t * rows;
+      gemm_serial(isa, q.scratch(worker), std::min(rows, m - i), 1, k, alpha, a.from(i, 0), b, beta, c + i * ldc, ldc);
     });
-    return;
   }
-  constexpr std::int64_t depth = 8 * gemm_depth;                                // of one packed B
-  constexpr auto shared = static_cast<std::int64_t>(Cpu::shared_floats);
-  constexpr std::int64_t pack_cols = 128;
+  if (m <= gemm_few_rows) {  // a packed B would serve a few tiles only: each task packs its own columns
+    const std::int64_t cols = std::min(gemm_cols, round_up(ceil_div(n, 4 * q.threads()), 64));
+    return parallel(q, ceil_div(n, cols), [&](std::int64_t t, int worker) {
+      const std::int64_t j = t * cols;
+      gemm_serial(isa, q.scratch(worker), m, std::min(cols, n - j), k, alpha, a, b.from(0, j), beta, c + j, ldc);
+    });
+  }
+  constexpr std::int64_t most_depth = 8 * gemm_depth, pack_cols = 128;
   float* const packed = q.shared();
-  for (std::int64_t p = 0; p < k; p += depth) {
-    const std::int64_t kc = std::min(depth, k - p), most_cols = shared / kc / pack_cols * pack_cols;
+  for (std::int64_t p = 0; p < k; p += most_depth) {
+    const std::int64_t depth = std::min(most_depth, k - p), steps = ceil_div(depth, gemm_depth);
+    const std::int64_t most_cols = static_cast<std::int64_t>(Cpu::shared_floats) / depth / pack_cols * pack_cols;
     for (std::int64_t j = 0; j < n; j += most_cols) {
-      const std::int64_t nc = std::min(most_cols, n - j);
-      const std::int64_t groups = (nc + pack_cols - 1) / pack_cols, steps = (kc + gemm_depth - 1) / gemm_depth;
-      parallel(q, groups * steps, [&](std::int64_t t, int) {
-        const std::int64_t g = t / steps * pack_cols, s = t % steps * gemm_depth;
-        dispatch<PackB>(isa, b.from(p + s, j + g), std::min(pack_cols, nc - g), std::min(gemm_depth, kc - s),
-                        packed + g * kc + s * 2 * lanes(isa), kc);
+      const std::int64_t width = std::min(most_cols, n - j);
+      parallel(q, ceil_div(width, pack_cols) * steps, [&](std::int64_t t, int) {
+        const std::int64_t s = t / steps * pack_cols, d = t % steps * gemm_depth;
+        dispatch<PackB>(isa, b.from(p + d, j + s), std::min(pack_cols, width - s), std::min(gemm_depth, depth - d),
+                        packed + s * depth + d * gemm_tile_cols(lanes(isa)), depth);
       });
-      // Equal blocks, as many for each thread as for every other.
-      const std::int64_t col_blocks = ceil_div(nc, gemm_cols), cols = round_up(ceil_div(nc, col_blocks), 64);
-      const std::int64_t row_blocks = round_up(ceil_div(m, gemm_rows), q.threads());
-      const std::int64_t rows = round_up(ceil_div(m, row_blocks), isa == Isa::avx512 ? 14 : 6);
-      parallel(q, row_blocks * col_blocks, [&](std::int64_t t, int worker) {
-        const std::int64_t r = t / col_blocks * rows, s = t % col_blocks * cols;
-        if (r >= m || s >= nc) return;
-        dispatch<MultiplyPacked>(isa, q.scratch(worker), std::min(rows, m - r), std::min(cols, nc - s), kc, alpha,
-                                 a.from(r, p), static_cast<const float*>(packed + s * kc), p == 0 ? beta : 1.f,
-                                 c + r * ldc + j + s, ldc);
+      const GemmGrid grid = gemm_grid(m, width, gemm_tile_rows(lanes(isa)), q.threads());
+      const std::int64_t across = ceil_div(width, grid.cols);
+      parallel(q, ceil_div(m, grid.rows) * across, [&](std::int64_t t, int worker) {
+        const std::int64_t r = t / across * grid.rows, s = t % across * grid.cols;
+        dispatch<MultiplyPacked>(isa, q.scratch(worker), std::min(grid.rows, m - r), std::min(grid.cols, width - s),
+                                 depth, alpha, a.from(r, p), static_cast<const float*>(packed + s * depth),
+                                 p == 0 ? beta : 1.f, c + r * ldc + j + s, ldc);
       });
     }
   }
