@@ -283,12 +283,6 @@ class BatchBuffer {
     packed_ = end >= 0;
   }
 
-  /// Targets that count, in all rows.
-  std::int64_t targets() const {
-    const std::int32_t* t = data_.get() + rows_ * context_;
-    return rows_ * context_ - std::count(t, t + rows_ * context_, -1);
-  }
-
   TokenBatch batch(std::int64_t first_row, std::int64_t rows) const {
     TokenBatch b;
     b.sequences = rows, b.length = context_;

@@ -192,7 +192,7 @@ inline Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& model, cons
 
 /// The micro-batches' losses, and their gradient added up, each scaled by all targets of the step.
 inline bool Trainer::accumulate(TrainingHost& host, Loss& loss) {
-  const std::int64_t targets = batch_.targets();
+  const std::int64_t targets = batch_.batch(0, settings_.batch * settings_.accumulation).counted();
   TrainingStep step{.scale = targets > 0 ? 1.f / static_cast<float>(targets) : 0.f, .seed = settings_.seed};
   for (std::int64_t micro = 0; micro < settings_.accumulation; ++micro) {
     if (host.should_stop()) return false;

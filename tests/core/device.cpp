@@ -1,0 +1,80 @@
+#include <chimera/core/device.hpp>
+
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <vector>
+
+using namespace chimera;
+
+TEST_CASE("parallel calls every index once, on a worker that exists") {
+  for (int threads : {1, 2, 5}) {
+    auto q = Cpu::create(threads);
+    REQUIRE(q);
+    for (std::int64_t count : {0, 1, 2, 3, 1'000}) {
+      std::vector<std::atomic<int>> calls(static_cast<std::size_t>(count));
+      std::atomic<bool> worker_exists = true;
+      parallel(*q, count, [&](std::int64_t i, int worker) {
+        ++calls[static_cast<std::size_t>(i)];
+        if (worker < 0 || worker >= q->threads()) worker_exists = false;
+      });
+      for (const auto& c : calls) CHECK(c == 1);
+      CHECK(worker_exists);
+    }
+  }
+}
+
+TEST_CASE("many short runs in a row keep their order") {
+  auto q = Cpu::create(3);
+  REQUIRE(q);
+  std::vector<int> values(64, 0);
+  for (int round = 0; round < 20'000; ++round)
+    parallel(*q, 64, [&](std::int64_t i, int) { ++values[static_cast<std::size_t>(i)]; });
+  for (int v : values) CHECK(v == 20'000);
+}
+
+TEST_CASE("each worker has scratch of its own") {
+  auto q = Cpu::create(3);
+  REQUIRE(q);
+  for (int i = 0; i < q->threads(); ++i) {
+    const auto size = static_cast<std::ptrdiff_t>(Cpu::scratch_floats);
+    CHECK((i + 1 < q->threads() ? q->scratch(i + 1) : q->shared()) - q->scratch(i) == size);
+    q->scratch(i)[0] = q->scratch(i)[Cpu::scratch_floats - 1] = 1.f;
+  }
+  q->shared()[Cpu::shared_floats - 1] = 1.f;
+}
+
+TEST_CASE("a host's own job system runs the tasks") {
+  struct Host {
+    int runs = 0;
+    static void run(void* self, std::int64_t count, TaskFunction task, void* context) {
+      ++static_cast<Host*>(self)->runs;
+      for (std::int64_t i = count; i-- > 0;) task(context, i, static_cast<int>(i % 2));
+    }
+  } host;
+  auto q = Cpu::create(Executor{2, &Host::run, &host});
+  REQUIRE(q);
+  CHECK(q->threads() == 2);
+  int sum = 0;
+  parallel(*q, 10, [&](std::int64_t i, int) { sum += static_cast<int>(i); });
+  CHECK(sum == 45);
+  CHECK(host.runs == 1);
+}
+
+TEST_CASE("a device that cannot be is an error") {
+  CHECK(Cpu::create(-1).error().message.find("found -1") != std::string::npos);
+  CHECK_FALSE(Cpu::create(Executor{}).ok());
+}
+
+TEST_CASE("the instruction level can be lowered, never raised") {
+  auto q = Cpu::create(1);
+  REQUIRE(q);
+  const Isa best = q->isa();
+  q->limit(Isa::avx512);
+  CHECK(q->isa() == best);
+  q->limit(Isa::base);
+  CHECK(q->isa() == Isa::base);
+  q->limit(Isa::avx2);
+  CHECK(q->isa() == Isa::base);
+}

@@ -1,0 +1,147 @@
+#include <chimera/core/files.hpp>
+
+#include "../temporary_folder.hpp"
+
+#include <doctest/doctest.h>
+
+#include <csignal>
+#include <sys/resource.h>
+
+using namespace chimera;
+
+static bool contains(const Error& e, const std::string& part) { return e.message.find(part) != std::string::npos; }
+
+TEST_CASE("a mapped file shows the file's bytes") {
+  TemporaryFolder folder;
+  const std::string content = std::string("a\0b", 3) + std::string(100'000, 'x');
+  auto file = MappedFile::open(write_file(folder / "f", content));
+  REQUIRE(file);
+  CHECK(file->text() == content);
+  MappedFile moved = std::move(*file);
+  CHECK(moved.text() == content);
+}
+
+TEST_CASE("each file that cannot be mapped has its own sentence") {
+  TemporaryFolder folder;
+  CHECK(contains(MappedFile::open(folder / "none").error(), "No such file"));
+  CHECK(contains(MappedFile::open(folder.path).error(), "it is a folder"));
+  CHECK(contains(MappedFile::open(write_file(folder / "empty", "")).error(), "the file is empty"));
+  CHECK(contains(MappedFile::open("/dev/null").error(), "regular file"));
+  const std::string secret = write_file(folder / "secret", "x");
+  ::chmod(secret.c_str(), 0);
+  if (::geteuid() != 0) CHECK(contains(MappedFile::open(secret).error(), "Permission denied"));
+}
+
+TEST_CASE("a pipe does not hang the reader") {
+  TemporaryFolder folder;
+  REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
+  CHECK(contains(MappedFile::open(folder / "pipe").error(), "regular file"));
+}
+
+TEST_CASE("an atomic file appears at commit, whole") {
+  TemporaryFolder folder;
+  const std::string path = write_file(folder / "f", "old");
+  {
+    auto file = AtomicFile::create(path);
+    REQUIRE(file);
+    REQUIRE(file->write("new ").ok());
+    REQUIRE(file->write("content").ok());
+    CHECK(read_file(path) == "old");
+    REQUIRE(file->commit().ok());
+  }
+  CHECK(read_file(path) == "new content");
+  CHECK(list_folder(folder.path)->size() == 1);
+}
+
+TEST_CASE("an atomic file without commit leaves no trace") {
+  TemporaryFolder folder;
+  const std::string path = write_file(folder / "f", "old");
+  {
+    auto file = AtomicFile::create(path);
+    REQUIRE(file);
+    REQUIRE(file->write("half").ok());
+  }
+  CHECK(read_file(path) == "old");
+  CHECK(list_folder(folder.path)->size() == 1);
+}
+
+TEST_CASE("what a killed writer left is written over") {
+  TemporaryFolder folder;
+  write_file(folder / "f.partial", std::string(1'000, 'z'));
+  {
+    auto file = AtomicFile::create(folder / "f");
+    REQUIRE(file);
+    REQUIRE(file->write("new").ok());
+    REQUIRE(file->commit().ok());
+  }
+  CHECK(read_file(folder / "f") == "new");
+  CHECK(list_folder(folder.path)->size() == 1);
+}
+
+TEST_CASE("two writers of one file: the second is told") {
+  TemporaryFolder folder;
+  auto first = AtomicFile::create(folder / "f");
+  REQUIRE(first);
+  CHECK(contains(AtomicFile::create(folder / "f").error(), "another process"));
+  REQUIRE(first->write("x").ok());
+  REQUIRE(first->commit().ok());
+  CHECK(read_file(folder / "f") == "x");
+}
+
+TEST_CASE("a full disk is an error and the old file stays") {
+  TemporaryFolder folder;
+  const std::string path = write_file(folder / "f", "old");
+  std::signal(SIGXFSZ, SIG_IGN);
+  rlimit before;
+  REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
+  const rlimit small{1 << 16, before.rlim_max};
+  REQUIRE(::setrlimit(RLIMIT_FSIZE, &small) == 0);
+  {
+    auto file = AtomicFile::create(path);
+    REQUIRE(file);
+    const Status s = file->write(std::string(1 << 20, 'x'));
+    ::setrlimit(RLIMIT_FSIZE, &before);
+    REQUIRE_FALSE(s.ok());
+    CHECK(contains(s.error(), "cannot write " + path));
+  }
+  CHECK(read_file(path) == "old");
+  CHECK(list_folder(folder.path)->size() == 1);
+}
+
+TEST_CASE("write_all reports a device without room") {
+  FileHandle full(::open("/dev/full", O_WRONLY));
+  REQUIRE(full.ok());
+  CHECK_FALSE(write_all(full.fd(), "x", 1));
+  CHECK(errno == ENOSPC);
+}
+
+TEST_CASE("an atomic file needs a folder that can be written to") {
+  TemporaryFolder folder;
+  CHECK(contains(AtomicFile::create(folder / "none/f").error(), "No such file"));
+  CHECK(contains(AtomicFile::create(folder.path).error(), "it is a folder"));
+}
+
+TEST_CASE("make_folder makes all that is missing") {
+  TemporaryFolder folder;
+  CHECK(make_folder(folder / "a/b/c").ok());
+  CHECK(is_folder(folder / "a/b/c"));
+  CHECK(make_folder(folder / "a/b/c").ok());
+  CHECK(make_folder(folder / "d/").ok());
+  write_file(folder / "f", "x");
+  CHECK_FALSE(make_folder(folder / "f").ok());
+  CHECK_FALSE(make_folder(folder / "f/g").ok());
+  CHECK_FALSE(make_folder("").ok());
+}
+
+TEST_CASE("names of a folder are sorted") {
+  TemporaryFolder folder;
+  for (const char* name : {"b", "a", "c"}) write_file(folder / name, "x");
+  CHECK(*list_folder(folder.path) == std::vector<std::string>{"a", "b", "c"});
+  CHECK_FALSE(list_folder(folder / "none").ok());
+}
+
+TEST_CASE("folder_of is where the file lies") {
+  CHECK(folder_of("f") == ".");
+  CHECK(folder_of("/f") == "/");
+  CHECK(folder_of("a/b/f") == "a/b");
+}

@@ -1,0 +1,37 @@
+#include <chimera/core/memory.hpp>
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstdint>
+
+using namespace chimera;
+
+TEST_CASE("a buffer is zero and aligned, small or large") {
+  for (std::size_t floats : {std::size_t{1}, std::size_t{15}, std::size_t{16}, std::size_t{1'000}, std::size_t{3'000'000}}) {
+    auto b = Buffer::create(floats);
+    REQUIRE(b);
+    CHECK(b->size() == floats);
+    CHECK(reinterpret_cast<std::uintptr_t>(b->data()) % alignment == 0);
+    CHECK(std::all_of(b->data(), b->data() + floats, [](float x) { return x == 0.f; }));
+  }
+}
+
+TEST_CASE("an empty buffer is no error") {
+  auto b = Buffer::create(0);
+  REQUIRE(b);
+  CHECK(b->size() == 0);
+}
+
+TEST_CASE("a size that cannot be had is an error, not an exception") {
+  CHECK_FALSE(Buffer::create(SIZE_MAX / 4).ok());
+  CHECK_FALSE(Buffer::create(SIZE_MAX / 8).ok());
+  CHECK(Buffer::create(SIZE_MAX).error().message.find("cannot address") != std::string::npos);
+}
+
+TEST_CASE("aligned_floats rounds up to whole cache lines") {
+  CHECK(aligned_floats(0) == 0);
+  CHECK(aligned_floats(1) == 16);
+  CHECK(aligned_floats(16) == 16);
+  CHECK(aligned_floats(17) == 32);
+}

@@ -1,0 +1,34 @@
+#include <chimera/core/result.hpp>
+
+#include <doctest/doctest.h>
+
+#include <memory>
+
+using namespace chimera;
+
+static Result<int> half(int n) {
+  if (n % 2) return Error{"expected an even number, found " + std::to_string(n)};
+  return n / 2;
+}
+
+TEST_CASE("a result is a value or the error") {
+  const auto good = half(8), bad = half(7);
+  REQUIRE(good.ok());
+  CHECK(*good == 4);
+  CHECK_FALSE(bad.ok());
+  CHECK(bad.error().message == "expected an even number, found 7");
+}
+
+TEST_CASE("a result carries what can only be moved") {
+  Result<std::unique_ptr<int>> r = std::make_unique<int>(3);
+  REQUIRE(r);
+  std::unique_ptr<int> p = std::move(*r);
+  CHECK(*p == 3);
+}
+
+TEST_CASE("a status is success unless it has an error") {
+  CHECK(Status().ok());
+  const Status s = Error{"no"};
+  CHECK_FALSE(s.ok());
+  CHECK(s.error().message == "no");
+}
