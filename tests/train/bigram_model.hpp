@@ -1,0 +1,99 @@
+// The smallest language model: logits of the next byte are a row of a table plus a bias. It stands in for a real one
+// where the trainer is tested, learns for real, and can be told to go wrong at a step.
+#pragma once
+
+#include <chimera/core/random.hpp>
+#include <chimera/model/any_model.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+namespace bigram {
+
+using namespace chimera;
+
+inline constexpr Config config{.vocab = 257, .width = 1, .context = 512};
+inline constexpr Config other_config{.vocab = 257, .width = 2, .context = 512};
+inline constexpr std::int64_t vocab = config.vocab;
+
+/// What goes wrong, and at which micro-batch.
+struct Faults {
+  std::int64_t nan_loss = -1, infinite_gradient = -1, spike = -1, forever_from = -1;
+  bool noise = false;  // the gradient depends on the step's seed and number, as with dropout
+  std::int64_t calls = 0;
+};
+inline Faults faults;
+
+inline const std::array<NamedTensor, 2> tensors = [] {
+  std::array<NamedTensor, 2> t{};
+  std::strcpy(t[0].text.data(), "bigram.weight");
+  std::strcpy(t[1].text.data(), "bigram.bias");
+  t[0].rows = t[0].cols = t[1].cols = vocab, t[1].rows = 1;
+  t[0].decay = true;
+  t[1].offset = aligned_floats(static_cast<std::size_t>(vocab * vocab));
+  return t;
+}();
+
+inline Loss run(const float* weights, const TokenBatch& batch, float* gradient, double scale) {
+  const float* bias = weights + tensors[1].offset;
+  Loss loss;
+  std::vector<double> p(static_cast<std::size_t>(vocab));
+  for (std::int64_t t = 0; t < batch.tokens(); ++t) {
+    if (batch.targets[t] < 0) continue;
+    const float* row = weights + batch.inputs[t] * vocab;
+    double sum = 0;
+    for (std::int64_t v = 0; v < vocab; ++v)
+      sum += p[static_cast<std::size_t>(v)] = std::exp(static_cast<double>(row[v]) + static_cast<double>(bias[v]));
+    loss.sum -= std::log(p[static_cast<std::size_t>(batch.targets[t])] / sum);
+    ++loss.count;
+    if (!gradient) continue;
+    for (std::int64_t v = 0; v < vocab; ++v) {
+      const float d = static_cast<float>(scale * (p[static_cast<std::size_t>(v)] / sum - (v == batch.targets[t])));
+      gradient[batch.inputs[t] * vocab + v] += d;
+      gradient[tensors[1].offset + static_cast<std::size_t>(v)] += d;
+    }
+  }
+  return loss;
+}
+
+inline AnyModel model() {
+  AnyModel m;
+  m.name = "bigram";
+  m.config = &config;
+  m.tensors = tensors;
+  m.parameters = vocab * vocab + vocab;
+  m.arena_floats = tensors[1].offset + aligned_floats(static_cast<std::size_t>(vocab));
+  m.initialize = [](float* weights, std::uint64_t seed) {
+    Random r{seed, 1};
+    for (std::int64_t i = 0; i < vocab * vocab; ++i) weights[i] = 0.02f * r.normal();
+  };
+  m.loss_floats = m.train_floats = [](std::int64_t, std::int64_t) { return std::size_t{1}; };
+  m.loss = [](const Cpu&, const float* weights, const TokenBatch& batch, float*) { return run(weights, batch, nullptr, 0); };
+  m.train = [](const Cpu&, const float* weights, const TokenBatch& batch, const TrainingStep& step, float*, float* gradient) {
+    const std::int64_t n = static_cast<std::int64_t>(step.step);
+    ++faults.calls;
+    double scale = static_cast<double>(step.scale);
+    if (faults.noise) scale *= 1 + static_cast<double>(unit(philox(step.seed, 5, step.step)[0]));
+    Loss loss = run(weights, batch, gradient, scale);
+    if (n == faults.nan_loss || (faults.forever_from >= 0 && n >= faults.forever_from))
+      loss.sum = std::numeric_limits<double>::quiet_NaN();
+    if (n == faults.infinite_gradient) gradient[100] = std::numeric_limits<float>::infinity();
+    if (n == faults.spike) loss.sum *= 10;
+    return loss;
+  };
+  return m;
+}
+
+/// Text in which each byte says much about the next.
+inline std::string text(std::size_t bytes) {
+  const std::string words[] = {"the ", "model ", "learns ", "from ", "text ", "and ", "state ", "space.\n"};
+  Random r{11, 3};
+  std::string out;
+  while (out.size() < bytes) out += words[r.below(8)];
+  return out.substr(0, bytes);
+}
+
+}  // namespace bigram
