@@ -1,0 +1,69 @@
+// Rates of `gemm` at training shapes as shares of the measured peak.
+//   gemm [THREADS]          the table
+//   gemm THREADS -          answers lines "m n k a b" on stdin (layouts n or t) with the best seconds: see
+//   gemm_torch.py
+#include <chimera/kernels/gemm.hpp>
+#include <cstdio>
+#include <cstdlib>
+#include <string_view>
+
+#include "roofline.hpp"
+
+using namespace chimera;
+
+namespace {
+
+struct Product {
+  const char* name;
+  std::int64_t m, n, k;
+  char a, b;  // n: row-major, t: transposed in memory
+};
+
+constexpr Product products[] = {
+    {"width 512, forward", 2048, 1536, 512, 'n', 't'},
+    {"width 512, dX", 2048, 512, 1536, 'n', 'n'},
+    {"width 512, dW", 1536, 512, 2048, 't', 'n'},
+    {"vocab 4096, forward", 2048, 4096, 512, 'n', 't'},
+    {"vocab 4096, dX", 2048, 512, 4096, 'n', 'n'},
+    {"vocab 4096, dW", 4096, 512, 2048, 't', 'n'},
+    {"Mamba in_proj, forward", 1024, 2320, 512, 'n', 't'},
+    {"Mamba in_proj, dX", 1024, 512, 2320, 'n', 'n'},
+    {"Mamba in_proj, dW", 2320, 512, 1024, 't', 'n'},
+    {"width 128, forward", 768, 384, 128, 'n', 't'},
+    {"width 128, dX", 768, 128, 384, 'n', 'n'},
+    {"width 128, dW", 384, 128, 768, 't', 'n'},
+    {"width 128, ffn", 768, 128, 512, 'n', 't'},
+    {"decode, one token", 1, 4096, 512, 'n', 't'},
+    {"decode, 8 tokens", 8, 4096, 512, 'n', 't'},
+    {"matrix-vector", 4096, 1, 4096, 'n', 'n'},
+};
+
+double best(const Cpu& q, const Product& x, double budget) {
+  const auto floats = [](std::int64_t rows, std::int64_t cols) { return static_cast<std::size_t>(rows * cols); };
+  auto a = Buffer::create(floats(x.m, x.k)), b = Buffer::create(floats(x.k, x.n)), c = Buffer::create(floats(x.m, x.n));
+  if (!a || !b || !c) return 0;
+  const ConstView va = x.a == 't' ? transposed(a->data(), x.m) : row_major(a->data(), x.k);
+  const ConstView vb = x.b == 't' ? transposed(b->data(), x.k) : row_major(b->data(), x.n);
+  return bench::best_seconds(budget, [&] { gemm(q, x.m, x.n, x.k, 1, va, vb, 0, c->data(), x.n); });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  auto q = Cpu::create(argc > 1 ? std::atoi(argv[1]) : 0);
+  if (!q) return 1;
+  if (argc > 2) {
+    Product x{};
+    while (std::scanf("%ld %ld %ld %c %c", &x.m, &x.n, &x.k, &x.a, &x.b) == 5) {
+      std::printf("%.9f\n", best(*q, x, 0.2));
+      std::fflush(stdout);
+    }
+    return 0;
+  }
+  for (const Product& x : products) {
+    const double peak = bench::measure_peak_f32(*q),
+                 rate = 2. * static_cast<double>(x.m * x.n * x.k) / best(*q, x, 0.3);
+    std::printf("%-24s %5ld x %5ld x %5ld  %7.1f GFLOP/s  %3.0f %% of peak\n", x.name, x.m, x.n, x.k, rate * 1e-9,
+                100 * rate / peak);
+  }
+}

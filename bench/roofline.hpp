@@ -1,0 +1,155 @@
+// What this machine can do at most: the rates other programs quote their share of.
+#pragma once
+
+#include <chimera/core/device.hpp>
+#include <chimera/core/memory.hpp>
+#include <chimera/kernels/simd.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <numeric>
+#include <vector>
+
+namespace chimera::bench {
+
+/// Seconds of the fastest run of f, which is repeated for `budget` seconds.
+template <class F>
+double best_seconds(double budget, F&& f) {
+  const auto now = [] {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  };
+  const double start = now();
+  double best = 1e30, t = start;
+  do {
+    f();
+    const double end = now();
+    best = std::min(best, end - t);
+    t = end;
+  } while (t - start < budget);
+  return best;
+}
+
+/// s = a s + b in as many independent chains as the instruction's latency needs. The chains start apart, or a compiler
+/// would see that they are all the same.
+struct MultiplyAdd {
+  static constexpr int chains = 12;
+  template <int W>
+  CHIMERA_INLINE static void run(std::int64_t steps, float* out) {
+    using V = Vec<W>;
+    V s[chains];
+    const V a = out[0], b = out[1];
+#pragma GCC unroll 12
+    for (int c = 0; c < chains; ++c) s[c] = V(static_cast<float>(c));
+    for (std::int64_t i = 0; i < steps; ++i) {
+#pragma GCC unroll 12
+      for (int c = 0; c < chains; ++c) s[c] = fma<W>(s[c], a, b);
+    }
+#pragma GCC unroll 12
+    for (int c = 1; c < chains; ++c) s[0] += s[c];
+    s[0].store(out);
+  }
+};
+
+/// Steps a second of all threads of q together, `chunk` steps at a time for 0.1 s: the sum of each thread's best, so that
+/// other programs disturb little.
+template <class F>
+double steps_per_second(const Cpu& q, std::int64_t chunk, F&& run) {
+  std::vector<double> rates(static_cast<std::size_t>(q.threads()));
+  parallel(q, q.threads(), [&](std::int64_t i, int worker) {
+    rates[static_cast<std::size_t>(i)] = static_cast<double>(chunk) / best_seconds(0.1, [&] { run(chunk, worker); });
+  });
+  return std::accumulate(rates.begin(), rates.end(), 0.);
+}
+
+/// f32 operations a second of all threads of q together; a multiply-add counts two. Takes 0.1 s.
+inline double measure_peak_f32(const Cpu& q) {
+  const double steps = steps_per_second(q, 50'000, [&](std::int64_t n, int worker) {
+    float* const out = q.scratch(worker);
+    out[0] = 0.5f, out[1] = 1.f;
+    dispatch<MultiplyAdd>(q.isa(), n, out);
+  });
+  return 2. * MultiplyAdd::chains * lanes(q.isa()) * steps;
+}
+
+/// Sum of n floats, n a multiple of 128: nothing but loads and adds.
+struct Read {
+  template <int W>
+  CHIMERA_INLINE static void run(const float* x, std::int64_t n, float* out) {
+    Vec<W> s[8];
+    for (std::int64_t i = 0; i < n; i += 8 * W) {
+#pragma GCC unroll 8
+      for (int c = 0; c < 8; ++c) s[c] += Vec<W>::load(x + i + c * W);
+    }
+#pragma GCC unroll 8
+    for (int c = 1; c < 8; ++c) s[0] += s[c];
+    s[0].store(out);
+  }
+};
+
+/// Bytes read from memory a second by all threads of q together, from a buffer far larger than the caches. Takes 1 s.
+inline Result<double> measure_read_bandwidth(const Cpu& q) {
+  constexpr std::int64_t floats = std::int64_t{128} << 20, part = std::int64_t{1} << 19;
+  auto buffer = Buffer::create(floats);
+  if (!buffer) return buffer.error();
+  const double seconds = best_seconds(1, [&] {
+    parallel(q, floats / part, [&](std::int64_t i, int worker) {
+      dispatch<Read>(q.isa(), static_cast<const float*>(buffer->data() + i * part), part, q.scratch(worker));
+    });
+  });
+  return sizeof(float) * static_cast<double>(floats) / seconds;
+}
+
+/// The fastest way this processor has to multiply bytes and add the products in 32 bits.
+struct Int8 {
+  const char* name = "none";
+  int products = 0;  // a step
+  void (*run)(std::int64_t steps) = nullptr;
+};
+
+#if defined(__x86_64__)
+template <int bytes>
+struct Int8Chains {
+  typedef std::int32_t Lanes __attribute__((vector_size(bytes)));
+  static constexpr int count = 10;
+};
+
+CHIMERA_AVX2 inline void int8_avx2(std::int64_t steps) {
+  using C = Int8Chains<32>;
+  C::Lanes s[C::count] = {}, a = {}, ones = {}, t;
+  for (std::int64_t i = 0; i < steps; ++i) {
+#pragma GCC unroll 10
+    for (int c = 0; c < C::count; ++c)
+      __asm__ volatile("vpmaddubsw %2, %2, %1\n\tvpmaddwd %3, %1, %1\n\tvpaddd %1, %0, %0"
+                       : "+x"(s[c]), "=&x"(t)
+                       : "x"(a), "x"(ones));
+  }
+}
+
+__attribute__((target("avx512f,avx512vnni"))) inline void int8_vnni(std::int64_t steps) {
+  using C = Int8Chains<64>;
+  C::Lanes s[C::count] = {}, a = {};
+  for (std::int64_t i = 0; i < steps; ++i) {
+#pragma GCC unroll 10
+    for (int c = 0; c < C::count; ++c) __asm__ volatile("vpdpbusd %1, %1, %0" : "+v"(s[c]) : "v"(a));
+  }
+}
+
+inline Int8 best_int8(Isa isa) {
+  if (isa == Isa::avx512 && __builtin_cpu_supports("avx512vnni"))
+    return {"vpdpbusd", 64 * Int8Chains<64>::count, int8_vnni};
+  if (isa >= Isa::avx2) return {"vpmaddubsw, vpmaddwd, vpaddd", 32 * Int8Chains<32>::count, int8_avx2};
+  return {};
+}
+#else
+inline Int8 best_int8(Isa) { return {}; }
+#endif
+
+/// int8 operations a second of all threads of q together, a multiply-add counts two; 0 without such instructions.
+inline double measure_peak_int8(const Cpu& q) {
+  const Int8 kernel = best_int8(q.isa());
+  if (!kernel.run) return 0;
+  return 2. * kernel.products * steps_per_second(q, 50'000, [&](std::int64_t n, int) { kernel.run(n); });
+}
+
+}  // namespace chimera::bench
