@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <string>
 #include <vector>
 
 namespace bigram {
@@ -94,6 +95,19 @@ inline std::string text(std::size_t bytes) {
   std::string out;
   while (out.size() < bytes) out += words[r.below(8)];
   return out.substr(0, bytes);
+}
+
+/// Nats per byte that a table of pairs can reach on a text.
+inline double entropy(const std::string& text) {
+  std::vector<double> pairs(256 * 256), singles(256);
+  for (std::size_t i = 0; i + 1 < text.size(); ++i) {
+    const std::size_t a = static_cast<unsigned char>(text[i]), b = static_cast<unsigned char>(text[i + 1]);
+    ++pairs[a * 256 + b], ++singles[a];
+  }
+  double sum = 0;
+  for (std::size_t i = 0; i < pairs.size(); ++i)
+    if (pairs[i] > 0) sum -= pairs[i] * std::log(pairs[i] / singles[i / 256]);
+  return sum / static_cast<double>(text.size() - 1);
 }
 
 }  // namespace bigram
