@@ -47,7 +47,7 @@ struct Head {
     linear(q, matrix(), n, 1.f / divisor, u, width, w, 0.f, out, vocab);
   }
 
-  /// Sum of the losses and, when du is given, du [tokens, width] = and dw += scale times its gradient.
+  /// Sum of the losses and, when du is given, du [tokens, width] = and dw += scale times its gradient. du may be u.
   double loss(const Cpu& q, std::int64_t n, const float* u, const std::int32_t* targets, const float* w, float scale,
               float* du, float* dw, Bump temp) const {
     const std::int64_t block = rows(n);
@@ -60,8 +60,8 @@ struct Head {
       cross_entropy(q, {}, count, vocab, targets + t, scale, du != nullptr, x, losses);
       for (std::int64_t i = 0; i < count; ++i) sum += losses[i];
       if (!du) continue;
-      linear_input_gradient(q, matrix(), count, 1.f / divisor, x, vocab, w, 0.f, du + t * width, width);
       linear_weight_gradient(q, matrix(), count, 1.f / divisor, x, vocab, u + t * width, width, dw);
+      linear_input_gradient(q, matrix(), count, 1.f / divisor, x, vocab, w, 0.f, du + t * width, width);
     }
     return sum;
   }

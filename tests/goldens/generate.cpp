@@ -1,0 +1,142 @@
+// Writes the golden cases whose shapes are part of a type: a Config for each, and the call that runs it.
+// usage: generate DIR OUT     (OUT gets attention.cpp, layers.cpp, model_0.cpp to model_2.cpp and table.cpp)
+#include "safetensors.hpp"
+
+#include <array>
+#include <cstdio>
+#include <exception>
+#include <set>
+
+namespace {
+
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+/// A value as the library's field of type float.
+std::string real(const json& value) {
+  char text[40];
+  std::snprintf(text, sizeof text, "%.9ef", value.get<double>());
+  return text;
+}
+
+std::string whole(const json& value) { return std::to_string(value.get<std::int32_t>()); }
+
+std::string attention(const json& c) {
+  const std::string position = c.at("alibi").get<bool>() ? "alibi" : c.at("rope").get<bool>() ? "rope" : "none";
+  return ".vocab = 1, .width = " + whole(c.at("width")) + ", .context = " + whole(c.at("T")) +
+         ", .layers = pattern(\"A\"),\n  .attention = {.heads = " + whole(c.at("heads")) + ", .kv_heads = " +
+         whole(c.at("kv_heads")) + ", .head_dim = " + whole(c.at("head_dim")) + ", .window = " + whole(c.value("window", json(0))) +
+         ", .scale = " + real(c.at("scale")) + ", .position = Position::" + position + ", .rope = {.base = " +
+         real(c.at("theta")) + ", .layout = RopeLayout::halves}},\n  .ffn = {.hidden = 1}";
+}
+
+std::string swiglu(const json& c) {
+  return ".vocab = 1, .width = " + whole(c.at("width")) + ", .layers = pattern(\"M\"), .ffn = {.hidden = " +
+         whole(c.at("hidden")) + "}";
+}
+
+std::string mamba2(const json& c) {
+  return ".vocab = 1, .width = " + whole(c.at("width")) + ", .layers = pattern(\"M\"),\n  .mamba2 = {.expand = " +
+         std::to_string(c.at("inner").get<int>() / c.at("width").get<int>()) + ", .head_dim = " + whole(c.at("head_dim")) +
+         ", .state = " + whole(c.at("state")) + ", .groups = " + whole(c.at("groups")) + ", .conv = " + whole(c.at("conv")) +
+         ", .chunk = " + whole(c.at("chunk")) + "},\n  .ffn = {.hidden = 1}, .norm_eps = " + real(c.at("eps"));
+}
+
+std::string griffin(const json& c) {
+  return ".vocab = 1, .width = " + whole(c.at("width")) + ", .layers = pattern(\"R\"),\n  .rg_lru = {.heads = " +
+         whole(c.at("heads")) + ", .conv = " + whole(c.at("conv")) + ", .bias = true},\n  .ffn = {.hidden = 1}";
+}
+
+/// A GraniteMoeHybrid model. What the golden file leaves out stands in the checkpoint's config.json; a case without a
+/// checkpoint uses the values all of them share.
+std::string granite(const json& c, const fs::path& checkpoint) {
+  json more = json::object();
+  if (std::ifstream file(checkpoint / "config.json"); file) more = json::parse(file);
+  std::string words;
+  for (const char layer : c.at("layers").get<std::string>()) {
+    if (layer != 'm' && layer != 'a') throw std::runtime_error("a layer is m or a, found " + std::string(1, layer));
+    words += words.empty() ? "" : " ";
+    words += layer == 'm' ? "M" : "A";
+  }
+  const auto also = [&](const char* key, const json& otherwise) { return more.value(key, otherwise); };
+  return ".vocab = " + whole(also("vocab_size", 288)) + ", .width = " + whole(c.at("width")) + ", .context = " +
+         whole(also("max_position_embeddings", 512)) + ", .layers = pattern(\"" + words + "\"),\n  .attention = {.heads = " +
+         whole(also("num_attention_heads", 4)) + ", .kv_heads = " + whole(also("num_key_value_heads", 2)) + ", .scale = " +
+         real(c.at("attention_multiplier")) + ", .position = Position::" + (c.at("rope").get<bool>() ? "rope" : "none") +
+         ", .rope = {.base = " + real(also("rope_parameters", json::object()).value("rope_theta", json(10000.0))) +
+         ", .layout = RopeLayout::halves}},\n  .mamba2 = {.expand = " + whole(also("mamba_expand", 2)) + ", .head_dim = " +
+         whole(c.at("head_dim")) + ", .state = " + whole(c.at("state")) + ", .groups = " + whole(c.at("groups")) +
+         ", .conv = " + whole(also("mamba_d_conv", 4)) + ", .chunk = " + whole(c.at("chunk")) + "},\n  .ffn = {.hidden = " +
+         whole(c.at("ffn")) + "}, .tied = " + (c.at("tied").get<bool>() ? "true" : "false") + ", .norm_eps = " +
+         real(also("rms_norm_eps", 1e-5)) + ",\n  .embedding_scale = " + real(c.at("embedding_multiplier")) +
+         ", .residual_scale = " + real(c.at("residual_multiplier")) + ", .logit_scale = " + real(c.at("logits_scaling"));
+}
+
+/// One file of generated code.
+class Source {
+ public:
+  Source(const fs::path& folder, const std::string& name, const std::string& header) : file_(folder / (name + ".cpp")) {
+    file_ << "#include \"" << header << "\"\n\nusing namespace chimera;\n\n";
+  }
+  /// A config, and `case_NAME`, which passes it to the runner.
+  void add(const std::string& name, const std::string& config, const std::string& runner) {
+    file_ << "inline constexpr Config config_" << name << "{\n  " << config << "};\nvoid case_" << name
+          << "(goldens::Golden& g, const Cpu& q) { goldens::" << runner << "<config_" << name << ">(g, q); }\n\n";
+  }
+
+ private:
+  std::ofstream file_;
+};
+
+void generate(const fs::path& folder, const fs::path& out) {
+  fs::create_directories(out);
+  Source attentions(out, "attention", "layers.hpp"), layers(out, "layers", "layers.hpp");
+  std::array models{Source(out, "model_0", "models.hpp"), Source(out, "model_1", "models.hpp"), Source(out, "model_2", "models.hpp")};
+  std::set<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (entry.path().extension() == ".safetensors") files.insert(entry.path());
+  std::vector<std::string> names;
+  std::size_t model = 0;
+  for (const fs::path& path : files) {
+    const auto golden = json::parse(goldens::Safetensors(path).metadata().at("golden").get<std::string>());
+    const std::string name = golden.at("case");
+    const json& c = golden.at("config");
+    if (name.find_first_not_of("abcdefghijklmnopqrstuvwxyz_0123456789") != std::string::npos)
+      throw std::runtime_error(path.string() + ": a case's name has lower-case letters, digits and _, found " + name);
+    const std::size_t known = names.size();
+    names.push_back(name);
+    if (name.starts_with("attention_"))
+      attentions.add(name, attention(c), "run_attention");
+    else if (name == "mlp_swiglu")
+      layers.add(name, swiglu(c), "run_swiglu");
+    else if (name.starts_with("mamba2_mixer_"))
+      layers.add(name, mamba2(c), "run_mamba2");
+    else if (name == "griffin_block")
+      layers.add(name, griffin(c), "run_griffin");
+    else if (name.starts_with("model_granite_"))
+      models[model++ % models.size()].add(name, granite(c, folder / name), "run_granite");
+    else
+      names.resize(known);
+  }
+  std::ofstream table(out / "table.cpp");
+  table << "#include \"golden.hpp\"\n\nusing Golden = goldens::Golden;\nusing Cpu = chimera::Cpu;\n\n";
+  for (const std::string& name : names) table << "void case_" << name << "(Golden&, const Cpu&);\n";
+  table << "\nstatic constexpr std::array<goldens::Entry, " << names.size() << "> entries{{\n";
+  for (const std::string& name : names) table << "  {\"" << name << "\", case_" << name << "},\n";
+  table << "}};\nconst std::span<const goldens::Entry> goldens::generated_cases{entries};\n";
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 3) {
+    std::fprintf(stderr, "usage: generate DIR OUT\n");
+    return 2;
+  }
+  try {
+    generate(argv[1], argv[2]);
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "generate: %s\n", e.what());
+    return 1;
+  }
+}
