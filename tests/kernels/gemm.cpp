@@ -100,7 +100,7 @@ TEST_CASE("gemm agrees with the reference, in the same bits for every number of 
                           {7, 17, 9},      {64, 64, 64},    {65, 63, 67},   {13, 31, 257},  {14, 32, 256},
                           {40, 40, 40},    {100, 300, 100}, {169, 40, 513}, {2, 600, 40},   {40, 3, 600},
                           {34, 20, 2100},  {1, 700, 512},   {700, 1, 512},  {300, 530, 33}, {33, 1100, 90},
-                          {1100, 35, 140}, {3, 5, 4097}};
+                          {1100, 35, 140}, {3, 5, 4097},    {4, 513, 140},  {4, 1025, 70},  {1025, 2, 140}};
   std::vector<Cpu> devices;
   for (Isa isa : levels)
     for (Cpu& q : teams(isa)) devices.push_back(std::move(q));
@@ -207,8 +207,8 @@ TEST_CASE("tiles of twice the width give the same product") {
         std::vector<float> c(static_cast<std::size_t>(s.m * s.n), 1.f), want = c;
         float* const packed = q->shared();
         dispatch<Doubled<gemm_parts::PackB>>(q->isa(), b.view, s.n, s.k, packed, s.k);
-        dispatch<Doubled<gemm_parts::MultiplyPacked>>(q->isa(), q->scratch(0), s.m, s.n, s.k, 0.5f, a.view,
-                                                      static_cast<const float*>(packed), 2.f, c.data(), s.n);
+        dispatch<Doubled<gemm_parts::MultiplyPacked>>(q->isa(), q->scratch(0), s.m, s.n, s.k, gemm_depth(s.k), 0.5f,
+                                                      a.view, static_cast<const float*>(packed), 2.f, c.data(), s.n);
         gemm_reference(s.m, s.n, s.k, 0.5f, a.view, b.view, 2, want.data(), s.n);
         CHECK(difference(c, want, s.n, s.n) < 2e-5);
       }

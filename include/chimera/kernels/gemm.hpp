@@ -1,6 +1,6 @@
 // f32 matrix product: packed panels around one register tile (Van Zee and van de Geijn, "BLIS", 2015).
 //
-// Every element of C is summed over k in order, in blocks of `gemm_depth`, whatever the split into tasks: results are
+// Every element of C is summed over k in order, in blocks of `gemm_depth(k)`, whatever the split into tasks: results are
 // the same, bit for bit, for every number of threads, and for `gemm` and `gemm_serial`.
 #pragma once
 
@@ -38,11 +38,15 @@ inline void gemm_reference(std::int64_t m, std::int64_t n, std::int64_t k, float
     }
 }
 
-/// Steps of k between two visits of C: one packed panel of B (cols x depth) fills half of a 32 KiB L1 cache.
-inline constexpr std::int64_t gemm_depth = 256;
+constexpr std::int64_t ceil_div(std::int64_t x, std::int64_t unit) { return (x + unit - 1) / unit; }
+constexpr std::int64_t round_up(std::int64_t x, std::int64_t unit) { return ceil_div(x, unit) * unit; }
+
+/// Steps of k between two visits of C, in equal blocks. One packed panel of B then fills half of a 32 KiB L1 cache.
+inline constexpr std::int64_t gemm_most_depth = 256;
+constexpr std::int64_t gemm_depth(std::int64_t k) { return round_up(ceil_div(k, ceil_div(k, gemm_most_depth)), 16); }
 /// Rows of A packed at once (L2) and columns of B packed at once by `gemm_serial`.
 inline constexpr std::int64_t gemm_rows = 168, gemm_cols = 512;
-/// Up to this m, threads share no packed B.
+/// Up to this m, a packed B would serve a few tiles only: each task packs its own columns.
 inline constexpr std::int64_t gemm_few_rows = 32;
 /// What `gemm_serial` uses of the worker's scratch.
 inline constexpr std::int64_t gemm_scratch_floats = 200'000;
@@ -55,18 +59,15 @@ template <int W>
 struct GemmTile {
   static constexpr int rows = gemm_tile_rows(W), cols = gemm_tile_cols(W);
   /// Floats of one packed panel of A; transposing stores overhang by less than W.
-  static constexpr std::int64_t panel_a = rows * gemm_depth + W;
+  static constexpr std::int64_t panel_a = rows * gemm_most_depth + W;
 };
 static_assert(gemm_rows % GemmTile<16>::rows == 0 && gemm_rows % GemmTile<8>::rows == 0 &&
               gemm_cols % GemmTile<16>::cols == 0);
-static_assert(gemm_scratch_floats >= gemm_rows / 6 * GemmTile<8>::panel_a + gemm_cols * gemm_depth &&
-              gemm_scratch_floats >= gemm_rows / 14 * GemmTile<16>::panel_a + gemm_cols * gemm_depth &&
+static_assert(gemm_scratch_floats >= gemm_rows / 6 * GemmTile<8>::panel_a + gemm_cols * gemm_most_depth &&
+              gemm_scratch_floats >= gemm_rows / 14 * GemmTile<16>::panel_a + gemm_cols * gemm_most_depth &&
               gemm_scratch_floats <= Cpu::scratch_floats / 2);
 
 namespace gemm_parts {
-
-constexpr std::int64_t ceil_div(std::int64_t x, std::int64_t unit) { return (x + unit - 1) / unit; }
-constexpr std::int64_t round_up(std::int64_t x, std::int64_t unit) { return (x + unit - 1) / unit * unit; }
 
 /// Lane i of the result is lane pick(i) of the 2 W lanes of a and b.
 template <auto pick, int W, std::size_t... I>
@@ -162,7 +163,7 @@ struct PackB {
   }
 };
 
-/// C[m,n] = alpha A[m,k] B[k,n] + beta C for m <= gemm_rows and a packed B.
+/// C[m,n] = alpha A[m,k] B[k,n] + beta C for m <= gemm_rows and a packed B, with `depth` steps of k at a time.
 struct MultiplyPacked {
   /// One tile: C[rows,cols] = alpha A B + beta C with rows <= Tile::rows, cols <= Tile::cols and both panels packed.
   template <int W>
@@ -207,15 +208,15 @@ struct MultiplyPacked {
   }
 
   template <int W>
-  CHIMERA_INLINE static void run(float* scratch, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
-                                 ConstView a, const float* b, float beta, float* c, std::int64_t ldc) {
+  CHIMERA_INLINE static void run(float* scratch, std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t depth,
+                                 float alpha, ConstView a, const float* b, float beta, float* c, std::int64_t ldc) {
     using Tile = GemmTile<W>;
-    for (std::int64_t p = 0; p < k; p += gemm_depth, beta = 1) {
-      const std::int64_t depth = std::min(gemm_depth, k - p);
-      pack<W, Tile::rows>(a.from(0, p), m, depth, scratch, Tile::panel_a);
+    for (std::int64_t p = 0; p < k; p += depth, beta = 1) {
+      const std::int64_t steps = std::min(depth, k - p);
+      pack<W, Tile::rows>(a.from(0, p), m, steps, scratch, Tile::panel_a);
       for (std::int64_t j = 0; j < n; j += Tile::cols)
         for (std::int64_t i = 0; i < m; i += Tile::rows)
-          tile<W>(std::min<std::int64_t>(Tile::rows, m - i), std::min<std::int64_t>(Tile::cols, n - j), depth, alpha,
+          tile<W>(std::min<std::int64_t>(Tile::rows, m - i), std::min<std::int64_t>(Tile::cols, n - j), steps, alpha,
                   scratch + i / Tile::rows * Tile::panel_a, b + j * k + p * Tile::cols, beta, c + i * ldc + j, ldc);
     }
   }
@@ -296,6 +297,66 @@ struct MatrixVector {
   }
 };
 
+/// A product with one row or one column: y[rows] = matrix x, y with a stride.
+struct VectorProduct {
+  bool possible = false;
+  std::int64_t rows = 0;
+  ConstView matrix;
+  const float* x = nullptr;
+  std::int64_t stride = 0;
+};
+
+constexpr VectorProduct as_vector_product(std::int64_t m, std::int64_t n, ConstView a, ConstView b, std::int64_t ldc) {
+  if (m == 1 && a.col == 1 && (b.col == 1 || b.row == 1)) return {true, n, b.transpose(), a.p, 1};
+  if (n == 1 && b.row == 1 && (a.col == 1 || a.row == 1)) return {true, m, a, b.p, ldc};
+  return {};
+}
+
+inline void multiply_serial(Isa isa, float* scratch, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
+                            ConstView a, ConstView b, float beta, float* c, std::int64_t ldc) {
+  float* const rest = scratch + gemm_cols * gemm_most_depth;
+  const std::int64_t depth = gemm_depth(k);
+  for (std::int64_t j = 0; j < n; j += gemm_cols) {
+    const std::int64_t cols = std::min(gemm_cols, n - j);
+    for (std::int64_t p = 0; p < k; p += depth) {
+      const std::int64_t steps = std::min(depth, k - p);
+      dispatch<PackB>(isa, b.from(p, j), cols, steps, scratch, steps);
+      for (std::int64_t i = 0; i < m; i += gemm_rows)
+        dispatch<MultiplyPacked>(isa, rest, std::min(gemm_rows, m - i), cols, steps, depth, alpha, a.from(i, p),
+                                 static_cast<const float*>(scratch), p == 0 ? beta : 1.f, c + i * ldc + j, ldc);
+    }
+  }
+}
+
+/// Packs B for all threads, as much of it as the shared scratch holds, then computes blocks of C.
+inline void multiply_shared(const Cpu& q, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a,
+                            ConstView b, float beta, float* c, std::int64_t ldc) {
+  const Isa isa = q.isa();
+  constexpr std::int64_t most_blocks = 8, pack_cols = 128;
+  const std::int64_t depth = gemm_depth(k), blocks = ceil_div(k, depth);
+  const std::int64_t part = ceil_div(blocks, ceil_div(blocks, most_blocks)) * depth;
+  const std::int64_t most_cols = static_cast<std::int64_t>(Cpu::shared_floats) / part / pack_cols * pack_cols;
+  float* const packed = q.shared();
+  for (std::int64_t p = 0; p < k; p += part)
+    for (std::int64_t j = 0; j < n; j += most_cols) {
+      const std::int64_t steps = std::min(part, k - p), cols = std::min(most_cols, n - j);
+      const std::int64_t deep = ceil_div(steps, depth);
+      parallel(q, ceil_div(cols, pack_cols) * deep, [&](std::int64_t t, int) {
+        const std::int64_t s = t / deep * pack_cols, d = t % deep * depth;
+        dispatch<PackB>(isa, b.from(p + d, j + s), std::min(pack_cols, cols - s), std::min(depth, steps - d),
+                        packed + s * steps + d * gemm_tile_cols(lanes(isa)), steps);
+      });
+      const GemmGrid grid = gemm_grid(m, cols, gemm_tile_rows(lanes(isa)), q.threads());
+      const std::int64_t across = ceil_div(cols, grid.cols);
+      parallel(q, ceil_div(m, grid.rows) * across, [&](std::int64_t t, int worker) {
+        const std::int64_t r = t / across * grid.rows, s = t % across * grid.cols;
+        dispatch<MultiplyPacked>(isa, q.scratch(worker), std::min(grid.rows, m - r), std::min(grid.cols, cols - s),
+                                 steps, depth, alpha, a.from(r, p), static_cast<const float*>(packed + s * steps),
+                                 p == 0 ? beta : 1.f, c + r * ldc + j + s, ldc);
+      });
+    }
+}
+
 }  // namespace gemm_parts
 
 /// C[m,n] = alpha A[m,k] B[k,n] + beta C on the calling thread, C row-major with ldc floats from row to row. beta == 0
@@ -304,22 +365,9 @@ inline void gemm_serial(Isa isa, float* scratch, std::int64_t m, std::int64_t n,
                         ConstView a, ConstView b, float beta, float* c, std::int64_t ldc) {
   using namespace gemm_parts;
   if (k <= 0) return gemm_reference(m, n, 0, alpha, a, b, beta, c, ldc);
-  if (m == 1 && a.col == 1 && (b.col == 1 || b.row == 1))
-    return dispatch<MatrixVector>(isa, n, k, alpha, b.transpose(), a.p, beta, c, std::int64_t{1});
-  if (n == 1 && b.row == 1 && (a.col == 1 || a.row == 1))
-    return dispatch<MatrixVector>(isa, m, k, alpha, a, b.p, beta, c, ldc);
-  float* const packed = scratch;
-  float* const rest = scratch + gemm_cols * gemm_depth;
-  for (std::int64_t j = 0; j < n; j += gemm_cols) {
-    const std::int64_t nc = std::min(gemm_cols, n - j);
-    for (std::int64_t p = 0; p < k; p += gemm_depth) {
-      const std::int64_t kc = std::min(gemm_depth, k - p);
-      dispatch<PackB>(isa, b.from(p, j), nc, kc, packed, kc);
-      for (std::int64_t i = 0; i < m; i += gemm_rows)
-        dispatch<MultiplyPacked>(isa, rest, std::min(gemm_rows, m - i), nc, kc, alpha, a.from(i, p),
-                                 static_cast<const float*>(packed), p == 0 ? beta : 1.f, c + i * ldc + j, ldc);
-    }
-  }
+  if (const VectorProduct v = as_vector_product(m, n, a, b, ldc); v.possible)
+    return dispatch<MatrixVector>(isa, v.rows, k, alpha, v.matrix, v.x, beta, c, v.stride);
+  multiply_serial(isa, scratch, m, n, k, alpha, a, b, beta, c, ldc);
 }
 
 /// C[m,n] = alpha A[m,k] B[k,n] + beta C on all threads, C row-major with ldc floats from row to row. beta == 0 never
@@ -327,45 +375,23 @@ inline void gemm_serial(Isa isa, float* scratch, std::int64_t m, std::int64_t n,
 inline void gemm(const Cpu& q, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a, ConstView b,
                  float beta, float* c, std::int64_t ldc) {
   using namespace gemm_parts;
-  const Isa isa = q.isa();
   if (m <= 0 || n <= 0) return;
-  if (k <= 0 || m * n * k < 1 << 18) return gemm_serial(isa, q.scratch(0), m, n, k, alpha, a, b, beta, c, ldc);
-  if (n == 1) {
-    const std::int64_t rows = round_up(ceil_div(m, 4 * q.threads()), 64);
-    return parallel(q, ceil_div(m, rows), [&](std::int64_t t, int worker) {
+  if (k <= 0 || m * n * k < 1 << 18) return gemm_serial(q.isa(), q.scratch(0), m, n, k, alpha, a, b, beta, c, ldc);
+  const auto share = [&](std::int64_t size) { return round_up(ceil_div(size, 4 * q.threads()), 64); };
+  if (const VectorProduct v = as_vector_product(m, n, a, b, ldc); v.possible) {
+    const std::int64_t rows = share(v.rows);
+    return parallel(q, ceil_div(v.rows, rows), [&](std::int64_t t, int) {
       const std::int64_t i = t * rows;
-      gemm_serial(isa, q.scratch(worker), std::min(rows, m - i), 1, k, alpha, a.from(i, 0), b, beta, c + i * ldc, ldc);
+      dispatch<MatrixVector>(q.isa(), std::min(rows, v.rows - i), k, alpha, v.matrix.from(i, 0), v.x, beta,
+                             c + i * v.stride, v.stride);
     });
   }
-  if (m <= gemm_few_rows) {  // a packed B would serve a few tiles only: each task packs its own columns
-    const std::int64_t cols = std::min(gemm_cols, round_up(ceil_div(n, 4 * q.threads()), 64));
-    return parallel(q, ceil_div(n, cols), [&](std::int64_t t, int worker) {
-      const std::int64_t j = t * cols;
-      gemm_serial(isa, q.scratch(worker), m, std::min(cols, n - j), k, alpha, a, b.from(0, j), beta, c + j, ldc);
-    });
-  }
-  constexpr std::int64_t most_depth = 8 * gemm_depth, pack_cols = 128;
-  float* const packed = q.shared();
-  for (std::int64_t p = 0; p < k; p += most_depth) {
-    const std::int64_t depth = std::min(most_depth, k - p), steps = ceil_div(depth, gemm_depth);
-    const std::int64_t most_cols = static_cast<std::int64_t>(Cpu::shared_floats) / depth / pack_cols * pack_cols;
-    for (std::int64_t j = 0; j < n; j += most_cols) {
-      const std::int64_t width = std::min(most_cols, n - j);
-      parallel(q, ceil_div(width, pack_cols) * steps, [&](std::int64_t t, int) {
-        const std::int64_t s = t / steps * pack_cols, d = t % steps * gemm_depth;
-        dispatch<PackB>(isa, b.from(p + d, j + s), std::min(pack_cols, width - s), std::min(gemm_depth, depth - d),
-                        packed + s * depth + d * gemm_tile_cols(lanes(isa)), depth);
-      });
-      const GemmGrid grid = gemm_grid(m, width, gemm_tile_rows(lanes(isa)), q.threads());
-      const std::int64_t across = ceil_div(width, grid.cols);
-      parallel(q, ceil_div(m, grid.rows) * across, [&](std::int64_t t, int worker) {
-        const std::int64_t r = t / across * grid.rows, s = t % across * grid.cols;
-        dispatch<MultiplyPacked>(isa, q.scratch(worker), std::min(grid.rows, m - r), std::min(grid.cols, width - s),
-                                 depth, alpha, a.from(r, p), static_cast<const float*>(packed + s * depth),
-                                 p == 0 ? beta : 1.f, c + r * ldc + j + s, ldc);
-      });
-    }
-  }
+  if (m > gemm_few_rows) return multiply_shared(q, m, n, k, alpha, a, b, beta, c, ldc);
+  const std::int64_t cols = std::min(gemm_cols, share(n));
+  parallel(q, ceil_div(n, cols), [&](std::int64_t t, int worker) {
+    const std::int64_t j = t * cols;
+    multiply_serial(q.isa(), q.scratch(worker), m, std::min(cols, n - j), k, alpha, a, b.from(0, j), beta, c + j, ldc);
+  });
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
