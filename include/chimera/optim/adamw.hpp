@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <new>
 #include <span>
@@ -24,57 +25,83 @@ inline constexpr std::int64_t arena_block = 16'384;
 /// Sum of squares of n floats, in double. Sixteen running sums at every level; the product of two floats is exact in
 /// double, so the result is the same on every machine.
 struct SumOfSquares {
+  typedef float Floats __attribute__((vector_size(16)));
+  typedef double Doubles __attribute__((vector_size(32)));
+
   template <int W>
   CHIMERA_INLINE static void run(const float* x, std::int64_t n, double* result) {
-    double sums[16] = {};
+    Doubles a{}, b{}, c{}, d{};
     std::int64_t i = 0;
-    for (; i + 16 <= n; i += 16)
-      for (int j = 0; j < 16; ++j) {
-        const double v = static_cast<double>(x[i + j]);
-        sums[j] += v * v;
-      }
-    for (int j = 0; i + j < n; ++j) sums[j] += static_cast<double>(x[i + j]) * static_cast<double>(x[i + j]);
-    for (int width = 8; width > 0; width /= 2)
-      for (int j = 0; j < width; ++j) sums[j] += sums[j + width];
-    *result = sums[0];
+    for (; i + 16 <= n; i += 16) add(a, x + i), add(b, x + i + 4), add(c, x + i + 8), add(d, x + i + 12);
+    float rest[16] = {};
+    for (std::int64_t j = 0; i + j < n; ++j) rest[j] = x[i + j];
+    add(a, rest), add(b, rest + 4), add(c, rest + 8), add(d, rest + 12);
+    a += b, c += d, a += c;
+    *result = (a[0] + a[1]) + (a[2] + a[3]);
+  }
+
+ private:
+  CHIMERA_INLINE static void add(Doubles& sums, const float* x) {
+    Floats part;
+    std::memcpy(&part, x, sizeof part);
+    const Doubles wide = __builtin_convertvector(part, Doubles);
+    sums += wide * wide;
   }
 };
 
-/// The numbers of one step, worked out once for all weights.
+/// The square root of x >= 0, relative error below 3e-7: three steps of Newton's method for 1/sqrt(x) from a guess in
+/// the exponent's bits. (The square root of <cmath> sets errno, which keeps compilers from using vectors.)
+template <int W>
+CHIMERA_INLINE Vec<W> root(const Vec<W>& x) {
+  using V = Vec<W>;
+  using Bits = typename V::Bits;
+  V y(reinterpret_cast<typename V::Native>(0x5F3759DF - (reinterpret_cast<Bits>(x.v) >> 1)));
+  const V half = V(-0.5f) * x;
+  for (int step = 0; step < 3; ++step) y = y * fma<W>(half * y, y, V(1.5f));
+  return x * y;
+}
+
+/// The numbers of one step, worked out once for all weights; k scales the gradient.
 struct AdamWStep {
-  float gradient_scale;              // clipping
   float beta1, beta2;
-  float keep;                        // 1 - learning rate * weight decay
-  float rate;                        // learning rate / (1 - beta1^t)
-  float second_scale;                // 1 / sqrt(1 - beta2^t)
-  float epsilon;
+  float gradient1, gradient2;  // (1 - beta1) k,  (1 - beta2) k^2
+  float keep;                  // 1 - learning rate * weight decay
+  float rate, epsilon;         // learning rate / (1 - beta1^t) and epsilon, both times c = sqrt(1 - beta2^t)
 };
 
-/// m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  w = keep w - rate m / (sqrt(v) / sqrt(1 - b2^t) + eps);  g = 0.
+/// m = b1 m + (1 - b1) k g;  v = b2 v + (1 - b2) (k g)^2;  w = keep w - rate m / (sqrt(v) + epsilon);  g = 0.
 struct AdamWKernel {
+  /// AdamWStep in all lanes: made before the loop, since g++ does not take broadcasts out of one.
   template <int W>
-  CHIMERA_INLINE static void run(AdamWStep s, float* w, float* g, float* m, float* v, std::int64_t n) {
+  struct Lanes {
+    Vec<W> beta1, beta2, gradient1, gradient2, keep, rate, epsilon;
+
+    CHIMERA_INLINE explicit Lanes(const AdamWStep& s)
+        : beta1(s.beta1), beta2(s.beta2), gradient1(s.gradient1), gradient2(s.gradient2), keep(s.keep), rate(s.rate),
+          epsilon(s.epsilon) {}
+
+    CHIMERA_INLINE void update(Vec<W>& w, const Vec<W>& g, Vec<W>& m, Vec<W>& v) const {
+      m = fma<W>(beta1, m, gradient1 * g);
+      v = fma<W>(beta2, v, gradient2 * g * g);
+      w = keep * w - rate * m / (root<W>(v) + epsilon);
+    }
+  };
+
+  template <int W>
+  CHIMERA_INLINE static void run(AdamWStep step, float* w, float* g, float* m, float* v, std::int64_t n) {
     using V = Vec<W>;
+    const Lanes<W> lanes(step);
     std::int64_t i = 0;
     for (; i + W <= n; i += W) {
       V wi = V::load(w + i), mi = V::load(m + i), vi = V::load(v + i);
-      update<W>(s, wi, V::load(g + i), mi, vi);
-      wi.store(w + i), mi.store(m + i), vi.store(v + i), V(0.f).store(g + i);
+      lanes.update(wi, V::load(g + i), mi, vi);
+      wi.store(w + i), mi.store(m + i), vi.store(v + i), V().store(g + i);
     }
     if (const std::int64_t left = n - i; left > 0) {
       V wi = V::load(w + i, left), mi = V::load(m + i, left), vi = V::load(v + i, left);
-      update<W>(s, wi, V::load(g + i, left), mi, vi);
-      wi.store(w + i, left), mi.store(m + i, left), vi.store(v + i, left), V(0.f).store(g + i, left);
+      lanes.update(wi, V::load(g + i, left), mi, vi);
+      wi.store(w + i, left), mi.store(m + i, left), vi.store(v + i, left), V().store(g + i, left);
     }
-  }
-
-  template <int W>
-  CHIMERA_INLINE static void update(const AdamWStep& s, Vec<W>& w, const Vec<W>& gradient, Vec<W>& m, Vec<W>& v) {
-    using V = Vec<W>;
-    const V g = gradient * V(s.gradient_scale);
-    m = fma<W>(V(s.beta1), m, V(1.f - s.beta1) * g);
-    v = fma<W>(V(s.beta2), v, V(1.f - s.beta2) * g * g);
-    w = V(s.keep) * w - V(s.rate) * m / fma<W>(sqrt<W>(v), V(s.second_scale), V(s.epsilon));
   }
 };
 
@@ -120,15 +147,16 @@ class AdamW {
 
   /// Update number `t` (1 is the first). The gradient is multiplied by `gradient_scale`, used, and set to zero.
   void step(const Cpu& q, float* weights, float* gradient, std::int64_t t, double learning_rate, double gradient_scale) {
-    const double rate = learning_rate / (1 - std::pow(settings_.beta1, static_cast<double>(t)));
-    const double second = 1 / std::sqrt(1 - std::pow(settings_.beta2, static_cast<double>(t)));
-    AdamWStep decayed{.gradient_scale = static_cast<float>(gradient_scale),
-                      .beta1 = static_cast<float>(settings_.beta1),
-                      .beta2 = static_cast<float>(settings_.beta2),
-                      .keep = static_cast<float>(1 - learning_rate * settings_.weight_decay),
-                      .rate = static_cast<float>(rate),
-                      .second_scale = static_cast<float>(second),
-                      .epsilon = static_cast<float>(settings_.epsilon)};
+    const double beta1 = settings_.beta1, beta2 = settings_.beta2, k = gradient_scale;
+    const double second = std::sqrt(1 - std::pow(beta2, static_cast<double>(t)));
+    const double rate = learning_rate * second / (1 - std::pow(beta1, static_cast<double>(t)));
+    const AdamWStep decayed{.beta1 = static_cast<float>(beta1),
+                            .beta2 = static_cast<float>(beta2),
+                            .gradient1 = static_cast<float>((1 - beta1) * k),
+                            .gradient2 = static_cast<float>((1 - beta2) * k * k),
+                            .keep = static_cast<float>(1 - learning_rate * settings_.weight_decay),
+                            .rate = static_cast<float>(rate),
+                            .epsilon = static_cast<float>(settings_.epsilon * second)};
     AdamWStep plain = decayed;
     plain.keep = 1.f;
     parallel(q, blocks(), [&](std::int64_t block, int) {
