@@ -1,0 +1,296 @@
+// Whole models: gradients against finite differences, decoding and prefill against the full pass, recomputation, documents,
+// threads, and the table of weights.
+#include <chimera/chimera.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <doctest/doctest.h>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace {
+
+using namespace chimera;
+
+constexpr Config all_kinds{.vocab = 61,
+                           .width = 24,
+                           .context = 64,
+                           .layers = pattern("M A R A M"),
+                           .attention = {.heads = 6, .kv_heads = 2, .window = 9},
+                           .mamba2 = {.head_dim = 12, .state = 10, .groups = 2, .chunk = 8},
+                           .rg_lru = {.inner = 30, .heads = 3, .bias = true},
+                           .ffn = {.hidden = 40},
+                           .tied = false,
+                           .embedding_scale = 3.f,
+                           .residual_scale = 0.7f,
+                           .logit_scale = 0.5f};
+
+constexpr Config recomputed = [] {
+  Config c = all_kinds;
+  c.checkpointing = true;
+  return c;
+}();
+
+constexpr Config tied_with_dropout = [] {
+  Config c = all_kinds;
+  c.tied = true;
+  c.dropout = 0.2f;
+  return c;
+}();
+
+constexpr Config tied_without_dropout = [] {
+  Config c = tied_with_dropout;
+  c.dropout = 0;
+  return c;
+}();
+
+constexpr std::int64_t sequences = 2, length = 21;
+
+Cpu cpu(int threads = 2) { return std::move(*Cpu::create(threads)); }
+
+/// Weights large enough that every tensor matters.
+std::vector<float> random_weights(const AnyModel& model) {
+  std::vector<float> w(model.arena_floats);
+  model.initialize(w.data(), 7);
+  Random random{11, 0, 0};
+  for (const NamedTensor& t : model.tensors)
+    for (std::int64_t i = 0; i < t.size(); ++i)
+      w[t.offset + static_cast<std::size_t>(i)] +=
+          random.normal() * (t.rows > 1 ? 0.7f / std::sqrt(static_cast<float>(t.cols)) : 0.1f);
+  return w;
+}
+
+struct Text {
+  std::vector<std::int32_t> inputs, targets, starts;
+
+  explicit Text(int vocab) {
+    Random random{5, 0, 0};
+    for (std::int64_t t = 0; t < sequences * length; ++t) {
+      inputs.push_back(static_cast<std::int32_t>(random.below(static_cast<std::uint64_t>(vocab))));
+      targets.push_back(t % 5 == 3 ? -1 : static_cast<std::int32_t>(random.below(static_cast<std::uint64_t>(vocab))));
+      starts.push_back(t % length < 10 ? 0 : t % length < 11 ? 10 : 11);  // documents of 10, 1 and 10 tokens
+    }
+  }
+  TokenBatch batch(bool documents) const {
+    TokenBatch b;
+    b.sequences = sequences, b.length = length, b.inputs = inputs.data(), b.targets = targets.data();
+    b.document_start = documents ? starts.data() : nullptr;
+    return b;
+  }
+};
+
+struct Trained {
+  double loss;
+  std::vector<float> gradients;
+};
+
+Trained train(const Cpu& q, const AnyModel& model, const std::vector<float>& w, const TokenBatch& batch) {
+  std::vector<float> memory(model.train_floats(batch.sequences, batch.length)), g(model.arena_floats);
+  const TrainingStep step{.scale = 1.f / static_cast<float>(batch.counted()), .seed = 3, .step = 2};
+  const Loss loss = model.train(q, w.data(), batch, step, memory.data(), g.data());
+  CHECK(loss.count == batch.counted());
+  return {loss.mean(), std::move(g)};
+}
+
+double difference(const std::vector<float>& a, const std::vector<float>& b) {
+  REQUIRE(a.size() == b.size());
+  double most = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) most = std::max(most, std::abs(double{a[i]} - double{b[i]}));
+  return most;
+}
+
+/// Along the gradient of each tensor alone, the loss must fall as fast as the gradient says.
+void check_gradients(const AnyModel& model, bool documents) {
+  const Cpu q = cpu(1);
+  const Text text(model.config->vocab);
+  const TokenBatch batch = text.batch(documents);
+  const std::vector<float> w = random_weights(model);
+  const Trained at = train(q, model, w, batch);
+  for (const NamedTensor& t : model.tensors) {
+    double norm = 0;
+    for (std::int64_t i = 0; i < t.size(); ++i) {
+      const double g = at.gradients[t.offset + static_cast<std::size_t>(i)];
+      norm += g * g;
+    }
+    norm = std::sqrt(norm);
+    CAPTURE(t.name());
+    REQUIRE(norm > 1e-5);
+    double best = 1;  // truncation and rounding pull in opposite directions: one of these steps must be good
+    for (const double step : {0.3, 0.1, 0.03, 0.01}) {
+      std::vector<float> up = w, down = w;
+      double slope = 0;
+      for (std::size_t i = t.offset; i < t.offset + static_cast<std::size_t>(t.size()); ++i) {
+        const float d = static_cast<float>(step * at.gradients[i] / norm);
+        up[i] += d, down[i] -= d;
+        slope += 0.5 * (double{up[i]} - double{down[i]}) * at.gradients[i];
+      }
+      const double found = 0.5 * (train(q, model, up, batch).loss - train(q, model, down, batch).loss);
+      best = std::min(best, std::abs(found - slope) / slope);
+    }
+    CHECK(best < 4e-3);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("every gradient of a model agrees with finite differences") {
+  check_gradients(any_model<all_kinds>("all kinds"), false);
+}
+
+TEST_CASE("gradients agree with finite differences where documents are packed") {
+  check_gradients(any_model<all_kinds>("all kinds"), true);
+}
+
+TEST_CASE("gradients agree with finite differences under dropout, with a tied head") {
+  check_gradients(any_model<tied_with_dropout>("tied"), false);
+}
+
+TEST_CASE("dropout changes with the step and is off in evaluation") {
+  const AnyModel model = any_model<tied_with_dropout>("tied");
+  const Cpu q = cpu();
+  const Text text(model.config->vocab);
+  const TokenBatch batch = text.batch(false);
+  const std::vector<float> w = random_weights(model);
+  std::vector<float> memory(model.train_floats(sequences, length)), g(model.arena_floats);
+  const auto loss = [&](std::uint64_t step) {
+    return model.train(q, w.data(), batch, {.scale = 1.f, .seed = 3, .step = step}, memory.data(), g.data()).sum;
+  };
+  CHECK(loss(1) == loss(1));
+  CHECK(loss(1) != loss(2));
+  const AnyModel plain = any_model<tied_without_dropout>("plain");
+  std::vector<float> room(std::max(model.loss_floats(sequences, length), plain.train_floats(sequences, length)));
+  const double evaluated = model.loss(q, w.data(), batch, room.data()).sum;
+  CHECK(evaluated == doctest::Approx(plain.train(q, w.data(), batch, {.scale = 1.f}, room.data(), g.data()).sum).epsilon(1e-6));
+}
+
+TEST_CASE("computing forward again gives the same bits as keeping it") {
+  const Cpu q = cpu();
+  const AnyModel kept = any_model<all_kinds>("kept"), again = any_model<recomputed>("again");
+  const Text text(kept.config->vocab);
+  const std::vector<float> w = random_weights(kept);
+  const Trained a = train(q, kept, w, text.batch(true)), b = train(q, again, w, text.batch(true));
+  CHECK(a.loss == b.loss);
+  CHECK(a.gradients == b.gradients);
+  CHECK(again.train_floats(4, 256) < kept.train_floats(4, 256));
+}
+
+TEST_CASE("loss and gradients are the same bits for every number of threads") {
+  const AnyModel model = any_model<all_kinds>("all kinds");
+  const Text text(model.config->vocab);
+  const std::vector<float> w = random_weights(model);
+  const Trained one = train(cpu(1), model, w, text.batch(true));
+  for (int threads : {2, 3}) {
+    const Trained many = train(cpu(threads), model, w, text.batch(true));
+    CHECK(one.loss == many.loss);
+    CHECK(one.gradients == many.gradients);
+  }
+}
+
+TEST_CASE("every instruction level gives the same gradients, to rounding") {
+  const AnyModel model = any_model<all_kinds>("all kinds");
+  const Text text(model.config->vocab);
+  const std::vector<float> w = random_weights(model);
+  Cpu q = cpu();
+  const Trained best = train(q, model, w, text.batch(false));
+  q.limit(Isa::base);
+  const Trained base = train(q, model, w, text.batch(false));
+  CHECK(base.loss == doctest::Approx(best.loss).epsilon(1e-6));
+  CHECK(difference(base.gradients, best.gradients) < 1e-5);
+}
+
+TEST_CASE("token by token, and in pieces, a model says what it says of the whole text") {
+  const AnyModel model = any_model<all_kinds>("all kinds");
+  const Cpu q = cpu();
+  const Text text(model.config->vocab);
+  const std::vector<float> w = random_weights(model);
+  const std::size_t vocab = static_cast<std::size_t>(model.config->vocab);
+  std::vector<float> memory(model.loss_floats(sequences, length)), all(sequences * length * vocab);
+  model.forward(q, w.data(), text.batch(false), memory.data(), all.data());
+  const auto expected = [&](std::size_t t) {
+    return std::vector<float>(all.begin() + static_cast<std::ptrdiff_t>(t * vocab),
+                              all.begin() + static_cast<std::ptrdiff_t>((t + 1) * vocab));
+  };
+
+  std::vector<float> state(model.state_floats), room(model.decode_floats()), logits(vocab);
+  for (std::size_t t = 0; t < length; ++t) {
+    model.step(q, w.data(), text.inputs[t], static_cast<std::int64_t>(t), state.data(), room.data(), logits.data());
+    CHECK(difference(logits, expected(t)) < 2e-5);
+  }
+
+  std::fill(state.begin(), state.end(), 0.f);
+  std::int64_t at = 0;
+  for (std::int64_t piece : {1, 13, 2, 5}) {  // crosses chunks and the attention window
+    room.resize(model.prefill_floats(piece));
+    model.prefill(q, w.data(), text.inputs.data() + at, piece, at, state.data(), room.data(), logits.data());
+    at += piece;
+    CHECK(difference(logits, expected(static_cast<std::size_t>(at - 1))) < 2e-5);
+  }
+}
+
+TEST_CASE("a packed row gives the gradients of its documents run alone") {
+  const AnyModel model = any_model<all_kinds>("all kinds");
+  const Cpu q = cpu();
+  const Text text(model.config->vocab);
+  const std::vector<float> w = random_weights(model);
+  const Trained packed = train(q, model, w, text.batch(true));
+  const std::int64_t counted = text.batch(true).counted();
+  std::vector<float> sum(model.arena_floats), memory(model.train_floats(1, length));
+  double loss = 0;
+  for (std::int64_t row = 0; row < sequences; ++row)
+    for (const auto& [begin, end] : {std::pair{0, 10}, std::pair{10, 11}, std::pair{11, 21}}) {
+      TokenBatch b;
+      b.length = end - begin;
+      b.inputs = text.inputs.data() + row * length + begin, b.targets = text.targets.data() + row * length + begin;
+      loss += model.train(q, w.data(), b, {.scale = 1.f / static_cast<float>(counted)}, memory.data(), sum.data()).sum;
+    }
+  CHECK(packed.loss == doctest::Approx(loss / static_cast<double>(counted)).epsilon(1e-6));
+  CHECK(difference(packed.gradients, sum) < 2e-6);
+}
+
+TEST_CASE("the table of weights covers the arena: unique names, aligned, no overlap") {
+  const AnyModel model = any_model<all_kinds>("all kinds");
+  std::set<std::string> names;
+  std::size_t end = 0;
+  std::int64_t total = 0;
+  for (const NamedTensor& t : model.tensors) {
+    CHECK(names.insert(std::string(t.name())).second);
+    CHECK(t.offset % 16 == 0);
+    CHECK(t.offset >= end);
+    CHECK(t.size() > 0);
+    end = t.offset + static_cast<std::size_t>(t.size());
+    total += t.size();
+  }
+  CHECK(end <= model.arena_floats);
+  CHECK(total == model.parameters);
+  CHECK(names.count("blk.0.ssm_in.weight") == 1);
+  CHECK(names.count("blk.1.attn_qkv.weight") == 1);
+  CHECK(names.count("blk.4.ffn_down.weight") == 1);
+  CHECK(names.count("output.weight") == 1);
+}
+
+TEST_CASE("initial weights are a function of the seed, with the spread their kind asks for") {
+  using Model = LanguageModel<presets::nano>;
+  std::vector<float> a(Model::arena_floats), b(Model::arena_floats);
+  Model::initialize(a.data(), 1), Model::initialize(b.data(), 1);
+  CHECK(a == b);
+  Model::initialize(b.data(), 2);
+  CHECK(a != b);
+  for (const NamedTensor& t : Model::tensors) {
+    CAPTURE(t.name());
+    const float* w = a.data() + t.offset;
+    double mean = 0, square = 0;
+    for (std::int64_t i = 0; i < t.size(); ++i) mean += w[i], square += double{w[i]} * w[i];
+    mean /= static_cast<double>(t.size()), square /= static_cast<double>(t.size());
+    if (t.init == Init::normal) CHECK(std::sqrt(square) == doctest::Approx(0.02).epsilon(0.05));
+    if (t.init == Init::one) CHECK(mean == 1);
+    if (t.init == Init::a_log) CHECK((*std::min_element(w, w + t.size()) >= 0 && *std::max_element(w, w + t.size()) <= std::log(16.f)));
+    if (t.init == Init::dt_bias)
+      for (std::int64_t i = 0; i < t.size(); ++i) {
+        const double step = std::log1p(std::exp(double{w[i]}));
+        CHECK((step > 0.00099 && step < 0.1001));
+      }
+  }
+}
