@@ -110,14 +110,16 @@ TEST_CASE("what does not fit a session is an error and changes nothing") {
   CHECK(session->prefill({}).error().message == "a prompt must have at least 1 token, found none");
   CHECK(session->prefill(tokens_up_to(11)).error().message ==
         "the context is full: it holds 10 tokens, 0 were read and 11 more were given");
-  CHECK(session->prefill(std::vector<std::int32_t>{1, 16}).error().message == "token 16 is not in the vocabulary of 16");
+  CHECK(session->prefill(std::vector<std::int32_t>{1, 16}).error().message ==
+        "token 16 is not in the vocabulary of 16");
   CHECK(session->step(-1).error().message == "token -1 is not in the vocabulary of 16");
   CHECK(session->position() == 0);
 
   auto logits = session->prefill(tokens_up_to(10));
   REQUIRE(logits);
   CHECK((*logits)[0] == 10.f);
-  CHECK(session->step(0).error().message == "the context is full: it holds 10 tokens, 10 were read and 1 more were given");
+  CHECK(session->step(0).error().message ==
+        "the context is full: it holds 10 tokens, 10 were read and 1 more were given");
   CHECK(session->position() == 10);
 }
 

@@ -1,0 +1,126 @@
+// What the programs share: flags, errors, and numbers as people read them.
+#pragma once
+
+#include <chimera/core/memory.hpp>
+#include <chimera/core/result.hpp>
+#include <chimera/train/checkpoint.hpp>
+
+#include "registry.hpp"
+
+#include <CLI/CLI.hpp>
+
+#include <cstdint>
+#include <cstdio>
+#include <initializer_list>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+/// Exit codes.
+enum Exit : int { success = 0, failure = 1, wrong_usage = 2 };
+
+/// Says what went wrong, in one line.
+inline int fail(const char* program, const chimera::Error& error) {
+  std::fprintf(stderr, "%s: %s\n", program, error.message.c_str());
+  return failure;
+}
+
+/// Reads the flags. A value if the program should end at once: after --help, or when the flags make no sense.
+inline std::optional<int> parse(CLI::App& app, int argc, char** argv) {
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) return app.exit(e);
+    std::fprintf(stderr, "%s: %s; see %s --help\n", app.get_name().c_str(), e.what(), app.get_name().c_str());
+    return wrong_usage;
+  }
+  return std::nullopt;
+}
+
+/// A flag that takes one of a few words.
+template <class E>
+CLI::Option* add_choice(CLI::App& app, const std::string& flag, E& value,
+                        std::initializer_list<std::pair<const char*, E>> words, const std::string& help) {
+  std::string names, usual;
+  for (const auto& [word, meaning] : words) {
+    names += (names.empty() ? "" : ", ") + std::string(word);
+    if (meaning == value) usual = word;
+  }
+  const std::vector<std::pair<const char*, E>> choices{words};
+  CLI::Option* option = app.add_option_function<std::string>(
+      flag,
+      [&value, choices, names, flag](const std::string& given) {
+        for (const auto& [word, meaning] : choices)
+          if (given == word) return void(value = meaning);
+        throw CLI::ValidationError(flag, "expected one of " + names + ", found " + given);
+      },
+      help + ": " + names);
+  return option->type_name("WORD")->default_str(usual);
+}
+
+/// "700,599,840"
+inline std::string grouped(std::int64_t n) {
+  std::string digits = std::to_string(n);
+  for (std::size_t at = digits.size(); at > 3 + (n < 0); at -= 3) digits.insert(at - 3, 1, ',');
+  return digits;
+}
+
+template <class... T>
+std::string formatted(const char* format, T... values) {
+  char text[256];
+  std::snprintf(text, sizeof text, format, values...);
+  return text;
+}
+
+/// "904k", "700.6M", "10.7B"
+inline std::string rounded(double n) {
+  const char* unit = "";
+  for (const char* next : {"k", "M", "B", "T"})
+    if (n >= 999.5) n /= 1000, unit = next;
+  return formatted(*unit && n < 99.95 ? "%.1f%s" : "%.0f%s", n, unit);
+}
+
+/// "1.31 GiB"
+inline std::string size_text(double bytes) {
+  const char* unit = "B";
+  for (const char* next : {"KiB", "MiB", "GiB", "TiB"})
+    if (bytes >= 1024) bytes /= 1024, unit = next;
+  return formatted(bytes < 10 && *unit != 'B'    ? "%.2f %s"
+                   : bytes < 100 && *unit != 'B' ? "%.1f %s"
+                                                 : "%.0f %s",
+                   bytes, unit);
+}
+
+/// "0:42", "1:02:03"
+inline std::string duration(double seconds) {
+  const auto s = static_cast<std::int64_t>(seconds + 0.5);
+  if (s < 3600) return formatted("%d:%02d", static_cast<int>(s / 60), static_cast<int>(s % 60));
+  return formatted("%lld:%02d:%02d", static_cast<long long>(s / 3600), static_cast<int>(s / 60 % 60),
+                   static_cast<int>(s % 60));
+}
+
+/// A checkpoint's model, known by the name that the file carries.
+struct SavedModel {
+  std::string path;
+  chimera::AnyModel model;
+  chimera::CheckpointHeader header;
+
+  /// `path`: a checkpoint, or a run's folder, of which it takes the newest checkpoint that can be read.
+  static chimera::Result<SavedModel> find(const std::string& path) {
+    auto file = chimera::find_checkpoint(path);
+    if (!file) return file.error();
+    auto header = chimera::read_checkpoint_header(*file);
+    if (!header) return header.error();
+    auto model = find_model(header->info.config);
+    if (!model) return chimera::Error{"cannot load " + *file + ": " + model.error().message};
+    return SavedModel{*file, *model, *header};
+  }
+
+  chimera::Result<chimera::Buffer> weights() const {
+    auto weights = chimera::Buffer::create(model.arena_floats);
+    if (!weights) return weights;
+    if (chimera::Status s = chimera::load_weights(path, model, weights->data()); !s) return s.error();
+    return weights;
+  }
+};
