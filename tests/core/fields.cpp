@@ -7,6 +7,8 @@
 
 using namespace chimera;
 
+namespace {
+
 enum class Colour : std::uint8_t { red, green };
 
 struct Sample {
@@ -22,9 +24,12 @@ struct Sample {
   }
 };
 
+}  // namespace
+
 TEST_CASE("fields read back bit for bit") {
   for (double rate : {0.1, 1.0 / 3, 5e-324, 1.7976931348623157e308, -0.0, 1e21}) {
-    Sample s{std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::uint64_t>::max(), rate, "x", Colour::green};
+    Sample s{std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::uint64_t>::max(), rate, "x",
+             Colour::green};
     Sample back;
     REQUIRE(from_lines(to_lines(s), back).ok());
     CHECK(back.count == s.count);
@@ -48,7 +53,8 @@ TEST_CASE("unknown names are passed over, missing ones keep their value") {
 
 TEST_CASE("a value that is none is an error") {
   Sample s;
-  for (const char* lines : {"count x\n", "count 7 \n", "count\n", "seed -1\n", "rate 1.5.2\n", "count 99999999999999999999\n", "\n"})
+  for (const char* lines :
+       {"count x\n", "count 7 \n", "count\n", "seed -1\n", "rate 1.5.2\n", "count 99999999999999999999\n", "\n"})
     CHECK_FALSE(from_lines(lines, s).ok());
 }
 

@@ -4,8 +4,8 @@
 
 #include <doctest/doctest.h>
 
-#include <csignal>
 #include <sys/resource.h>
+#include <csignal>
 
 using namespace chimera;
 

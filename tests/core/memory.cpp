@@ -8,7 +8,8 @@
 using namespace chimera;
 
 TEST_CASE("a buffer is zero and aligned, small or large") {
-  for (std::size_t floats : {std::size_t{1}, std::size_t{15}, std::size_t{16}, std::size_t{1'000}, std::size_t{3'000'000}}) {
+  for (std::size_t floats :
+       {std::size_t{1}, std::size_t{15}, std::size_t{16}, std::size_t{1'000}, std::size_t{3'000'000}}) {
     auto b = Buffer::create(floats);
     REQUIRE(b);
     CHECK(b->size() == floats);

@@ -172,13 +172,14 @@ TEST_CASE("the real tensorboard package reads the events") {
     auto second = EventFile::create(folder.path, 20);
     for (int step = 21; step <= 40; ++step) REQUIRE(second->write(step, {{"train/loss", step}}).ok());
   }
-  const std::string script = write_file(folder / "read.py",
-                                        "import sys\n"
-                                        "from tensorboard.backend.event_processing.event_accumulator import EventAccumulator\n"
-                                        "a = EventAccumulator(sys.argv[1]); a.Reload()\n"
-                                        "s = a.Scalars('train/loss')\n"
-                                        "assert [e.step for e in s] == list(range(1, 41)), s\n"
-                                        "assert s[19].value == 0.05 or abs(s[19].value - 0.05) < 1e-7, s[19]\n"
-                                        "assert [e.value for e in s[20:]] == list(range(21, 41)), s\n");
+  const std::string script =
+      write_file(folder / "read.py",
+                 "import sys\n"
+                 "from tensorboard.backend.event_processing.event_accumulator import EventAccumulator\n"
+                 "a = EventAccumulator(sys.argv[1]); a.Reload()\n"
+                 "s = a.Scalars('train/loss')\n"
+                 "assert [e.step for e in s] == list(range(1, 41)), s\n"
+                 "assert s[19].value == 0.05 or abs(s[19].value - 0.05) < 1e-7, s[19]\n"
+                 "assert [e.value for e in s[20:]] == list(range(21, 41)), s\n");
   CHECK(std::system(("python3 " + script + " " + folder.path + " 2>/dev/null").c_str()) == 0);
 }

@@ -63,7 +63,8 @@ TEST_CASE("ten steps agree with AdamW in double, clipped and not") {
     for (int t = 1; t <= 10; ++t) {
       std::vector<float> gradient = arena.noise(static_cast<std::uint64_t>(t) + 10, t % 3 ? 1.f : 1e-3f);
       double squares = 0;
-      arena.each([&](std::size_t i, bool) { squares += static_cast<double>(gradient[i]) * static_cast<double>(gradient[i]); });
+      arena.each(
+          [&](std::size_t i, bool) { squares += static_cast<double>(gradient[i]) * static_cast<double>(gradient[i]); });
       const double k = std::fmin(1.0, clip / (std::sqrt(squares) + 1e-6));
       arena.each([&](std::size_t i, bool decay) {
         const double g = static_cast<double>(gradient[i]) * k;

@@ -12,7 +12,8 @@ static std::string decode(const std::vector<std::int32_t>& tokens) {
 }
 
 TEST_CASE("valid UTF-8 passes through") {
-  for (const char* text : {"", "plain", "नमस्ते", "日本語 🦁 é", "\xF4\x8F\xBF\xBF"}) CHECK(decode(encode_bytes(text)) == text);
+  for (const char* text : {"", "plain", "नमस्ते", "日本語 🦁 é", "\xF4\x8F\xBF\xBF"})
+    CHECK(decode(encode_bytes(text)) == text);
 }
 
 TEST_CASE("every byte is its own token") {
@@ -50,6 +51,8 @@ TEST_CASE("an unfinished character at the end is replaced once") {
 
 TEST_CASE("special and reserved tokens write nothing, and end an unfinished character") {
   CHECK(decode({'a', end_of_text, 511, 'b'}) == "ab");
-  CHECK(decode({0xE0, end_of_text, 'b'}) == "\xEF\xBF\xBD" "b");
+  CHECK(decode({0xE0, end_of_text, 'b'}) ==
+        "\xEF\xBF\xBD"
+        "b");
   CHECK(byte_specials[end_of_text - 256] == "<|endoftext|>");
 }

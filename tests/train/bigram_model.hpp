@@ -72,8 +72,11 @@ inline AnyModel model() {
     for (std::int64_t i = 0; i < vocab * vocab; ++i) weights[i] = 0.02f * r.normal();
   };
   m.loss_floats = m.train_floats = [](std::int64_t, std::int64_t) { return std::size_t{1}; };
-  m.loss = [](const Cpu&, const float* weights, const TokenBatch& batch, float*) { return run(weights, batch, nullptr, 0); };
-  m.train = [](const Cpu&, const float* weights, const TokenBatch& batch, const TrainingStep& step, float*, float* gradient) {
+  m.loss = [](const Cpu&, const float* weights, const TokenBatch& batch, float*) {
+    return run(weights, batch, nullptr, 0);
+  };
+  m.train = [](const Cpu&, const float* weights, const TokenBatch& batch, const TrainingStep& step, float*,
+               float* gradient) {
     const std::int64_t n = static_cast<std::int64_t>(step.step);
     ++faults.calls;
     double scale = static_cast<double>(step.scale);

@@ -5,8 +5,8 @@
 
 #include <doctest/doctest.h>
 
-#include <csignal>
 #include <sys/resource.h>
+#include <csignal>
 #include <vector>
 
 using namespace chimera;
@@ -29,9 +29,7 @@ struct State {
   }
   Arenas arenas() { return {weights.data(), moment1.data(), moment2.data()}; }
   Status save(const std::string& path) { return save_checkpoint(path, model, progress, settings, arenas()); }
-  bool operator==(const State& o) const {
-    return weights == o.weights && moment1 == o.moment1 && moment2 == o.moment2;
-  }
+  bool operator==(const State& o) const { return weights == o.weights && moment1 == o.moment1 && moment2 == o.moment2; }
 };
 
 /// Loading must fail, say so, and change nothing.
@@ -196,8 +194,12 @@ TEST_CASE("the newest good checkpoint of a folder is found, and old ones go") {
 }
 
 TEST_CASE("the hash of a config knows what shapes the weights") {
-  static constexpr Config base{.vocab = 512, .width = 128, .context = 64, .layers = pattern("M A", 2),
-                               .attention = {.heads = 4}, .ffn = {.hidden = 320}};
+  static constexpr Config base{.vocab = 512,
+                               .width = 128,
+                               .context = 64,
+                               .layers = pattern("M A", 2),
+                               .attention = {.heads = 4},
+                               .ffn = {.hidden = 320}};
   const auto with = [](auto&& change) {
     Config c = base;
     change(c);

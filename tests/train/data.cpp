@@ -75,7 +75,8 @@ TEST_CASE("a separator inside a line is text") {
 TEST_CASE("any part can be read, across documents") {
   TemporaryFolder folder;
   std::string text;
-  for (int i = 0; i < 50; ++i) text += std::string(static_cast<std::size_t>(i % 7), static_cast<char>('a' + i % 26)) + "\n<|endoftext|>\n";
+  for (int i = 0; i < 50; ++i)
+    text += std::string(static_cast<std::size_t>(i % 7), static_cast<char>('a' + i % 26)) + "\n<|endoftext|>\n";
   auto corpus = Corpus::open(write_file(folder / "t", text), 512);
   REQUIRE(corpus);
   CHECK(corpus->end_of_document() == end_of_text);
@@ -207,7 +208,8 @@ TEST_CASE("two integers are the sampler's whole state") {
 
 TEST_CASE("a window's targets are the next tokens, and documents do not leak") {
   TemporaryFolder folder;
-  auto corpus = Corpus::open(write_file(folder / "t", "abc<|endoftext|>\nabc\n<|endoftext|>\nde\n<|endoftext|>\nfghi"), 512);
+  auto corpus =
+      Corpus::open(write_file(folder / "t", "abc<|endoftext|>\nabc\n<|endoftext|>\nde\n<|endoftext|>\nfghi"), 512);
   REQUIRE(corpus);
   const std::int32_t e = end_of_text;
   const auto all = all_tokens(*corpus);

@@ -5,10 +5,10 @@
 
 #include <doctest/doctest.h>
 
+#include <sys/resource.h>
 #include <csignal>
 #include <cstring>
 #include <memory>
-#include <sys/resource.h>
 #include <vector>
 
 using namespace chimera;
@@ -58,13 +58,16 @@ struct Run {
     REQUIRE_FALSE(ended.ok());
     return ended.error().message;
   }
-  std::vector<float> weights() const {
-    return {trainer->weights(), trainer->weights() + bigram::model().arena_floats};
-  }
+  std::vector<float> weights() const { return {trainer->weights(), trainer->weights() + bigram::model().arena_floats}; }
 };
 
 TrainerSettings quick() {
-  return {.steps = 40, .batch = 4, .context = 32, .learning_rate = 0.05, .validation_interval = 10, .checkpoint_interval = 0};
+  return {.steps = 40,
+          .batch = 4,
+          .context = 32,
+          .learning_rate = 0.05,
+          .validation_interval = 10,
+          .checkpoint_interval = 0};
 }
 
 std::string error_of(const TrainerSettings& settings, const std::string& text, const std::string& folder = "") {
@@ -110,7 +113,8 @@ TEST_CASE("the report of a step says what happened") {
   CHECK(run.host.steps[4].learning_rate == doctest::Approx(0.025));
   CHECK(r.gradient_norm > 0);
   CHECK(r.tokens_per_second > 0);
-  CHECK(r.flops_per_second == doctest::Approx(r.tokens_per_second * 6 * static_cast<double>(bigram::model().parameters)));
+  CHECK(r.flops_per_second ==
+        doctest::Approx(r.tokens_per_second * 6 * static_cast<double>(bigram::model().parameters)));
   CHECK(r.seconds > 0);
   CHECK(r.seconds_left > 0);
   CHECK(run.host.steps.back().seconds_left == 0);
@@ -176,7 +180,8 @@ TEST_CASE("n steps, save, load and n steps are 2n steps, bit for bit") {
     CHECK(resumed->step == 22);
     CHECK(resumed->note == "");
     CHECK(second.run() == Ended::finished);
-    CHECK(std::memcmp(whole.trainer->weights(), second.trainer->weights(), bigram::model().arena_floats * sizeof(float)) == 0);
+    CHECK(std::memcmp(whole.trainer->weights(), second.trainer->weights(),
+                      bigram::model().arena_floats * sizeof(float)) == 0);
     for (std::size_t i = 0; i < second.host.steps.size(); ++i)
       CHECK(second.host.steps[i].loss == whole.host.steps[22 + i].loss);
     Progress p = second.trainer->progress(), expected = whole.trainer->progress();
@@ -215,7 +220,9 @@ TEST_CASE("a step without sense is skipped, said and counted; the weights stay")
       }
     } watch;
     watch.run = &run, watch.before = &before;
-    (kind == Skip::loss_not_finite ? faults.nan_loss : kind == Skip::gradient_not_finite ? faults.infinite_gradient : faults.spike) = 30;
+    (kind == Skip::loss_not_finite       ? faults.nan_loss
+     : kind == Skip::gradient_not_finite ? faults.infinite_gradient
+                                         : faults.spike) = 30;
     REQUIRE(run.trainer->run(watch).ok());
     CHECK(watch.steps[30].skip == kind);
     CHECK(watch.steps[30].skipped == 1);
@@ -242,7 +249,8 @@ TEST_CASE("a run that only skips ends with an error") {
   s.skip_limit = 5;
   Run run(s);
   faults.forever_from = 10;
-  check_mentions(run.error(), "ended at step 15: 5 steps in a row were skipped, the last because the loss is not finite");
+  check_mentions(run.error(),
+                 "ended at step 15: 5 steps in a row were skipped, the last because the loss is not finite");
 }
 
 TEST_CASE("a loss that stays high is soon no spike") {
@@ -254,7 +262,9 @@ TEST_CASE("a loss that stays high is soon no spike") {
   low.loss_mean = 1, low.updates = 100;
   TemporaryFolder folder;
   std::vector<float> moments(bigram::model().arena_floats);
-  REQUIRE(save_checkpoint(folder / "c", bigram::model(), low, s, {run.trainer->weights(), moments.data(), moments.data()}).ok());
+  REQUIRE(
+      save_checkpoint(folder / "c", bigram::model(), low, s, {run.trainer->weights(), moments.data(), moments.data()})
+          .ok());
   REQUIRE(run.trainer->load(folder / "c").ok());
   run.run();
   CHECK(run.host.steps.front().skip == Skip::spike);
@@ -421,12 +431,15 @@ TEST_CASE("a run that cannot be: one sentence") {
   TemporaryFolder data;
   auto corpus = Corpus::open(write_file(data / "t", text), 1'000);
   auto q = Cpu::create(1);
-  check_mentions(Trainer::create(*q, bigram::model(), split(*corpus), quick()).error().message, "a vocabulary of 1000, the model has 257");
+  check_mentions(Trainer::create(*q, bigram::model(), split(*corpus), quick()).error().message,
+                 "a vocabulary of 1000, the model has 257");
 }
 
 TEST_CASE("training operations: six for each weight, and what attention sees") {
-  static constexpr Config c{.vocab = 100, .width = 8, .layers = pattern("A M A", 3), .attention = {.heads = 2}, .tied = true};
-  static constexpr Config window{.vocab = 100, .width = 8, .layers = pattern("A", 1), .attention = {.heads = 2, .window = 4}, .tied = false};
+  static constexpr Config c{
+      .vocab = 100, .width = 8, .layers = pattern("A M A", 3), .attention = {.heads = 2}, .tied = true};
+  static constexpr Config window{
+      .vocab = 100, .width = 8, .layers = pattern("A", 1), .attention = {.heads = 2, .window = 4}, .tied = false};
   AnyModel m;
   m.config = &c, m.parameters = 5'000;
   CHECK(training_flops_per_token(m, 10) == 6 * 5'000 + 12 * 2 * 8 * 5.5);

@@ -19,8 +19,7 @@ inline constexpr auto crc32c_table = [] {
     table[0][b] = r;
   }
   for (std::size_t k = 1; k < 8; ++k)
-    for (std::size_t b = 0; b < 256; ++b)
-      table[k][b] = (table[k - 1][b] >> 8) ^ table[0][table[k - 1][b] & 255];
+    for (std::size_t b = 0; b < 256; ++b) table[k][b] = (table[k - 1][b] >> 8) ^ table[0][table[k - 1][b] & 255];
   return table;
 }();
 
@@ -40,7 +39,7 @@ inline std::uint32_t crc32c_portable(std::uint32_t crc, const unsigned char* p, 
 #if defined(__x86_64__)
 /// The instruction of SSE 4.2.
 __attribute__((target("sse4.2"))) inline std::uint32_t crc32c_sse42(std::uint32_t crc, const unsigned char* p,
-                                                                     std::size_t n) {
+                                                                    std::size_t n) {
   std::uint64_t wide = crc;
   for (; n >= 8; p += 8, n -= 8) {
     std::uint64_t word;

@@ -3,19 +3,19 @@
 
 #include <chimera/core/result.hpp>
 
-#include <algorithm>
-#include <cerrno>
-#include <cstddef>
 #include <dirent.h>
 #include <fcntl.h>
-#include <span>
-#include <string>
-#include <string_view>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <system_error>
 #include <unistd.h>
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 

@@ -77,7 +77,12 @@ struct AdamWKernel {
     Vec<W> beta1, beta2, gradient1, gradient2, keep, rate, epsilon;
 
     CHIMERA_INLINE explicit Lanes(const AdamWStep& s)
-        : beta1(s.beta1), beta2(s.beta2), gradient1(s.gradient1), gradient2(s.gradient2), keep(s.keep), rate(s.rate),
+        : beta1(s.beta1),
+          beta2(s.beta2),
+          gradient1(s.gradient1),
+          gradient2(s.gradient2),
+          keep(s.keep),
+          rate(s.rate),
           epsilon(s.epsilon) {}
 
     CHIMERA_INLINE void update(Vec<W>& w, const Vec<W>& g, Vec<W>& m, Vec<W>& v) const {
@@ -135,7 +140,8 @@ class AdamW {
   double norm(const Cpu& q, const float* gradient) {
     parallel(q, blocks(), [&](std::int64_t block, int) {
       const std::int64_t begin = block * arena_block;
-      dispatch<SumOfSquares>(q.isa(), gradient + begin, std::min(arena_block, floats_ - begin), &sums_[static_cast<std::size_t>(block)]);
+      dispatch<SumOfSquares>(q.isa(), gradient + begin, std::min(arena_block, floats_ - begin),
+                             &sums_[static_cast<std::size_t>(block)]);
     });
     double sum = 0;
     for (std::int64_t i = 0; i < blocks(); ++i) sum += sums_[static_cast<std::size_t>(i)];
@@ -146,7 +152,8 @@ class AdamW {
   static double clip_factor(double norm, double clip) { return clip > 0 ? std::min(1.0, clip / (norm + 1e-6)) : 1.0; }
 
   /// Update number `t` (1 is the first). The gradient is multiplied by `gradient_scale`, used, and set to zero.
-  void step(const Cpu& q, float* weights, float* gradient, std::int64_t t, double learning_rate, double gradient_scale) {
+  void step(const Cpu& q, float* weights, float* gradient, std::int64_t t, double learning_rate,
+            double gradient_scale) {
     const double beta1 = settings_.beta1, beta2 = settings_.beta2, k = gradient_scale;
     const double second = std::sqrt(1 - std::pow(beta2, static_cast<double>(t)));
     const double rate = learning_rate * second / (1 - std::pow(beta1, static_cast<double>(t)));
@@ -183,7 +190,7 @@ class AdamW {
   std::span<const NamedTensor> tensors_;
   std::int64_t floats_ = 0;
   AdamWSettings settings_;
-  Buffer moments_;                   // m, then v
+  Buffer moments_;                  // m, then v
   std::unique_ptr<double[]> sums_;  // one for each block
 };
 

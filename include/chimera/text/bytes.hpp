@@ -12,9 +12,9 @@
 namespace chimera {
 
 /// Special tokens of the byte vocabulary have the ids 256, 257, ... in this order.
-inline constexpr std::array<std::string_view, 9> byte_specials{
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>", "<|fim_prefix|>", "<|fim_suffix|>",
-    "<|fim_middle|>", "<|pad|>"};
+inline constexpr std::array<std::string_view, 9> byte_specials{"<|endoftext|>",  "<|im_start|>",   "<|im_end|>",
+                                                               "<think>",        "</think>",       "<|fim_prefix|>",
+                                                               "<|fim_suffix|>", "<|fim_middle|>", "<|pad|>"};
 
 /// Ends a document.
 inline constexpr std::int32_t end_of_text = 256;

@@ -70,8 +70,8 @@ constexpr std::uint64_t config_hash(const Config& c) {
     const auto& [heads, kv_heads, head_dim, window, scale, position, rope] = attention;
     h.add(heads, c.kv_heads(), c.head_dim(), window, scale, position);
     if (position == Position::rope) {
-      const auto& [base, dims, layout, scaling, factor, original_context, attention_factor, beta_fast, beta_slow, mscale,
-                   mscale_all_dim, low_freq_factor, high_freq_factor, short_factor, long_factor] = rope;
+      const auto& [base, dims, layout, scaling, factor, original_context, attention_factor, beta_fast, beta_slow,
+                   mscale, mscale_all_dim, low_freq_factor, high_freq_factor, short_factor, long_factor] = rope;
       h.add(base, c.rope_dims(), layout, scaling);
       if (scaling != RopeScaling::none) {
         h.add(factor, original_context ? original_context : context, attention_factor, beta_fast, beta_slow, mscale,
@@ -117,9 +117,9 @@ struct CheckpointInfo {
 
 /// Where a run stands: with the weights, the moments and the settings, all that decides its next step.
 struct Progress {
-  std::int64_t step = 0;             // done, skipped ones included
-  std::int64_t updates = 0;          // steps that changed the weights
-  std::int64_t tokens = 0;           // read
+  std::int64_t step = 0;     // done, skipped ones included
+  std::int64_t updates = 0;  // steps that changed the weights
+  std::int64_t tokens = 0;   // read
   std::int64_t skipped = 0;
   std::int64_t skipped_in_a_row = 0;
   std::uint64_t data_drawn = 0;      // windows the sampler has drawn; with settings.seed, its state
@@ -177,7 +177,8 @@ class Checkpoint {
     if (c.file_.size() < sizeof h) return c.wrong("it was cut short inside its header");
     std::memcpy(&h, c.file_.bytes().data(), sizeof h);
     if (h.version != version)
-      return c.wrong("expected version " + std::to_string(version) + " of the format, found " + std::to_string(h.version));
+      return c.wrong("expected version " + std::to_string(version) + " of the format, found " +
+                     std::to_string(h.version));
     if (h.checksum != crc32c(&h, offsetof(Header, checksum))) return c.wrong("its header is damaged");
     if (h.file_bytes != c.file_.size())
       return c.wrong("expected " + std::to_string(h.file_bytes) + " bytes, found " + std::to_string(c.file_.size()) +
@@ -189,7 +190,8 @@ class Checkpoint {
     if (!info) return info.error();
     const std::string_view text{reinterpret_cast<const char*>(info->data()), info->size()};
     CheckpointHeader& says = c.says_;
-    for (const Status& s : {from_lines(text, says.info), from_lines(text, says.progress), from_lines(text, says.settings)})
+    for (const Status& s :
+         {from_lines(text, says.info), from_lines(text, says.progress), from_lines(text, says.settings)})
       if (!s) return c.wrong(s.error().message);
     return c;
   }

@@ -58,7 +58,8 @@ class Corpus {
   /// Copies tokens [first, first + count) to `out`.
   void read(std::int64_t first, std::int64_t count, std::int32_t* out) const {
     auto piece = std::upper_bound(pieces_.begin(), pieces_.end(), first,
-                                  [](std::int64_t at, const Piece& p) { return at < p.first; }) - 1;
+                                  [](std::int64_t at, const Piece& p) { return at < p.first; }) -
+                 1;
     for (std::int64_t at = first - piece->first; count > 0; ++piece, at = 0) {
       const std::int64_t n = std::min(count, piece->count - at);
       const std::byte* from = piece->data + at * piece->width;
@@ -112,8 +113,10 @@ class Corpus {
   Status add_text(const std::string& path, const MappedFile& file) {
     const std::string_view text = file.text();
     if (const std::size_t zero = text.substr(0, 1 << 16).find('\0'); zero != std::string_view::npos)
-      return Error{"cannot use " + path + " as training data: expected UTF-8 text or a token shard, found binary data (a zero byte at offset " +
-                   std::to_string(zero) + ")"};
+      return Error{
+          "cannot use " + path +
+          " as training data: expected UTF-8 text or a token shard, found binary data (a zero byte at offset " +
+          std::to_string(zero) + ")"};
     constexpr std::string_view separator = byte_specials[0];
     std::size_t begin = 0;
     for (std::size_t at = 0; at < text.size();) {
@@ -138,7 +141,9 @@ class Corpus {
 
   template <class T>
   Status add_shard(const std::string& path, const MappedFile& file, std::int32_t version) {
-    const auto wrong = [&](const std::string& what) { return Error{"cannot use the token shard " + path + ": " + what}; };
+    const auto wrong = [&](const std::string& what) {
+      return Error{"cannot use the token shard " + path + ": " + what};
+    };
     const std::int64_t size = static_cast<std::int64_t>(file.size());
     if (size < header_bytes)
       return wrong("expected a header of 1024 bytes, found " + std::to_string(size) + " bytes in all");

@@ -57,7 +57,8 @@ class MetricsLog {
       const std::string_view line = text.substr(at, end - at);
       const std::size_t number = std::min(opening.size(), line.size());
       std::int64_t found = 0;
-      if (line.substr(0, number) != opening || !from_text(line.substr(number, line.find_first_of(",}") - number), found))
+      if (line.substr(0, number) != opening ||
+          !from_text(line.substr(number, line.find_first_of(",}") - number), found))
         return Error{"it exists and is no metrics file (byte " + std::to_string(at) + ")"};
       if (found > step) break;
       at = end + 1;

@@ -37,9 +37,9 @@ struct TrainerSettings {
   std::int64_t checkpoint_interval = 500;  // steps; 0: only at the end
   std::int64_t keep = 2;                   // checkpoints that stay
 
-  double spike_factor = 2.0;       // a loss this many times its running mean is a spike; 0: never
-  std::int64_t spike_after = 20;   // accepted steps before a spike can be told
-  std::int64_t skip_limit = 50;    // skipped steps in a row that end the run
+  double spike_factor = 2.0;      // a loss this many times its running mean is a spike; 0: never
+  std::int64_t spike_after = 20;  // accepted steps before a spike can be told
+  std::int64_t skip_limit = 50;   // skipped steps in a row that end the run
 
   Schedule resolved_schedule() const {
     return {.shape = schedule,
@@ -72,7 +72,8 @@ struct TrainerSettings {
     if (steps < 1) return wrong("steps must be at least 1", steps);
     if (batch < 1 || batch > most) return wrong("batch must be between 1 and 16777216", batch);
     if (context < 1 || context > most) return wrong("context must be between 1 and 16777216", context);
-    if (accumulation < 1 || accumulation > most) return wrong("accumulation must be between 1 and 16777216", accumulation);
+    if (accumulation < 1 || accumulation > most)
+      return wrong("accumulation must be between 1 and 16777216", accumulation);
     if (batch * context > most || batch * context * accumulation > 64 * most)
       return wrong("batch * context must be at most 16777216 tokens, and a step at most 1073741824", tokens_per_step());
     if (!(learning_rate > 0) || learning_rate > 1e6) return wrong("learning_rate must be positive", learning_rate);

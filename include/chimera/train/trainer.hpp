@@ -45,7 +45,7 @@ struct StepReport {
   double flops_per_second = 0;  // floating-point operations of the model's matrices (training_flops)
   double seconds = 0;           // of training since the run began, resumed parts included
   double seconds_left = 0;
-  Skip skip = Skip::none;         // why the weights were left as they were
+  Skip skip = Skip::none;    // why the weights were left as they were
   std::int64_t skipped = 0;  // steps skipped since the run began
 };
 
@@ -69,9 +69,9 @@ struct TrainingHost {
 enum class Ended : std::uint8_t { finished, stopped };
 
 struct Resumed {
-  std::string path;     // of the checkpoint; empty if the folder has none and the run starts at the beginning
+  std::string path;  // of the checkpoint; empty if the folder has none and the run starts at the beginning
   std::int64_t step = 0;
-  std::string note;     // for the user: checkpoints that could not be read, settings that changed; may be empty
+  std::string note;  // for the user: checkpoints that could not be read, settings that changed; may be empty
 };
 
 /// Floating-point operations of training on one token: 6 for each weight that multiplies it, and in each attention
@@ -81,7 +81,8 @@ inline double training_flops_per_token(const AnyModel& model, std::int64_t conte
   const Config& c = *model.config;
   double weights = static_cast<double>(model.parameters);
   if (!c.tied) weights -= static_cast<double>(c.vocab) * c.width;  // the embedding is looked up, not multiplied
-  const double window = static_cast<double>(c.attention.window ? std::min<std::int64_t>(c.attention.window, context) : context);
+  const double window =
+      static_cast<double>(c.attention.window ? std::min<std::int64_t>(c.attention.window, context) : context);
   const double keys = window - window * (window - 1) / (2 * static_cast<double>(context));
   const double channels = static_cast<double>(c.attention.heads * c.head_dim());
   return 6 * weights + 12 * c.layers.count_of(Kind::attention) * channels * keys;
@@ -94,8 +95,8 @@ class Trainer {
   /// Weights are drawn from settings.seed. Checkpoints go to `folder`, made if need be; empty: none are saved.
   /// `q`, the model's tables and the corpus of `data` must outlive the trainer. With a validation split of fewer than
   /// two tokens there is no validation.
-  static Result<Trainer> create(const Cpu& q, const AnyModel& model, const Split& data,
-                                const TrainerSettings& settings, const std::string& folder = "");
+  static Result<Trainer> create(const Cpu& q, const AnyModel& model, const Split& data, const TrainerSettings& settings,
+                                const std::string& folder = "");
 
   /// Continues from the newest checkpoint of the folder that can be read.
   Result<Resumed> resume();
@@ -173,8 +174,8 @@ inline Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& model, cons
   t.progress_.data_tokens = data.train.size();
   const std::size_t memory = std::max(model.train_floats(settings.batch, settings.context),
                                       model.loss_floats(settings.batch, settings.context));
-  for (auto& [buffer, floats] : {std::pair{&t.weights_, model.arena_floats}, std::pair{&t.gradient_, model.arena_floats},
-                                 std::pair{&t.memory_, memory}}) {
+  for (auto& [buffer, floats] : {std::pair{&t.weights_, model.arena_floats},
+                                 std::pair{&t.gradient_, model.arena_floats}, std::pair{&t.memory_, memory}}) {
     auto made = Buffer::create(floats);
     if (!made) return made.error();
     *buffer = std::move(*made);
@@ -247,7 +248,8 @@ inline bool Trainer::step(TrainingHost& host, StepReport& report) {
   const double seconds = now() - start;
   p.seconds += seconds;
 
-  report = {.step = p.step, .steps = settings_.steps, .loss = loss.mean(), .gradient_norm = norm, .learning_rate = rate};
+  report = {
+      .step = p.step, .steps = settings_.steps, .loss = loss.mean(), .gradient_norm = norm, .learning_rate = rate};
   report.tokens = p.tokens;
   report.tokens_per_second = static_cast<double>(settings_.tokens_per_step()) / seconds;
   report.flops_per_second = report.tokens_per_second * training_flops_per_token(model_, settings_.context);
