@@ -1,0 +1,17 @@
+# What `cmake --install` puts where: headers, the package for find_package, the file for pkg-config.
+include(CMakePackageConfigHelpers)
+
+set(package_dir ${CMAKE_INSTALL_DATADIR}/cmake/chimera)
+install(TARGETS chimera EXPORT chimera FILE_SET HEADERS)
+install(EXPORT chimera NAMESPACE chimera:: FILE chimera-targets.cmake DESTINATION ${package_dir})
+
+write_basic_package_version_file(
+  ${PROJECT_BINARY_DIR}/chimera-config-version.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
+install(FILES ${PROJECT_SOURCE_DIR}/cmake/chimera-config.cmake ${PROJECT_BINARY_DIR}/chimera-config-version.cmake
+        DESTINATION ${package_dir})
+
+# The prefix in chimera.pc is found from where the file lies, so that an installed tree can be moved.
+set(pkgconfig_dir ${CMAKE_INSTALL_DATADIR}/pkgconfig)
+file(RELATIVE_PATH CHIMERA_PREFIX_FROM_PKGCONFIG /prefix/${pkgconfig_dir} /prefix)
+configure_file(${PROJECT_SOURCE_DIR}/cmake/chimera.pc.in ${PROJECT_BINARY_DIR}/chimera.pc @ONLY)
+install(FILES ${PROJECT_BINARY_DIR}/chimera.pc DESTINATION ${pkgconfig_dir})

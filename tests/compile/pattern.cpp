@@ -1,0 +1,70 @@
+#include <chimera/config/pattern.hpp>
+
+#include <initializer_list>
+
+using namespace chimera;
+
+namespace {
+
+constexpr Kind A = Kind::attention, M = Kind::mamba2, R = Kind::rg_lru;
+
+constexpr bool reads(const Layers& layers, std::initializer_list<Kind> expected) {
+  if (layers.unknown_word || layers.count != static_cast<int>(expected.size())) return false;
+  int i = 0;
+  for (Kind kind : expected)
+    if (layers[i++] != kind) return false;
+  return true;
+}
+
+/// Where attention lies.
+constexpr bool attends_at(const Layers& layers, int count, std::initializer_list<int> expected) {
+  if (layers.count != count || layers.count_of(A) != static_cast<int>(expected.size())) return false;
+  for (int i : expected)
+    if (layers[i] != A) return false;
+  return layers.count_of(A) + layers.count_of(M) == count;
+}
+
+}  // namespace
+
+// A pattern is repeated as often as the count asks, the last time in part.
+static_assert(reads(pattern("M M M A", 4), {M, M, M, A}));
+static_assert(reads(pattern("M M M A", 6), {M, M, M, A, M, M}));
+static_assert(reads(pattern("M M M A", 2), {M, M}));
+static_assert(reads(pattern("A", 3), {A, A, A}));
+static_assert(pattern("M M M A", 12).count_of(A) == 3);
+static_assert(pattern("R R R A", 12).count_of(R) == 9);
+static_assert(pattern("A", 256).count == 256);
+
+// Every mnemonic.
+static_assert(reads(pattern("GD XM GD TM GD XM GD SK", 9),
+                    {Kind::gated_deltanet, Kind::xlstm, Kind::gated_deltanet, Kind::titans, Kind::gated_deltanet,
+                     Kind::xlstm, Kind::gated_deltanet, Kind::span_knot, Kind::gated_deltanet}));
+static_assert([] {
+  for (const Mnemonic& m : mnemonics)
+    if (mnemonic(m.kind) != m.word) return false;
+  return true;
+}());
+
+// Spaces of any number; without a count, one block for each word.
+static_assert(reads(pattern("  M   A ", 3), {M, A, M}));
+static_assert(reads(pattern("A M R"), {A, M, R}));
+static_assert(reads(pattern("  A  M "), {A, M}));
+static_assert(pattern("A M") == pattern("A M", 2));
+
+// What is no layer is remembered for Check<C> to tell.
+static_assert(pattern("M Q", 2).unknown_word);
+static_assert(pattern("MA", 2).unknown_word);
+static_assert(pattern("m", 1).unknown_word);
+static_assert(pattern("M\tA", 2).unknown_word);
+static_assert(pattern("", 4).unknown_word);
+static_assert(pattern("   ", 4).unknown_word);
+static_assert(pattern("M A", 0).count == 0);
+
+// Attention at given places, every eighth block from the fifth.
+static_assert(attends_at(placed(M, A, 32, {5, 13, 21, 29}), 32, {5, 13, 21, 29}));
+
+// Strategic placement: the first two, the last two (three above 24 blocks), the rest evenly between.
+static_assert(attends_at(strategic(24, 7), 24, {0, 1, 5, 12, 18, 22, 23}));
+static_assert(attends_at(strategic(32, 9), 32, {0, 1, 5, 12, 18, 25, 29, 30, 31}));
+static_assert(attends_at(strategic(32, 10), 32, {0, 1, 4, 10, 15, 20, 26, 29, 30, 31}));
+static_assert(attends_at(strategic(40, 8), 40, {0, 1, 7, 19, 31, 37, 38, 39}));

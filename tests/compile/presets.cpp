@@ -1,0 +1,61 @@
+#include <chimera/chimera.hpp>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+using namespace chimera;
+
+namespace {
+
+template <const Config& C>
+constexpr std::int64_t parameters = LanguageModel<C>::parameters;
+
+/// Weights within a quarter of what the name says.
+constexpr bool about(std::int64_t count, double million) {
+  const double found = static_cast<double>(count) / 1e6;
+  return found > 0.75 * million && found < 1.25 * million;
+}
+
+}  // namespace
+
+// Seed scales, exactly.
+static_assert(parameters<presets::hybrid_700m> == 700'599'840);
+static_assert(parameters<presets::griffin_small> == 123'937'536);
+static_assert(parameters<presets::griffin_base> == 1'496'975'360);
+static_assert(parameters<presets::griffin_large> == 3'013'020'160);
+static_assert(parameters<presets::strategic_1_3b> == 1'439'844'800);
+static_assert(parameters<presets::strategic_2_7b> == 2'561'522'320);
+static_assert(parameters<presets::strategic_6_7b> == 5'958'344'448);
+static_assert(parameters<presets::strategic_13b> == 10'661'212'160);
+
+static_assert(about(parameters<presets::nano>, 1) && about(parameters<presets::tiny>, 35));
+static_assert(about(parameters<presets::griffin_nano>, 1) && about(parameters<presets::griffin_tiny>, 35));
+static_assert(about(parameters<presets::strategic_nano>, 1) && about(parameters<presets::strategic_tiny>, 35));
+
+// Each name stands for one preset.
+static_assert(boost::hana::unpack(all_presets, [](const auto&... preset) {
+  const std::array names{preset.name...};
+  for (std::size_t i = 0; i < names.size(); ++i)
+    for (std::size_t j = 0; j < i; ++j)
+      if (names[i] == names[j] || names[i].empty()) return false;
+  return names.size() == 14;
+}));
+
+// The arena: tensors in order, each on 64 bytes, none over the next.
+template <const Config& C>
+constexpr bool arena_is_sound() {
+  using M = LanguageModel<C>;
+  std::size_t end = 0;
+  for (const NamedTensor& t : M::tensors) {
+    if (t.offset % 16 != 0 || t.offset < end || t.size() <= 0 || t.name().empty()) return false;
+    end = t.offset + static_cast<std::size_t>(t.size());
+  }
+  return end <= M::arena_floats;
+}
+static_assert(arena_is_sound<presets::nano>());
+static_assert(arena_is_sound<presets::griffin_tiny>());
+static_assert(arena_is_sound<presets::strategic_13b>());
+
+// A model lives in its arena, not in the object.
+static_assert(sizeof(LanguageModel<presets::strategic_13b>) == 1);

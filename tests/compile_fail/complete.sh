@@ -1,0 +1,11 @@
+#!/bin/sh
+# complete.sh INCLUDE CASES: every message that stops compilation has a case.
+include=$1 cases=$2
+promised=$(sed -n 's|^// error: ||p' "$cases"/*.cpp)
+missing=$(sed -n 's/.*"\(chimera: .*\)".*/\1/p' "$include"/chimera/config/*.hpp "$include"/chimera/model/*.hpp |
+  while IFS= read -r message; do
+    printf '%s\n' "$promised" | grep -qxF -- "$message" || echo "no case for: $message"
+  done)
+[ -z "$missing" ] && exit 0
+echo "$missing"
+exit 1

@@ -1,0 +1,14 @@
+// A config that compiles; each case spoils one thing of it. `// error:` in a case's first line is what the compiler's
+// first error must contain.
+#pragma once
+
+#include <chimera/chimera.hpp>
+
+using namespace chimera;
+
+inline constexpr Config good{.vocab = 512,
+                             .width = 128,
+                             .layers = pattern("M R A", 3),
+                             .attention = {.heads = 4, .kv_heads = 2},
+                             .mamba2 = {.head_dim = 32, .state = 32},
+                             .ffn = {.hidden = 256}};

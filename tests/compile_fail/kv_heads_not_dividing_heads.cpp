@@ -1,0 +1,9 @@
+// error: chimera: attention.kv_heads must divide attention.heads
+#include "good.hpp"
+
+inline constexpr Config bad = [] {
+  Config c = good;
+  c.attention.kv_heads = 3;
+  return c;
+}();
+constexpr auto count = LanguageModel<bad>::parameters;

@@ -1,0 +1,9 @@
+// error: chimera: the pattern names a layer that this version does not have; it has A, M and R
+#include "good.hpp"
+
+inline constexpr Config bad = [] {
+  Config c = good;
+  c.layers = pattern("GD A", 2);
+  return c;
+}();
+constexpr auto count = LanguageModel<bad>::parameters;

@@ -1,0 +1,9 @@
+// error: chimera: mamba2.groups must divide the number of Mamba-2 heads
+#include "good.hpp"
+
+inline constexpr Config bad = [] {
+  Config c = good;
+  c.mamba2.groups = 3;
+  return c;
+}();
+constexpr auto count = LanguageModel<bad>::parameters;

@@ -1,0 +1,9 @@
+// error: chimera: ffn.hidden must be at least 1
+#include "good.hpp"
+
+inline constexpr Config bad = [] {
+  Config c = good;
+  c.ffn.hidden = 0;
+  return c;
+}();
+constexpr auto count = LanguageModel<bad>::parameters;

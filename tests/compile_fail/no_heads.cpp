@@ -1,0 +1,9 @@
+// error: chimera: attention.heads must be at least 1
+#include "good.hpp"
+
+inline constexpr Config bad = [] {
+  Config c = good;
+  c.attention.heads = 0;
+  return c;
+}();
+constexpr auto count = LanguageModel<bad>::parameters;

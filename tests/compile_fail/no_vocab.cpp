@@ -1,0 +1,9 @@
+// error: chimera: vocab must be at least 1
+#include "good.hpp"
+
+inline constexpr Config bad = [] {
+  Config c = good;
+  c.vocab = 0;
+  return c;
+}();
+constexpr auto count = LanguageModel<bad>::parameters;

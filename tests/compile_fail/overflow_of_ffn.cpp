@@ -1,0 +1,9 @@
+// error: chimera: the sum of the weights overflows; width, vocab or ffn.hidden is too large
+#include "good.hpp"
+
+inline constexpr Config bad = [] {
+  Config c = good;
+  c.ffn.hidden = 2'147'483'647, c.width = 1'048'576, c.attention.heads = 8'192;
+  return c;
+}();
+constexpr auto count = LanguageModel<bad>::parameters;

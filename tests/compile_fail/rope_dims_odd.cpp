@@ -1,0 +1,9 @@
+// error: chimera: rope.dims must be even and at most head_dim
+#include "good.hpp"
+
+inline constexpr Config bad = [] {
+  Config c = good;
+  c.attention.rope.dims = 31;
+  return c;
+}();
+constexpr auto count = LanguageModel<bad>::parameters;

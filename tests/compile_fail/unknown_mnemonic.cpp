@@ -1,0 +1,9 @@
+// error: chimera: the layer pattern has a word that names no layer; words are A M R GD XM TM SK
+#include "good.hpp"
+
+inline constexpr Config bad = [] {
+  Config c = good;
+  c.layers = pattern("M Q A", 3);
+  return c;
+}();
+constexpr auto count = LanguageModel<bad>::parameters;

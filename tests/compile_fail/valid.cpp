@@ -1,0 +1,3 @@
+#include "good.hpp"
+
+constexpr auto count = LanguageModel<good>::parameters;

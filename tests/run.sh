@@ -1,0 +1,34 @@
+#!/bin/sh
+# Installs what is missing, builds everything and runs all tests. Arguments go to CMake, e.g. -DCHIMERA_GOLDENS=DIR.
+set -eu
+cd "$(dirname "$0")/.."
+
+sh cmake/install-missing.sh g++ cmake ninja-build ccache pkg-config clang-16 libclang-rt-16-dev clang-format-16 \
+  clang-tidy-16 libboost-dev libcli11-dev doctest-dev libeigen3-dev libxsimd-dev nlohmann-json3-dev
+export CMAKE_CXX_COMPILER_LAUNCHER=ccache
+jobs=$(nproc)
+
+say() { printf '\n== %s\n' "$*"; }
+
+say "Release build, g++"
+cmake --preset release -DCMAKE_COMPILE_WARNING_AS_ERROR=ON "$@"
+cmake --build --preset release
+ctest --preset release -j "$jobs"
+
+say "Each header alone"
+for preset in headers headers-clang; do
+  cmake --preset "$preset" "$@"
+  cmake --build --preset "$preset"
+done
+
+say "Sanitizers, clang++"
+cmake --preset asan -DCMAKE_COMPILE_WARNING_AS_ERROR=ON "$@"
+cmake --build --preset asan
+ctest --preset asan -j "$jobs"
+
+say "Layout of the code"
+find include tests examples bench -name '*.[ch]pp' -exec clang-format-16 --dry-run -Werror {} +
+
+say "clang-tidy"
+clang-tidy-16 --quiet --warnings-as-errors='*' -p build/asan tests/embed/host.cpp examples/train.cpp
+say "All tests passed"
