@@ -79,7 +79,7 @@ Status generate(const Options& options) {
 int main(int argc, char** argv) {
   Options options;
   CLI::App app{"Writes text with a trained model.", "chimera-generate"};
-  app.option_defaults()->always_capture_default();
+  app.option_defaults()->always_capture_default()->take_last();
   app.add_option("--model", options.model, "a run's folder, or a checkpoint in it")->required();
   app.add_option("--prompt", options.prompt, "the text to continue");
   app.add_option("--tokens", options.tokens, "tokens to write, at most")->check(CLI::NonNegativeNumber);

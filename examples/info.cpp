@@ -186,6 +186,9 @@ Status info(const Options& options) {
   if (!options.model.empty()) {
     const auto saved = SavedModel::find(options.model);
     if (!saved) return saved.error();
+    const auto file = Checkpoint::open(saved->path);
+    if (!file) return file.error();
+    if (Status s = file->verify(); !s) return s;
     print_checkpoint(*saved);
     model = saved->model;
   } else {
@@ -207,7 +210,7 @@ Status info(const Options& options) {
 int main(int argc, char** argv) {
   Options options;
   CLI::App app{"Says what a model is made of and what it costs.", "chimera-info"};
-  app.option_defaults()->always_capture_default();
+  app.option_defaults()->always_capture_default()->take_last();
   auto* what = app.add_option_group("what", "one of these");
   what->add_option("--config", options.config, "a model by its name");
   what->add_option("--model", options.model, "a run's folder, or a checkpoint in it");

@@ -42,7 +42,7 @@ struct Options {
 /// The flags given, over what `options` holds. A value if the program should end at once.
 std::optional<int> parse_flags(int argc, char** argv, Options& options) {
   CLI::App app{"Trains a language model on text.", "chimera-train"};
-  app.option_defaults()->always_capture_default();
+  app.option_defaults()->always_capture_default()->take_last();
   RunOptions& run = options.run;
   TrainerSettings& s = run.settings;
   app.add_option("--config", run.config, "the model (chimera-info --list)");
