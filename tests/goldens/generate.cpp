@@ -1,8 +1,7 @@
 // Writes the golden cases whose shapes are part of a type: a Config for each, and the call that runs it.
-// usage: generate DIR OUT     (OUT gets attention.cpp, layers.cpp, model_0.cpp to model_2.cpp and table.cpp)
+// usage: generate DIR OUT     (OUT gets layer_cases.cpp, model_cases.cpp and table.cpp)
 #include "safetensors.hpp"
 
-#include <array>
 #include <cstdio>
 #include <exception>
 #include <set>
@@ -90,13 +89,11 @@ class Source {
 
 void generate(const fs::path& folder, const fs::path& out) {
   fs::create_directories(out);
-  Source attentions(out, "attention", "layers.hpp"), layers(out, "layers", "layers.hpp");
-  std::array models{Source(out, "model_0", "models.hpp"), Source(out, "model_1", "models.hpp"), Source(out, "model_2", "models.hpp")};
+  Source layers(out, "layer_cases", "layers.hpp"), models(out, "model_cases", "models.hpp");
   std::set<fs::path> files;
   for (const auto& entry : fs::directory_iterator(folder))
     if (entry.path().extension() == ".safetensors") files.insert(entry.path());
   std::vector<std::string> names;
-  std::size_t model = 0;
   for (const fs::path& path : files) {
     const auto golden = json::parse(goldens::Safetensors(path).metadata().at("golden").get<std::string>());
     const std::string name = golden.at("case");
@@ -106,7 +103,7 @@ void generate(const fs::path& folder, const fs::path& out) {
     const std::size_t known = names.size();
     names.push_back(name);
     if (name.starts_with("attention_"))
-      attentions.add(name, attention(c), "run_attention");
+      layers.add(name, attention(c), "run_attention");
     else if (name == "mlp_swiglu")
       layers.add(name, swiglu(c), "run_swiglu");
     else if (name.starts_with("mamba2_mixer_"))
@@ -114,7 +111,7 @@ void generate(const fs::path& folder, const fs::path& out) {
     else if (name == "griffin_block")
       layers.add(name, griffin(c), "run_griffin");
     else if (name.starts_with("model_granite_"))
-      models[model++ % models.size()].add(name, granite(c, folder / name), "run_granite");
+      models.add(name, granite(c, folder / name), "run_granite");
     else
       names.resize(known);
   }
