@@ -52,7 +52,7 @@ struct DotProduct {
 };
 
 inline float dot(Isa isa, std::int64_t n, const float* x, const float* y) {
-  float result;
+  float result = 0.f;
   dispatch<DotProduct>(isa, n, x, y, &result);
   return result;
 }
