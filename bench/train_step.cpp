@@ -1,0 +1,82 @@
+// Tokens a second of whole training steps (forward, backward, clipping, AdamW) of the two models that train_step.py also
+// times with PyTorch. usage: train_step [attention|hybrid] [steps]
+#include "roofline.hpp"
+
+#include <chimera/chimera.hpp>
+#include <chimera/optim/adamw.hpp>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <string_view>
+#include <vector>
+
+namespace {
+
+using namespace chimera;
+
+// 33.6M weights: the size of a GPT-2 block of the same width, with a gated feed-forward of equal cost.
+constexpr Config all_attention{.vocab = 4'096,
+                               .width = 512,
+                               .context = 256,
+                               .layers = pattern("A", 10),
+                               .attention = {.heads = 8},
+                               .ffn = {.hidden = 1'368}};
+// 43M weights: every fourth layer is attention.
+constexpr Config mamba_hybrid{.vocab = 4'096,
+                              .width = 512,
+                              .context = 256,
+                              .layers = pattern("M M M A", 12),
+                              .attention = {.heads = 8, .kv_heads = 4},
+                              .ffn = {.hidden = 1'280}};
+
+int fail(const Error& error) {
+  std::fprintf(stderr, "train_step: %s\n", error.message.c_str());
+  return 1;
+}
+
+int time_steps(const AnyModel& model, std::int64_t sequences, std::int64_t length, int steps) {
+  auto cpu = Cpu::create();
+  if (!cpu) return fail(cpu.error());
+  auto weights = Buffer::create(model.arena_floats), gradients = Buffer::create(model.arena_floats);
+  auto memory = Buffer::create(model.train_floats(sequences, length));
+  auto optimizer = AdamW::create(model.tensors, model.arena_floats, {});
+  for (const auto* buffer : {&weights, &gradients, &memory})
+    if (!*buffer) return fail(buffer->error());
+  if (!optimizer) return fail(optimizer.error());
+  model.initialize(weights->data(), 1);
+  Random random{1, 1, 0};
+  std::vector<std::int32_t> tokens(static_cast<std::size_t>(sequences * length + 1));
+  for (auto& t : tokens) t = static_cast<std::int32_t>(random.below(static_cast<std::uint64_t>(model.config->vocab)));
+  TokenBatch batch;
+  batch.sequences = sequences, batch.length = length, batch.inputs = tokens.data(), batch.targets = tokens.data() + 1;
+
+  double best = 1e30, loss = 0;
+  for (int i = 0; i <= steps; ++i) {  // the first warms up
+    const auto start = std::chrono::steady_clock::now();
+    loss = model
+               .train(*cpu, weights->data(), batch, {.scale = 1.f / static_cast<float>(batch.tokens())}, memory->data(),
+                      gradients->data())
+               .mean();
+    const double norm = optimizer->norm(*cpu, gradients->data());
+    optimizer->step(*cpu, weights->data(), gradients->data(), i + 1, 3e-4, AdamW::clip_factor(norm, 1.0));
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (i > 0 && seconds < best) best = seconds;
+  }
+  const double rate = static_cast<double>(batch.tokens()) / best;
+  const double flops = 6 * static_cast<double>(model.parameters) * rate;
+  std::printf("%s parameters %lld tokens_per_second %.1f share_of_peak %.3f loss %.4f\n", model.name.data(),
+              static_cast<long long>(model.parameters), rate, flops / bench::measure_peak_f32(*cpu), loss);
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string_view which = argc > 1 ? argv[1] : "attention";
+  const int steps = argc > 2 ? std::atoi(argv[2]) : 3;
+  if (which == "attention") return time_steps(any_model<all_attention>("attention"), 8, 256, steps);
+  if (which == "hybrid") return time_steps(any_model<mamba_hybrid>("hybrid"), 4, 256, steps);
+  std::fprintf(stderr, "usage: train_step [attention|hybrid] [steps]\n");
+  return 2;
+}

@@ -1,0 +1,104 @@
+"""Whole AdamW training steps of the same two models: chimera against PyTorch, in turns, on this machine.
+
+usage: train_step.py PATH_TO_train_step [--rounds N]      needs torch and transformers from PyPI
+"""
+import argparse
+import os
+import subprocess
+import time
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+VOCAB, WIDTH, T = 4096, 512, 256
+
+
+class Block(nn.Module):
+    """The block of nanoGPT: pre-norm attention and a GELU feed-forward of four times the width, no biases."""
+
+    def __init__(self, heads):
+        super().__init__()
+        self.heads = heads
+        self.ln1, self.ln2 = nn.LayerNorm(WIDTH, bias=False), nn.LayerNorm(WIDTH, bias=False)
+        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH, bias=False), nn.Linear(WIDTH, WIDTH, bias=False)
+        self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH, bias=False), nn.Linear(4 * WIDTH, WIDTH, bias=False)
+
+    def forward(self, x):
+        b, t, d = x.shape
+        q, k, v = self.qkv(self.ln1(x)).view(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(y.transpose(1, 2).reshape(b, t, d))
+        return x + self.down(F.gelu(self.up(self.ln2(x))))
+
+
+class NanoGpt(nn.Module):
+    def __init__(self, layers=10, heads=8):
+        super().__init__()
+        self.token, self.position = nn.Embedding(VOCAB, WIDTH), nn.Embedding(T, WIDTH)
+        self.blocks = nn.ModuleList(Block(heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(WIDTH, bias=False)
+        self.head = nn.Linear(WIDTH, VOCAB, bias=False)
+        self.head.weight = self.token.weight
+
+    def forward(self, tokens):
+        x = self.token(tokens) + self.position.weight
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))
+
+
+def hybrid():
+    from transformers import GraniteMoeHybridConfig, GraniteMoeHybridForCausalLM
+    model = GraniteMoeHybridForCausalLM(GraniteMoeHybridConfig(
+        vocab_size=VOCAB, hidden_size=WIDTH, num_hidden_layers=12, num_attention_heads=8, num_key_value_heads=4,
+        intermediate_size=1280, shared_intermediate_size=1280, num_local_experts=0, num_experts_per_tok=0,
+        layer_types=["attention" if i % 4 == 3 else "mamba" for i in range(12)], mamba_n_heads=16, mamba_d_head=64,
+        mamba_d_state=128, mamba_n_groups=1, mamba_chunk_size=64, max_position_embeddings=T, tie_word_embeddings=True,
+        position_embedding_type="rope", rope_parameters={"rope_type": "default", "rope_theta": 10000.0}))
+    return lambda tokens: model(input_ids=tokens, use_cache=False).logits, model
+
+
+def peer(kind):
+    torch.manual_seed(1)
+    if kind == "attention":
+        model = NanoGpt()
+        forward, batch = model, 8
+    else:
+        forward, model = hybrid()
+        batch = 4
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1)
+    tokens = torch.randint(0, VOCAB, (batch, T + 1))
+
+    def step():
+        start = time.perf_counter()
+        loss = F.cross_entropy(forward(tokens[:, :-1]).reshape(-1, VOCAB), tokens[:, 1:].reshape(-1))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        return batch * T / (time.perf_counter() - start)
+
+    step()
+    return step, sum(p.numel() for p in model.parameters())
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("program")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only")
+    args = parser.parse_args()
+    torch.set_num_threads(os.cpu_count())
+    for kind in ("attention", "hybrid"):
+        if args.only not in (None, kind):
+            continue
+        step, parameters = peer(kind)
+        ours, theirs = [], []
+        for _ in range(args.rounds):
+            out = subprocess.run([args.program, kind, "2"], capture_output=True, text=True, check=True).stdout.split()
+            ours.append(float(out[out.index("tokens_per_second") + 1]))
+            theirs.append(max(step() for _ in range(2)))
+        ratios = sorted(a / b for a, b in zip(ours, theirs))
+        print(f"{kind}: chimera {max(ours):.0f} tok/s, PyTorch {max(theirs):.0f} tok/s ({parameters} parameters), "
+              f"ratio {ratios[0]:.2f} / {ratios[len(ratios) // 2]:.2f} / {ratios[-1]:.2f} (min / median / max)", flush=True)
