@@ -397,6 +397,26 @@ TEST_CASE("a run's length can be set late") {
   CHECK(run.host.steps.back().learning_rate == doctest::Approx(0.005));
 }
 
+TEST_CASE("the host may change the run's length from within it, longer or shorter") {
+  for (std::int64_t steps : {7, 60}) {
+    TemporaryFolder folder;
+    Run run(quick(), folder.path);
+    struct Clock : Listener {
+      Trainer* trainer;
+      std::int64_t steps;
+      void on_step(const StepReport& r) override {
+        Listener::on_step(r);
+        if (r.step == 7 || r.step == 40) REQUIRE(trainer->set_steps(steps).ok());
+      }
+    } host;
+    host.trainer = run.trainer.get(), host.steps = steps;
+    REQUIRE(run.trainer->run(host).ok());
+    CHECK(run.trainer->progress().step == steps);
+    CHECK(host.validations.back().step == steps);
+    CHECK(*list_checkpoints(folder.path) == std::vector<std::int64_t>{steps});
+  }
+}
+
 TEST_CASE("without a validation split there is no validation") {
   Run run(quick());
   auto made = Trainer::create(*run.q, bigram::model(), split(*run.corpus, 0), quick());
@@ -425,7 +445,7 @@ TEST_CASE("a run that cannot be: one sentence") {
   check_mentions(error_of(s, text), "learning_rate must be positive, found nan");
   s = quick(), s.beta2 = 1;
   check_mentions(error_of(s, text), "beta2");
-  s = quick(), s.warmup = 41;
+  s = quick(), s.warmup = -2;
   check_mentions(error_of(s, text), "warmup");
 
   TemporaryFolder data;

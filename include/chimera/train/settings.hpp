@@ -83,8 +83,8 @@ struct TrainerSettings {
     if (!(epsilon > 0)) return wrong("epsilon must be positive", epsilon);
     if (!(weight_decay >= 0)) return wrong("weight_decay must not be negative", weight_decay);
     if (!(clip >= 0)) return wrong("clip must not be negative", clip);
-    if (warmup < -1 || warmup > steps) return wrong("warmup must be between 0 and steps", warmup);
-    if (decay < -1 || decay > steps) return wrong("decay must be between 0 and steps", decay);
+    if (warmup < -1) return wrong("warmup must be -1 or more", warmup);
+    if (decay < -1) return wrong("decay must be -1 or more", decay);
     if (validation_interval < 0) return wrong("validation_interval must not be negative", validation_interval);
     if (validation_tokens < 0) return wrong("validation_tokens must not be negative", validation_tokens);
     if (checkpoint_interval < 0) return wrong("checkpoint_interval must not be negative", checkpoint_interval);

@@ -108,7 +108,7 @@ class Trainer {
   ValidationReport validate(TrainingHost* host = nullptr);
   /// Seconds that one step takes; changes nothing. Before the first step: for choosing settings.steps by time.
   double measure_step();
-  /// A new length of the run; the schedule follows.
+  /// A new length of the run; the schedule follows. The host may call it from on_step.
   Status set_steps(std::int64_t steps);
 
   Status save(const std::string& path);
@@ -283,7 +283,7 @@ inline Result<Ended> Trainer::run(TrainingHost& host) {
       return Error{"training ended at step " + std::to_string(progress_.step) + ": " +
                    std::to_string(progress_.skipped_in_a_row) + " steps in a row were skipped, the last because " +
                    std::string(name(report.skip))};
-    if (left == 0) break;
+    if (progress_.step >= settings_.steps) break;
     if (due(settings_.validation_interval) && !validated(host)) return end(Ended::stopped);
     if (due(settings_.checkpoint_interval))
       if (Status s = checkpoint(host); !s) return s.error();
