@@ -426,6 +426,18 @@ TEST_CASE("without a validation split there is no validation") {
   CHECK(run.host.validations.empty());
 }
 
+TEST_CASE("a validation split in which nothing counts ends no run early") {
+  Run run(quick(), "", 1, bigram::text(2'000) + "\n<|endoftext|>\n<|endoftext|>\n");
+  const std::int64_t n = run.corpus->tokens();
+  const Split data{{&*run.corpus, 0, n - 2}, {&*run.corpus, n - 2, n}};
+  auto made = Trainer::create(*run.q, bigram::model(), data, quick());
+  REQUIRE(made);
+  CHECK(made->validate().targets == 0);
+  const auto ended = made->run(run.host);
+  REQUIRE(ended);
+  CHECK(*ended == Ended::finished);
+}
+
 TEST_CASE("a run that cannot be: one sentence") {
   TrainerSettings s = quick();
   const std::string text = bigram::text(1'000);

@@ -54,6 +54,7 @@ struct ValidationReport {
   double loss = 0;        // nats per target
   std::int64_t targets = 0;
   double seconds = 0;
+  bool stopped = false;  // by the host, before the end: the loss means nothing
 };
 
 /// What a program hears of a run and how it stops one. Calls come from the thread that called `run`.
@@ -104,7 +105,7 @@ class Trainer {
   Result<Ended> run(TrainingHost& host);
 
   /// Mean loss over the whole validation split (or its first settings.validation_tokens), in windows side by side.
-  /// With a host that stops it, `targets` is 0.
+  /// A host may stop it.
   ValidationReport validate(TrainingHost* host = nullptr);
   /// Seconds that one step takes; changes nothing. Before the first step: for choosing settings.steps by time.
   double measure_step();
@@ -112,8 +113,7 @@ class Trainer {
   Status set_steps(std::int64_t steps);
 
   Status save(const std::string& path);
-  /// On any mismatch nothing is changed.
-  /// Returns what the file says of itself; the settings stay those of `create`.
+  /// Returns what the file says of itself; the settings stay those of `create`. On any mismatch nothing is changed.
   Result<CheckpointHeader> load(const std::string& path);
 
   const AnyModel& model() const { return model_; }
@@ -295,7 +295,7 @@ inline Result<Ended> Trainer::run(TrainingHost& host) {
 inline bool Trainer::validated(TrainingHost& host) {
   if (!validates() || progress_.validation_step == progress_.step) return true;
   const ValidationReport report = validate(&host);
-  if (report.targets == 0) return false;
+  if (report.stopped) return false;
   progress_.validation_loss = report.loss, progress_.validation_step = report.step;
   host.on_validation(report);
   return true;
@@ -307,7 +307,7 @@ inline ValidationReport Trainer::validate(TrainingHost* host) {
   if (settings_.validation_tokens > 0) range.end = std::min(range.end, range.begin + settings_.validation_tokens + 1);
   Loss loss;
   for (std::int64_t at = range.begin; at < range.end - 1;) {
-    if (host && host->should_stop()) return {.step = progress_.step};
+    if (host && host->should_stop()) return {.step = progress_.step, .stopped = true};
     for (std::int64_t row = 0; row < settings_.batch; ++row, at += settings_.context) batch_.fill(row, range, at);
     const Loss part = model_.loss(*q_, weights_.data(), batch_.batch(0, settings_.batch), memory_.data());
     loss.sum += part.sum, loss.count += part.count;
