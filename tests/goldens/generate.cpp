@@ -23,27 +23,30 @@ std::string whole(const json& value) { return std::to_string(value.get<std::int3
 std::string attention(const json& c) {
   const std::string position = c.at("alibi").get<bool>() ? "alibi" : c.at("rope").get<bool>() ? "rope" : "none";
   return ".vocab = 1, .width = " + whole(c.at("width")) + ", .context = " + whole(c.at("T")) +
-         ", .layers = pattern(\"A\"),\n  .attention = {.heads = " + whole(c.at("heads")) + ", .kv_heads = " +
-         whole(c.at("kv_heads")) + ", .head_dim = " + whole(c.at("head_dim")) + ", .window = " + whole(c.value("window", json(0))) +
-         ", .scale = " + real(c.at("scale")) + ", .position = Position::" + position + ", .rope = {.base = " +
-         real(c.at("theta")) + ", .layout = RopeLayout::halves}},\n  .ffn = {.hidden = 1}";
+         ", .layers = pattern(\"A\"),\n  .attention = {.heads = " + whole(c.at("heads")) +
+         ", .kv_heads = " + whole(c.at("kv_heads")) + ", .head_dim = " + whole(c.at("head_dim")) +
+         ", .window = " + whole(c.value("window", json(0))) + ", .scale = " + real(c.at("scale")) +
+         ", .position = Position::" + position + ", .rope = {.base = " + real(c.at("theta")) +
+         ", .layout = RopeLayout::halves}},\n  .ffn = {.hidden = 1}";
 }
 
 std::string swiglu(const json& c) {
-  return ".vocab = 1, .width = " + whole(c.at("width")) + ", .layers = pattern(\"M\"), .ffn = {.hidden = " +
-         whole(c.at("hidden")) + "}";
+  return ".vocab = 1, .width = " + whole(c.at("width")) +
+         ", .layers = pattern(\"M\"), .ffn = {.hidden = " + whole(c.at("hidden")) + "}";
 }
 
 std::string mamba2(const json& c) {
   return ".vocab = 1, .width = " + whole(c.at("width")) + ", .layers = pattern(\"M\"),\n  .mamba2 = {.expand = " +
-         std::to_string(c.at("inner").get<int>() / c.at("width").get<int>()) + ", .head_dim = " + whole(c.at("head_dim")) +
-         ", .state = " + whole(c.at("state")) + ", .groups = " + whole(c.at("groups")) + ", .conv = " + whole(c.at("conv")) +
+         std::to_string(c.at("inner").get<int>() / c.at("width").get<int>()) +
+         ", .head_dim = " + whole(c.at("head_dim")) + ", .state = " + whole(c.at("state")) +
+         ", .groups = " + whole(c.at("groups")) + ", .conv = " + whole(c.at("conv")) +
          ", .chunk = " + whole(c.at("chunk")) + "},\n  .ffn = {.hidden = 1}, .norm_eps = " + real(c.at("eps"));
 }
 
 std::string griffin(const json& c) {
-  return ".vocab = 1, .width = " + whole(c.at("width")) + ", .layers = pattern(\"R\"),\n  .rg_lru = {.heads = " +
-         whole(c.at("heads")) + ", .conv = " + whole(c.at("conv")) + ", .bias = true},\n  .ffn = {.hidden = 1}";
+  return ".vocab = 1, .width = " + whole(c.at("width")) +
+         ", .layers = pattern(\"R\"),\n  .rg_lru = {.heads = " + whole(c.at("heads")) +
+         ", .conv = " + whole(c.at("conv")) + ", .bias = true},\n  .ffn = {.hidden = 1}";
 }
 
 /// A GraniteMoeHybrid model. What the golden file leaves out stands in the checkpoint's config.json; a case without a
@@ -58,17 +61,21 @@ std::string granite(const json& c, const fs::path& checkpoint) {
     words += layer == 'm' ? "M" : "A";
   }
   const auto also = [&](const char* key, const json& otherwise) { return more.value(key, otherwise); };
-  return ".vocab = " + whole(also("vocab_size", 288)) + ", .width = " + whole(c.at("width")) + ", .context = " +
-         whole(also("max_position_embeddings", 512)) + ", .layers = pattern(\"" + words + "\"),\n  .attention = {.heads = " +
-         whole(also("num_attention_heads", 4)) + ", .kv_heads = " + whole(also("num_key_value_heads", 2)) + ", .scale = " +
-         real(c.at("attention_multiplier")) + ", .position = Position::" + (c.at("rope").get<bool>() ? "rope" : "none") +
+  return ".vocab = " + whole(also("vocab_size", 288)) + ", .width = " + whole(c.at("width")) +
+         ", .context = " + whole(also("max_position_embeddings", 512)) + ", .layers = pattern(\"" + words +
+         "\"),\n  .attention = {.heads = " + whole(also("num_attention_heads", 4)) +
+         ", .kv_heads = " + whole(also("num_key_value_heads", 2)) + ", .scale = " + real(c.at("attention_multiplier")) +
+         ", .position = Position::" + (c.at("rope").get<bool>() ? "rope" : "none") +
          ", .rope = {.base = " + real(also("rope_parameters", json::object()).value("rope_theta", json(10000.0))) +
-         ", .layout = RopeLayout::halves}},\n  .mamba2 = {.expand = " + whole(also("mamba_expand", 2)) + ", .head_dim = " +
-         whole(c.at("head_dim")) + ", .state = " + whole(c.at("state")) + ", .groups = " + whole(c.at("groups")) +
-         ", .conv = " + whole(also("mamba_d_conv", 4)) + ", .chunk = " + whole(c.at("chunk")) + "},\n  .ffn = {.hidden = " +
-         whole(c.at("ffn")) + "}, .tied = " + (c.at("tied").get<bool>() ? "true" : "false") + ", .norm_eps = " +
-         real(also("rms_norm_eps", 1e-5)) + ",\n  .embedding_scale = " + real(c.at("embedding_multiplier")) +
-         ", .residual_scale = " + real(c.at("residual_multiplier")) + ", .logit_scale = " + real(c.at("logits_scaling"));
+         ", .layout = RopeLayout::halves}},\n  .mamba2 = {.expand = " + whole(also("mamba_expand", 2)) +
+         ", .head_dim = " + whole(c.at("head_dim")) + ", .state = " + whole(c.at("state")) +
+         ", .groups = " + whole(c.at("groups")) + ", .conv = " + whole(also("mamba_d_conv", 4)) +
+         ", .chunk = " + whole(c.at("chunk")) + "},\n  .ffn = {.hidden = " + whole(c.at("ffn")) +
+         "}, .tied = " + (c.at("tied").get<bool>() ? "true" : "false") +
+         ", .norm_eps = " + real(also("rms_norm_eps", 1e-5)) +
+         ",\n  .embedding_scale = " + real(c.at("embedding_multiplier")) +
+         ", .residual_scale = " + real(c.at("residual_multiplier")) +
+         ", .logit_scale = " + real(c.at("logits_scaling"));
 }
 
 /// One file of generated code.

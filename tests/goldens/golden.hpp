@@ -48,7 +48,8 @@ class Golden {
   Floats get(const std::string& name, std::int64_t count) const {
     Floats values = data_.floats(name);
     if (static_cast<std::int64_t>(values.size()) != count)
-      throw std::runtime_error(name + " has " + std::to_string(values.size()) + " values, expected " + std::to_string(count));
+      throw std::runtime_error(name + " has " + std::to_string(values.size()) + " values, expected " +
+                               std::to_string(count));
     return values;
   }
 
@@ -58,7 +59,8 @@ class Golden {
   void set_verbose() { verbose_ = true; }
 
   void compare(const std::string& what, std::span<const float> got, std::span<const float> want, double tolerance) {
-    double difference = got.size() == want.size() ? 0 : std::numeric_limits<double>::infinity(), largest = smallest_scale;
+    double difference = got.size() == want.size() ? 0 : std::numeric_limits<double>::infinity(),
+           largest = smallest_scale;
     for (std::size_t i = 0; i < std::min(got.size(), want.size()); ++i) {
       const double d = std::abs(double{got[i]} - double{want[i]});
       difference = std::isnan(d) ? std::numeric_limits<double>::infinity() : std::max(difference, d);
@@ -141,7 +143,8 @@ inline Floats swap_axes(std::span<const float> x, std::int64_t outer, std::int64
   for (std::int64_t o = 0; o < outer; ++o)
     for (std::int64_t r = 0; r < rows; ++r)
       for (std::int64_t c = 0; c < cols; ++c)
-        std::copy_n(x.data() + ((o * rows + r) * cols + c) * inner, inner, y.data() + ((o * cols + c) * rows + r) * inner);
+        std::copy_n(x.data() + ((o * rows + r) * cols + c) * inner, inner,
+                    y.data() + ((o * cols + c) * rows + r) * inner);
   return y;
 }
 

@@ -36,11 +36,13 @@ void rms_norm_case(Golden& g, const Cpu& q) {
 void gated_norm_case(Golden& g, const Cpu& q) {
   const std::int64_t D = g.number("D"), n = 2 * g.number("T");
   const NormShape s{n, D, D / g.number("groups"), g.config().at("eps")};
-  const Floats x = g.get("in.x", n * D), z = g.get("in.z", n * D), w = g.get("param.weight", D), dy = g.get("cotangent.y", n * D);
+  const Floats x = g.get("in.x", n * D), z = g.get("in.z", n * D), w = g.get("param.weight", D),
+               dy = g.get("cotangent.y", n * D);
   Floats y = unwritten(n * D), dx = unwritten(n * D), dz = unwritten(n * D), dw = zeros(D);
   Arena temp(norm_backward_temp(n, D));
   gated_rms_norm(q, s, x.data(), z.data(), D, w.data(), y.data());
-  gated_rms_norm_backward(q, s, x.data(), z.data(), D, w.data(), dy.data(), dx.data(), dz.data(), dw.data(), Bump{temp.data()});
+  gated_rms_norm_backward(q, s, x.data(), z.data(), D, w.data(), dy.data(), dx.data(), dz.data(), dw.data(),
+                          Bump{temp.data()});
   g.compare("out.y", y, g["out.y"], forward_tolerance);
   g.compare("grad.x", dx, g["grad.x"], gradient_tolerance);
   g.compare("grad.z", dz, g["grad.z"], gradient_tolerance);
@@ -58,7 +60,8 @@ Floats to_adjacent(const Floats& x, std::int64_t head_dim, std::int64_t rotary) 
 }
 
 void rope_case(Golden& g, const Cpu& q) {
-  const std::int64_t B = 2, T = g.number("T"), H = g.number("heads"), KV = g.number("kv_heads"), D = g.number("head_dim");
+  const std::int64_t B = 2, T = g.number("T"), H = g.number("heads"), KV = g.number("kv_heads"),
+                     D = g.number("head_dim");
   const std::int64_t rotary = g.number("rotary_dim"), start = g.number("start");
   const auto rows = [&](const std::string& prefix) {
     return side_by_side(B * T, {swap_axes(g[prefix + "q"], B, H, T, D), swap_axes(g[prefix + "k"], B, KV, T, D)});
@@ -88,7 +91,9 @@ void rope_case(Golden& g, const Cpu& q) {
 void rope_tables_case(Golden& g, const Cpu&) {
   const std::int64_t dims = g.number("head_dim"), original = g.number("original_max_position_embeddings");
   for (const auto& [name, given] : g.config().at("tables").items()) {
-    const auto value = [&, &t = given](const char* key) { return t.contains(key) ? t.at(key).template get<float>() : 0.f; };
+    const auto value = [&, &t = given](const char* key) {
+      return t.contains(key) ? t.at(key).template get<float>() : 0.f;
+    };
     const std::string kind = given.at("rope_type");
     Rope r;
     r.base = g.config().at("theta");
@@ -100,7 +105,8 @@ void rope_tables_case(Golden& g, const Cpu&) {
                 : kind == "longrope"           ? RopeScaling::longrope
                                                : RopeScaling::none;
     if (kind != "default") r.factor = value("factor");
-    r.original_context = static_cast<int>(kind == "dynamic" ? given.at("max_position_embeddings").get<std::int64_t>() : original);
+    r.original_context =
+        static_cast<int>(kind == "dynamic" ? given.at("max_position_embeddings").get<std::int64_t>() : original);
     r.attention_factor = value("attention_factor");
     r.mscale = value("mscale"), r.mscale_all_dim = value("mscale_all_dim");
     if (given.contains("beta_fast")) r.beta_fast = value("beta_fast"), r.beta_slow = value("beta_slow");
@@ -131,7 +137,8 @@ void ssd_case(Golden& g, const Cpu& q) {
   const float high = limit.is_null() ? std::numeric_limits<float>::infinity() : limit.at(1).get<float>();
   const Floats xbc = side_by_side(n, {g.get("in.x", n * H * P), g.get("in.B", n * G * N), g.get("in.C", n * G * N)});
   const Floats raw = g.get("in.dt", n * H), bias = g.get("param.dt_bias", H), D = g.get("param.D", H);
-  const Floats initial = g.get("in.initial_state", state), dy = g.get("cotangent.y", n * H * P), dlast = g.get("cotangent.final_state", state);
+  const Floats initial = g.get("in.initial_state", state), dy = g.get("cotangent.y", n * H * P),
+               dlast = g.get("cotangent.final_state", state);
   Floats A = g.get("param.A_log", H), dt = unwritten(n * H);
   for (float& a : A) a = -std::exp(a);
   ssd_step_size(q, n, H, raw.data(), H, bias.data(), low, high, dt.data());
@@ -142,14 +149,20 @@ void ssd_case(Golden& g, const Cpu& q) {
     const Batch batch{.sequences = B, .length = T};
     Arena states(ssd_states(s, batch)), products(ssd_products(s, batch)), temp(ssd_backward_temp(s, batch));
     Floats y = unwritten(n * H * P), last = unwritten(state);
-    ssd(q, s, batch, xbc.data(), dt.data(), A.data(), D.data(), initial.data(), y.data(), states.data(), products.data(), last.data());
+    ssd(q, s, batch, xbc.data(), dt.data(), A.data(), D.data(), initial.data(), y.data(), states.data(),
+        products.data(), last.data());
     g.compare("out.y" + where, y, g["out.y"], forward_tolerance);
     g.compare("out.final_state" + where, last, g["out.final_state"], forward_tolerance);
 
-    Floats dxbc = unwritten(n * s.row()), ddt = unwritten(n * H), dA = zeros(H), dD = zeros(H), dinitial = unwritten(state);
+    Floats dxbc = unwritten(n * s.row()), ddt = unwritten(n * H), dA = zeros(H), dD = zeros(H),
+           dinitial = unwritten(state);
     Floats draw = unwritten(n * H), dbias = zeros(H);
     ssd_backward(q, s, batch, xbc.data(), dt.data(), A.data(), D.data(), states.data(), products.data(), dy.data(),
-                 {.dxbc = dxbc.data(), .ddt = ddt.data(), .dA = dA.data(), .dD = dD.data(), .dlast = dlast.data(),
+                 {.dxbc = dxbc.data(),
+                  .ddt = ddt.data(),
+                  .dA = dA.data(),
+                  .dD = dD.data(),
+                  .dlast = dlast.data(),
                   .dinitial = dinitial.data()},
                  Bump{temp.data()});
     ssd_step_size_backward(q, n, H, raw.data(), H, bias.data(), low, high, ddt.data(), draw.data(), dbias.data());
@@ -168,7 +181,8 @@ void ssd_case(Golden& g, const Cpu& q) {
   const SsdShape s{H, P, N, G, 64};
   Floats y = unwritten(n * H * P), S = initial;
   for (std::int64_t t = 0; t < n; ++t)
-    ssd_step(q, s, xbc.data() + t * s.row(), dt.data() + t * H, A.data(), D.data(), S.data() + t / T * H * P * N, y.data() + t * H * P);
+    ssd_step(q, s, xbc.data() + t * s.row(), dt.data() + t * H, A.data(), D.data(), S.data() + t / T * H * P * N,
+             y.data() + t * H * P);
   g.compare("out.y, token by token", y, g["out.y"], forward_tolerance);
   g.compare("out.final_state, token by token", S, g["out.final_state"], forward_tolerance);
 }
@@ -182,15 +196,16 @@ Floats block_linear(const Floats& x, const Floats& w, const Floats& b, std::int6
       const std::int64_t h = c / block, o = c % block;
       double sum = b[static_cast<std::size_t>(c)];
       for (std::int64_t i = 0; i < block; ++i)
-        sum += double{x[static_cast<std::size_t>(t * width + h * block + i)]} * double{w[static_cast<std::size_t>((h * block + i) * block + o)]};
+        sum += double{x[static_cast<std::size_t>(t * width + h * block + i)]} *
+               double{w[static_cast<std::size_t>((h * block + i) * block + o)]};
       y[static_cast<std::size_t>(t * width + c)] = static_cast<float>(sum);
     }
   return y;
 }
 
 /// Its gradients: dx +=, dw and db =.
-void block_linear_backward(const Floats& x, const Floats& w, const Floats& dy, std::int64_t n, std::int64_t block, Floats& dx,
-                           Floats& dw, Floats& db) {
+void block_linear_backward(const Floats& x, const Floats& w, const Floats& dy, std::int64_t n, std::int64_t block,
+                           Floats& dx, Floats& dw, Floats& db) {
   const auto width = static_cast<std::int64_t>(x.size()) / n;
   dw = zeros(static_cast<std::int64_t>(w.size())), db = zeros(width);
   for (std::int64_t t = 0; t < n; ++t)
@@ -199,7 +214,8 @@ void block_linear_backward(const Floats& x, const Floats& w, const Floats& dy, s
       const float d = dy[static_cast<std::size_t>(t * width + c)];
       db[static_cast<std::size_t>(c)] += d;
       for (std::int64_t i = 0; i < block; ++i) {
-        const auto in = static_cast<std::size_t>(t * width + h * block + i), at = static_cast<std::size_t>((h * block + i) * block + o);
+        const auto in = static_cast<std::size_t>(t * width + h * block + i),
+                   at = static_cast<std::size_t>((h * block + i) * block + o);
         dx[in] += d * w[at];
         dw[at] += d * x[in];
       }
@@ -209,7 +225,8 @@ void block_linear_backward(const Floats& x, const Floats& w, const Floats& dy, s
 void rg_lru_case(Golden& g, const Cpu& q) {
   const std::int64_t B = 2, T = g.number("T"), n = B * T, W = g.number("width"), block = W / g.number("heads");
   const Batch batch{.sequences = B, .length = T, .position = g.number("start_position")};
-  const Floats x = g.get("in.x", n * W), initial = g.get("in.initial_state", B * W), lambda = g.get("param.recurrent_param", W);
+  const Floats x = g.get("in.x", n * W), initial = g.get("in.initial_state", B * W),
+               lambda = g.get("param.recurrent_param", W);
   const Floats wi = g.get("param.input_gate_weight", W * block), wr = g.get("param.recurrent_gate_weight", W * block);
   const Floats i = block_linear(x, wi, g.get("param.input_gate_bias", W), n, block);
   const Floats r = block_linear(x, wr, g.get("param.recurrent_gate_bias", W), n, block);
@@ -220,10 +237,15 @@ void rg_lru_case(Golden& g, const Cpu& q) {
   g.compare("out.y", h, g["out.y"], forward_tolerance);
   g.compare("out.final_state", last, g["out.final_state"], forward_tolerance);
 
-  Floats dx = unwritten(n * W), dr = unwritten(n * W), di = unwritten(n * W), dlambda = zeros(W), dinitial = unwritten(B * W);
+  Floats dx = unwritten(n * W), dr = unwritten(n * W), di = unwritten(n * W), dlambda = zeros(W),
+         dinitial = unwritten(B * W);
   Arena temp(rg_lru_backward_temp(W, batch));
   rg_lru_backward(q, W, batch, x.data(), r.data(), i.data(), lambda.data(), initial.data(), h.data(), dy.data(),
-                  {.dx = dx.data(), .dr = dr.data(), .di = di.data(), .dlambda = dlambda.data(), .dlast = dlast.data(),
+                  {.dx = dx.data(),
+                   .dr = dr.data(),
+                   .di = di.data(),
+                   .dlambda = dlambda.data(),
+                   .dlast = dlast.data(),
                    .dinitial = dinitial.data()},
                   Bump{temp.data()});
   Floats dwi, dbi, dwr, dbr;
@@ -242,7 +264,8 @@ void rg_lru_case(Golden& g, const Cpu& q) {
   for (std::int64_t t = 0; t < n; ++t) {
     const Batch one{.sequences = 1, .length = 1, .position = batch.position + t % T};
     float* carried = state.data() + t / T * W;
-    rg_lru(q, W, one, x.data() + t * W, r.data() + t * W, i.data() + t * W, lambda.data(), carried, stepped.data() + t * W, carried);
+    rg_lru(q, W, one, x.data() + t * W, r.data() + t * W, i.data() + t * W, lambda.data(), carried,
+           stepped.data() + t * W, carried);
   }
   g.compare("out.y, token by token", stepped, g["out.y"], forward_tolerance);
   g.compare("out.final_state, token by token", state, g["out.final_state"], forward_tolerance);
@@ -256,12 +279,14 @@ void compare_loss(Golden& g, const Cpu& q, CrossEntropy s, std::int64_t vocab, c
   for (const bool gradient : {false, true}) {
     Floats x = logits;
     std::vector<double> losses(targets.size());
-    cross_entropy(q, s, rows, vocab, targets.data(), 1.f / static_cast<float>(counted), gradient, x.data(), losses.data());
+    cross_entropy(q, s, rows, vocab, targets.data(), 1.f / static_cast<float>(counted), gradient, x.data(),
+                  losses.data());
     double sum = 0;
     for (const double l : losses) sum += l;
     const float mean = static_cast<float>(sum / static_cast<double>(counted));
     g.compare(loss_name, {&mean, 1}, g[loss_name], forward_tolerance);
-    g.compare(gradient ? gradient_name : "in.logits untouched", x, gradient ? g[gradient_name] : logits, gradient ? gradient_tolerance : 0.1 * forward_tolerance);
+    g.compare(gradient ? gradient_name : "in.logits untouched", x, gradient ? g[gradient_name] : logits,
+              gradient ? gradient_tolerance : 0.1 * forward_tolerance);
   }
 }
 
@@ -270,14 +295,17 @@ void cross_entropy_case(Golden& g, const Cpu& q) {
   const Floats logits = g.get("in.logits", g.number("rows") * vocab);
   const std::vector<std::int32_t> targets = g.data().integers("in.target");
   const float smoothing = g.config().at("label_smoothing"), z = g.config().at("z_loss");
-  for (const auto& [name, s] : {std::pair<std::string, CrossEntropy>{"plain", {}}, {"smooth", {smoothing, 0.f}}, {"z", {0.f, z}},
+  for (const auto& [name, s] : {std::pair<std::string, CrossEntropy>{"plain", {}},
+                                {"smooth", {smoothing, 0.f}},
+                                {"z", {0.f, z}},
                                 {"smooth_z", {smoothing, z}}})
     compare_loss(g, q, s, vocab, targets, logits, "out." + name + ".loss", "grad." + name + ".logits");
 }
 
 void sft_case(Golden& g, const Cpu& q) {
   const std::int64_t T = g.number("T"), vocab = g.number("vocab");
-  const auto tokens = g.data().integers("in.tokens"), prompt = g.data().integers("in.prompt_length"), length = g.data().integers("in.length");
+  const auto tokens = g.data().integers("in.tokens"), prompt = g.data().integers("in.prompt_length"),
+             length = g.data().integers("in.length");
   const auto labels = g.data().integers("aux.labels");
   std::vector<std::int32_t> targets(tokens.size(), -100);
   bool labels_agree = true;
@@ -289,19 +317,24 @@ void sft_case(Golden& g, const Cpu& q) {
     if (t > 0) targets[at - 1] = label;
   }
   g.record("aux.labels", labels_agree ? 0 : 1, 0.5);
-  compare_loss(g, q, {}, vocab, targets, g.get("in.logits", static_cast<std::int64_t>(tokens.size()) * vocab), "out.loss", "grad.logits");
+  compare_loss(g, q, {}, vocab, targets, g.get("in.logits", static_cast<std::int64_t>(tokens.size()) * vocab),
+               "out.loss", "grad.logits");
 }
 
 void adamw_case(Golden& g, const Cpu& q) {
   const auto w0 = g["in.w"], b0 = g["in.b"];
-  NamedTensor w{.rows = static_cast<std::int64_t>(b0.size()), .cols = static_cast<std::int64_t>(w0.size() / b0.size()), .decay = true};
+  NamedTensor w{.rows = static_cast<std::int64_t>(b0.size()),
+                .cols = static_cast<std::int64_t>(w0.size() / b0.size()),
+                .decay = true};
   NamedTensor b{.rows = 1, .cols = static_cast<std::int64_t>(b0.size()), .offset = aligned_floats(w0.size())};
   const std::vector<NamedTensor> table{w, b};
   const std::size_t arena = b.offset + aligned_floats(b0.size());
   Floats weights(arena, 0.f), gradient(arena, 0.f);
   std::copy(w0.begin(), w0.end(), weights.begin());
   std::copy(b0.begin(), b0.end(), weights.begin() + static_cast<std::ptrdiff_t>(b.offset));
-  auto optimizer = AdamW::create(table, arena, {g.config().at("beta1"), g.config().at("beta2"), g.config().at("eps"), g.config().at("weight_decay")});
+  auto optimizer = AdamW::create(
+      table, arena,
+      {g.config().at("beta1"), g.config().at("beta2"), g.config().at("eps"), g.config().at("weight_decay")});
   if (!optimizer) throw std::runtime_error(optimizer.error().message);
   const auto compare = [&](const std::string& name, const float* got, double tolerance) {
     g.compare("out." + name + ".w", {got, w0.size()}, g["out." + name + ".w"], tolerance);
@@ -315,7 +348,8 @@ void adamw_case(Golden& g, const Cpu& q) {
     const double norm = optimizer->norm(q, gradient.data());
     const float found = static_cast<float>(norm);
     g.compare("out.norms", {&found, 1}, {&norms.at(static_cast<std::size_t>(t - 1)), 1}, forward_tolerance);
-    optimizer->step(q, weights.data(), gradient.data(), t, g.config().at("lr"), AdamW::clip_factor(norm, g.config().at("max_norm")));
+    optimizer->step(q, weights.data(), gradient.data(), t, g.config().at("lr"),
+                    AdamW::clip_factor(norm, g.config().at("max_norm")));
     compare(std::to_string(t), weights.data(), forward_tolerance);
   }
   compare("m", optimizer->first_moment(), forward_tolerance);
@@ -324,7 +358,8 @@ void adamw_case(Golden& g, const Cpu& q) {
 
 void schedules_case(Golden& g, const Cpu&) {
   for (const auto& [name, shape] : {std::pair<std::string, ScheduleShape>{"cosine", ScheduleShape::cosine},
-                                    {"wsd_linear", ScheduleShape::wsd_linear}, {"wsd_sqrt", ScheduleShape::wsd_sqrt}}) {
+                                    {"wsd_linear", ScheduleShape::wsd_linear},
+                                    {"wsd_sqrt", ScheduleShape::wsd_sqrt}}) {
     const Schedule schedule{shape, g.number("total"), g.number("warmup"), g.number("decay"), g.config().at("floor")};
     Floats factors;
     for (std::int64_t t = 0; t <= schedule.steps; ++t) factors.push_back(static_cast<float>(schedule.factor(t)));

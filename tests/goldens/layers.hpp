@@ -95,7 +95,8 @@ void run_attention(Golden& g, const chimera::Cpu& q) {
   run_layer<L>(
       g, q, {{"q_proj.weight", "k_proj.weight", "v_proj.weight"}, {"o_proj.weight"}},
       [&](const typename L::Activations& a) {
-        const Floats qkv = side_by_side(B * T, {rows("aux.q", L::heads), rows("aux.k", L::kv_heads), rows("aux.v", L::kv_heads)});
+        const Floats qkv =
+            side_by_side(B * T, {rows("aux.q", L::heads), rows("aux.k", L::kv_heads), rows("aux.v", L::kv_heads)});
         g.compare("aux.q, aux.k, aux.v", {a.qkv, qkv.size()}, qkv, forward_tolerance);
         const Floats mixed = rows("aux.o", L::heads);
         g.compare("aux.o", {a.mixed, mixed.size()}, mixed, forward_tolerance);
@@ -124,7 +125,14 @@ void run_mamba2(Golden& g, const chimera::Cpu& q) {
   using L = chimera::Mamba2<C>;
   run_layer<L>(
       g, q,
-      {{"in_proj.weight"}, {"conv1d.weight"}, {"conv1d.bias"}, {"dt_bias"}, {"A_log"}, {"D"}, {"norm.weight"}, {"out_proj.weight"}},
+      {{"in_proj.weight"},
+       {"conv1d.weight"},
+       {"conv1d.bias"},
+       {"dt_bias"},
+       {"A_log"},
+       {"D"},
+       {"norm.weight"},
+       {"out_proj.weight"}},
       [](const auto&) {},
       [&](const float* state, std::int64_t b, const std::string& how) {
         compare_state(g, "conv_state", how, b, state, (L::taps - 1) * L::channels, L::taps - 1);
@@ -137,9 +145,19 @@ void run_griffin(Golden& g, const chimera::Cpu& q) {
   using L = chimera::RgLru<C>;
   run_layer<L>(
       g, q,
-      {{"linear_y.weight"}, {"linear_y.bias"}, {"linear_x.weight"}, {"linear_x.bias"}, {"conv_1d.weight"}, {"conv_1d.bias"},
-       {"rg_lru.input_gate_weight"}, {"rg_lru.input_gate_bias"}, {"rg_lru.recurrent_gate_weight"}, {"rg_lru.recurrent_gate_bias"},
-       {"rg_lru.recurrent_param"}, {"linear_out.weight"}, {"linear_out.bias"}},
+      {{"linear_y.weight"},
+       {"linear_y.bias"},
+       {"linear_x.weight"},
+       {"linear_x.bias"},
+       {"conv_1d.weight"},
+       {"conv_1d.bias"},
+       {"rg_lru.input_gate_weight"},
+       {"rg_lru.input_gate_bias"},
+       {"rg_lru.recurrent_gate_weight"},
+       {"rg_lru.recurrent_gate_bias"},
+       {"rg_lru.recurrent_param"},
+       {"linear_out.weight"},
+       {"linear_out.bias"}},
       [](const auto&) {},
       [&](const float* state, std::int64_t b, const std::string& how) {
         compare_state(g, "conv_state", how, b, state, (L::taps - 1) * L::inner, L::taps - 1);

@@ -34,7 +34,8 @@ int main(int argc, char** argv) {
   std::set<std::filesystem::path> files;
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(folder, error))
-    if (entry.path().extension() == ".safetensors" && entry.path().stem().string().starts_with(wanted)) files.insert(entry.path());
+    if (entry.path().extension() == ".safetensors" && entry.path().stem().string().starts_with(wanted))
+      files.insert(entry.path());
   if (files.empty()) {
     std::printf("no golden files in %s\n", folder.c_str());
     return 1;
@@ -60,7 +61,8 @@ int main(int argc, char** argv) {
         std::printf("%s skipped: %s\n", g.name().c_str(), g.skipped().c_str());
       } else {
         ++failed;
-        std::printf("%s FAIL %s; %d of %d comparisons\n", g.name().c_str(), g.worst().c_str(), g.failed(), g.compared());
+        std::printf("%s FAIL %s; %d of %d comparisons\n", g.name().c_str(), g.worst().c_str(), g.failed(),
+                    g.compared());
       }
     } catch (const std::exception& e) {
       ++failed;

@@ -43,7 +43,8 @@ class Safetensors {
     std::memcpy(&header, bytes_.data(), sizeof header);
     if (header > bytes_.size() - sizeof header) fail("has a header longer than itself");
     const std::size_t data = sizeof header + static_cast<std::size_t>(header);
-    const auto json = nlohmann::json::parse(bytes_.begin() + sizeof header, bytes_.begin() + static_cast<std::ptrdiff_t>(data));
+    const auto json =
+        nlohmann::json::parse(bytes_.begin() + sizeof header, bytes_.begin() + static_cast<std::ptrdiff_t>(data));
     for (const auto& [name, entry] : json.items()) {
       if (name == "__metadata__") {
         metadata_ = entry;
@@ -51,7 +52,8 @@ class Safetensors {
       }
       Stored t{entry.at("dtype"), entry.at("shape"), 0, 1};
       for (const std::int64_t n : t.shape) {
-        if (n < 0 || (n > 0 && t.count > bytes_.size() / static_cast<std::size_t>(n))) fail(name + " is larger than the file");
+        if (n < 0 || (n > 0 && t.count > bytes_.size() / static_cast<std::size_t>(n)))
+          fail(name + " is larger than the file");
         t.count *= static_cast<std::size_t>(n);
       }
       const std::size_t begin = entry.at("data_offsets").at(0), end = entry.at("data_offsets").at(1);
