@@ -12,7 +12,7 @@ struct RunOptions {
   std::string data;
   double validation_fraction = 0.1;
   double minutes = 0;  // of training; 0: settings.steps decide
-  chimera::TrainerSettings settings{.validation_tokens = 131'072};
+  chimera::TrainerSettings settings{.validation_tokens = 32'768};
 
   template <class Self, class F>
   static void each_field(Self& s, F&& f) {

@@ -53,7 +53,7 @@ std::optional<int> parse_flags(int argc, char** argv, Options& options) {
   app.add_option("--threads", options.threads, "0: one for each processor")->check(CLI::NonNegativeNumber);
 
   CLI::Option* steps = app.add_option("--steps", s.steps, "length of the run, in updates");
-  app.add_option("--minutes", run.minutes, "length of the run, by the clock")
+  app.add_option("--minutes", run.minutes, "length of the run, by the clock; validation not counted")
       ->check(CLI::NonNegativeNumber)
       ->excludes(steps);
   app.add_option("--batch", s.batch, "sequences computed at once");
@@ -125,12 +125,11 @@ class Run : public TrainingHost {
         events_(std::move(events)),
         curve_(std::move(curve)),
         peak_(peak),
-        first_step_(trainer.progress().step),
-        budget_(60 * options.run.minutes - trainer.progress().seconds) {}
+        first_step_(trainer.progress().step) {}
 
   /// Sets the number of steps from the time that is left and the seconds that one takes.
   Status fit_to_clock(double seconds_per_step) {
-    const double left = std::max(0., budget_ - elapsed(start_)) / seconds_per_step;
+    const double left = std::max(0., 60 * options_.run.minutes - trainer_.progress().seconds) / seconds_per_step;
     return trainer_.set_steps(std::max<std::int64_t>(1, trainer_.progress().step + static_cast<std::int64_t>(left)));
   }
 
@@ -164,8 +163,8 @@ class Run : public TrainingHost {
                      grouped(static_cast<std::int64_t>(1 / seconds_per_token_)).c_str(), 100 * usual_share,
                      duration(r.seconds_left).c_str()));
     }
-    if (options_.run.minutes > 0 && (r.step % 16 == 0 || elapsed(start_) > budget_))
-      record(fit_to_clock(elapsed(start_) / static_cast<double>(r.step - first_step_)));
+    if (options_.run.minutes > 0)
+      record(fit_to_clock(seconds_per_token_ * static_cast<double>(trainer_.settings().tokens_per_step())));
   }
 
   void on_validation(const ValidationReport& r) override {
@@ -238,8 +237,7 @@ class Run : public TrainingHost {
   Curve curve_;
   double peak_;
   std::int64_t first_step_;
-  double budget_;  // seconds
-  Clock::time_point start_ = Clock::now(), printed_ = start_;
+  Clock::time_point printed_ = Clock::now();
   bool terminal_ = ::isatty(STDERR_FILENO) == 1, told_ = false;
   int line_ = 0;  // characters on the terminal's line
   double seconds_per_token_ = 0;
