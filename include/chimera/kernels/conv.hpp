@@ -85,7 +85,7 @@ inline constexpr std::int64_t conv_rows = 64;  // tokens of one partial sum of t
 inline std::int64_t conv_temp(const ConvShape& s) { return s.taps * s.channels; }
 inline std::int64_t conv_backward_temp(const ConvShape& s, const Batch& batch) {
   const std::int64_t parts = (batch.tokens() + conv_rows - 1) / conv_rows;
-  return 2 * conv_temp(s) + 16 + parts * (s.taps + 1) * s.channels;
+  return floats_of({conv_temp(s), conv_temp(s), parts * (s.taps + 1) * s.channels});
 }
 
 inline void transpose_taps(const ConvShape& s, const float* w, float* transposed) {

@@ -1,0 +1,104 @@
+#include "numeric.hpp"
+
+#include <chimera/kernels/conv.hpp>
+
+using namespace chimera;
+
+namespace {
+
+/// Everything in double; past may be empty.
+Doubles reference(ConvShape s, const Batch& batch, const Doubles& x, const Doubles& past, const Doubles& w,
+                  const Doubles& bias) {
+  Doubles y;
+  for (std::int64_t t = 0; t < batch.tokens(); ++t)
+    for (std::int64_t c = 0; c < s.channels; ++c) {
+      const std::int64_t b = t / batch.length, time = t % batch.length,
+                         start = batch.document_start ? batch.document_start[t] : 0;
+      double sum = bias.empty() ? 0 : bias[static_cast<std::size_t>(c)];
+      for (std::int64_t k = 0; k < s.taps; ++k) {
+        const std::int64_t from = time - s.taps + 1 + k;
+        double in = 0;
+        if (from >= start)
+          in = x[static_cast<std::size_t>((b * batch.length + from) * s.x_stride + c)];
+        else if (from < 0 && start == 0 && !past.empty())
+          in = past[static_cast<std::size_t>((b * (s.taps - 1) + s.taps - 1 + from) * s.channels + c)];
+        sum += w[static_cast<std::size_t>(c * s.taps + k)] * in;
+      }
+      y.push_back(s.silu ? sum / (1 + std::exp(-sum)) : sum);
+    }
+  return y;
+}
+
+}  // namespace
+
+TEST_CASE("the convolution and its gradients, with documents shorter than its taps") {
+  on_every_cpu([](const Cpu& q) {
+    for (const std::int64_t taps : {1, 3, 4, 8})
+      for (const bool silu : {false, true}) {
+        CAPTURE(taps);
+        CAPTURE(silu);
+        const std::int64_t B = 2, T = 71, C = 13;
+        const ConvShape s{C, taps, C + 4, C, silu};
+        const std::vector<std::int32_t> start = documents(T, {{1, 2, 5, 40}, {69, 1}});
+        for (const std::int32_t* documents_of : {static_cast<const std::int32_t*>(nullptr), start.data()}) {
+          const Batch batch{.sequences = B, .length = T, .document_start = documents_of};
+          const Floats x = noise(B * T * s.x_stride, 1), w = noise(C * taps, 2), bias = noise(C, 3),
+                       dy = noise(B * T * C, 4);
+          const Floats past = noise(B * (taps - 1) * C, 5);
+          Floats y = filled(B * T * C, unwritten), temp = filled(conv_backward_temp(s, batch), unwritten);
+          causal_conv(q, s, batch, x.data(), past.data(), w.data(), bias.data(), y.data(), Bump{temp.data()});
+          CHECK(difference(y, reference(s, batch, doubles(x), doubles(past), doubles(w), doubles(bias))) <= 1e-6);
+          causal_conv(q, s, batch, x.data(), nullptr, w.data(), nullptr, y.data(), Bump{temp.data()});
+          CHECK(difference(y, reference(s, batch, doubles(x), {}, doubles(w), {})) <= 1e-6);
+
+          Floats g = dy, dx = zeros(B * T * s.x_stride), dw = zeros(C * taps), db = zeros(C);
+          causal_conv_backward(q, s, batch, x.data(), w.data(), bias.data(), g.data(), dx.data(), dw.data(), db.data(),
+                               Bump{temp.data()});
+          const auto loss = [&](const Doubles& a, const Doubles& b, const Doubles& c) {
+            return inner_product(reference(s, batch, a, {}, b, c), dy);
+          };
+          check_gradient([&](const Doubles& v) { return loss(v, doubles(w), doubles(bias)); }, x, dx);
+          check_gradient([&](const Doubles& v) { return loss(doubles(x), v, doubles(bias)); }, w, dw);
+          check_gradient([&](const Doubles& v) { return loss(doubles(x), doubles(w), v); }, bias, db);
+        }
+      }
+  });
+}
+
+TEST_CASE("what a convolution remembers is what the next call needs, even when it saw fewer tokens than taps") {
+  const Cpu q = cpu(Isa::avx512, 1);
+  const std::int64_t B = 2, T = 23, C = 5, taps = 4;
+  const ConvShape s{C, taps, C, C, true};
+  const Floats x = noise(B * T * C, 1), w = noise(C * taps, 2), bias = noise(C, 3);
+  Floats whole = zeros(B * T * C), temp = zeros(conv_temp(s)), past = zeros(B * (taps - 1) * C), pieces = whole;
+  causal_conv(q, s, {.sequences = B, .length = T}, x.data(), nullptr, w.data(), bias.data(), whole.data(),
+              Bump{temp.data()});
+  std::int64_t at = 0;
+  for (const std::int64_t n : {1, 1, 2, 10, 1, 8}) {
+    Floats in, out = zeros(B * n * C);
+    for (std::int64_t b = 0; b < B; ++b)
+      in.insert(in.end(), x.begin() + (b * T + at) * C, x.begin() + (b * T + at + n) * C);
+    const Batch batch{.sequences = B, .length = n};
+    causal_conv(q, s, batch, in.data(), past.data(), w.data(), bias.data(), out.data(), Bump{temp.data()});
+    conv_remember(s, batch, in.data(), past.data());
+    for (std::int64_t b = 0; b < B; ++b) std::copy_n(out.begin() + b * n * C, n * C, pieces.begin() + (b * T + at) * C);
+    at += n;
+  }
+  CHECK(pieces == whole);
+}
+
+TEST_CASE("the convolution is the same bits for every number of threads") {
+  same_on_every_cpu([](const Cpu& q) {
+    const std::int64_t B = 2, T = 101, C = 37;
+    const ConvShape s{C, 4, C, C, true};
+    const Batch batch{.sequences = B, .length = T};
+    const Floats x = noise(B * T * C, 1), w = noise(C * 4, 2), bias = noise(C, 3);
+    Floats dy = noise(B * T * C, 4), y = zeros(B * T * C), dx = y, dw = zeros(C * 4), db = zeros(C),
+           temp = zeros(conv_backward_temp(s, batch));
+    causal_conv(q, s, batch, x.data(), nullptr, w.data(), bias.data(), y.data(), Bump{temp.data()});
+    causal_conv_backward(q, s, batch, x.data(), w.data(), bias.data(), dy.data(), dx.data(), dw.data(), db.data(),
+                         Bump{temp.data()});
+    for (const Floats& part : {dx, dw, db}) y.insert(y.end(), part.begin(), part.end());
+    return y;
+  });
+}
