@@ -209,8 +209,8 @@ inline std::string loss_chart(const Curve& curve) {
   constexpr std::size_t columns = 64, rows = 10;
   const std::vector<CurveBin> bins = binned(curve.train, 2 * columns);
   if (bins.size() < 2) return "";
-  std::vector<CurvePoint> means;
-  for (const CurveBin& b : bins) means.push_back({0, b.mean});
+  std::vector<CurvePoint> means(bins.size());
+  std::transform(bins.begin(), bins.end(), means.begin(), [](const CurveBin& b) { return CurvePoint{0, b.mean}; });
   const LossRange range({}, means);
   std::array<std::array<unsigned, columns>, rows> cells{};
   const auto dot = [&](std::size_t at_x, std::size_t at_y) {
@@ -220,7 +220,7 @@ inline std::string loss_chart(const Curve& curve) {
   std::size_t before = 0;
   for (std::size_t at_x = 0; at_x < 2 * columns; ++at_x) {
     const CurveBin& b = bins[at_x * bins.size() / (2 * columns)];
-    const std::size_t at_y = static_cast<std::size_t>((1 - range.height(b.mean)) * (4 * rows - 1) + 0.5);
+    const std::size_t at_y = static_cast<std::size_t>(std::lround((1 - range.height(b.mean)) * (4 * rows - 1)));
     if (at_x == 0) before = at_y;
     for (std::size_t i = std::min(before, at_y); i <= std::max(before, at_y); ++i) dot(at_x, i);
     before = at_y;

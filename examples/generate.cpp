@@ -74,9 +74,7 @@ Status generate(const Options& options) {
   return {};
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int program(int argc, char** argv) {
   Options options;
   CLI::App app{"Writes text with a trained model.", "chimera-generate"};
   app.option_defaults()->always_capture_default()->take_last();
@@ -93,4 +91,10 @@ int main(int argc, char** argv) {
   if (const auto code = parse(app, argc, argv)) return *code;
   const Status status = generate(options);
   return status ? success : fail("chimera-generate", status.error());
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return run_program("chimera-generate", [&] { return program(argc, argv); });
 }

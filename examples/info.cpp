@@ -205,9 +205,7 @@ Status info(const Options& options) {
   return {};
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int program(int argc, char** argv) {
   Options options;
   CLI::App app{"Says what a model is made of and what it costs.", "chimera-info"};
   app.option_defaults()->always_capture_default()->take_last();
@@ -222,4 +220,10 @@ int main(int argc, char** argv) {
   if (const auto code = parse(app, argc, argv)) return *code;
   const Status status = info(options);
   return status ? success : fail("chimera-info", status.error());
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return run_program("chimera-info", [&] { return program(argc, argv); });
 }

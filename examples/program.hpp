@@ -9,8 +9,10 @@
 
 #include <CLI/CLI.hpp>
 
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <exception>
 #include <initializer_list>
 #include <optional>
 #include <string>
@@ -24,6 +26,17 @@ enum Exit : int { success = 0, failure = 1, wrong_usage = 2 };
 inline int fail(const char* program, const chimera::Error& error) {
   std::fprintf(stderr, "%s: %s\n", program, error.message.c_str());
   return failure;
+}
+
+/// The whole of a program: what is thrown inside (by CLI11, or for want of memory) ends it with a message, too.
+template <class F>
+int run_program(const char* name, F program) noexcept {
+  try {
+    return program();
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "%s: %s\n", name, e.what());
+    return failure;
+  }
 }
 
 /// Reads the flags. A value if the program should end at once: after --help, or when the flags make no sense.
@@ -94,7 +107,7 @@ inline std::string size_text(double bytes) {
 
 /// "0:42", "1:02:03"
 inline std::string duration(double seconds) {
-  const auto s = static_cast<std::int64_t>(seconds + 0.5);
+  const auto s = std::llround(seconds);
   if (s < 3600) return formatted("%d:%02d", static_cast<int>(s / 60), static_cast<int>(s % 60));
   return formatted("%lld:%02d:%02d", static_cast<long long>(s / 3600), static_cast<int>(s / 60 % 60),
                    static_cast<int>(s % 60));

@@ -310,9 +310,7 @@ Status train(Options& options) {
   return {};
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int program(int argc, char** argv) {
   const auto fail = [](const Error& error) { return ::fail("chimera-train", error); };
   Options options;
   if (const auto code = parse_flags(argc, argv, options)) return *code;
@@ -325,4 +323,10 @@ int main(int argc, char** argv) {
   }
   const Status status = train(options);
   return status ? success : fail(status.error());
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return run_program("chimera-train", [&] { return program(argc, argv); });
 }
