@@ -228,11 +228,10 @@ TEST_CASE("tanh") {
   CHECK(all(at<Tanh>(not_a_number), not_a_number));
 }
 
-TEST_CASE("sqrt is exact") {
-  const std::vector<float> x = sweep(0, infinity), peer = map_peer<Sqrt>(x);
-  for (Isa isa : levels()) CHECK(map<Sqrt>(isa, x) == peer);
-  CHECK(all(at<Sqrt>(-1), not_a_number));
-  CHECK(all(at<Sqrt>(infinity), infinity));
+TEST_CASE("sqrt") {
+  check<Sqrt>(1.2e-38f, 3e38f, 3e-7, 1e-30);
+  CHECK(all(at<Sqrt>(0), 0));
+  CHECK(all(at<Sqrt>(not_a_number), not_a_number));
 }
 
 namespace {

@@ -49,18 +49,6 @@ struct SumOfSquares {
   }
 };
 
-/// The square root of x >= 0, relative error below 3e-7: three steps of Newton's method for 1/sqrt(x) from a guess in
-/// the exponent's bits. (The square root of <cmath> sets errno, which keeps compilers from using vectors.)
-template <int W>
-CHIMERA_INLINE Vec<W> root(const Vec<W>& x) {
-  using V = Vec<W>;
-  using Bits = typename V::Bits;
-  V y(reinterpret_cast<typename V::Native>(0x5F3759DF - (reinterpret_cast<Bits>(x.v) >> 1)));
-  const V half = V(-0.5f) * x;
-  for (int step = 0; step < 3; ++step) y = y * fma<W>(half * y, y, V(1.5f));
-  return x * y;
-}
-
 /// The numbers of one step, worked out once for all weights; k scales the gradient.
 struct AdamWStep {
   float beta1, beta2;
@@ -88,7 +76,7 @@ struct AdamWKernel {
     CHIMERA_INLINE void update(Vec<W>& w, const Vec<W>& g, Vec<W>& m, Vec<W>& v) const {
       m = fma<W>(beta1, m, gradient1 * g);
       v = fma<W>(beta2, v, gradient2 * g * g);
-      w = keep * w - rate * m / (root<W>(v) + epsilon);
+      w = keep * w - rate * m / (sqrt<W>(v) + epsilon);
     }
   };
 
