@@ -17,12 +17,12 @@ VOCAB, WIDTH, T = 4096, 512, 256
 class Block(nn.Module):
     """The block of nanoGPT: pre-norm attention and a GELU feed-forward of four times the width, no biases."""
 
-    def __init__(self, heads):
+    def __init__(self, width, heads):
         super().__init__()
         self.heads = heads
-        self.ln1, self.ln2 = nn.LayerNorm(WIDTH, bias=False), nn.LayerNorm(WIDTH, bias=False)
-        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH, bias=False), nn.Linear(WIDTH, WIDTH, bias=False)
-        self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH, bias=False), nn.Linear(4 * WIDTH, WIDTH, bias=False)
+        self.ln1, self.ln2 = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
+        self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
+        self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
 
     def forward(self, x):
         b, t, d = x.shape
@@ -33,16 +33,19 @@ class Block(nn.Module):
 
 
 class NanoGpt(nn.Module):
-    def __init__(self, layers=10, heads=8):
+    def __init__(self, vocab=VOCAB, width=WIDTH, length=T, layers=10, heads=8):
         super().__init__()
-        self.token, self.position = nn.Embedding(VOCAB, WIDTH), nn.Embedding(T, WIDTH)
-        self.blocks = nn.ModuleList(Block(heads) for _ in range(layers))
-        self.norm = nn.LayerNorm(WIDTH, bias=False)
-        self.head = nn.Linear(WIDTH, VOCAB, bias=False)
+        self.token, self.position = nn.Embedding(vocab, width), nn.Embedding(length, width)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width, bias=False)
+        self.head = nn.Linear(width, vocab, bias=False)
+        for name, p in self.named_parameters():
+            if p.dim() == 2:
+                nn.init.normal_(p, std=0.02 / (2 * layers) ** 0.5 if name.endswith(("out.weight", "down.weight")) else 0.02)
         self.head.weight = self.token.weight
 
     def forward(self, tokens):
-        x = self.token(tokens) + self.position.weight
+        x = self.token(tokens) + self.position.weight[:tokens.shape[1]]
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x))
