@@ -163,6 +163,13 @@ struct PackB {
   }
 };
 
+/// x in every lane, made where it is used: g++ 12 lifts the Vec<W>(x) of alpha and beta over the k loop of a tile, which
+/// has no register left for them.
+template <int W>
+CHIMERA_INLINE Vec<W> broadcast(float x) {
+  return Vec<W>(x - typename Vec<W>::Native{});
+}
+
 /// C[m,n] = alpha A[m,k] B[k,n] + beta C for m <= gemm_rows and a packed B, with `depth` steps of k at a time.
 struct MultiplyPacked {
   /// One tile: C[rows,cols] = alpha A B + beta C with rows <= Tile::rows, cols <= Tile::cols and both panels packed.
@@ -180,7 +187,7 @@ struct MultiplyPacked {
       const V b0 = V::load(b), b1 = V::load(b + W);
 #pragma GCC unroll 14
       for (int r = 0; r < Tile::rows; ++r) {
-        const V x = a[r];
+        const V x = broadcast<W>(a[r]);
         s[r][0] = fma<W>(x, b0, s[r][0]);
         s[r][1] = fma<W>(x, b1, s[r][1]);
       }
@@ -199,8 +206,8 @@ struct MultiplyPacked {
 #pragma GCC unroll 2
       for (int h = 0; h < 2; ++h) {
         float* o = out + r * stride + h * W;
-        const V x = s[r][h] * V(alpha);
-        (beta == 0 ? x : fma<W>(V(beta), V::load(o), x)).store(o);
+        const V x = s[r][h] * broadcast<W>(alpha);
+        (beta == 0 ? x : fma<W>(broadcast<W>(beta), V::load(o), x)).store(o);
       }
     }
     if (!whole)
