@@ -15,12 +15,12 @@ struct Recipe {
 /// Tiny Shakespeare in the budget of nanoGPT's CPU recipe: 1.54M tokens of context 64, at most 0.85M weights.
 inline RunOptions shakespeare() {
   RunOptions run;
-  run.config = "nano";
-  run.settings = {.steps = 2'000,
+  run.config = "shakespeare";
+  run.settings = {.steps = 600,
                   .batch = 12,
                   .context = 64,
-                  .learning_rate = 4e-3,
-                  .warmup = 100,
+                  .learning_rate = 2e-3,
+                  .warmup = 30,
                   .validation_interval = 0,
                   .validation_tokens = 0,
                   .checkpoint_interval = 0};

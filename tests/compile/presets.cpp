@@ -29,6 +29,7 @@ static_assert(parameters<presets::strategic_2_7b> == 2'561'522'320);
 static_assert(parameters<presets::strategic_6_7b> == 5'958'344'448);
 static_assert(parameters<presets::strategic_13b> == 10'661'212'160);
 
+static_assert(parameters<presets::shakespeare> <= 850'000);  // the budget of nanoGPT's CPU recipe
 static_assert(about(parameters<presets::nano>, 1) && about(parameters<presets::tiny>, 35));
 static_assert(about(parameters<presets::griffin_nano>, 1) && about(parameters<presets::griffin_tiny>, 35));
 static_assert(about(parameters<presets::strategic_nano>, 1) && about(parameters<presets::strategic_tiny>, 35));
@@ -39,7 +40,7 @@ static_assert(boost::hana::unpack(all_presets, [](const auto&... preset) {
   for (std::size_t i = 0; i < names.size(); ++i)
     for (std::size_t j = 0; j < i; ++j)
       if (names[i] == names[j] || names[i].empty()) return false;
-  return names.size() == 14;
+  return names.size() == 15;
 }));
 
 // The arena: tensors in order, each on 64 bytes, none over the next.

@@ -29,6 +29,15 @@ inline constexpr Config tiny{.vocab = 512,
                              .mamba2 = {.head_dim = 64, .state = 64},
                              .ffn = {.hidden = 1'280}};
 
+/// Bytes in windows of 64: 0.81M weights for Tiny Shakespeare, within the budget of nanoGPT's CPU recipe.
+inline constexpr Config shakespeare{.vocab = 272,
+                                    .width = 128,
+                                    .context = 1'024,
+                                    .layers = pattern("M M M A", 4),
+                                    .attention = {.heads = 4, .kv_heads = 2},
+                                    .mamba2 = {.head_dim = 32, .state = 32},
+                                    .ffn = {.hidden = 256}};
+
 /// Seed scale S1: 28 Mamba-2 and 4 attention layers.
 inline constexpr Config hybrid_700m{.vocab = 65'536,
                                     .width = 1'280,
@@ -129,12 +138,12 @@ struct Preset {
 
 /// Every preset, smallest first in each family.
 inline constexpr auto all_presets = boost::hana::make_tuple(
-    Preset<presets::nano>{"nano"}, Preset<presets::tiny>{"tiny"}, Preset<presets::hybrid_700m>{"hybrid-700m"},
-    Preset<presets::griffin_nano>{"griffin-nano"}, Preset<presets::griffin_tiny>{"griffin-tiny"},
-    Preset<presets::griffin_small>{"griffin-small"}, Preset<presets::griffin_base>{"griffin-base"},
-    Preset<presets::griffin_large>{"griffin-large"}, Preset<presets::strategic_nano>{"strategic-nano"},
-    Preset<presets::strategic_tiny>{"strategic-tiny"}, Preset<presets::strategic_1_3b>{"strategic-1.3b"},
-    Preset<presets::strategic_2_7b>{"strategic-2.7b"}, Preset<presets::strategic_6_7b>{"strategic-6.7b"},
-    Preset<presets::strategic_13b>{"strategic-13b"});
+    Preset<presets::shakespeare>{"shakespeare"}, Preset<presets::nano>{"nano"}, Preset<presets::tiny>{"tiny"},
+    Preset<presets::hybrid_700m>{"hybrid-700m"}, Preset<presets::griffin_nano>{"griffin-nano"},
+    Preset<presets::griffin_tiny>{"griffin-tiny"}, Preset<presets::griffin_small>{"griffin-small"},
+    Preset<presets::griffin_base>{"griffin-base"}, Preset<presets::griffin_large>{"griffin-large"},
+    Preset<presets::strategic_nano>{"strategic-nano"}, Preset<presets::strategic_tiny>{"strategic-tiny"},
+    Preset<presets::strategic_1_3b>{"strategic-1.3b"}, Preset<presets::strategic_2_7b>{"strategic-2.7b"},
+    Preset<presets::strategic_6_7b>{"strategic-6.7b"}, Preset<presets::strategic_13b>{"strategic-13b"});
 
 }  // namespace chimera
