@@ -37,8 +37,8 @@ struct Check {
                     (C.rope_dims() % 2 == 0 && C.rope_dims() <= C.head_dim()),
                 "chimera: rope.dims must be even and at most head_dim");
 
-  static_assert(!has(Kind::mamba2) || (C.mamba2.head_dim > 0 && C.ssm_inner() > 0 &&
-                                       C.ssm_inner() % C.mamba2.head_dim == 0),
+  static_assert(!has(Kind::mamba2) ||
+                    (C.mamba2.head_dim > 0 && C.ssm_inner() > 0 && C.ssm_inner() % C.mamba2.head_dim == 0),
                 "chimera: mamba2.expand * width must be a multiple of mamba2.head_dim");
   static_assert(!has(Kind::mamba2) || (C.mamba2.groups > 0 && C.ssm_heads() % C.mamba2.groups == 0),
                 "chimera: mamba2.groups must divide the number of Mamba-2 heads");
@@ -74,7 +74,8 @@ struct Check {
     if (has(Kind::rg_lru)) add(4 * C.rnn_inner(), C.rnn_inner() > C.width ? C.rnn_inner() : C.width);
     return total;
   }
-  static_assert(size_bound() >= 0, "chimera: the sum of the weights overflows; width, vocab or ffn.hidden is too large");
+  static_assert(size_bound() >= 0,
+                "chimera: the sum of the weights overflows; width, vocab or ffn.hidden is too large");
 
   static constexpr bool ok = true;
 };

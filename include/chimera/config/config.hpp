@@ -23,13 +23,13 @@ struct Rope {
   int dims = 0;  // channels of a head that turn; 0: all
   RopeLayout layout = RopeLayout::adjacent;
   RopeScaling scaling = RopeScaling::none;
-  float factor = 1.f;            // how many times longer than the trained context
-  int original_context = 0;      // the trained context; 0: Config::context
-  float attention_factor = 0.f;  // multiplies cos and sin; 0: as the scaling's paper derives it
-  float beta_fast = 32.f, beta_slow = 1.f;          // YaRN's ramp, in turns over the trained context
-  float mscale = 0.f, mscale_all_dim = 0.f;         // YaRN's two temperatures; 0: one temperature
-  float low_freq_factor = 1.f, high_freq_factor = 4.f;            // Llama 3
-  std::array<float, max_pairs> short_factor{}, long_factor{};     // LongRoPE, one for each pair
+  float factor = 1.f;                                   // how many times longer than the trained context
+  int original_context = 0;                             // the trained context; 0: Config::context
+  float attention_factor = 0.f;                         // multiplies cos and sin; 0: as the scaling's paper derives it
+  float beta_fast = 32.f, beta_slow = 1.f;              // YaRN's ramp, in turns over the trained context
+  float mscale = 0.f, mscale_all_dim = 0.f;             // YaRN's two temperatures; 0: one temperature
+  float low_freq_factor = 1.f, high_freq_factor = 4.f;  // Llama 3
+  std::array<float, max_pairs> short_factor{}, long_factor{};  // LongRoPE, one for each pair
 };
 
 enum class Position : std::uint8_t { none, rope, alibi };
@@ -45,18 +45,18 @@ struct AttentionConfig {
 };
 
 struct Mamba2Config {
-  int expand = 2;     // inner width / width
-  int head_dim = 64;  // P
-  int state = 128;    // N
-  int groups = 1;     // G: heads that share B and C
-  int conv = 4;       // K: taps of the short convolution
-  int chunk = 64;     // Q: tokens that the scan treats as one matrix
+  int expand = 2;                                                       // inner width / width
+  int head_dim = 64;                                                    // P
+  int state = 128;                                                      // N
+  int groups = 1;                                                       // G: heads that share B and C
+  int conv = 4;                                                         // K: taps of the short convolution
+  int chunk = 64;                                                       // Q: tokens that the scan treats as one matrix
   float dt_min = 0.f, dt_max = std::numeric_limits<float>::infinity();  // limits of the step size
 };
 
 struct RgLruConfig {
-  int inner = 0;      // width of the recurrence; 0: width
-  int heads = 0;      // blocks of the block-diagonal gates; 0: attention.heads
+  int inner = 0;  // width of the recurrence; 0: width
+  int heads = 0;  // blocks of the block-diagonal gates; 0: attention.heads
   int conv = 4;
   bool bias = false;  // of the three projections
 };
@@ -77,11 +77,11 @@ struct Config {
   FfnConfig ffn{};
   bool tied = true;  // the output matrix is the embedding
   float norm_eps = 1e-5f;
-  float embedding_scale = 1.f;   // multiplies the embedding
-  float residual_scale = 1.f;    // multiplies each branch before it is added
-  float logit_scale = 1.f;       // divides the logits
-  float dropout = 0.f;           // of the embedding and of each branch, in training
-  bool checkpointing = false;    // keep block inputs only and compute forward again in backward
+  float embedding_scale = 1.f;  // multiplies the embedding
+  float residual_scale = 1.f;   // multiplies each branch before it is added
+  float logit_scale = 1.f;      // divides the logits
+  float dropout = 0.f;          // of the embedding and of each branch, in training
+  bool checkpointing = false;   // keep block inputs only and compute forward again in backward
 
   // Derived sizes, in 64 bits so that Check<C> can see an overflow before anyone divides by it.
   constexpr std::int64_t kv_heads() const { return attention.kv_heads ? attention.kv_heads : attention.heads; }

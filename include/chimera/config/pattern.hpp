@@ -24,10 +24,10 @@ struct Mnemonic {
   Kind kind;
 };
 
-inline constexpr std::array mnemonics{
-    Mnemonic{"A", Kind::attention}, Mnemonic{"M", Kind::mamba2},  Mnemonic{"R", Kind::rg_lru},
-    Mnemonic{"GD", Kind::gated_deltanet}, Mnemonic{"XM", Kind::xlstm}, Mnemonic{"TM", Kind::titans},
-    Mnemonic{"SK", Kind::span_knot}};
+inline constexpr std::array mnemonics{Mnemonic{"A", Kind::attention}, Mnemonic{"M", Kind::mamba2},
+                                      Mnemonic{"R", Kind::rg_lru},    Mnemonic{"GD", Kind::gated_deltanet},
+                                      Mnemonic{"XM", Kind::xlstm},    Mnemonic{"TM", Kind::titans},
+                                      Mnemonic{"SK", Kind::span_knot}};
 
 constexpr std::string_view mnemonic(Kind kind) { return mnemonics[static_cast<std::size_t>(kind)].word; }
 

@@ -5,13 +5,13 @@
 #include <chimera/core/memory.hpp>
 #include <chimera/core/result.hpp>
 
+#include <pthread.h>
+#include <unistd.h>
 #include <atomic>
 #include <cstdint>
 #include <memory>
 #include <new>
-#include <pthread.h>
 #include <type_traits>
-#include <unistd.h>
 
 namespace chimera {
 
@@ -126,7 +126,8 @@ class Cpu {
 
   /// threads 0: one for each processor.
   static Result<Cpu> create(int threads = 0) {
-    if (threads < 0) return Error{"threads must be 0 (one for each processor) or more, found " + std::to_string(threads)};
+    if (threads < 0)
+      return Error{"threads must be 0 (one for each processor) or more, found " + std::to_string(threads)};
     if (threads == 0) threads = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
     Cpu cpu;
     if (threads > 1) {
@@ -148,7 +149,9 @@ class Cpu {
 
   Isa isa() const { return isa_; }
   int threads() const { return threads_; }
-  float* scratch(int worker) const { return scratch_.get()->data() + scratch_floats * static_cast<std::size_t>(worker); }
+  float* scratch(int worker) const {
+    return scratch_.get()->data() + scratch_floats * static_cast<std::size_t>(worker);
+  }
   float* shared() const { return scratch_.get()->data() + scratch_floats * static_cast<std::size_t>(threads_); }
 
   /// Lowers (never raises) the instruction level: how tests run every variant.

@@ -30,7 +30,8 @@ class Buffer {
     constexpr std::size_t huge_page = std::size_t{2} << 20;
     const bool large = floats >= huge_page / sizeof(float);
     const std::size_t unit = large ? huge_page : alignment;
-    if (floats > (SIZE_MAX - unit) / sizeof(float)) return Error{"cannot address " + std::to_string(floats) + " floats"};
+    if (floats > (SIZE_MAX - unit) / sizeof(float))
+      return Error{"cannot address " + std::to_string(floats) + " floats"};
     const std::size_t bytes = (floats * sizeof(float) + unit - 1) / unit * unit;
     Buffer b;
     b.size_ = floats;

@@ -11,7 +11,7 @@ struct Metric {
   double value;
 
   template <class Number>
-  requires std::is_arithmetic_v<Number>
+    requires std::is_arithmetic_v<Number>
   constexpr Metric(std::string_view n, Number v) : name(n), value(static_cast<double>(v)) {}
 };
 

@@ -67,7 +67,8 @@ struct Bump {
 /// Floats that taking all these pieces uses.
 constexpr std::int64_t floats_of(std::initializer_list<std::int64_t> pieces) {
   std::int64_t total = 0;
-  for (const std::int64_t piece : pieces) total += static_cast<std::int64_t>(aligned_floats(static_cast<std::size_t>(piece)));
+  for (const std::int64_t piece : pieces)
+    total += static_cast<std::int64_t>(aligned_floats(static_cast<std::size_t>(piece)));
   return total;
 }
 

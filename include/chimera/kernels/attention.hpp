@@ -62,8 +62,8 @@ inline Visible visible(const AttentionShape& s, const Batch& batch, std::int64_t
 /// sum; returns in *correction what older terms must be multiplied by. `distance` is i - j at column 0.
 struct SoftmaxRow {
   template <int W>
-  CHIMERA_INLINE static void run(std::int64_t n, Visible see, float slope, float distance, float* row, float* m, float* l,
-                                 float* correction) {
+  CHIMERA_INLINE static void run(std::int64_t n, Visible see, float slope, float distance, float* row, float* m,
+                                 float* l, float* correction) {
     if (slope != 0.f)
       for (std::int64_t j = see.begin; j < see.end; ++j) row[j] -= slope * (distance - static_cast<float>(j));
     float top = *m;
@@ -78,9 +78,8 @@ struct SoftmaxRow {
     *correction = exp<1>(Vec<1>(*m - top)).v[0];
     *m = top;
     Vec<W> total;
-    lanes<W>(n, [&](std::int64_t j, auto io) CHIMERA_LAMBDA {
-      io.store(row + j, exp<W>(io.load(row + j) - Vec<W>(top)));
-    });
+    lanes<W>(
+        n, [&](std::int64_t j, auto io) CHIMERA_LAMBDA { io.store(row + j, exp<W>(io.load(row + j) - Vec<W>(top))); });
     lanes<W>(n, [&](std::int64_t j, auto io) CHIMERA_LAMBDA { total += io.load(row + j); });
     *l = *l * *correction + sum<W>(total);
   }
@@ -92,9 +91,8 @@ struct ProbabilityRow {
   CHIMERA_INLINE static void run(std::int64_t n, Visible see, float slope, float distance, float lse, float* row) {
     if (slope != 0.f)
       for (std::int64_t j = see.begin; j < see.end; ++j) row[j] -= slope * (distance - static_cast<float>(j));
-    lanes<W>(n, [&](std::int64_t j, auto io) CHIMERA_LAMBDA {
-      io.store(row + j, exp<W>(io.load(row + j) - Vec<W>(lse)));
-    });
+    lanes<W>(
+        n, [&](std::int64_t j, auto io) CHIMERA_LAMBDA { io.store(row + j, exp<W>(io.load(row + j) - Vec<W>(lse))); });
     std::fill(row, row + see.begin, 0.f);
     std::fill(row + std::max(see.begin, see.end), row + n, 0.f);
   }
@@ -119,7 +117,8 @@ inline void attention(const Cpu& q, const AttentionShape& s, const Batch& batch,
   constexpr std::int64_t tile = attention_tile;
   const std::int64_t T = batch.length, D = s.head_dim, tiles = (T + tile - 1) / tile, ldo = s.heads * D;
   parallel(q, batch.sequences * s.heads * tiles, [&](std::int64_t index, int worker) {
-    const std::int64_t i0 = (tiles - 1 - index % tiles) * tile, h = index / tiles % s.heads, b = index / tiles / s.heads;
+    const std::int64_t i0 = (tiles - 1 - index % tiles) * tile, h = index / tiles % s.heads,
+                       b = index / tiles / s.heads;
     const std::int64_t rows = std::min(tile, T - i0), kv = h / s.group();
     const float slope = s.slopes ? s.slopes[h] : 0.f;
     float* scratch = q.scratch(worker);

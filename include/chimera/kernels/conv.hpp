@@ -70,7 +70,8 @@ struct ConvRowWeight {
     lanes<W>(s.channels, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
       const Vec<W> d = io.load(dy + i);
       for (std::int64_t k = 0; k < s.taps; ++k)
-        if (input[k]) io.store(dw + k * s.channels + i, fma<W>(d, io.load(input[k] + i), io.load(dw + k * s.channels + i)));
+        if (input[k])
+          io.store(dw + k * s.channels + i, fma<W>(d, io.load(input[k] + i), io.load(dw + k * s.channels + i)));
       io.store(db + i, io.load(db + i) + d);
     });
   }
@@ -137,7 +138,8 @@ inline void causal_conv_backward(const Cpu& q, ConvShape s, const Batch& batch, 
       const float* later[conv_max_taps];
       for (std::int64_t k = 0; k < s.taps; ++k) {
         const std::int64_t to = time + s.taps - 1 - k;  // the output whose tap k reads this token
-        const bool seen = to < batch.length && (!batch.document_start || batch.document_start[b * batch.length + to] <= time);
+        const bool seen =
+            to < batch.length && (!batch.document_start || batch.document_start[b * batch.length + to] <= time);
         later[k] = seen ? dy + (b * batch.length + to) * s.y_stride : nullptr;
       }
       const float* const* in = later;

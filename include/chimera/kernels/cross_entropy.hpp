@@ -45,9 +45,8 @@ struct CrossEntropyRow {
     if (!gradient) return;
     const float share = scale * static_cast<float>((1 + 2 * s.z * lse) / total);
     const float floor = scale * s.smoothing / static_cast<float>(vocab);
-    lanes<W>(vocab, [&](std::int64_t i, auto io) CHIMERA_LAMBDA {
-      io.store(x + i, fma<W>(io.load(x + i), Vec<W>(share), Vec<W>(-floor)));
-    });
+    lanes<W>(vocab, [&](std::int64_t i, auto io)
+                        CHIMERA_LAMBDA { io.store(x + i, fma<W>(io.load(x + i), Vec<W>(share), Vec<W>(-floor))); });
     x[target] -= scale * (1 - s.smoothing);
   }
 };

@@ -28,9 +28,8 @@ void parallel_rows(const Cpu& q, std::int64_t rows, std::int64_t rows_per_run, F
 struct AddScaled {
   template <int W>
   CHIMERA_INLINE static void run(std::int64_t n, float a, const float* x, float* y) {
-    lanes<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
-      io.store(y + i, fma<W>(Vec<W>(a), io.load(x + i), io.load(y + i)));
-    });
+    lanes<W>(n, [=](std::int64_t i, auto io)
+                    CHIMERA_LAMBDA { io.store(y + i, fma<W>(Vec<W>(a), io.load(x + i), io.load(y + i))); });
   }
 };
 
@@ -85,26 +84,23 @@ struct AddBias {
   template <int W>
   CHIMERA_INLINE static void run(std::int64_t rows, std::int64_t n, const float* bias, float* x) {
     for (std::int64_t r = 0; r < rows; ++r)
-      lanes<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
-        io.store(x + r * n + i, io.load(x + r * n + i) + io.load(bias + i));
-      });
+      lanes<W>(n, [=](std::int64_t i, auto io)
+                      CHIMERA_LAMBDA { io.store(x + r * n + i, io.load(x + r * n + i) + io.load(bias + i)); });
   }
 };
 
 /// Adds bias[n] to every row of x[rows, n].
 inline void add_bias(const Cpu& q, std::int64_t rows, std::int64_t n, const float* bias, float* x) {
-  parallel_rows(q, rows, 16, [&](std::int64_t at, std::int64_t c, int) {
-    dispatch<AddBias>(q.isa(), c, n, bias, x + at * n);
-  });
+  parallel_rows(q, rows, 16,
+                [&](std::int64_t at, std::int64_t c, int) { dispatch<AddBias>(q.isa(), c, n, bias, x + at * n); });
 }
 
 struct SwiGluRows {
   template <int W>
   CHIMERA_INLINE static void run(std::int64_t rows, std::int64_t n, const float* gate_up, float* h) {
     for (std::int64_t r = 0; r < rows; ++r, gate_up += 2 * n, h += n)
-      lanes<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
-        io.store(h + i, silu<W>(io.load(gate_up + i)) * io.load(gate_up + n + i));
-      });
+      lanes<W>(n, [=](std::int64_t i, auto io)
+                      CHIMERA_LAMBDA { io.store(h + i, silu<W>(io.load(gate_up + i)) * io.load(gate_up + n + i)); });
   }
 };
 
@@ -153,17 +149,14 @@ CHIMERA_INLINE Vec<W> gelu_slope(const Vec<W>& x) {
 struct GeluGate {
   template <int W>
   CHIMERA_INLINE static void run(std::int64_t n, const float* a, const float* b, float* y) {
-    lanes<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
-      io.store(y + i, gelu<W>(io.load(a + i)) * io.load(b + i));
-    });
+    lanes<W>(
+        n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA { io.store(y + i, gelu<W>(io.load(a + i)) * io.load(b + i)); });
   }
 };
 
 /// y = gelu(a) b
 inline void gelu_gate(const Cpu& q, std::int64_t n, const float* a, const float* b, float* y) {
-  parallel_runs(q, n, [&](std::int64_t at, std::int64_t c) {
-    dispatch<GeluGate>(q.isa(), c, a + at, b + at, y + at);
-  });
+  parallel_runs(q, n, [&](std::int64_t at, std::int64_t c) { dispatch<GeluGate>(q.isa(), c, a + at, b + at, y + at); });
 }
 
 struct GeluGateBackward {

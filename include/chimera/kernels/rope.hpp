@@ -46,7 +46,8 @@ inline float rope_frequencies(const Rope& rope, int dims, int context, int lengt
       }
       case RopeScaling::llama3: {
         const double turns = original * theta / (2 * pi);
-        const double smooth = std::clamp((turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor), 0.0, 1.0);
+        const double smooth =
+            std::clamp((turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor), 0.0, 1.0);
         scaled = (1 - smooth) * theta / factor + smooth * theta;
         break;
       }
@@ -101,9 +102,8 @@ constexpr std::int64_t rope_row(std::int64_t dims, RopeLayout layout) {
 inline void rope_table(const Cpu& q, const float* inverse, float factor, std::int64_t dims, RopeLayout layout,
                        std::int64_t first, std::int64_t length, float* table) {
   const std::int64_t row = rope_row(dims, layout);
-  parallel(q, length, [&](std::int64_t t, int) {
-    rope_angles(inverse, factor, dims, layout, first + t, table + t * row);
-  });
+  parallel(q, length,
+           [&](std::int64_t t, int) { rope_angles(inverse, factor, dims, layout, first + t, table + t * row); });
 }
 
 struct Rotate {

@@ -37,12 +37,12 @@ namespace detail {
 struct Decay {
   static constexpr std::int64_t max_chunk = 128;
 
-  std::int64_t first = 0, n = 0;    // tokens first .. first + n - 1 of the row
-  float c[max_chunk];               // c_t
-  float in[max_chunk];              // e^{c_t} where the state passed in is seen, else 0
-  float out[max_chunk];             // e^{c_last - c_s} where the state passed on sees s, else 0
-  float total = 0;                  // e^{c_last} where the state passed on sees the one passed in, else 0
-  std::int64_t from[max_chunk];     // first token of the chunk that t sees, relative to the chunk
+  std::int64_t first = 0, n = 0;  // tokens first .. first + n - 1 of the row
+  float c[max_chunk];             // c_t
+  float in[max_chunk];            // e^{c_t} where the state passed in is seen, else 0
+  float out[max_chunk];           // e^{c_last - c_s} where the state passed on sees s, else 0
+  float total = 0;                // e^{c_last} where the state passed on sees the one passed in, else 0
+  std::int64_t from[max_chunk];   // first token of the chunk that t sees, relative to the chunk
 
   Decay(const SsdShape& s, const Batch& batch, std::int64_t b, std::int64_t chunk, const float* dt, float A,
         std::int64_t h)
@@ -168,7 +168,8 @@ inline void ssd(const Cpu& q, const SsdShape& s, const Batch& batch, const float
       const float* cb = products + ((b * s.groups + g) * chunks + chunk) * Q * Q;
       for (std::int64_t t = 0; t < n; ++t) step[t] = dt[(at + t) * s.heads + h];
       for (std::int64_t t = 0; t < n; ++t)
-        dispatch<SsdRow>(q.isa(), decay.from[t], t, n, decay.c + 0, static_cast<const float*>(step), cb + t * Q, m + t * Q);
+        dispatch<SsdRow>(q.isa(), decay.from[t], t, n, decay.c + 0, static_cast<const float*>(step), cb + t * Q,
+                         m + t * Q);
       gemm_serial(q.isa(), scratch, n, P, n, 1.f, row_major(m, Q), row_major(x, row), 0.f, out, s.inner());
       gemm_serial(q.isa(), scratch, n, P, N, 1.f, row_major(rows + s.c(g), row), transposed(state, N), 0.f, u, P);
       for (std::int64_t t = 0; t < n; ++t)
@@ -178,9 +179,9 @@ inline void ssd(const Cpu& q, const SsdShape& s, const Batch& batch, const float
       if (end && !last) break;
       float* next = end ? last + index * s.matrix() : state + s.matrix();
       if (next != state) std::copy(state, state + s.matrix(), next);
-      for (std::int64_t t = 0; t < n; ++t)
-        dispatch<Scaled>(q.isa(), P, decay.out[t] * step[t], x + t * row, u + t * P);
-      gemm_serial(q.isa(), scratch, P, N, n, 1.f, transposed(u, P), row_major(rows + s.b(g), row), decay.total, next, N);
+      for (std::int64_t t = 0; t < n; ++t) dispatch<Scaled>(q.isa(), P, decay.out[t] * step[t], x + t * row, u + t * P);
+      gemm_serial(q.isa(), scratch, P, N, n, 1.f, transposed(u, P), row_major(rows + s.b(g), row), decay.total, next,
+                  N);
     }
   });
 }
@@ -289,7 +290,8 @@ inline void ssd_backward(const Cpu& q, const SsdShape& s, const Batch& batch, co
       float* d = out.dxbc + t * row + s.inner();
       std::fill(d, d + bc, 0.f);
       for (std::int64_t block = 0; block < blocks; ++block)
-        dispatch<AddScaled>(q.isa(), bc, 1.f, static_cast<const float*>(partial + (block * batch.tokens() + t) * bc), d);
+        dispatch<AddScaled>(q.isa(), bc, 1.f, static_cast<const float*>(partial + (block * batch.tokens() + t) * bc),
+                            d);
     }
   });
   sum_rows(q, batch.sequences, s.heads, s.heads, sums, out.dA);
@@ -311,15 +313,16 @@ inline void ssd_step(const Cpu& q, const SsdShape& s, const float* xbc, const fl
 /// dt = clamp(softplus(raw + bias), low, high); rows of raw lie raw_stride apart, dt [rows, heads].
 struct StepSize {
   template <int W>
-  CHIMERA_INLINE static void run(std::int64_t n, const float* raw, const float* bias, float low, float high, float* dt) {
+  CHIMERA_INLINE static void run(std::int64_t n, const float* raw, const float* bias, float low, float high,
+                                 float* dt) {
     lanes<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
       io.store(dt + i, min<W>(max<W>(softplus<W>(io.load(raw + i) + io.load(bias + i)), Vec<W>(low)), Vec<W>(high)));
     });
   }
 };
 
-inline void ssd_step_size(const Cpu& q, std::int64_t rows, std::int64_t heads, const float* raw, std::int64_t raw_stride,
-                          const float* bias, float low, float high, float* dt) {
+inline void ssd_step_size(const Cpu& q, std::int64_t rows, std::int64_t heads, const float* raw,
+                          std::int64_t raw_stride, const float* bias, float low, float high, float* dt) {
   parallel_rows(q, rows, 64, [&](std::int64_t first, std::int64_t n, int) {
     for (std::int64_t r = first; r < first + n; ++r)
       dispatch<StepSize>(q.isa(), heads, raw + r * raw_stride, bias, low, high, dt + r * heads);

@@ -13,7 +13,8 @@ namespace chimera::inline CHIMERA_ABI {
 template <const Config& C>
 struct Attention {
   static constexpr std::int64_t width = C.width, heads = C.attention.heads, kv_heads = C.kv_heads();
-  static constexpr std::int64_t head_dim = C.head_dim(), rows = heads * head_dim, row = (heads + 2 * kv_heads) * head_dim;
+  static constexpr std::int64_t head_dim = C.head_dim(), rows = heads * head_dim,
+                                row = (heads + 2 * kv_heads) * head_dim;
   static constexpr bool rotary = C.attention.position == Position::rope;
   static constexpr bool alibi = C.attention.position == Position::alibi;
   static constexpr std::int64_t dims = rotary ? C.rope_dims() : 0;
@@ -25,7 +26,7 @@ struct Attention {
   static constexpr Linear in{row, width}, out{width, rows};
   // Decoding carries a ring of keys and values, [slots, kv_heads * head_dim] each, keys after rotation.
   static constexpr std::int64_t slots = C.window(), kv = kv_heads * head_dim;
-  static constexpr std::int64_t state_floats = floats_of({slots * kv, slots * kv});
+  static constexpr std::int64_t state_floats = floats_of({slots * kv, slots* kv});
 
   struct Activations {
     float* qkv;     // [B,T,row], after rotation

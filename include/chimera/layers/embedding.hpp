@@ -39,9 +39,7 @@ struct Head {
   std::int64_t rows(std::int64_t tokens) const {
     return std::min(tokens, std::clamp<std::int64_t>((std::int64_t{16} << 20) / vocab, 64, 4096));
   }
-  std::int64_t temp_floats(std::int64_t tokens) const {
-    return floats_of({rows(tokens) * vocab, 2 * rows(tokens)});
-  }
+  std::int64_t temp_floats(std::int64_t tokens) const { return floats_of({rows(tokens) * vocab, 2 * rows(tokens)}); }
 
   void logits(const Cpu& q, std::int64_t n, const float* u, const float* w, float* out) const {
     linear(q, matrix(), n, 1.f / divisor, u, width, w, 0.f, out, vocab);

@@ -43,8 +43,12 @@ struct Mamba2 {
   };
   static Activations bind(Bump& memory, const Batch& batch) {
     const std::int64_t n = batch.tokens();
-    return {memory.take(n * row),   memory.take(n * channels),          memory.take(n * heads),
-            memory.take(n * inner), memory.take(ssd_states(scan, batch)), memory.take(ssd_products(scan, batch)),
+    return {memory.take(n * row),
+            memory.take(n * channels),
+            memory.take(n * heads),
+            memory.take(n * inner),
+            memory.take(ssd_states(scan, batch)),
+            memory.take(ssd_products(scan, batch)),
             memory.take(heads)};
   }
   static std::int64_t temp_floats(const Batch& batch) {
@@ -99,8 +103,8 @@ struct Mamba2 {
     for (std::int64_t h = 0; h < heads; ++h) dw[a_log][h] += a.a[h] * da[h];
     ssd_step_size_backward(q, n, heads, a.zxbcdt + inner + channels, row, w[dt_bias], C.mamba2.dt_min, C.mamba2.dt_max,
                            ddt, dzxbcdt + inner + channels, dw[dt_bias]);
-    causal_conv_backward(q, convolution, batch, a.zxbcdt + inner, w[conv], w[conv_bias], dxbc, dzxbcdt + inner, dw[conv],
-                         dw[conv_bias], temp);
+    causal_conv_backward(q, convolution, batch, a.zxbcdt + inner, w[conv], w[conv_bias], dxbc, dzxbcdt + inner,
+                         dw[conv], dw[conv_bias], temp);
     linear_weight_gradient(q, in, n, 1.f, dzxbcdt, row, x, width, dw[input]);
     linear_input_gradient(q, in, n, 1.f, dzxbcdt, row, w[input], 0.f, dx, width);
   }

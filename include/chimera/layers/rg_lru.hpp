@@ -10,12 +10,23 @@ namespace chimera::inline CHIMERA_ABI {
 template <const Config& C>
 struct RgLru {
   static constexpr std::int64_t width = C.width, inner = C.rnn_inner(), heads = C.rnn_heads(), taps = C.rg_lru.conv;
-  static constexpr std::int64_t block = inner / heads;                            // of the block-diagonal gates
+  static constexpr std::int64_t block = inner / heads;  // of the block-diagonal gates
   static constexpr std::int64_t in_bias = C.rg_lru.bias ? inner : 0, out_bias = C.rg_lru.bias ? width : 0;
 
   // 1. Weights, in arena order. Gate matrices are [heads, in, out]: y = x W.
   enum Param : std::size_t {
-    gate, gate_bias, input, input_bias, conv, conv_bias, update, update_bias, decay, decay_bias, lambda, output,
+    gate,
+    gate_bias,
+    input,
+    input_bias,
+    conv,
+    conv_bias,
+    update,
+    update_bias,
+    decay,
+    decay_bias,
+    lambda,
+    output,
     output_bias
   };
   static constexpr std::array params{Tensor{"rg_lru.gate.weight", inner, width},
@@ -24,9 +35,9 @@ struct RgLru {
                                      Tensor{"rg_lru.in.bias", 1, in_bias, Init::zero, false},
                                      Tensor{"rg_lru.conv1d.weight", inner, taps, Init::conv},
                                      Tensor{"rg_lru.conv1d.bias", 1, inner, Init::zero, false},
-                                     Tensor{"rg_lru.update.weight", heads * block, block, Init::fan_in},
+                                     Tensor{"rg_lru.update.weight", heads* block, block, Init::fan_in},
                                      Tensor{"rg_lru.update.bias", 1, inner, Init::zero, false},
-                                     Tensor{"rg_lru.decay.weight", heads * block, block, Init::fan_in},
+                                     Tensor{"rg_lru.decay.weight", heads* block, block, Init::fan_in},
                                      Tensor{"rg_lru.decay.bias", 1, inner, Init::zero, false},
                                      Tensor{"rg_lru.lambda", 1, inner, Init::rg_lambda, false},
                                      Tensor{"rg_lru.out.weight", width, inner, Init::branch_output},

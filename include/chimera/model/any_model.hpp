@@ -57,8 +57,8 @@ struct AnyModel {
   std::string_view name;
   const Config* config = nullptr;
   std::span<const NamedTensor> tensors;
-  std::int64_t parameters = 0;    // weights, padding not counted
-  std::size_t arena_floats = 0;   // of weights, and of gradients
+  std::int64_t parameters = 0;   // weights, padding not counted
+  std::size_t arena_floats = 0;  // of weights, and of gradients
 
   void (*initialize)(float* weights, std::uint64_t seed) = nullptr;
 
@@ -73,7 +73,7 @@ struct AnyModel {
   /// Logits [B,T,vocab] of a whole batch, in the memory of `loss`. Targets are not read.
   void (*forward)(const Cpu&, const float* weights, const TokenBatch&, float* memory, float* logits) = nullptr;
 
-  std::size_t state_floats = 0;  // what decoding carries from token to token; all zero at the start
+  std::size_t state_floats = 0;              // what decoding carries from token to token; all zero at the start
   std::size_t (*decode_floats)() = nullptr;  // working memory of one step
   /// Reads token number `position` of a sequence, writes logits [vocab].
   void (*step)(const Cpu&, const float* weights, std::int32_t token, std::int64_t position, float* state, float* memory,

@@ -23,9 +23,8 @@ struct Mixer {
 
 /// All of them. To add a layer: write its file, add it here.
 template <const Config& C>
-inline constexpr auto mixers =
-    boost::hana::make_tuple(Mixer<Kind::attention, Attention<C>>{}, Mixer<Kind::mamba2, Mamba2<C>>{},
-                            Mixer<Kind::rg_lru, RgLru<C>>{});
+inline constexpr auto mixers = boost::hana::make_tuple(
+    Mixer<Kind::attention, Attention<C>>{}, Mixer<Kind::mamba2, Mamba2<C>>{}, Mixer<Kind::rg_lru, RgLru<C>>{});
 
 /// Dropout of one pass; rate 0 outside training. Each branch of the model has its own stream of draws.
 struct Dropout {
@@ -67,8 +66,9 @@ struct Block {
   }
   static std::int64_t temp_floats(const Batch& batch) {
     const std::int64_t x = batch.tokens() * width;
-    return floats_of({x, x, x, std::max({Mix::temp_floats(batch), Ffn::temp_floats(batch),
-                                         norm_backward_temp(batch.tokens(), width)})});
+    return floats_of(
+        {x, x, x,
+         std::max({Mix::temp_floats(batch), Ffn::temp_floats(batch), norm_backward_temp(batch.tokens(), width)})});
   }
 
   // 2. Forward. y may be x when nothing is kept.
@@ -101,7 +101,7 @@ struct Block {
     rms_norm_backward(q, norm(batch), a.middle, w[ffn_norm], du, dx, dw[ffn_norm], temp);
     rms_norm(q, norm(batch), x, w[0], u);
     Mix::backward(q, mixer(w), mixer(dw), batch, u, branch_gradient(q, n, dx, drop, temp), C.residual_scale, du,
-                    a.mixer, after_gradient(n, drop, temp));
+                  a.mixer, after_gradient(n, drop, temp));
     rms_norm_backward(q, norm(batch), x, w[0], du, dx, dw[0], temp);
   }
 

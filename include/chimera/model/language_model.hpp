@@ -18,7 +18,8 @@ namespace chimera::inline CHIMERA_ABI {
 template <const Config& C>
 class LanguageModel : Check<C> {
   static_assert(Check<C>::ok);
-  static_assert(C.layers.count_of(Kind::attention) + C.layers.count_of(Kind::mamba2) + C.layers.count_of(Kind::rg_lru) ==
+  static_assert(C.layers.count_of(Kind::attention) + C.layers.count_of(Kind::mamba2) +
+                        C.layers.count_of(Kind::rg_lru) ==
                     C.layers.count,
                 "chimera: the pattern names a layer that this version does not have; it has A, M and R");
   static constexpr int layers = C.layers.count;
@@ -49,9 +50,8 @@ class LanguageModel : Check<C> {
 
  public:
   static constexpr const Config& config = C;
-  static constexpr std::size_t arena_floats =
-      norm_at + aligned_floats(static_cast<std::size_t>(width)) +
-      (C.tied ? 0 : aligned_floats(static_cast<std::size_t>(vocab * width)));
+  static constexpr std::size_t arena_floats = norm_at + aligned_floats(static_cast<std::size_t>(width)) +
+                                              (C.tied ? 0 : aligned_floats(static_cast<std::size_t>(vocab * width)));
 
   /// Name, shape and offset of every weight, in arena order.
   static constexpr std::array<NamedTensor, tensor_count> tensors = [] {
@@ -105,8 +105,8 @@ class LanguageModel : Check<C> {
   static std::size_t loss_floats(std::int64_t sequences, std::int64_t length);
   static std::size_t train_floats(std::int64_t sequences, std::int64_t length);
   static Loss loss(const Cpu& q, const float* weights, const TokenBatch& batch, float* memory);
-  static Loss train(const Cpu& q, const float* weights, const TokenBatch& batch, const TrainingStep& step, float* memory,
-                    float* gradients);
+  static Loss train(const Cpu& q, const float* weights, const TokenBatch& batch, const TrainingStep& step,
+                    float* memory, float* gradients);
   static void forward(const Cpu& q, const float* weights, const TokenBatch& batch, float* memory, float* logits);
   static std::size_t decode_floats();
   static void step(const Cpu& q, const float* weights, std::int32_t token, std::int64_t position, float* state,
@@ -140,7 +140,8 @@ class LanguageModel : Check<C> {
   }
 
   static std::int64_t temp_floats(const Batch& batch) {
-    std::int64_t most = std::max(floats_of({head.temp_floats(batch.tokens())}), norm_backward_temp(batch.tokens(), width));
+    std::int64_t most =
+        std::max(floats_of({head.temp_floats(batch.tokens())}), norm_backward_temp(batch.tokens(), width));
     for (int i = 0; i < layers; ++i)
       with_block<C>(C.layers[i], [&](auto type) { most = std::max(most, decltype(type)::type::temp_floats(batch)); });
     return floats_of({most});
@@ -178,7 +179,8 @@ void LanguageModel<C>::initialize(float* weights, std::uint64_t seed) {
     const auto normal = [&](float deviation) {
       for (std::int64_t i = 0; i < t.size(); i += 4) {
         const auto four = random.normals();
-        for (std::int64_t j = 0; j < 4 && i + j < t.size(); ++j) w[i + j] = deviation * four[static_cast<std::size_t>(j)];
+        for (std::int64_t j = 0; j < 4 && i + j < t.size(); ++j)
+          w[i + j] = deviation * four[static_cast<std::size_t>(j)];
       }
     };
     const auto each = [&](auto draw) {
@@ -279,7 +281,8 @@ Loss LanguageModel<C>::train(const Cpu& q, const float* weights, const TokenBatc
 
   rms_norm(q, norm_shape(n), x[layers], weights + norm_at, u);
   float* du = u;  // the head reads a block of u, then writes that block's gradient
-  const double sum = head.loss(q, n, u, batch.targets, weights + output_at, step.scale, du, gradients + output_at, temp);
+  const double sum =
+      head.loss(q, n, u, batch.targets, weights + output_at, step.scale, du, gradients + output_at, temp);
   std::fill(dx, dx + n * width, 0.f);
   rms_norm_backward(q, norm_shape(n), x[layers], weights + norm_at, du, dx, gradients + norm_at, temp);
 
