@@ -57,7 +57,7 @@ def hybrid():
         vocab_size=VOCAB, hidden_size=WIDTH, num_hidden_layers=12, num_attention_heads=8, num_key_value_heads=4,
         intermediate_size=1280, shared_intermediate_size=1280, num_local_experts=0, num_experts_per_tok=0,
         layer_types=["attention" if i % 4 == 3 else "mamba" for i in range(12)], mamba_n_heads=16, mamba_d_head=64,
-        mamba_d_state=128, mamba_n_groups=1, mamba_chunk_size=64, max_position_embeddings=T, tie_word_embeddings=True,
+        mamba_d_state=128, mamba_n_groups=1, max_position_embeddings=T, tie_word_embeddings=True,
         position_embedding_type="rope", rope_parameters={"rope_type": "default", "rope_theta": 10000.0}))
     return lambda tokens: model(input_ids=tokens, use_cache=False).logits, model
 
