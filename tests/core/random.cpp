@@ -48,7 +48,7 @@ TEST_CASE("draws have the moments of their distribution") {
 
 TEST_CASE("below(n) reaches every value about equally often") {
   Random r{1, 2};
-  for (std::uint64_t n : {1, 2, 7, 100}) {
+  for (std::uint64_t n : {1u, 2u, 7u, 100u}) {
     std::vector<int> hits(n);
     for (int i = 0; i < 20'000; ++i) ++hits.at(r.below(n));
     double chi = 0;

@@ -178,7 +178,7 @@ TEST_CASE("the newest good checkpoint of a folder is found, and old ones go") {
   TemporaryFolder folder;
   CHECK(find_checkpoint(folder / "none").error().message.find("no such file") != std::string::npos);
   CHECK(find_checkpoint(folder.path).error().message.find("has no checkpoint") != std::string::npos);
-  for (std::uint64_t step : {5, 999'999, 1'000'000, 40}) {
+  for (std::uint64_t step : {5u, 999'999u, 1'000'000u, 40u}) {
     State s(step);
     REQUIRE(s.save(checkpoint_path(folder.path, static_cast<std::int64_t>(step))).ok());
   }

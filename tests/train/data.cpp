@@ -153,7 +153,7 @@ TEST_CASE("the last tenth is for validation") {
 }
 
 TEST_CASE("shuffled_index is a permutation, another one for each stream") {
-  for (std::uint64_t n : {1, 2, 3, 5, 16, 17, 100, 1'000}) {
+  for (std::uint64_t n : {1u, 2u, 3u, 5u, 16u, 17u, 100u, 1'000u}) {
     std::set<std::uint64_t> seen;
     for (std::uint64_t i = 0; i < n; ++i) seen.insert(shuffled_index(i, n, 1, 2));
     CHECK(seen.size() == n);

@@ -70,7 +70,10 @@ struct Check {
     if (!C.tied) add(C.vocab, C.width);
     add(std::int64_t{3} * C.ffn.hidden, std::int64_t{C.width} * C.layers.count);
     if (attends) add(2 * (C.attention.heads + C.kv_heads()), C.head_dim() * C.width);
-    if (has(Kind::mamba2)) add(3 * C.ssm_inner() + 2 * std::int64_t{C.mamba2.groups} * C.mamba2.state, C.width);
+    if (has(Kind::mamba2)) {
+      add(C.ssm_inner(), std::int64_t{3} * C.width);
+      add(std::int64_t{2} * C.mamba2.groups * C.mamba2.state, C.width);
+    }
     if (has(Kind::rg_lru)) add(4 * C.rnn_inner(), C.rnn_inner() > C.width ? C.rnn_inner() : C.width);
     return total;
   }

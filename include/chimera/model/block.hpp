@@ -2,6 +2,7 @@
 //   x' = x + r drop(mixer(rms(x))),   y = x' + r drop(swiglu(rms(x')))
 #pragma once
 
+#include <chimera/config/check.hpp>
 #include <chimera/kernels/norm.hpp>
 #include <chimera/layers/attention.hpp>
 #include <chimera/layers/mamba2.hpp>

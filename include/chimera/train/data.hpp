@@ -103,9 +103,9 @@ class Corpus {
     if (!file) return file.error();
     std::int32_t word = 0;
     if (file->size() >= sizeof word) std::memcpy(&word, file->bytes().data(), sizeof word);
-    const Status status = word == 20240520   ? add_shard<std::uint16_t>(path, *file, 1)
-                          : word == 20240801 ? add_shard<std::uint32_t>(path, *file, 7)
-                                             : add_text(path, *file);
+    Status status = word == 20240520   ? add_shard<std::uint16_t>(path, *file, 1)
+                    : word == 20240801 ? add_shard<std::uint32_t>(path, *file, 7)
+                                       : add_text(path, *file);
     files_.push_back(std::move(*file));
     return status;
   }

@@ -1,0 +1,9 @@
+// error: chimera: the sum of the weights overflows; width, vocab or ffn.hidden is too large
+#include "good.hpp"
+
+inline constexpr Config bad = [] {
+  Config c = good;
+  c.mamba2.expand = 2'147'483'520, c.width = 2'147'483'520, c.attention.head_dim = 32;
+  return c;
+}();
+constexpr auto count = LanguageModel<bad>::parameters;
