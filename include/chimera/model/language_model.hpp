@@ -160,6 +160,15 @@ class LanguageModel : Check<C> {
         if (state) state += floats_of({B::state_floats});
       });
   }
+  /// What the head reads of a whole batch, [B,T,width]: taken from `memory`.
+  static const float* last(const Cpu& q, const float* weights, const TokenBatch& batch, Bump& memory) {
+    const std::int64_t n = batch.tokens();
+    float* x = memory.take(n * width);
+    run(q, weights, batch, batch.inputs, x, nullptr, memory);
+    float* u = memory.take(n * width);
+    rms_norm(q, norm_shape(n), x, weights + norm_at, u);
+    return u;
+  }
   /// Floats of `memory` for `run`, with room for the norm's output and the head.
   static std::size_t run_floats(const Batch& batch) {
     Bump memory;
@@ -221,25 +230,17 @@ std::size_t LanguageModel<C>::loss_floats(std::int64_t sequences, std::int64_t l
 
 template <const Config& C>
 Loss LanguageModel<C>::loss(const Cpu& q, const float* weights, const TokenBatch& batch, float* memory) {
-  const std::int64_t n = batch.tokens();
   Bump rest{memory};
-  float* x = rest.take(n * width);
-  run(q, weights, batch, batch.inputs, x, nullptr, rest);
-  float* u = rest.take(n * width);
-  rms_norm(q, norm_shape(n), x, weights + norm_at, u);
-  return {head.loss(q, n, u, batch.targets, weights + output_at, 1.f, nullptr, nullptr, rest), batch.counted()};
+  const float* u = last(q, weights, batch, rest);
+  return {head.loss(q, batch.tokens(), u, batch.targets, weights + output_at, 1.f, nullptr, nullptr, rest),
+          batch.counted()};
 }
 
 template <const Config& C>
 void LanguageModel<C>::forward(const Cpu& q, const float* weights, const TokenBatch& batch, float* memory,
                                float* logits) {
-  const std::int64_t n = batch.tokens();
   Bump rest{memory};
-  float* x = rest.take(n * width);
-  run(q, weights, batch, batch.inputs, x, nullptr, rest);
-  float* u = rest.take(n * width);
-  rms_norm(q, norm_shape(n), x, weights + norm_at, u);
-  head.logits(q, n, u, weights + output_at, logits);
+  head.logits(q, batch.tokens(), last(q, weights, batch, rest), weights + output_at, logits);
 }
 
 template <const Config& C>
