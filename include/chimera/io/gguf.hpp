@@ -1,0 +1,631 @@
+// GGUF: a model's metadata and tensors in one file (llama.cpp's container; ggml/docs/gguf.md). Versions 2 and 3 are
+// read, 3 is written.
+//
+//   "GGUF", u32 version, u64 tensors, u64 entries
+//   entries: text key, u32 type, value          text: u64 length, bytes          array: u32 type, u64 count, values
+//   tensors: text name, u32 dims, u64 ne[dims], u32 format, u64 offset into the data
+//   zeros up to the alignment, then the data; each tensor starts on the alignment
+#pragma once
+
+#include <chimera/core/files.hpp>
+#include <chimera/core/format.hpp>
+#include <chimera/core/result.hpp>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <initializer_list>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace chimera {
+
+static_assert(std::endian::native == std::endian::little, "chimera: GGUF files are little-endian");
+
+/// Types of metadata.
+enum class GgufType : std::uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, text, array, u64, i64, f64 };
+
+/// What a file may ask for. With the defaults nothing here ever allocates more than 64 MiB beside the file.
+struct GgufLimits {
+  std::uint64_t tensors = 65536, entries = 65536;
+  std::uint64_t key_bytes = 65536, name_bytes = 63;
+  std::uint64_t text_bytes = 16 << 20;   // of one string
+  std::uint64_t array_values = 4 << 20;  // of one array
+  std::uint32_t alignment = 64 << 10;
+};
+
+/// A value of the metadata, as the file holds it.
+struct GgufValue {
+  GgufType type;
+  GgufType element;                  // of an array's values; else `type`
+  std::int64_t count;                // of an array's values; else 1
+  std::span<const std::byte> bytes;  // what follows the type: a number, or a string's or an array's length and content
+
+  bool is_array() const { return type == GgufType::array; }
+};
+
+struct GgufEntry {
+  std::string_view key;
+  GgufValue value;
+};
+
+/// A tensor in a file: `size()` numbers, rows of ne[0] of them.
+struct GgufTensor {
+  std::string name;
+  int dims = 0;
+  std::array<std::int64_t, 4> ne{1, 1, 1, 1};  // fastest first; 1 beyond dims
+  Format format = Format::f32;
+  std::span<const std::byte> data;
+
+  std::int64_t size() const { return ne[0] * ne[1] * ne[2] * ne[3]; }
+};
+
+namespace detail {
+
+/// Bytes of a number in a file; 0 for a string, an array and an unknown type.
+constexpr std::size_t gguf_bytes(GgufType type) {
+  constexpr std::array<std::size_t, 13> bytes{1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
+  const auto i = static_cast<std::size_t>(type);
+  return i < bytes.size() ? bytes[i] : 0;
+}
+
+constexpr std::string_view gguf_name(GgufType type) {
+  constexpr std::array<std::string_view, 13> names{"u8",   "i8",     "u16",   "i16", "u32", "i32", "f32",
+                                                   "bool", "string", "array", "u64", "i64", "f64"};
+  return names[static_cast<std::size_t>(type)];
+}
+
+template <class T>
+T load(const std::byte* p) {
+  T value;
+  std::memcpy(&value, p, sizeof value);
+  return value;
+}
+
+/// A number of any type, as f(value) sees it.
+template <class F>
+auto gguf_number(GgufType type, const std::byte* p, F&& f) {
+  switch (type) {
+    case GgufType::i8: return f(load<std::int8_t>(p));
+    case GgufType::u16: return f(load<std::uint16_t>(p));
+    case GgufType::i16: return f(load<std::int16_t>(p));
+    case GgufType::u32: return f(load<std::uint32_t>(p));
+    case GgufType::i32: return f(load<std::int32_t>(p));
+    case GgufType::f32: return f(load<float>(p));
+    case GgufType::u64: return f(load<std::uint64_t>(p));
+    case GgufType::i64: return f(load<std::int64_t>(p));
+    case GgufType::f64: return f(load<double>(p));
+    default: return f(load<std::uint8_t>(p));  // u8, bool
+  }
+}
+
+/// The type of a C++ value.
+template <class T>
+constexpr GgufType gguf_type() {
+  if constexpr (std::is_same_v<T, bool>) return GgufType::boolean;
+  if constexpr (std::is_same_v<T, float>) return GgufType::f32;
+  if constexpr (std::is_same_v<T, double>) return GgufType::f64;
+  if constexpr (std::is_convertible_v<T, std::string_view>) return GgufType::text;
+  if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) {
+    if constexpr (sizeof(T) == 1) return std::is_signed_v<T> ? GgufType::i8 : GgufType::u8;
+    if constexpr (sizeof(T) == 2) return std::is_signed_v<T> ? GgufType::i16 : GgufType::u16;
+    if constexpr (sizeof(T) == 4) return std::is_signed_v<T> ? GgufType::i32 : GgufType::u32;
+    if constexpr (sizeof(T) == 8) return std::is_signed_v<T> ? GgufType::i64 : GgufType::u64;
+  }
+  return GgufType::array;
+}
+
+/// Valid UTF-8 (Unicode 15, table 3-7) without control characters: what may stand in a message.
+inline bool printable(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0; };
+  for (std::size_t i = 0; i < text.size();) {
+    const int b = byte(i), next = byte(i + 1);
+    if (b < 0x80) {
+      if (b < 0x20 || b == 0x7F) return false;
+      i += 1;
+      continue;
+    }
+    const int more = b >= 0xC2 && b <= 0xDF ? 1 : b >= 0xE0 && b <= 0xEF ? 2 : b >= 0xF0 && b <= 0xF4 ? 3 : 0;
+    const int low = b == 0xE0 ? 0xA0 : b == 0xF0 ? 0x90 : 0x80, high = b == 0xED ? 0x9F : b == 0xF4 ? 0x8F : 0xBF;
+    if (more == 0 || next < low || next > high) return false;
+    for (int k = 2; k <= more; ++k)
+      if ((byte(i + static_cast<std::size_t>(k)) & 0xC0) != 0x80) return false;
+    i += static_cast<std::size_t>(more) + 1;
+  }
+  return true;
+}
+
+/// Bytes of a tensor of this shape; an error says why there is none.
+inline Result<std::uint64_t> gguf_tensor_bytes(std::span<const std::int64_t> ne, Format format) {
+  const FormatInfo* info = format_info(format);
+  if (!info) return Error{"has the unknown format " + std::to_string(static_cast<std::uint32_t>(format))};
+  if (ne.empty() || ne.size() > 4)
+    return Error{"has " + std::to_string(ne.size()) + " dimensions, 1 to 4 were expected"};
+  std::int64_t size = 1;
+  for (std::int64_t n : ne) {
+    if (n < 1) return Error{"has a dimension of " + std::to_string(n) + ", 1 or more was expected"};
+    if (__builtin_mul_overflow(size, n, &size)) return Error{"has more than 2^63 numbers"};
+  }
+  if (ne[0] % info->values != 0)
+    return Error{"has rows of " + std::to_string(ne[0]) + " numbers, and " + std::string(info->name) +
+                 " takes blocks of " + std::to_string(info->values)};
+  std::int64_t bytes = 0;
+  if (__builtin_mul_overflow(size / info->values, info->bytes, &bytes)) return Error{"has more than 2^63 bytes"};
+  return static_cast<std::uint64_t>(bytes);
+}
+
+}  // namespace detail
+
+/// A file that is open for reading: all of its header is checked, nothing of its data is touched or copied. Spans,
+/// views and pointers handed out live as long as this (and, after `parse`, as the caller's bytes).
+class Gguf {
+ public:
+  /// Maps the file; see MappedFile for what must not happen to it meanwhile.
+  static Result<Gguf> open(const std::string& path, const GgufLimits& limits = {}) {
+    auto file = MappedFile::open(path);
+    if (!file) return file.error();
+    auto gguf = parse(file->bytes(), limits);
+    if (!gguf) return Error{"cannot read " + path + ": " + gguf.error().message};
+    gguf->file_ = std::move(*file);
+    gguf->source_ = path;
+    return gguf;
+  }
+
+  /// Of bytes that stay where they are.
+  static Result<Gguf> parse(std::span<const std::byte> bytes, const GgufLimits& limits = {}) {
+    Gguf gguf;
+    gguf.left_ = bytes;
+    if (Status s = gguf.read(bytes, limits); !s) return s.error();
+    return gguf;
+  }
+
+  /// 2 or 3.
+  std::uint32_t version() const { return version_; }
+
+  /// In the order of the file.
+  std::span<const GgufTensor> tensors() const { return tensors_; }
+  /// Null if there is none of that name.
+  const GgufTensor* tensor(std::string_view name) const { return lookup(tensors_, tensor_order_, name); }
+
+  /// In the order of the file.
+  std::span<const GgufEntry> entries() const { return entries_; }
+  /// Null if there is none of that key.
+  const GgufValue* find(std::string_view key) const {
+    const GgufEntry* e = lookup(entries_, entry_order_, key);
+    return e ? &e->value : nullptr;
+  }
+  bool has(std::string_view key) const { return find(key) != nullptr; }
+
+  /// Of any integer type.
+  Result<std::int64_t> integer(std::string_view key) const {
+    const GgufValue* v = find(key);
+    if (!v || !is_integer(v->type)) return wrong(key, "an integer");
+    const auto value = as_integer(v->type, v->bytes.data());
+    if (!value) return wrong(key, "an integer below 2^63");
+    return *value;
+  }
+
+  /// Of any integer or floating-point type.
+  Result<double> number(std::string_view key) const {
+    const GgufValue* v = find(key);
+    if (!v || !is_number(v->type)) return wrong(key, "a number");
+    return as_number(v->type, v->bytes.data());
+  }
+
+  Result<bool> boolean(std::string_view key) const {
+    const GgufValue* v = find(key);
+    if (!v || v->type != GgufType::boolean) return wrong(key, "a bool");
+    return v->bytes[0] != std::byte{0};
+  }
+
+  Result<std::string_view> text(std::string_view key) const {
+    const GgufValue* v = find(key);
+    if (!v || v->type != GgufType::text) return wrong(key, "a string");
+    return as_text(v->bytes.data());
+  }
+
+  Result<std::vector<std::string_view>> texts(std::string_view key) const {
+    const GgufValue* v = find(key);
+    if (!v || !v->is_array() || v->element != GgufType::text) return wrong(key, "an array of strings");
+    std::vector<std::string_view> values;
+    values.reserve(static_cast<std::size_t>(v->count));
+    const std::byte* p = values_of(*v);
+    for (std::int64_t i = 0; i < v->count; ++i) {
+      values.push_back(as_text(p));
+      p += 8 + values.back().size();
+    }
+    return values;
+  }
+
+  /// Of any integer type, or bools.
+  Result<std::vector<std::int64_t>> integers(std::string_view key) const {
+    const GgufValue* v = find(key);
+    if (!v || !v->is_array() || !(is_integer(v->element) || v->element == GgufType::boolean))
+      return wrong(key, "an array of integers");
+    std::vector<std::int64_t> values(static_cast<std::size_t>(v->count));
+    const std::byte* p = values_of(*v);
+    for (std::int64_t& value : values) {
+      const auto converted = as_integer(v->element, p);
+      if (!converted) return wrong(key, "an array of integers below 2^63");
+      value = *converted;
+      p += detail::gguf_bytes(v->element);
+    }
+    return values;
+  }
+
+  /// Of any integer or floating-point type.
+  Result<std::vector<double>> numbers(std::string_view key) const {
+    const GgufValue* v = find(key);
+    if (!v || !v->is_array() || !is_number(v->element)) return wrong(key, "an array of numbers");
+    std::vector<double> values(static_cast<std::size_t>(v->count));
+    const std::byte* p = values_of(*v);
+    for (double& value : values) {
+      value = as_number(v->element, p);
+      p += detail::gguf_bytes(v->element);
+    }
+    return values;
+  }
+
+ private:
+  static bool is_number(GgufType t) { return detail::gguf_bytes(t) > 0 && t != GgufType::boolean; }
+  static bool is_integer(GgufType t) { return is_number(t) && t != GgufType::f32 && t != GgufType::f64; }
+
+  /// Nothing if it does not fit.
+  static std::optional<std::int64_t> as_integer(GgufType type, const std::byte* p) {
+    return detail::gguf_number(type, p, [](auto value) -> std::optional<std::int64_t> {
+      if constexpr (std::is_same_v<decltype(value), std::uint64_t>)
+        if (value > INT64_MAX) return std::nullopt;
+      return static_cast<std::int64_t>(value);
+    });
+  }
+  static double as_number(GgufType type, const std::byte* p) {
+    return detail::gguf_number(type, p, [](auto value) { return static_cast<double>(value); });
+  }
+  static std::string_view as_text(const std::byte* p) {
+    return {reinterpret_cast<const char*>(p + 8), static_cast<std::size_t>(detail::load<std::uint64_t>(p))};
+  }
+  /// Behind an array's type and count.
+  static const std::byte* values_of(const GgufValue& array) { return array.bytes.data() + 12; }
+
+  static std::string_view name_of(const GgufTensor& t) { return t.name; }
+  static std::string_view name_of(const GgufEntry& e) { return e.key; }
+
+  template <class T>
+  static const T* lookup(const std::vector<T>& all, const std::vector<std::uint32_t>& order, std::string_view name) {
+    const auto found = std::lower_bound(order.begin(), order.end(), name,
+                                        [&](std::uint32_t i, std::string_view n) { return name_of(all[i]) < n; });
+    return found != order.end() && name_of(all[*found]) == name ? &all[*found] : nullptr;
+  }
+
+  /// Indices by name; two of one name are an error.
+  template <class T>
+  static Status sort(const std::vector<T>& all, std::vector<std::uint32_t>& order, std::string_view what) {
+    order.resize(all.size());
+    for (std::size_t i = 0; i < all.size(); ++i) order[i] = static_cast<std::uint32_t>(i);
+    std::sort(order.begin(), order.end(),
+              [&](std::uint32_t a, std::uint32_t b) { return name_of(all[a]) < name_of(all[b]); });
+    for (std::size_t i = 1; i < order.size(); ++i)
+      if (name_of(all[order[i]]) == name_of(all[order[i - 1]]))
+        return Error{"there are two " + std::string(what) + " named " + std::string(name_of(all[order[i]]))};
+    return {};
+  }
+
+  /// The error of a key whose value is not what was asked for.
+  Error wrong(std::string_view key, std::string_view expected) const {
+    const GgufValue* v = find(key);
+    const std::string start = source_ + ": metadata " + std::string(key);
+    if (!v) return Error{start + " is missing, " + std::string(expected) + " was expected"};
+    const std::string found = v->is_array() ? "an array of " + std::to_string(v->count) + " of type " : "of type ";
+    return Error{start + " is " + found + std::string(detail::gguf_name(v->element)) + ", " + std::string(expected) +
+                 " was expected"};
+  }
+
+  // Reading goes from the front of left_. Every size is held against it before it is used.
+
+  bool skip(std::uint64_t n) {
+    if (n > left_.size()) return false;
+    left_ = left_.subspan(static_cast<std::size_t>(n));
+    return true;
+  }
+  template <class T>
+  bool take(T& value) {
+    if (left_.size() < sizeof value) return false;
+    value = detail::load<T>(left_.data());
+    return skip(sizeof value);
+  }
+  /// A key or a name.
+  Status take_name(std::string_view& name, std::uint64_t most, const std::string& whose) {
+    std::uint64_t length = 0;
+    if (!take(length)) return Error{"the file ends within " + whose};
+    if (length == 0 || length > most)
+      return Error{whose + " has " + std::to_string(length) + " bytes, 1 to " + std::to_string(most) +
+                   " were expected"};
+    const std::byte* p = left_.data();
+    if (!skip(length)) return Error{"the file ends within " + whose};
+    name = {reinterpret_cast<const char*>(p), static_cast<std::size_t>(length)};
+    if (!detail::printable(name)) return Error{whose + " is not printable UTF-8"};
+    return {};
+  }
+
+  Status read(std::span<const std::byte> bytes, const GgufLimits& limits) {
+    std::uint32_t magic = 0;
+    if (!take(magic) || magic != 0x46554747) return Error{"it is not a GGUF file"};
+    std::uint64_t tensors = 0, entries = 0;
+    if (!take(version_)) return Error{"the file ends within its first bytes"};
+    if ((version_ & 0xFFFF) == 0) return Error{"it is a GGUF file of the other byte order"};
+    if (version_ != 2 && version_ != 3)
+      return Error{"it is GGUF of version " + std::to_string(version_) + ", 2 or 3 was expected"};
+    if (!take(tensors) || !take(entries)) return Error{"the file ends within its first bytes"};
+    constexpr std::uint64_t least_entry = 8 + 1 + 4, least_tensor = 8 + 1 + 4 + 8 + 4 + 8;
+    if (entries > limits.entries || entries > left_.size() / least_entry)
+      return Error{"it claims " + std::to_string(entries) + " metadata entries, more than it may or can hold"};
+    if (tensors > limits.tensors || tensors > left_.size() / least_tensor)
+      return Error{"it claims " + std::to_string(tensors) + " tensors, more than it may or can hold"};
+
+    entries_.resize(static_cast<std::size_t>(entries));
+    for (GgufEntry& e : entries_)
+      if (Status s = read_entry(e, limits); !s) return s;
+    if (Status s = sort(entries_, entry_order_, "metadata entries"); !s) return s;
+    std::uint64_t alignment = 32;
+    if (const GgufValue* v = find("general.alignment")) {
+      if (v->type != GgufType::u32) return Error{"metadata general.alignment is not of type u32"};
+      alignment = detail::load<std::uint32_t>(v->bytes.data());
+      if (!std::has_single_bit(alignment) || alignment > limits.alignment)
+        return Error{"metadata general.alignment is " + std::to_string(alignment) + ", a power of two up to " +
+                     std::to_string(limits.alignment) + " was expected"};
+    }
+
+    tensors_.resize(static_cast<std::size_t>(tensors));
+    std::uint64_t end = 0;  // of the tensors so far, in the data, padded
+    std::vector<std::uint64_t> offsets(tensors_.size()), sizes(tensors_.size());
+    for (std::size_t i = 0; i < tensors_.size(); ++i)
+      if (Status s = read_tensor(tensors_[i], limits, alignment, end, offsets[i], sizes[i]); !s) return s;
+    if (Status s = sort(tensors_, tensor_order_, "tensors"); !s) return s;
+
+    const std::uint64_t header = bytes.size() - left_.size(), padding = (alignment - header % alignment) % alignment;
+    left_ = left_.subspan(static_cast<std::size_t>(std::min<std::uint64_t>(padding, left_.size())));
+    for (std::size_t i = 0; i < tensors_.size(); ++i) {
+      if (offsets[i] > left_.size() || sizes[i] > left_.size() - offsets[i])
+        return Error{"tensor " + tensors_[i].name + " ends beyond the file: " + std::to_string(sizes[i]) +
+                     " bytes at offset " + std::to_string(offsets[i]) + " of " + std::to_string(left_.size())};
+      tensors_[i].data = left_.subspan(static_cast<std::size_t>(offsets[i]), static_cast<std::size_t>(sizes[i]));
+    }
+    return {};
+  }
+
+  Status read_entry(GgufEntry& e, const GgufLimits& limits) {
+    if (Status s = take_name(e.key, limits.key_bytes, "a metadata key"); !s) return s;
+    const std::string whose = "metadata " + std::string(e.key);
+    std::uint32_t type = 0;
+    if (!take(type)) return Error{"the file ends within " + whose};
+    if (type > static_cast<std::uint32_t>(GgufType::f64))
+      return Error{whose + " is of the unknown type " + std::to_string(type)};
+    GgufValue& v = e.value;
+    v.type = v.element = static_cast<GgufType>(type);
+    v.count = 1;
+    const std::span<const std::byte> start = left_;
+    if (v.is_array()) {
+      std::uint64_t count = 0;
+      if (!take(type) || !take(count)) return Error{"the file ends within " + whose};
+      if (type > static_cast<std::uint32_t>(GgufType::f64) || type == static_cast<std::uint32_t>(GgufType::array))
+        return Error{whose + " is an array of type " + std::to_string(type) + ", numbers or strings were expected"};
+      v.element = static_cast<GgufType>(type);
+      const std::size_t each = v.element == GgufType::text ? 8 : detail::gguf_bytes(v.element);
+      if (count > limits.array_values || count > left_.size() / each)
+        return Error{whose + " claims " + std::to_string(count) + " values, more than it may or can hold"};
+      v.count = static_cast<std::int64_t>(count);
+    }
+    if (v.element == GgufType::text) {
+      for (std::int64_t i = 0; i < v.count; ++i) {
+        std::uint64_t length = 0;
+        if (!take(length) || length > limits.text_bytes || !skip(length))
+          return Error{whose + " has a string of " + std::to_string(length) + " bytes, more than it may or can hold"};
+      }
+    } else {
+      const std::byte* first = left_.data();
+      const std::size_t size = static_cast<std::size_t>(v.count) * detail::gguf_bytes(v.element);
+      if (!skip(size)) return Error{"the file ends within " + whose};
+      if (v.element == GgufType::boolean &&
+          std::any_of(first, first + size, [](std::byte b) { return b > std::byte{1}; }))
+        return Error{whose + " has a bool that is neither 0 nor 1"};
+    }
+    v.bytes = start.first(start.size() - left_.size());
+    return {};
+  }
+
+  Status read_tensor(GgufTensor& t, const GgufLimits& limits, std::uint64_t alignment, std::uint64_t& end,
+                     std::uint64_t& offset, std::uint64_t& size) {
+    std::string_view name;
+    if (Status s = take_name(name, limits.name_bytes, "a tensor's name"); !s) return s;
+    t.name = name;
+    const std::string whose = "tensor " + t.name;
+    std::uint32_t dims = 0, format = 0;
+    if (!take(dims)) return Error{"the file ends within " + whose};
+    if (dims < 1 || dims > t.ne.size())
+      return Error{whose + " has " + std::to_string(dims) + " dimensions, 1 to 4 were expected"};
+    t.dims = static_cast<int>(dims);
+    for (std::uint32_t i = 0; i < dims; ++i)
+      if (!take(t.ne[i])) return Error{"the file ends within " + whose};
+    if (!take(format) || !take(offset)) return Error{"the file ends within " + whose};
+    t.format = static_cast<Format>(format);
+    const auto bytes = detail::gguf_tensor_bytes({t.ne.data(), dims}, t.format);
+    if (!bytes) return Error{whose + " " + bytes.error().message};
+    size = *bytes;
+    if (offset != end)
+      return Error{whose + " starts at " + std::to_string(offset) + " in the data, " + std::to_string(end) +
+                   " was expected: right behind the one before"};
+    if (__builtin_add_overflow(end, size, &end) || __builtin_add_overflow(end, alignment - 1, &end))
+      return Error{whose + " ends beyond 2^64"};
+    end &= ~(alignment - 1);
+    return {};
+  }
+
+  MappedFile file_;
+  std::string source_ = "GGUF";
+  std::span<const std::byte> left_;
+  std::uint32_t version_ = 0;
+  std::vector<GgufEntry> entries_;
+  std::vector<GgufTensor> tensors_;
+  std::vector<std::uint32_t> entry_order_, tensor_order_;  // by name
+};
+
+/// Writes a file: `set` and `add` all, `begin`, `append` the tensors' bytes in the order of `add`, `commit`. The file
+/// appears, whole, with `commit`.
+class GgufWriter {
+ public:
+  /// A number, bool, string, or a container of one of these. A key that is set twice keeps its place and takes the new
+  /// value. "general.alignment" (u32, a power of two; 32 if not set) is what the tensors are aligned to.
+  template <class T>
+  void set(std::string_view key, const T& value) {
+    std::string& out = entry(key);
+    if constexpr (std::is_same_v<T, GgufValue>) {
+      put(out, value.type);
+      out.append(reinterpret_cast<const char*>(value.bytes.data()), value.bytes.size());
+    } else {
+      put(out, detail::gguf_type<T>());
+      put_value(out, value);
+    }
+  }
+  void set(std::string_view key, const char* text) { set(key, std::string_view(text)); }
+
+  /// Sets all metadata of another file.
+  void set_all(const Gguf& file) {
+    for (const GgufEntry& e : file.entries()) set(e.key, e.value);
+  }
+
+  /// Declares a tensor: its dimensions, fastest first.
+  Status add(std::string_view name, std::span<const std::int64_t> ne, Format format) {
+    const auto bytes = detail::gguf_tensor_bytes(ne, format);
+    if (!bytes) return Error{"tensor " + std::string(name) + " " + bytes.error().message};
+    if (name.empty() || name.size() > GgufLimits{}.name_bytes)
+      return Error{"tensor name \"" + std::string(name) + "\" has " + std::to_string(name.size()) +
+                   " bytes, 1 to 63 were expected"};
+    Tensor t{std::string(name), {ne.begin(), ne.end()}, format, *bytes};
+    tensors_.push_back(std::move(t));
+    return {};
+  }
+  Status add(std::string_view name, std::initializer_list<std::int64_t> ne, Format format) {
+    return add(name, std::span(ne.begin(), ne.size()), format);
+  }
+
+  /// Writes all but the data, to a file beside `path`.
+  Status begin(const std::string& path) {
+    for (const auto& [key, value] : entries_)
+      if (key == "general.alignment") {
+        if (value.size() != 8 || value[0] != static_cast<char>(GgufType::u32))
+          return Error{"general.alignment is not of type u32"};
+        std::memcpy(&alignment_, value.data() + 4, sizeof alignment_);
+        if (!std::has_single_bit(alignment_) || alignment_ > GgufLimits{}.alignment)
+          return Error{"general.alignment is " + std::to_string(alignment_) + ", a power of two up to " +
+                       std::to_string(GgufLimits{}.alignment) + " was expected"};
+      }
+    std::vector<std::string_view> names;
+    for (const Tensor& t : tensors_) names.push_back(t.name);
+    std::sort(names.begin(), names.end());
+    if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end())
+      return Error{"there are two tensors named " + std::string(*twice)};
+
+    std::string header = "GGUF";
+    put(header, std::uint32_t{3});
+    put(header, std::uint64_t{tensors_.size()});
+    put(header, std::uint64_t{entries_.size()});
+    for (const auto& [key, value] : entries_) {
+      put_value(header, key);
+      header += value;
+    }
+    std::uint64_t offset = 0;
+    for (const Tensor& t : tensors_) {
+      put_value(header, t.name);
+      put(header, static_cast<std::uint32_t>(t.ne.size()));
+      for (std::int64_t n : t.ne) put(header, n);
+      put(header, t.format);
+      put(header, offset);
+      offset += t.bytes + padding(t.bytes);
+    }
+    header.append(static_cast<std::size_t>(padding(header.size())), '\0');
+    auto file = AtomicFile::create(path);
+    if (!file) return file.error();
+    file_.emplace(std::move(*file));
+    return file_->write(header);
+  }
+
+  /// More of the tensor that is being written; the next one follows when it is complete.
+  Status append(std::span<const std::byte> bytes) {
+    if (current_ == tensors_.size()) return Error{"there is no tensor left to write"};
+    const Tensor& t = tensors_[current_];
+    if (bytes.size() > t.bytes - written_)
+      return Error{"tensor " + t.name + " takes " + std::to_string(t.bytes) + " bytes, " +
+                   std::to_string(written_ + bytes.size()) + " were given"};
+    if (Status s = file_->write(bytes.data(), bytes.size()); !s) return s;
+    written_ += bytes.size();
+    if (written_ < t.bytes) return {};
+    ++current_;
+    written_ = 0;
+    return file_->write(std::string(static_cast<std::size_t>(padding(t.bytes)), '\0'));
+  }
+
+  /// Brings the file to the disk under its name.
+  Status commit() {
+    if (current_ < tensors_.size())
+      return Error{"tensor " + tensors_[current_].name + " has not been written: " + std::to_string(written_) + " of " +
+                   std::to_string(tensors_[current_].bytes) + " bytes were given"};
+    return file_->commit();
+  }
+
+ private:
+  struct Tensor {
+    std::string name;
+    std::vector<std::int64_t> ne;
+    Format format;
+    std::uint64_t bytes;
+  };
+
+  /// The value of a key, empty.
+  std::string& entry(std::string_view key) {
+    for (auto& [k, value] : entries_)
+      if (k == key) {
+        value.clear();
+        return value;
+      }
+    return entries_.emplace_back(key, std::string()).second;
+  }
+
+  template <class T>
+  static void put(std::string& out, T value) {
+    out.append(reinterpret_cast<const char*>(&value), sizeof value);
+  }
+  template <class T>
+  static void put_value(std::string& out, const T& value) {
+    if constexpr (detail::gguf_type<T>() == GgufType::text) {
+      const std::string_view text = value;
+      put(out, std::uint64_t{text.size()});
+      out += text;
+    } else if constexpr (detail::gguf_type<T>() == GgufType::array) {
+      using Element = typename T::value_type;
+      put(out, detail::gguf_type<Element>());
+      put(out, std::uint64_t{value.size()});
+      for (const Element element : value) put_value(out, element);
+    } else {
+      put(out, value);
+    }
+  }
+
+  std::uint64_t padding(std::uint64_t bytes) const { return (alignment_ - bytes % alignment_) % alignment_; }
+
+  std::vector<std::pair<std::string, std::string>> entries_;  // key; type and value as in the file
+  std::vector<Tensor> tensors_;
+  std::uint32_t alignment_ = 32;
+  std::optional<AtomicFile> file_;
+  std::size_t current_ = 0;    // tensor that is being written
+  std::uint64_t written_ = 0;  // bytes of it
+};
+
+}  // namespace chimera
