@@ -10,6 +10,7 @@
 #include <chimera/core/files.hpp>
 #include <chimera/core/format.hpp>
 #include <chimera/core/result.hpp>
+#include <chimera/core/utf8.hpp>
 
 #include <algorithm>
 #include <array>
@@ -123,22 +124,12 @@ constexpr GgufType gguf_type() {
   return GgufType::array;
 }
 
-/// Valid UTF-8 (Unicode 15, table 3-7) without control characters: what may stand in a message.
+/// UTF-8 without control characters: what may stand in a message.
 inline bool printable(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0; };
-  for (std::size_t i = 0; i < text.size();) {
-    const int b = byte(i), next = byte(i + 1);
-    if (b < 0x80) {
-      if (b < 0x20 || b == 0x7F) return false;
-      i += 1;
-      continue;
-    }
-    const int more = b >= 0xC2 && b <= 0xDF ? 1 : b >= 0xE0 && b <= 0xEF ? 2 : b >= 0xF0 && b <= 0xF4 ? 3 : 0;
-    const int low = b == 0xE0 ? 0xA0 : b == 0xF0 ? 0x90 : 0x80, high = b == 0xED ? 0x9F : b == 0xF4 ? 0x8F : 0xBF;
-    if (more == 0 || next < low || next > high) return false;
-    for (int k = 2; k <= more; ++k)
-      if ((byte(i + static_cast<std::size_t>(k)) & 0xC0) != 0x80) return false;
-    i += static_cast<std::size_t>(more) + 1;
+  while (!text.empty()) {
+    const std::size_t length = utf8_length(text);
+    if (length == 0 || text[0] == 0x7F || (length == 1 && text[0] < 0x20)) return false;
+    text.remove_prefix(length);
   }
   return true;
 }
@@ -612,7 +603,7 @@ class GgufWriter {
       using Element = typename T::value_type;
       put(out, detail::gguf_type<Element>());
       put(out, std::uint64_t{value.size()});
-      for (const Element element : value) put_value(out, element);
+      for (const auto& element : value) put_value<Element>(out, element);
     } else {
       put(out, value);
     }
