@@ -10,7 +10,7 @@
 #include <chimera/core/files.hpp>
 #include <chimera/core/format.hpp>
 #include <chimera/core/result.hpp>
-#include <chimera/core/utf8.hpp>
+#include <chimera/io/tensor_file.hpp>
 
 #include <algorithm>
 #include <array>
@@ -124,16 +124,6 @@ constexpr GgufType gguf_type() {
   return GgufType::array;
 }
 
-/// UTF-8 without control characters: what may stand in a message.
-inline bool printable(std::string_view text) {
-  while (!text.empty()) {
-    const std::size_t length = utf8_length(text);
-    if (length == 0 || text[0] == 0x7F || (length == 1 && text[0] < 0x20)) return false;
-    text.remove_prefix(length);
-  }
-  return true;
-}
-
 /// Bytes of a tensor of this shape; an error says why there is none.
 inline Result<std::uint64_t> gguf_tensor_bytes(std::span<const std::int64_t> ne, Format format) {
   const FormatInfo* info = format_info(format);
@@ -184,13 +174,13 @@ class Gguf {
   /// In the order of the file.
   std::span<const GgufTensor> tensors() const { return tensors_; }
   /// Null if there is none of that name.
-  const GgufTensor* tensor(std::string_view name) const { return lookup(tensors_, tensor_order_, name); }
+  const GgufTensor* tensor(std::string_view name) const { return tensor_index_.find(tensors_, name_of, name); }
 
   /// In the order of the file.
   std::span<const GgufEntry> entries() const { return entries_; }
   /// Null if there is none of that key.
   const GgufValue* find(std::string_view key) const {
-    const GgufEntry* e = lookup(entries_, entry_order_, key);
+    const GgufEntry* e = entry_index_.find(entries_, key_of, key);
     return e ? &e->value : nullptr;
   }
   bool has(std::string_view key) const { return find(key) != nullptr; }
@@ -287,27 +277,7 @@ class Gguf {
   static const std::byte* values_of(const GgufValue& array) { return array.bytes.data() + 12; }
 
   static std::string_view name_of(const GgufTensor& t) { return t.name; }
-  static std::string_view name_of(const GgufEntry& e) { return e.key; }
-
-  template <class T>
-  static const T* lookup(const std::vector<T>& all, const std::vector<std::uint32_t>& order, std::string_view name) {
-    const auto found = std::lower_bound(order.begin(), order.end(), name,
-                                        [&](std::uint32_t i, std::string_view n) { return name_of(all[i]) < n; });
-    return found != order.end() && name_of(all[*found]) == name ? &all[*found] : nullptr;
-  }
-
-  /// Indices by name; two of one name are an error.
-  template <class T>
-  static Status sort(const std::vector<T>& all, std::vector<std::uint32_t>& order, std::string_view what) {
-    order.resize(all.size());
-    for (std::size_t i = 0; i < all.size(); ++i) order[i] = static_cast<std::uint32_t>(i);
-    std::sort(order.begin(), order.end(),
-              [&](std::uint32_t a, std::uint32_t b) { return name_of(all[a]) < name_of(all[b]); });
-    for (std::size_t i = 1; i < order.size(); ++i)
-      if (name_of(all[order[i]]) == name_of(all[order[i - 1]]))
-        return Error{"there are two " + std::string(what) + " named " + std::string(name_of(all[order[i]]))};
-    return {};
-  }
+  static std::string_view key_of(const GgufEntry& e) { return e.key; }
 
   /// The error of a key whose value is not what was asked for.
   Error wrong(std::string_view key, std::string_view expected) const {
@@ -364,7 +334,7 @@ class Gguf {
     entries_.resize(static_cast<std::size_t>(entries));
     for (GgufEntry& e : entries_)
       if (Status s = read_entry(e, limits); !s) return s;
-    if (Status s = sort(entries_, entry_order_, "metadata entries"); !s) return s;
+    if (Status s = entry_index_.build(entries_, key_of, "metadata entries"); !s) return s;
     std::uint64_t alignment = 32;
     if (const GgufValue* v = find("general.alignment")) {
       if (v->type != GgufType::u32) return Error{"metadata general.alignment is not of type u32"};
@@ -379,7 +349,7 @@ class Gguf {
     std::vector<std::uint64_t> offsets(tensors_.size()), sizes(tensors_.size());
     for (std::size_t i = 0; i < tensors_.size(); ++i)
       if (Status s = read_tensor(tensors_[i], limits, alignment, end, offsets[i], sizes[i]); !s) return s;
-    if (Status s = sort(tensors_, tensor_order_, "tensors"); !s) return s;
+    if (Status s = tensor_index_.build(tensors_, name_of, "tensors"); !s) return s;
 
     const std::uint64_t header = bytes.size() - left_.size(), padding = (alignment - header % alignment) % alignment;
     left_ = left_.subspan(static_cast<std::size_t>(std::min<std::uint64_t>(padding, left_.size())));
@@ -465,7 +435,7 @@ class Gguf {
   std::uint32_t version_ = 0;
   std::vector<GgufEntry> entries_;
   std::vector<GgufTensor> tensors_;
-  std::vector<std::uint32_t> entry_order_, tensor_order_;  // by name
+  detail::NameIndex entry_index_, tensor_index_;
 };
 
 /// Writes a file: `set` and `add` all, `begin`, `append` the tensors' bytes in the order of `add`, `commit`. The file
@@ -518,12 +488,8 @@ class GgufWriter {
           return Error{"general.alignment is " + std::to_string(alignment_) + ", a power of two up to " +
                        std::to_string(GgufLimits{}.alignment) + " was expected"};
       }
-    std::vector<std::string_view> names;
-    for (const Tensor& t : tensors_) names.push_back(t.name);
-    std::sort(names.begin(), names.end());
-    if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end())
-      return Error{"there are two tensors named " + std::string(*twice)};
-
+    const auto name_of = [](const Tensor& t) -> std::string_view { return t.name; };
+    if (Status s = detail::NameIndex().build(tensors_, name_of, "tensors"); !s) return s;
     std::string header = "GGUF";
     put(header, std::uint32_t{3});
     put(header, std::uint64_t{tensors_.size()});
@@ -533,43 +499,25 @@ class GgufWriter {
       header += value;
     }
     std::uint64_t offset = 0;
+    std::vector<detail::TensorStream::Part> parts;
     for (const Tensor& t : tensors_) {
       put_value(header, t.name);
       put(header, static_cast<std::uint32_t>(t.ne.size()));
       for (std::int64_t n : t.ne) put(header, n);
       put(header, t.format);
       put(header, offset);
+      parts.push_back({t.name, t.bytes, padding(t.bytes)});
       offset += t.bytes + padding(t.bytes);
     }
     header.append(static_cast<std::size_t>(padding(header.size())), '\0');
-    auto file = AtomicFile::create(path);
-    if (!file) return file.error();
-    file_.emplace(std::move(*file));
-    return file_->write(header);
+    return stream_.begin(path, header, std::move(parts));
   }
 
-  /// More of the tensor that is being written; the next one follows when it is complete.
-  Status append(std::span<const std::byte> bytes) {
-    if (current_ == tensors_.size()) return Error{"there is no tensor left to write"};
-    const Tensor& t = tensors_[current_];
-    if (bytes.size() > t.bytes - written_)
-      return Error{"tensor " + t.name + " takes " + std::to_string(t.bytes) + " bytes, " +
-                   std::to_string(written_ + bytes.size()) + " were given"};
-    if (Status s = file_->write(bytes.data(), bytes.size()); !s) return s;
-    written_ += bytes.size();
-    if (written_ < t.bytes) return {};
-    ++current_;
-    written_ = 0;
-    return file_->write(std::string(static_cast<std::size_t>(padding(t.bytes)), '\0'));
-  }
+  /// More of the tensor that is being written, no more than it takes; the next one follows when it is complete.
+  Status append(std::span<const std::byte> bytes) { return stream_.append(bytes); }
 
   /// Brings the file to the disk under its name.
-  Status commit() {
-    if (current_ < tensors_.size())
-      return Error{"tensor " + tensors_[current_].name + " has not been written: " + std::to_string(written_) + " of " +
-                   std::to_string(tensors_[current_].bytes) + " bytes were given"};
-    return file_->commit();
-  }
+  Status commit() { return stream_.commit(); }
 
  private:
   struct Tensor {
@@ -614,9 +562,7 @@ class GgufWriter {
   std::vector<std::pair<std::string, std::string>> entries_;  // key; type and value as in the file
   std::vector<Tensor> tensors_;
   std::uint32_t alignment_ = 32;
-  std::optional<AtomicFile> file_;
-  std::size_t current_ = 0;    // tensor that is being written
-  std::uint64_t written_ = 0;  // bytes of it
+  detail::TensorStream stream_;
 };
 
 }  // namespace chimera
