@@ -111,7 +111,8 @@ inline Status sync_folder(const std::string& path) {
 }
 
 /// A file's bytes, mapped read-only: nothing is copied, and pages come in as they are touched.
-/// A file that another program shortens while it is mapped ends the process (SIGBUS): do not rewrite data in place.
+/// A file that another program shortens while it is mapped ends the process (SIGBUS): do not rewrite data in place, or
+/// take a copy.
 class MappedFile {
  public:
   MappedFile() = default;
@@ -125,7 +126,17 @@ class MappedFile {
   }
 
   /// An empty file is an error: no reader of this library has a use for one.
-  static Result<MappedFile> open(const std::string& path) {
+  static Result<MappedFile> open(const std::string& path) { return make(path, false); }
+
+  /// The bytes as they are now, in memory of their own: what becomes of the file does not matter any more.
+  static Result<MappedFile> copy(const std::string& path) { return make(path, true); }
+
+  std::span<const std::byte> bytes() const { return bytes_; }
+  std::size_t size() const { return bytes_.size(); }
+  std::string_view text() const { return {reinterpret_cast<const char*>(bytes_.data()), bytes_.size()}; }
+
+ private:
+  static Result<MappedFile> make(const std::string& path, bool copied) {
     FileHandle file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));  // a pipe must not block
     if (!file.ok()) return file_error("open", path);
     struct stat s;
@@ -134,18 +145,21 @@ class MappedFile {
     if (!S_ISREG(s.st_mode)) return Error{"cannot read " + path + ": only a regular file can be mapped"};
     if (s.st_size == 0) return Error{"cannot use " + path + ": the file is empty"};
     const std::size_t size = static_cast<std::size_t>(s.st_size);
-    void* data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.fd(), 0);
+    void* data = copied ? ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+                        : ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.fd(), 0);
     if (data == MAP_FAILED) return file_error("map", path);
     MappedFile mapped;
     mapped.bytes_ = {static_cast<const std::byte*>(data), size};
+    for (std::size_t at = 0; copied && at < size;) {
+      const ssize_t n = ::read(file.fd(), static_cast<std::byte*>(data) + at, size - at);
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return file_error("read", path);
+      if (n == 0) return Error{"cannot read " + path + ": another program is shortening it"};
+      at += static_cast<std::size_t>(n);
+    }
     return mapped;
   }
 
-  std::span<const std::byte> bytes() const { return bytes_; }
-  std::size_t size() const { return bytes_.size(); }
-  std::string_view text() const { return {reinterpret_cast<const char*>(bytes_.data()), bytes_.size()}; }
-
- private:
   std::span<const std::byte> bytes_;
 };
 

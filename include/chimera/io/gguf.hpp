@@ -151,20 +151,19 @@ class Gguf {
  public:
   /// Maps the file; see MappedFile for what must not happen to it meanwhile.
   static Result<Gguf> open(const std::string& path, const GgufLimits& limits = {}) {
-    auto file = MappedFile::open(path);
-    if (!file) return file.error();
-    auto gguf = parse(file->bytes(), limits);
-    if (!gguf) return Error{"cannot read " + path + ": " + gguf.error().message};
-    gguf->file_ = std::move(*file);
-    gguf->source_ = path;
-    return gguf;
+    return of(MappedFile::open(path), path, limits);
+  }
+
+  /// Reads all of it into memory.
+  static Result<Gguf> read(const std::string& path, const GgufLimits& limits = {}) {
+    return of(MappedFile::copy(path), path, limits);
   }
 
   /// Of bytes that stay where they are.
   static Result<Gguf> parse(std::span<const std::byte> bytes, const GgufLimits& limits = {}) {
     Gguf gguf;
     gguf.left_ = bytes;
-    if (Status s = gguf.read(bytes, limits); !s) return s.error();
+    if (Status s = gguf.read_header(bytes, limits); !s) return s.error();
     return gguf;
   }
 
@@ -256,6 +255,15 @@ class Gguf {
   }
 
  private:
+  static Result<Gguf> of(Result<MappedFile> file, const std::string& path, const GgufLimits& limits) {
+    if (!file) return file.error();
+    auto gguf = parse(file->bytes(), limits);
+    if (!gguf) return Error{"cannot read " + path + ": " + gguf.error().message};
+    gguf->file_ = std::move(*file);
+    gguf->source_ = path;
+    return gguf;
+  }
+
   static bool is_number(GgufType t) { return detail::gguf_bytes(t) > 0 && t != GgufType::boolean; }
   static bool is_integer(GgufType t) { return is_number(t) && t != GgufType::f32 && t != GgufType::f64; }
 
@@ -316,7 +324,7 @@ class Gguf {
     return {};
   }
 
-  Status read(std::span<const std::byte> bytes, const GgufLimits& limits) {
+  Status read_header(std::span<const std::byte> bytes, const GgufLimits& limits) {
     std::uint32_t magic = 0;
     if (!take(magic) || magic != 0x46554747) return Error{"it is not a GGUF file"};
     std::uint64_t tensors = 0, entries = 0;
