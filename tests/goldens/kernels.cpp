@@ -1,6 +1,8 @@
 // Golden cases of kernels, the loss and the optimizer: their shapes are run-time arguments.
 #include "golden.hpp"
 
+#include <chimera/core/format.hpp>
+#include <chimera/kernels/block_formats.hpp>
 #include <chimera/kernels/cross_entropy.hpp>
 #include <chimera/kernels/norm.hpp>
 #include <chimera/kernels/rg_lru.hpp>
@@ -367,6 +369,61 @@ void schedules_case(Golden& g, const Cpu&) {
   }
 }
 
+double squared_error(std::span<const float> got, std::span<const float> want) {
+  double sum = 0;
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    const double d = double{got[i]} - double{want[i]};
+    sum += d * d;
+  }
+  return sum;
+}
+
+/// Decoding is the reference's bit for bit. Encoding is at least as near to the numbers, row by row, as the reference's
+/// quantizers, and gives their very bytes where these follow from the format.
+void gguf_blocks_case(Golden& g, const Cpu& q) {
+  const std::int64_t rows = g.number("rows"), cols = g.number("cols");
+  const Floats x = g.get("in.x", rows * cols);
+  const auto decoded = [&](Format format, std::span<const std::byte> bytes, std::size_t n) {
+    Floats values = unwritten(static_cast<std::int64_t>(n));
+    if (const Status s = decode(q, format, bytes.data(), static_cast<std::int64_t>(n), values.data()); !s)
+      g.fail(s.error().message);
+    return values;
+  };
+  const auto differences = [](const auto& a, const auto& b) {
+    double count = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) count += std::memcmp(&a[i], &b[i], sizeof a[i]) != 0;
+    return a.size() == b.size() ? count : std::numeric_limits<double>::infinity();
+  };
+  for (const Format format : {Format::bf16, Format::q4_0, Format::q4_1, Format::q5_0, Format::q5_1, Format::q8_0,
+                              Format::q4_k, Format::q5_k, Format::q6_k, Format::tq1_0, Format::tq2_0}) {
+    const std::string name(format_info(format)->name);
+    const std::span<const std::byte> bytes = g.data().bytes("bytes." + name);
+    const Floats want = g["dequantized." + name];
+    g.record("dequantized." + name, differences(decoded(format, bytes, want.size()), want), 0.5);
+    if (g.data().has("random.bytes." + name)) {
+      const Floats random = g["random.dequantized." + name];
+      g.record("random.dequantized." + name,
+               differences(decoded(format, g.data().bytes("random.bytes." + name), random.size()), random), 0.5);
+    }
+
+    if (name.ends_with("_K")) continue;
+    std::vector<std::byte> ours(bytes.size());
+    if (const Status s = encode(q, format, x.data(), rows * cols, ours.data()); !s) g.fail(s.error().message);
+    const bool fitted = format == Format::q4_k || format == Format::q5_k || format == Format::q6_k;
+    if (!fitted) {
+      g.record("bytes." + name, differences(ours, bytes), 0.5);
+      continue;
+    }
+    const Floats got = decoded(format, ours, want.size());
+    const auto row = [&](const Floats& values, std::int64_t r) {
+      return std::span(values).subspan(static_cast<std::size_t>(r * cols), static_cast<std::size_t>(cols));
+    };
+    for (std::int64_t r = 0; r < rows; ++r)
+      g.record("error of " + name + ", row " + std::to_string(r) + ", over the reference's",
+               std::sqrt(squared_error(row(got, r), row(x, r)) / squared_error(row(want, r), row(x, r))), 1.0);
+  }
+}
+
 }  // namespace
 
 Run kernel_case(const std::string& name) {
@@ -378,6 +435,7 @@ Run kernel_case(const std::string& name) {
   if (name == "rglru_scan" || name == "rglru_scan_continued") return rg_lru_case;
   if (name == "cross_entropy") return cross_entropy_case;
   if (name == "sft") return sft_case;
+  if (name == "gguf_blocks") return gguf_blocks_case;
   if (name == "adamw") return adamw_case;
   if (name == "schedules") return schedules_case;
   return nullptr;

@@ -9,6 +9,7 @@
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -91,6 +92,12 @@ class Safetensors {
       fail(name + " is " + t.type + ", expected F32 or BF16");
     }
     return values;
+  }
+
+  /// As they lie in the file.
+  std::span<const std::byte> bytes(const std::string& name) const {
+    const Stored& t = at(name);
+    return std::as_bytes(std::span(bytes_)).subspan(t.begin, t.count * element_size(t.type));
   }
 
   /// I32 or I64 whose values fit 32 bits.

@@ -1,0 +1,109 @@
+// Vectors of W integers beside Vec<W>: what formats of packed numbers are read and written with.
+#pragma once
+
+#include <chimera/core/namespace.hpp>
+#include <chimera/kernels/simd.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace chimera::inline CHIMERA_ABI {
+
+/// W i32. A class with its own copy constructor for the reason Vec has one.
+template <int W>
+struct Ints {
+  using Native = typename Vec<W>::Bits;
+  Native v{};
+
+  CHIMERA_INLINE Ints() {}
+  CHIMERA_INLINE Ints(std::int32_t x) {
+    std::int32_t all[W];
+    for (int i = 0; i < W; ++i) all[i] = x;
+    std::memcpy(&v, all, sizeof v);
+  }
+  CHIMERA_INLINE explicit Ints(const Native& x) : v(x) {}
+  CHIMERA_INLINE Ints(const Ints& x) : v(x.v) {}
+  CHIMERA_INLINE Ints& operator=(const Ints& x) {
+    v = x.v;
+    return *this;
+  }
+
+  /// W integers of type T, widened.
+  template <class T>
+  CHIMERA_INLINE static Ints load(const std::byte* p) {
+    typedef T Narrow __attribute__((vector_size(W * sizeof(T))));
+    Narrow narrow;
+    std::memcpy(&narrow, p, sizeof narrow);
+    return Ints(__builtin_convertvector(narrow, Native));
+  }
+  /// The low bits of each.
+  template <class T>
+  CHIMERA_INLINE void store(std::byte* p) const {
+    typedef T Narrow __attribute__((vector_size(W * sizeof(T))));
+    const Narrow narrow = __builtin_convertvector(v, Narrow);
+    std::memcpy(p, &narrow, sizeof narrow);
+  }
+
+  CHIMERA_INLINE friend Ints operator+(const Ints& a, const Ints& b) { return Ints(a.v + b.v); }
+  CHIMERA_INLINE friend Ints operator-(const Ints& a, const Ints& b) { return Ints(a.v - b.v); }
+  CHIMERA_INLINE friend Ints operator*(const Ints& a, const Ints& b) { return Ints(a.v * b.v); }
+  CHIMERA_INLINE friend Ints operator&(const Ints& a, const Ints& b) { return Ints(a.v & b.v); }
+  CHIMERA_INLINE friend Ints operator|(const Ints& a, const Ints& b) { return Ints(a.v | b.v); }
+  CHIMERA_INLINE friend Ints operator>>(const Ints& a, int bits) { return Ints(a.v >> bits); }
+  CHIMERA_INLINE friend Ints operator<<(const Ints& a, int bits) { return Ints(a.v << bits); }
+  CHIMERA_INLINE friend Ints min(const Ints& a, const Ints& b) { return Ints(a.v < b.v ? a.v : b.v); }
+  CHIMERA_INLINE friend Ints max(const Ints& a, const Ints& b) { return Ints(a.v > b.v ? a.v : b.v); }
+};
+
+template <int W>
+CHIMERA_INLINE Vec<W> floats(const Ints<W>& x) {
+  return Vec<W>(__builtin_convertvector(x.v, typename Vec<W>::Native));
+}
+/// Towards zero; |x| < 2^31.
+template <int W>
+CHIMERA_INLINE Ints<W> truncated(const Vec<W>& x) {
+  return Ints<W>(__builtin_convertvector(x.v, typename Ints<W>::Native));
+}
+template <int W>
+CHIMERA_INLINE Ints<W> bits_of(const Vec<W>& x) {
+  return Ints<W>(reinterpret_cast<typename Ints<W>::Native>(x.v));
+}
+template <int W>
+CHIMERA_INLINE Vec<W> from_bits(const Ints<W>& x) {
+  return Vec<W>(reinterpret_cast<typename Vec<W>::Native>(x.v));
+}
+
+/// a b, rounded before it is used: a compiler that fuses a product into the sum that follows would give other bits at
+/// levels that have such an instruction.
+template <int W>
+CHIMERA_INLINE Vec<W> product(const Vec<W>& a, const Vec<W>& b) {
+#if defined(__clang__)
+#pragma clang fp contract(off)
+  return Vec<W>(a.v * b.v);
+#elif defined(__x86_64__) || defined(__i386__)
+  Vec<W> r(a.v * b.v);
+  asm("" : "+x"(r.v));
+  return r;
+#else
+  return Vec<W>(a.v * b.v);
+#endif
+}
+
+/// The largest lane, and the least.
+template <int W>
+CHIMERA_INLINE float largest_lane(const Vec<W>& x) {
+  if constexpr (W == 1) {
+    return x.v[0];
+  } else {
+    float half[W];
+    x.store(half);
+    return largest_lane<W / 2>(max<W / 2>(Vec<W / 2>::load(half), Vec<W / 2>::load(half + W / 2)));
+  }
+}
+template <int W>
+CHIMERA_INLINE float least_lane(const Vec<W>& x) {
+  return -largest_lane<W>(-x);
+}
+
+}  // namespace chimera::inline CHIMERA_ABI
