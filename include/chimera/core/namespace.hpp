@@ -2,7 +2,10 @@
 // program built with different -m flags then share no inline function, so the linker cannot keep the wrong copy.
 #pragma once
 
-#if defined(__AVX512F__)
+#if defined( \
+    CHIMERA_ISA)  // one level of vector code is compiled (kernels/simd.hpp): define it for all files of a program
+#define CHIMERA_ABI abi_one_level
+#elif defined(__AVX512F__)
 #define CHIMERA_ABI abi_avx512
 #elif defined(__AVX2__)
 #define CHIMERA_ABI abi_avx2

@@ -66,7 +66,8 @@ struct AnyModel {
   std::size_t (*loss_floats)(std::int64_t sequences, std::int64_t length) = nullptr;
   std::size_t (*train_floats)(std::int64_t sequences, std::int64_t length) = nullptr;
   Loss (*loss)(const Cpu&, const float* weights, const TokenBatch&, float* memory) = nullptr;
-  /// Adds step.scale * d(sum)/d(weight) to `gradients`. No dropout when the config's is 0.
+  /// Adds step.scale * d(sum)/d(weight) to `gradients`. No dropout when the config's is 0. Null, as `train_floats` is, in
+  /// a model compiled for running alone.
   Loss (*train)(const Cpu&, const float* weights, const TokenBatch&, const TrainingStep&, float* memory,
                 float* gradients) = nullptr;
 

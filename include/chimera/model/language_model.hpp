@@ -348,9 +348,9 @@ void LanguageModel<C>::prefill(const Cpu& q, const float* weights, const std::in
   head.logits(q, 1, u, weights + output_at, logits);
 }
 
-/// The model without its type.
+/// The model without its type, for running it alone: `train` and `train_floats` are null, and no backward is compiled.
 template <const Config& C>
-constexpr AnyModel any_model(std::string_view name) {
+constexpr AnyModel inference_model(std::string_view name) {
   using M = LanguageModel<C>;
   return {.name = name,
           .config = &C,
@@ -359,15 +359,22 @@ constexpr AnyModel any_model(std::string_view name) {
           .arena_floats = M::arena_floats,
           .initialize = M::initialize,
           .loss_floats = M::loss_floats,
-          .train_floats = M::train_floats,
           .loss = M::loss,
-          .train = M::train,
           .forward = M::forward,
           .state_floats = M::state_floats,
           .decode_floats = M::decode_floats,
           .step = M::step,
           .prefill_floats = M::prefill_floats,
           .prefill = M::prefill};
+}
+
+/// The model without its type.
+template <const Config& C>
+constexpr AnyModel any_model(std::string_view name) {
+  AnyModel model = inference_model<C>(name);
+  model.train_floats = LanguageModel<C>::train_floats;
+  model.train = LanguageModel<C>::train;
+  return model;
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
