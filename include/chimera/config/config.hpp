@@ -30,6 +30,8 @@ struct Rope {
   float mscale = 0.f, mscale_all_dim = 0.f;             // YaRN's two temperatures; 0: one temperature
   float low_freq_factor = 1.f, high_freq_factor = 4.f;  // Llama 3
   std::array<float, max_pairs> short_factor{}, long_factor{};  // LongRoPE, one for each pair
+
+  constexpr bool operator==(const Rope&) const = default;
 };
 
 enum class Position : std::uint8_t { none, rope, alibi };
@@ -42,6 +44,8 @@ struct AttentionConfig {
   float scale = 0.f;  // multiplies q.k; 0: 1 / sqrt(head_dim)
   Position position = Position::rope;
   Rope rope{};
+
+  constexpr bool operator==(const AttentionConfig&) const = default;
 };
 
 struct Mamba2Config {
@@ -52,6 +56,8 @@ struct Mamba2Config {
   int conv = 4;                                                         // K: taps of the short convolution
   int chunk = 64;                                                       // Q: tokens that the scan treats as one matrix
   float dt_min = 0.f, dt_max = std::numeric_limits<float>::infinity();  // limits of the step size
+
+  constexpr bool operator==(const Mamba2Config&) const = default;
 };
 
 struct RgLruConfig {
@@ -59,10 +65,14 @@ struct RgLruConfig {
   int heads = 0;  // blocks of the block-diagonal gates; 0: attention.heads
   int conv = 4;
   bool bias = false;  // of the three projections
+
+  constexpr bool operator==(const RgLruConfig&) const = default;
 };
 
 struct FfnConfig {
   int hidden = 0;
+
+  constexpr bool operator==(const FfnConfig&) const = default;
 };
 
 /// A whole model. Use it as `inline constexpr Config mine{...}; using Mine = LanguageModel<mine>;`
@@ -82,6 +92,8 @@ struct Config {
   float logit_scale = 1.f;      // divides the logits
   float dropout = 0.f;          // of the embedding and of each branch, in training
   bool checkpointing = false;   // keep block inputs only and compute forward again in backward
+
+  constexpr bool operator==(const Config&) const = default;
 
   // Derived sizes, in 64 bits so that Check<C> can see an overflow before anyone divides by it.
   constexpr std::int64_t kv_heads() const { return attention.kv_heads ? attention.kv_heads : attention.heads; }

@@ -48,8 +48,8 @@ struct Layers {
   constexpr bool operator==(const Layers&) const = default;
 };
 
-/// `count` blocks; block i is word i mod (number of words). Words are separated by spaces.
-consteval Layers pattern(std::string_view words, int count) {
+/// What `pattern` reads, for text that comes at run time.
+constexpr Layers read_pattern(std::string_view words, int count) {
   Layers layers;
   layers.count = count;
   std::array<Kind, Layers::max> cycle{};
@@ -71,12 +71,16 @@ consteval Layers pattern(std::string_view words, int count) {
   return layers;
 }
 
+/// `count` blocks; block i is word i mod (number of words). Words are separated by spaces.
+consteval Layers pattern(std::string_view words, int count) { return read_pattern(words, count); }
+
 /// One word for each block.
-consteval Layers pattern(std::string_view words) {
+constexpr Layers read_pattern(std::string_view words) {
   int count = 0;
   for (std::size_t i = 0; i < words.size(); ++i) count += words[i] != ' ' && (i == 0 || words[i - 1] == ' ');
-  return pattern(words, count);
+  return read_pattern(words, count);
 }
+consteval Layers pattern(std::string_view words) { return read_pattern(words); }
 
 /// `count` blocks of `base`, with `other` at the positions given.
 template <std::size_t n>

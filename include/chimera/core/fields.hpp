@@ -18,6 +18,8 @@ template <class T>
 std::string to_text(const T& value) {
   if constexpr (std::is_same_v<T, std::string>) {
     return value;
+  } else if constexpr (std::is_same_v<T, bool>) {
+    return value ? "true" : "false";
   } else if constexpr (std::is_enum_v<T>) {
     return std::to_string(static_cast<int>(value));
   } else {
@@ -32,6 +34,9 @@ bool from_text(std::string_view text, T& value) {
   if constexpr (std::is_same_v<T, std::string>) {
     value = text;
     return true;
+  } else if constexpr (std::is_same_v<T, bool>) {
+    value = text == "true";
+    return value || text == "false";
   } else if constexpr (std::is_enum_v<T>) {
     std::underlying_type_t<T> number{};
     if (!from_text(text, number)) return false;

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <chimera/config/config.hpp>
+#include <chimera/config/config_text.hpp>
 #include <chimera/core/checksum.hpp>
 #include <chimera/core/fields.hpp>
 #include <chimera/core/files.hpp>
@@ -104,14 +105,16 @@ struct CheckpointInfo {
   std::string config;
   std::uint64_t config_hash = 0, layout_hash = 0;
   std::int64_t parameters = 0;
+  ConfigFields model;  // vocab 0: the file does not say
 
   static CheckpointInfo of(const AnyModel& m) {
-    return {std::string(m.name), chimera::config_hash(*m.config), chimera::layout_hash(m), m.parameters};
+    return {std::string(m.name), chimera::config_hash(*m.config), chimera::layout_hash(m), m.parameters, {*m.config}};
   }
   template <class Self, class F>
   static void each_field(Self& s, F&& f) {
     f("config", s.config), f("config_hash", s.config_hash), f("layout_hash", s.layout_hash);
     f("parameters", s.parameters);
+    ConfigFields::each_field(s.model, f);
   }
 };
 

@@ -1,0 +1,165 @@
+// Hyper-parameters of a file by name: metadata of GGUF, members of a config.json.
+#pragma once
+
+#include <chimera/core/fields.hpp>
+#include <chimera/core/result.hpp>
+#include <chimera/io/gguf.hpp>
+#include <chimera/io/json.hpp>
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace chimera {
+
+/// A JSON object with the words of Gguf; a member that is null is not there.
+class JsonFields {
+ public:
+  explicit JsonFields(Json object) : object_(object) {}
+
+  bool has(std::string_view key) const {
+    const auto member = object_.find(key);
+    return member && !member->is(Json::Kind::null);
+  }
+  Result<std::int64_t> integer(std::string_view key) const { return object_.integer_at(key); }
+  Result<double> number(std::string_view key) const { return object_.number_at(key); }
+  Result<bool> boolean(std::string_view key) const { return object_.boolean_at(key); }
+  Result<std::string> text(std::string_view key) const { return object_.string_at(key); }
+  Result<std::vector<std::string>> texts(std::string_view key) const {
+    return list<std::string>(key, [](const Json& item) { return item.string(); });
+  }
+  Result<std::vector<std::int64_t>> integers(std::string_view key) const {
+    return list<std::int64_t>(key, [](const Json& item) { return item.integer(); });
+  }
+  Result<std::vector<double>> numbers(std::string_view key) const {
+    return list<double>(key, [](const Json& item) { return item.number(); });
+  }
+  std::optional<JsonFields> object(std::string_view key) const {
+    const auto member = object_.find(key);
+    if (!member || !member->is(Json::Kind::object)) return std::nullopt;
+    return JsonFields(*member);
+  }
+
+ private:
+  template <class T, class Read>
+  Result<std::vector<T>> list(std::string_view key, Read read) const {
+    const auto array = object_.at(key, Json::Kind::array);
+    if (!array) return array.error();
+    std::vector<T> values;
+    for (const Json& item : array->elements()) {
+      auto value = read(item);
+      if (!value)
+        return Error{"\"" + std::string(key) + "\": item " + std::to_string(values.size()) +
+                     " is not what was expected, found " + std::string(item.text().substr(0, 40))};
+      values.push_back(std::move(*value));
+    }
+    return values;
+  }
+
+  Json object_;
+};
+
+/// Reads what a config needs; every number is held against its bounds. After the first error, which `status` keeps,
+/// what is read is the lower bound or nothing.
+template <class File>
+class Parameters {
+ public:
+  /// All keys get that prefix.
+  explicit Parameters(const File& file, std::string prefix = "") : file_(file), prefix_(std::move(prefix)) {}
+
+  const Status& status() const { return status_; }
+  bool has(std::string_view key) const { return file_.has(prefix_ + std::string(key)); }
+
+  /// From `low` to `high`; a key that is not there must have another meaning: `otherwise`.
+  int integer(std::string_view key, int low, int high, std::optional<int> otherwise = std::nullopt) {
+    if (otherwise && !has(key)) return *otherwise;
+    const auto value = file_.integer(prefix_ + std::string(key));
+    if (!value) return fail(value.error()), low;
+    return bounded(key, *value, low, high);
+  }
+
+  float number(std::string_view key, double low, double high, std::optional<double> otherwise = std::nullopt) {
+    if (otherwise && !has(key)) return static_cast<float>(*otherwise);
+    const auto value = file_.number(prefix_ + std::string(key));
+    if (!value) return fail(value.error()), static_cast<float>(low);
+    return bounded_number(key, *value, low, high);
+  }
+
+  bool boolean(std::string_view key, bool otherwise) {
+    if (!has(key)) return otherwise;
+    const auto value = file_.boolean(prefix_ + std::string(key));
+    if (!value) return fail(value.error()), otherwise;
+    return *value;
+  }
+
+  std::string text(std::string_view key, std::string_view otherwise) {
+    if (!has(key)) return std::string(otherwise);
+    const auto value = file_.text(prefix_ + std::string(key));
+    if (!value) return fail(value.error()), std::string(otherwise);
+    return std::string(*value);
+  }
+
+  std::vector<std::string> texts(std::string_view key) {
+    const auto value = file_.texts(prefix_ + std::string(key));
+    if (!value) return fail(value.error()), std::vector<std::string>{};
+    return {value->begin(), value->end()};
+  }
+
+  /// One number for each of `count` layers: a list of so many, or one number for all.
+  std::vector<int> per_layer(std::string_view key, int count, int low, int high) {
+    const std::string name = prefix_ + std::string(key);
+    if (const auto one = file_.integer(name); one)
+      return std::vector<int>(static_cast<std::size_t>(count), bounded(key, *one, low, high));
+    const auto list = file_.integers(name);
+    if (!list) return fail(list.error()), std::vector<int>(static_cast<std::size_t>(count), low);
+    demand(list->size() == static_cast<std::size_t>(count), name + ": expected one number for each of " +
+                                                                std::to_string(count) + " layers, found " +
+                                                                std::to_string(list->size()));
+    std::vector<int> values(static_cast<std::size_t>(count), low);
+    for (std::size_t i = 0; status_ && i < values.size(); ++i) values[i] = bounded(key, (*list)[i], low, high);
+    return values;
+  }
+
+  /// `count` numbers from `low` to `high`.
+  std::vector<float> numbers(std::string_view key, std::size_t count, double low, double high) {
+    const auto list = file_.numbers(prefix_ + std::string(key));
+    if (!list) return fail(list.error()), std::vector<float>(count, static_cast<float>(low));
+    demand(list->size() == count, prefix_ + std::string(key) + ": expected " + std::to_string(count) +
+                                      " numbers, found " + std::to_string(list->size()));
+    std::vector<float> values(count, static_cast<float>(low));
+    for (std::size_t i = 0; status_ && i < count; ++i) values[i] = bounded_number(key, (*list)[i], low, high);
+    return values;
+  }
+
+  void demand(bool holds, std::string message) {
+    if (!holds) fail(Error{std::move(message)});
+  }
+
+ private:
+  void fail(Error error) {
+    if (status_) status_ = std::move(error);
+  }
+  int bounded(std::string_view key, std::int64_t value, int low, int high) {
+    demand(value >= low && value <= high, prefix_ + std::string(key) + ": expected a number from " +
+                                              std::to_string(low) + " to " + std::to_string(high) + ", found " +
+                                              std::to_string(value));
+    return value >= low && value <= high ? static_cast<int>(value) : low;
+  }
+  float bounded_number(std::string_view key, double value, double low, double high) {
+    const bool good = value >= low && value <= high;  // false for NaN
+    demand(good, prefix_ + std::string(key) + ": expected a number from " + to_text(low) + " to " + to_text(high) +
+                     ", found " + to_text(value));
+    return static_cast<float>(good ? value : low);
+  }
+
+  const File& file_;
+  std::string prefix_;
+  Status status_;
+};
+
+}  // namespace chimera
