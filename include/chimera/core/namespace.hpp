@@ -1,9 +1,9 @@
 // Names the inline namespace of all numeric code after the instruction set the host compiles for. Two files of one
 // program built with different -m flags then share no inline function, so the linker cannot keep the wrong copy.
+// CHIMERA_ISA (kernels/simd.hpp) must be the same in all files of a program.
 #pragma once
 
-#if defined( \
-    CHIMERA_ISA)  // one level of vector code is compiled (kernels/simd.hpp): define it for all files of a program
+#if defined(CHIMERA_ISA)
 #define CHIMERA_ABI abi_one_level
 #elif defined(__AVX512F__)
 #define CHIMERA_ABI abi_avx512

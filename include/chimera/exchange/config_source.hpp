@@ -77,7 +77,8 @@ inline std::string text_of(float x) {
 inline std::string text_of(int x) { return std::to_string(x); }
 inline std::string text_of(bool x) { return x ? "true" : "false"; }
 template <class E>
-requires std::is_enum_v<E> std::string text_of(E x) {
+  requires std::is_enum_v<E>
+std::string text_of(E x) {
   const auto i = static_cast<std::size_t>(x);
   const std::string type = "chimera::" + std::string(Words<E>::type);
   return i < Words<E>::values.size() ? type + "::" + std::string(Words<E>::values[i])
@@ -94,6 +95,7 @@ std::string text_of(const std::array<float, n>& x) {
 }
 /// `pattern("M M M A", 12)`, or each block's word where nothing repeats.
 inline std::string text_of(const Layers& layers) {
+  if (layers.count == 0) return "chimera::Layers{}";
   int period = 1;
   const auto repeats = [&] {
     for (int i = period; i < layers.count; ++i)
@@ -233,7 +235,7 @@ inline Result<std::string> config_header(const Config& config, std::string_view 
     facts.remove_prefix(std::min(facts.size(), line.size() + 1));
     header.append("// ").append(source::comment_text(line)).append("\n");
   }
-  return header + "#pragma once\n\n#include <chimera/config/config.hpp>\n\n#include <limits>\n\n" + *declaration;
+  return header + "#pragma once\n\n#include <chimera/config/config.hpp>\n\n" + *declaration;
 }
 
 }  // namespace chimera

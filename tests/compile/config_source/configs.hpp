@@ -1,0 +1,64 @@
+// Configs of every kind, the same whenever they are made: what config_source is tried on.
+#pragma once
+
+#include <chimera/config/presets.hpp>
+
+#include <boost/hana/for_each.hpp>
+
+#include <bit>
+#include <cstdint>
+#include <limits>
+#include <random>
+#include <type_traits>
+#include <vector>
+
+/// All members drawn, each left at its default half of the time.
+inline chimera::Config random_config(std::uint32_t seed) {
+  using namespace chimera;
+  std::mt19937 random(seed);
+  const auto number = [&](int& x) {
+    if (random() % 2) x = static_cast<int>(random() % 100'000) - (random() % 8 ? 0 : 50'000);
+  };
+  const auto real = [&](float& x) {
+    switch (random() % 8) {
+      case 0: x = std::numeric_limits<float>::infinity(); break;
+      case 1: x = -std::numeric_limits<float>::infinity(); break;
+      case 2: x = std::numeric_limits<float>::denorm_min(); break;
+      case 3: x = static_cast<float>(random() % 1'000'000); break;
+      case 4: x = std::bit_cast<float>(static_cast<std::uint32_t>(random()) & 0xBF7FFFFF); break;
+      default: break;
+    }
+  };
+  const auto choice = [&](auto& x, int count) {
+    if (random() % 2) x = static_cast<std::decay_t<decltype(x)>>(random() % static_cast<unsigned>(count));
+  };
+  Config c;
+  number(c.vocab), number(c.width), number(c.context);
+  c.layers.count = 1 + static_cast<int>(random() % Layers::max);
+  const std::size_t period = random() % 2 ? 1 + random() % 6 : Layers::max;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(c.layers.count); ++i)
+    c.layers.kind[i] = i < period ? static_cast<Kind>(random() % mnemonics.size()) : c.layers.kind[i - period];
+  number(c.attention.heads), number(c.attention.kv_heads), number(c.attention.head_dim), number(c.attention.window);
+  real(c.attention.scale), choice(c.attention.position, 3);
+  Rope& r = c.attention.rope;
+  real(r.base), number(r.dims), choice(r.layout, 2), choice(r.scaling, 7), real(r.factor), number(r.original_context);
+  real(r.attention_factor), real(r.beta_fast), real(r.beta_slow), real(r.mscale), real(r.mscale_all_dim);
+  real(r.low_freq_factor), real(r.high_freq_factor);
+  if (random() % 2)
+    for (auto* factors : {&r.short_factor, &r.long_factor})
+      for (std::size_t i = random() % Rope::max_pairs; i-- > 0;) real((*factors)[i]);
+  number(c.mamba2.expand), number(c.mamba2.head_dim), number(c.mamba2.state), number(c.mamba2.groups);
+  number(c.mamba2.conv), number(c.mamba2.chunk), real(c.mamba2.dt_min), real(c.mamba2.dt_max);
+  number(c.rg_lru.inner), number(c.rg_lru.heads), number(c.rg_lru.conv), choice(c.rg_lru.bias, 2);
+  number(c.ffn.hidden), choice(c.tied, 2), real(c.norm_eps), real(c.embedding_scale), real(c.residual_scale);
+  real(c.logit_scale), real(c.dropout), choice(c.checkpointing, 2);
+  return c;
+}
+
+/// The presets, then forty drawn at random.
+inline std::vector<chimera::Config> all_configs() {
+  std::vector<chimera::Config> configs;
+  boost::hana::for_each(chimera::all_presets, [&](auto preset) { configs.push_back(preset.config); });
+  for (std::uint32_t seed = 0; seed < 40; ++seed) configs.push_back(random_config(seed));
+  return configs;
+}
