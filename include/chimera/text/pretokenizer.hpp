@@ -1,0 +1,253 @@
+// Cutting text into the pieces inside which byte-pair merges happen. Each rule set is a regular expression of a known
+// tokenizer, written as a scanner that reads every character once or twice and never backtracks further. The
+// expressions stand in `pretokenizer_rules`; tests hold the scanners against PCRE2.
+#pragma once
+
+#include <chimera/text/unicode.hpp>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace chimera {
+
+enum class PreTokenizer : std::uint8_t { gpt2, llama3, qwen2, qwen35, cl100k, o200k, tekken };
+
+/// What a rule set is called in GGUF files (`tokenizer.ggml.pre`) and how files for other programs spell it.
+struct PreTokenizerRules {
+  PreTokenizer id;
+  std::string_view name, regex;
+};
+
+/// In the order of PreTokenizer. o200k goes out under the name whose rules in llama.cpp keep marks in words and look up
+/// whole words first, as o200k does; under "gpt-4o" llama.cpp cuts Devanagari at its vowel signs.
+inline constexpr std::array<PreTokenizerRules, 7> pretokenizer_rules{{
+    {PreTokenizer::gpt2, "gpt-2", R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)"},
+    {PreTokenizer::llama3, "llama-bpe",
+     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|)"
+     R"(\s+(?!\S)|\s+)"},
+    {PreTokenizer::qwen2, "qwen2",
+     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|)"
+     R"(\s+(?!\S)|\s+)"},
+    {PreTokenizer::qwen35, "qwen35",
+     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|)"
+     R"(\s*[\r\n]+|\s+(?!\S)|\s+)"},
+    {PreTokenizer::cl100k, "dbrx",
+     R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+$|\s*[\r\n]|)"
+     R"(\s+(?!\S)|\s)"},
+    {PreTokenizer::o200k, "granite-embed-multi-97m",
+     R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|)"
+     R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|)"
+     R"(\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
+    {PreTokenizer::tekken, "tekken",
+     R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|)"
+     R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|)"
+     R"(\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
+}};
+
+/// Other names of the same rules in GGUF files.
+inline constexpr std::array<PreTokenizerRules, 18> pretokenizer_aliases{{
+    {PreTokenizer::gpt2, "gpt2", ""},
+    {PreTokenizer::gpt2, "phi-2", ""},
+    {PreTokenizer::gpt2, "mpt", ""},
+    {PreTokenizer::gpt2, "olmo", ""},
+    {PreTokenizer::gpt2, "gigachat", ""},
+    {PreTokenizer::gpt2, "mellum", ""},
+    {PreTokenizer::llama3, "llama3", ""},
+    {PreTokenizer::llama3, "llama-v3", ""},
+    {PreTokenizer::llama3, "falcon3", ""},
+    {PreTokenizer::llama3, "pixtral", ""},
+    {PreTokenizer::llama3, "smaug-bpe", ""},
+    {PreTokenizer::llama3, "chatglm-bpe", ""},
+    {PreTokenizer::qwen2, "deepseek-r1-qwen", ""},
+    {PreTokenizer::qwen2, "stablelm2", ""},
+    {PreTokenizer::qwen2, "hunyuan", ""},
+    {PreTokenizer::qwen2, "megrez", ""},
+    {PreTokenizer::o200k, "gpt-4o", ""},
+    {PreTokenizer::o200k, "llama4", ""},
+}};
+
+constexpr const PreTokenizerRules& rules(PreTokenizer id) { return pretokenizer_rules[static_cast<std::size_t>(id)]; }
+
+/// The rules of that name in a GGUF file.
+constexpr std::optional<PreTokenizer> pretokenizer_named(std::string_view name) {
+  for (const auto& r : pretokenizer_rules)
+    if (r.name == name) return r.id;
+  for (const auto& r : pretokenizer_aliases)
+    if (r.name == name) return r.id;
+  return std::nullopt;
+}
+
+/// The rules that this regular expression spells, as `pretokenizer_rules` has them or with possessive quantifiers, which
+/// change nothing here.
+inline std::optional<PreTokenizer> pretokenizer_of_regex(std::string_view regex) {
+  std::string greedy;
+  for (const char c : regex) {
+    const bool quantified = !greedy.empty() && (std::string_view("?+*").find(greedy.back()) != std::string_view::npos ||
+                                                greedy.ends_with("{1,3}"));
+    if (c != '+' || !quantified) greedy += c;
+  }
+  for (const auto& r : pretokenizer_rules)
+    if (r.regex == greedy) return r.id;
+  return std::nullopt;
+}
+
+namespace pretokenizing {
+
+constexpr unsigned mask(CharClass c) { return 1u << static_cast<unsigned>(c); }
+template <class... Classes>
+constexpr unsigned any_of(Classes... c) {
+  return (mask(c) | ...);
+}
+template <class... Classes>
+constexpr unsigned none_of(Classes... c) {
+  return ~(mask(c) | ... | mask(CharClass::end));
+}
+
+using enum CharClass;
+inline constexpr unsigned letters = any_of(upper, lower, title, modifier, letter);
+inline constexpr unsigned spaces = any_of(space, newline);
+inline constexpr unsigned uppers = any_of(upper, title, modifier, letter, mark);  // of a cased word: first these,
+inline constexpr unsigned lowers = any_of(lower, modifier, letter, mark);         // then these
+
+struct Char {
+  CharClass kind;
+  std::uint32_t bytes;
+  constexpr bool is(unsigned mask) const { return (mask >> static_cast<unsigned>(kind)) & 1; }
+};
+
+/// The character at `at`; CharClass::end, of no bytes, at the end.
+inline Char char_at(const char* at, const char* end) {
+  if (at == end) return {CharClass::end, 0};
+  const unsigned char byte = static_cast<unsigned char>(*at);
+  if (byte < 0x80) return {static_cast<CharClass>(unicode_classes[byte] & 15), 1};
+  const CodePoint code = first_code_point({at, static_cast<std::size_t>(end - at)});
+  return {char_class(code.value), code.bytes};
+}
+
+/// Where the run of characters of those classes ends, after `most` of them at the latest.
+template <unsigned classes, int most = 0>
+const char* run(const char* at, const char* end) {
+  for (int n = 0; most == 0 || n < most; ++n) {
+    const Char c = char_at(at, end);
+    if (!c.is(classes)) break;
+    at += c.bytes;
+  }
+  return at;
+}
+
+/// Bytes of a contraction at `at`: 's 't 're 've 'm 'll 'd; 0 if there is none. Without regard to case, U+017F is an s.
+template <bool any_case>
+std::size_t contraction(const char* at, const char* end) {
+  if (end - at < 2 || *at != '\'') return 0;
+  const auto letter = [&](std::ptrdiff_t i) { return i < end - at ? (any_case ? at[i] | 0x20 : at[i]) : 0; };
+  switch (letter(1)) {
+    case 's':
+    case 't':
+    case 'm':
+    case 'd': return 2;
+    case 'r':
+    case 'v': return letter(2) == 'e' ? 3 : 0;
+    case 'l': return letter(2) == 'l' ? 3 : 0;
+    default: return any_case && end - at >= 3 && at[1] == '\xC5' && at[2] == '\xBF' ? 3 : 0;
+  }
+}
+
+/// A word of o200k: capitals, then small letters, where marks and letters without case are both. `start`: behind what may
+/// stand before a word; equal to `at` if nothing does. Returns `at` if no word is here.
+inline const char* cased_word(const char* at, const char* start, const char* end) {
+  const char* all = start;     // behind the run of capitals
+  const char* tail = nullptr;  // behind its last character that may also be among the small letters
+  Char c = char_at(start, end);
+  for (; c.is(uppers); c = char_at(all, end)) {
+    all += c.bytes;
+    if (c.is(lowers)) tail = all;
+  }
+  if (c.is(lowers)) return run<lowers>(all, end);
+  if (tail) return tail;
+  if (start != at && char_at(at, end).is(any_of(mark))) return start;  // the mark is a word, not what stands before one
+  return all > start ? all : at;
+}
+
+}  // namespace pretokenizing
+
+/// Where the piece ends that begins at `at`, which must not be `end`. Bytes that are no UTF-8 count as symbols.
+template <PreTokenizer P>
+const char* piece_end(const char* at, const char* end) {
+  using namespace pretokenizing;
+  constexpr bool cased = P == PreTokenizer::o200k || P == PreTokenizer::tekken;
+  constexpr bool gpt2 = P == PreTokenizer::gpt2;
+  constexpr bool marks_in_words = P == PreTokenizer::qwen35;
+  constexpr unsigned words = marks_in_words ? letters | any_of(mark) : letters;
+  constexpr unsigned symbols = ~(spaces | words | any_of(number, CharClass::end));
+  constexpr int digits = gpt2                                                                                 ? 0
+                         : P == PreTokenizer::qwen2 || P == PreTokenizer::qwen35 || P == PreTokenizer::tekken ? 1
+                                                                                                              : 3;
+
+  const Char first = char_at(at, end);
+  const char* behind_blank = at + (*at == ' ');
+  if constexpr (!cased)
+    if (const std::size_t bytes = contraction<!gpt2>(at, end)) return at + bytes;
+
+  if constexpr (gpt2) {
+    if (const char* word = run<words>(behind_blank, end); word > behind_blank) return word;
+    if (const char* count = run<any_of(number)>(behind_blank, end); count > behind_blank) return count;
+  } else {
+    const bool before_word = first.is(none_of(newline, number) & ~letters);
+    const char* start = before_word ? at + first.bytes : at;
+    if constexpr (cased) {
+      const char* word = cased_word(at, start, end);
+      if (word > at) return word + (P == PreTokenizer::o200k ? contraction<true>(word, end) : 0);
+    } else {
+      if (const char* word = run<words>(start, end); word > start) return word;
+      if (first.is(words)) return start;  // a mark alone
+    }
+    if (first.is(any_of(number))) return run<any_of(number), digits>(at, end);
+  }
+
+  if (const char* symbol = run<symbols>(behind_blank, end); symbol > behind_blank) {
+    if constexpr (!gpt2)
+      while (symbol < end && (*symbol == '\r' || *symbol == '\n' || (cased && *symbol == '/'))) ++symbol;
+    return symbol;
+  }
+
+  const char* newlines = nullptr;  // behind the last newline of the white space
+  const char* last = at;           // its last character
+  const char* blank = at;
+  for (Char c = first; c.is(spaces); c = char_at(blank, end)) {
+    last = blank;
+    blank += c.bytes;
+    if (c.kind == newline) newlines = blank;
+  }
+  if (P == PreTokenizer::cl100k && blank == end) return end;
+  if (!gpt2 && newlines) return newlines;
+  return blank == end || last == at ? blank : last;  // the last blank goes with what follows
+}
+
+/// Cuts the text, calling `use(std::string_view piece)` for each piece in turn; together they are the whole text.
+template <PreTokenizer P, class Use>
+void split(std::string_view text, Use&& use) {
+  const char* const end = text.data() + text.size();
+  for (const char* at = text.data(); at != end;) {
+    const char* next = piece_end<P>(at, end);
+    use(std::string_view(at, static_cast<std::size_t>(next - at)));
+    at = next;
+  }
+}
+template <class Use>
+void split(PreTokenizer rules, std::string_view text, Use&& use) {
+  switch (rules) {
+    case PreTokenizer::gpt2: return split<PreTokenizer::gpt2>(text, use);
+    case PreTokenizer::llama3: return split<PreTokenizer::llama3>(text, use);
+    case PreTokenizer::qwen2: return split<PreTokenizer::qwen2>(text, use);
+    case PreTokenizer::qwen35: return split<PreTokenizer::qwen35>(text, use);
+    case PreTokenizer::cl100k: return split<PreTokenizer::cl100k>(text, use);
+    case PreTokenizer::o200k: return split<PreTokenizer::o200k>(text, use);
+    case PreTokenizer::tekken: return split<PreTokenizer::tekken>(text, use);
+  }
+}
+
+}  // namespace chimera

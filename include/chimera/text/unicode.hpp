@@ -1,0 +1,111 @@
+// What Unicode 16.0 says about characters, as far as splitting text needs it: letters, marks, numbers, white space, and
+// grapheme clusters. 16.0 is the version in the regex engines of tiktoken 0.14 and tokenizers 0.23; letters that came
+// later are symbols to them and to us.
+#pragma once
+
+#include <chimera/core/utf8.hpp>
+#include <chimera/text/unicode_tables.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace chimera {
+
+/// The general categories that tokenizers tell apart; no code point is in two. newline: CR and LF; space: the rest of
+/// White_Space, which is `\s` of regular expressions; upper, lower, title, modifier, letter: Lu, Ll, Lt, Lm, Lo.
+enum class CharClass : std::uint8_t { other, newline, space, number, mark, upper, lower, title, modifier, letter, end };
+
+/// Grapheme_Cluster_Break with Indic_Conjunct_Break and Extended_Pictographic. extend: with Indic_Conjunct_Break=Extend,
+/// as all have but ZWNJ and the linkers; syllable: LV and LVT.
+enum class GraphemeClass : std::uint8_t {
+  other,
+  control,
+  extend,
+  zwnj,
+  linker,
+  zwj,
+  regional,
+  prepend,
+  spacing,
+  l,
+  v,
+  t,
+  syllable,
+  pictograph,
+  consonant
+};
+
+/// A code point and the number of bytes that it takes.
+struct CodePoint {
+  std::uint32_t value;
+  std::uint32_t bytes;
+};
+
+/// The code point at the start of `text`, which must not be empty. A byte that belongs to no UTF-8 character counts as
+/// U+FFFD, a symbol.
+inline CodePoint first_code_point(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(text[i])); };
+  switch (utf8_length(text)) {
+    case 1: return {byte(0), 1};
+    case 2: return {(byte(0) & 31) << 6 | (byte(1) & 63), 2};
+    case 3: return {(byte(0) & 15) << 12 | (byte(1) & 63) << 6 | (byte(2) & 63), 3};
+    case 4: return {(byte(0) & 7) << 18 | (byte(1) & 63) << 12 | (byte(2) & 63) << 6 | (byte(3) & 63), 4};
+    default: return {0xFFFD, 1};
+  }
+}
+
+/// Both classes of a code point, as the table packs them.
+constexpr std::uint8_t packed_classes(std::uint32_t c) {
+  const std::size_t block = c / 128;
+  return unicode_classes[unicode_index[block < unicode_index.size() ? block : unicode_index.size() - 1] * 128 +
+                         c % 128];
+}
+constexpr CharClass char_class(std::uint32_t c) { return static_cast<CharClass>(packed_classes(c) & 15); }
+constexpr GraphemeClass grapheme_class(std::uint32_t c) { return static_cast<GraphemeClass>(packed_classes(c) >> 4); }
+
+/// Where the extended grapheme cluster ends that begins at `at` < text.size() (UAX #29 of Unicode 16.0, rules GB3 to
+/// GB999): what a reader takes for one letter, with its vowel signs and conjuncts.
+inline std::size_t next_grapheme(std::string_view text, std::size_t at) {
+  using enum GraphemeClass;
+  CodePoint code = first_code_point(text.substr(at));
+  GraphemeClass last = grapheme_class(code.value);
+  bool whole_syllable = false;            // the last is LVT: no vowel follows
+  bool conjunct = false, linked = false;  // a consonant and extenders; a linker among them
+  bool pictured = false, joined = false;  // a pictograph and extenders; then ZWJ
+  bool paired = false;                    // the last regional indicator is the second of its flag
+  while (true) {
+    if (last == consonant)
+      conjunct = true, linked = false;
+    else if (last == linker)
+      linked = conjunct;
+    else if (last != extend && last != zwj)
+      conjunct = linked = false;
+    joined = pictured && last == zwj;
+    if (last != extend && last != zwnj && last != linker) pictured = last == pictograph;
+    whole_syllable = last == syllable && (code.value - 0xAC00) % 28 != 0;
+
+    at += code.bytes;
+    if (at == text.size()) return at;
+    const std::uint32_t before = code.value;
+    code = first_code_point(text.substr(at));
+    const GraphemeClass next = grapheme_class(code.value);
+    const bool extends = next == extend || next == zwnj || next == linker || next == zwj;
+    bool together;
+    if (last == control || next == control)
+      together = before == '\r' && code.value == '\n';  // GB3 to GB5
+    else
+      together = (last == l && (next == l || next == v || next == syllable)) ||                         // GB6
+                 ((last == v || (last == syllable && !whole_syllable)) && (next == v || next == t)) ||  // GB7
+                 ((last == t || whole_syllable) && next == t) ||                                        // GB8
+                 extends || next == spacing || last == prepend ||    // GB9, GB9a, GB9b
+                 (linked && next == consonant) ||                    // GB9c
+                 (joined && next == pictograph) ||                   // GB11
+                 (last == regional && next == regional && !paired);  // GB12, GB13
+    if (!together) return at;
+    paired = last == regional && next == regional;
+    last = next;
+  }
+}
+
+}  // namespace chimera
