@@ -77,8 +77,7 @@ inline std::string text_of(float x) {
 inline std::string text_of(int x) { return std::to_string(x); }
 inline std::string text_of(bool x) { return x ? "true" : "false"; }
 template <class E>
-  requires std::is_enum_v<E>
-std::string text_of(E x) {
+requires std::is_enum_v<E> std::string text_of(E x) {
   const auto i = static_cast<std::size_t>(x);
   const std::string type = "chimera::" + std::string(Words<E>::type);
   return i < Words<E>::values.size() ? type + "::" + std::string(Words<E>::values[i])

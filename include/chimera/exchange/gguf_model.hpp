@@ -1,0 +1,224 @@
+// Models as GGUF files: in the architectures that llama.cpp runs where a config has one, else in our own.
+#pragma once
+
+#include <chimera/config/config_text.hpp>
+#include <chimera/core/device.hpp>
+#include <chimera/core/format.hpp>
+#include <chimera/core/memory.hpp>
+#include <chimera/core/namespace.hpp>
+#include <chimera/exchange/config_from_file.hpp>
+#include <chimera/exchange/weights.hpp>
+#include <chimera/io/gguf.hpp>
+#include <chimera/kernels/rope.hpp>
+#include <chimera/model/any_model.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace chimera::inline CHIMERA_ABI {
+
+/// Why llama.cpp has no architecture for a model of this config; empty if it has one.
+inline std::string unknown_to_llama_cpp(const Config& c) {
+  for (int i = 0; i < c.layers.count; ++i)
+    if (c.layers[i] != Kind::attention && c.layers[i] != Kind::mamba2)
+      return "it has no layer like " + std::string(mnemonic(c.layers[i]));
+  const bool mamba = has_kind(c, Kind::mamba2);
+  if (mamba && c.mamba2.expand != 2) return "its granitehybrid wants mamba2.expand to be 2";
+  if (mamba && (c.mamba2.dt_min > 0 || std::isfinite(c.mamba2.dt_max)))
+    return "it does not limit the step size of Mamba-2";
+  if (!has_kind(c, Kind::attention)) return c.layers.count > 0 ? "its granitehybrid wants an attention layer" : "";
+  if (c.window() < c.context) return "its granitehybrid and llama have no sliding window";
+  if (c.attention.position == Position::alibi) return "its granitehybrid and llama have no ALiBi";
+  if (c.attention.position == Position::rope && c.attention.rope.scaling == RopeScaling::dynamic_ntk)
+    return "it has no dynamic NTK scaling";
+  return "";
+}
+
+/// What general.architecture says of a model of this config.
+inline std::string_view gguf_architecture(const Config& c) {
+  if (!unknown_to_llama_cpp(c).empty()) return "chimera";
+  if (has_kind(c, Kind::mamba2)) return "granitehybrid";
+  const bool plain =
+      c.embedding_scale == 1 && c.residual_scale == 1 && c.logit_scale == 1 &&
+      (c.attention.scale == 0 || std::abs(c.attention.scale * std::sqrt(static_cast<float>(c.head_dim())) - 1) < 1e-6f);
+  return plain && c.attention.position == Position::rope && c.rope_dims() == c.head_dim() ? "llama" : "granite";
+}
+
+namespace gguf_parts {
+
+/// The numbers that divide the plain frequencies; empty where none, linear and yarn say it all.
+inline std::vector<float> rope_factors(const Config& c) {
+  const Rope& r = c.attention.rope;
+  if (r.scaling != RopeScaling::llama3 && r.scaling != RopeScaling::longrope) return {};
+  const auto dims = static_cast<int>(c.rope_dims());
+  float plain[Rope::max_pairs], scaled[Rope::max_pairs];
+  rope_frequencies({.base = r.base}, dims, c.context, c.context, plain);
+  rope_frequencies(r, dims, c.context, c.context, scaled);
+  std::vector<float> factors(static_cast<std::size_t>(dims / 2));
+  for (std::size_t i = 0; i < factors.size(); ++i) factors[i] = plain[i] / scaled[i];
+  return factors;
+}
+
+inline void set_rope(GgufWriter& file, const std::string& prefix, const Config& c) {
+  const Rope& r = c.attention.rope;
+  const auto dims = static_cast<int>(c.rope_dims());
+  float frequencies[Rope::max_pairs];
+  float attention_factor = rope_frequencies(r, dims, c.context, c.context, frequencies);
+  const double d = dims;
+  const float base =
+      r.scaling == RopeScaling::ntk ? static_cast<float>(r.base * std::pow(r.factor, d / (d - 2))) : r.base;
+  file.set(prefix + "rope.dimension_count", static_cast<std::uint32_t>(dims));
+  file.set(prefix + "rope.freq_base", base);
+  const std::string scaling = prefix + "rope.scaling.";
+  switch (r.scaling) {
+    case RopeScaling::linear:
+      file.set(scaling + "type", "linear");
+      file.set(scaling + "factor", r.factor);
+      break;
+    case RopeScaling::yarn:
+      file.set(scaling + "type", "yarn");
+      file.set(scaling + "factor", r.factor);
+      file.set(scaling + "yarn_beta_fast", r.beta_fast);
+      file.set(scaling + "yarn_beta_slow", r.beta_slow);
+      attention_factor /= 0.1f * std::log(r.factor) + 1;  // which llama.cpp multiplies in by itself
+      break;
+    case RopeScaling::longrope: file.set(scaling + "type", "longrope"); break;
+    default: file.set(scaling + "type", "none");
+  }
+  if (r.scaling != RopeScaling::none)
+    file.set(scaling + "original_context_length",
+             static_cast<std::uint32_t>(r.original_context ? r.original_context : c.context));
+  if (std::abs(attention_factor - 1) > 1e-6f) file.set(scaling + "attn_factor", attention_factor);
+}
+
+inline void set_config(GgufWriter& file, const Config& c, std::string_view architecture) {
+  if (architecture == "chimera") return file.set(config_key, config_lines(c));
+  const std::string prefix = std::string(architecture) + ".";
+  const auto number = [&](const char* key, std::int64_t value) {
+    file.set(prefix + key, static_cast<std::uint32_t>(value));
+  };
+  number("vocab_size", c.vocab);
+  number("context_length", c.context);
+  number("embedding_length", c.width);
+  number("block_count", c.layers.count);
+  number("feed_forward_length", c.ffn.hidden);
+  number("attention.head_count", c.attention.heads);
+  number("attention.key_length", c.head_dim());
+  number("attention.value_length", c.head_dim());
+  file.set(prefix + "attention.layer_norm_rms_epsilon", c.norm_eps);
+  if (c.attention.position == Position::rope) set_rope(file, prefix, c);
+  if (architecture == "llama") return number("attention.head_count_kv", c.kv_heads());
+
+  if (c.attention.position == Position::none) number("rope.dimension_count", c.head_dim());
+  file.set(prefix + "rope.scaling.finetuned", c.attention.position == Position::rope);
+  file.set(prefix + "embedding_scale", c.embedding_scale);
+  file.set(prefix + "residual_scale", c.residual_scale);
+  file.set(prefix + "logit_scale", c.logit_scale);
+  file.set(prefix + "attention.scale",
+           c.attention.scale != 0 ? c.attention.scale : 1 / std::sqrt(static_cast<float>(c.head_dim())));
+  if (architecture == "granite") return number("attention.head_count_kv", c.kv_heads());
+
+  std::vector<std::int32_t> kv_heads;
+  for (int i = 0; i < c.layers.count; ++i)
+    kv_heads.push_back(c.layers[i] == Kind::attention ? static_cast<std::int32_t>(c.kv_heads()) : 0);
+  file.set(prefix + "attention.head_count_kv", kv_heads);
+  number("ssm.conv_kernel", c.mamba2.conv);
+  number("ssm.inner_size", c.ssm_inner());
+  number("ssm.state_size", c.mamba2.state);
+  number("ssm.group_count", c.mamba2.groups);
+  number("ssm.time_step_rank", c.ssm_heads());
+}
+
+/// general.file_type for files whose matrices are mostly in that format.
+constexpr std::uint32_t file_type(Format format) {
+  switch (format) {
+    case Format::f16: return 1;
+    case Format::q4_0: return 2;
+    case Format::q4_1: return 3;
+    case Format::q8_0: return 7;
+    case Format::q5_0: return 8;
+    case Format::q5_1: return 9;
+    case Format::q4_k: return 14;
+    case Format::q5_k: return 16;
+    case Format::q6_k: return 18;
+    case Format::bf16: return 32;
+    case Format::tq1_0: return 36;
+    case Format::tq2_0: return 37;
+    default: return 0;
+  }
+}
+
+inline StoredTensor stored(const GgufTensor& t) {
+  std::vector<std::int64_t> shape(t.ne.rend() - t.dims, t.ne.rend());
+  return {t.name, std::move(shape), t.format, t.data};
+}
+
+}  // namespace gguf_parts
+
+/// Fills `weights`, model.arena_floats of them. Errors: another config, a tensor that is missing, of another shape or
+/// without numbers, and a tensor that the model has no place for. After an error the weights are undefined.
+inline Status load_gguf(const Cpu& q, const Gguf& file, const AnyModel& model, float* weights) {
+  const auto config = config_from_gguf(file);
+  if (!config) return config.error();
+  if (!same_meaning(*config, *model.config))
+    return Error{"the file's config is not that of the model " + std::string(model.name)};
+  const auto table = file_weights(model, file.has(config_key) ? Family::own : Family::gguf);
+  if (!table) return table.error();
+  for (const FileWeight& w : *table) {
+    const GgufTensor* t = file.tensor(w.name);
+    if (!t) return Error{"the file has no tensor " + w.name};
+    if (Status s = load_weight(q, w, gguf_parts::stored(*t), weights); !s) return s;
+  }
+  return check_all_known(file.tensors(), *table, [](std::string_view name) { return name.starts_with("rope_f"); });
+}
+
+struct GgufOptions {
+  Format format = Format::f32;  // of the matrices
+  std::string name;             // general.name
+};
+
+/// Writes the model's weights and config, whole or not at all; `words(file)` adds the tokenizer's metadata.
+template <class F>
+Status save_gguf(const Cpu& q, const std::string& path, const AnyModel& model, const float* weights,
+                 const GgufOptions& options, F&& words) {
+  using namespace gguf_parts;
+  const Config& c = *model.config;
+  const std::string_view architecture = gguf_architecture(c);
+  const auto table = file_weights(model, architecture == "chimera" ? Family::own : Family::gguf);
+  if (!table) return table.error();
+  GgufWriter file;
+  file.set("general.architecture", architecture);
+  file.set("general.type", "model");
+  file.set("general.name", options.name);
+  file.set("general.file_type", file_type(options.format));
+  file.set("general.alignment", std::uint32_t{32});
+  if (format_info(options.format)->values > 1) file.set("general.quantization_version", std::uint32_t{2});
+  set_config(file, c, architecture);
+  words(file);
+
+  const std::vector<float> factors =
+      architecture != "chimera" && c.attention.position == Position::rope ? rope_factors(c) : std::vector<float>{};
+  if (!factors.empty())
+    if (Status s = file.add("rope_freqs.weight", {static_cast<std::int64_t>(factors.size())}, Format::f32); !s)
+      return s;
+  for (const FileWeight& w : *table) {
+    const std::vector<std::int64_t> ne(w.shape.rbegin(), w.shape.rend());
+    if (Status s = file.add(w.name, ne, format_of(w, options.format)); !s) return s;
+  }
+  if (Status s = file.begin(path); !s) return s;
+  if (Status s = file.append(std::as_bytes(std::span(factors))); !s) return s;
+  for (const FileWeight& w : *table)
+    if (Status s = store_weight(q, w, format_of(w, options.format), weights,
+                                [&](std::span<const std::byte> bytes) { return file.append(bytes); });
+        !s)
+      return s;
+  return file.commit();
+}
+
+}  // namespace chimera::inline CHIMERA_ABI
