@@ -29,6 +29,33 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
+/// Whether `decode` and `encode` know it; the formats of integers and F64 are no formats of weights.
+constexpr bool holds_weights(Format format) {
+  switch (format) {
+    case Format::f32:
+    case Format::f16:
+    case Format::bf16:
+    case Format::q4_0:
+    case Format::q4_1:
+    case Format::q5_0:
+    case Format::q5_1:
+    case Format::q8_0:
+    case Format::q4_k:
+    case Format::q5_k:
+    case Format::q6_k:
+    case Format::tq1_0:
+    case Format::tq2_0: return true;
+    default: return false;
+  }
+}
+
+/// The largest magnitude a format takes: what rounds to infinity is left out. The scale of a block is an F16.
+constexpr float largest_of(Format format) {
+  return format == Format::f32 ? 3.40282347e38f : format == Format::bf16 ? 3.38953139e38f : 65504.f;
+}
+
+namespace format_parts {
+
 template <class Block>
 struct DecodeBlocks {
   template <int W>
@@ -56,33 +83,6 @@ struct LargestMagnitude {
     for (int i = 0; i < W; ++i) *result = std::max(*result, most.v[i]);
   }
 };
-
-/// Whether `decode` and `encode` know it; the formats of integers and F64 are no formats of weights.
-constexpr bool holds_weights(Format format) {
-  switch (format) {
-    case Format::f32:
-    case Format::f16:
-    case Format::bf16:
-    case Format::q4_0:
-    case Format::q4_1:
-    case Format::q5_0:
-    case Format::q5_1:
-    case Format::q8_0:
-    case Format::q4_k:
-    case Format::q5_k:
-    case Format::q6_k:
-    case Format::tq1_0:
-    case Format::tq2_0: return true;
-    default: return false;
-  }
-}
-
-/// The largest magnitude a format takes: what rounds to infinity is left out. The scale of a block is an F16.
-constexpr float largest_of(Format format) {
-  return format == Format::f32 ? 3.40282347e38f : format == Format::bf16 ? 3.38953139e38f : 65504.f;
-}
-
-namespace format_parts {
 
 inline Status check(Format format, std::int64_t n) {
   const FormatInfo* info = format_info(format);
@@ -122,6 +122,9 @@ inline void encode_blocks(Isa isa, Format format, const float* from, std::int64_
     case Format::q5_0: return dispatch<EncodeBlocks<Q5_0>>(isa, from, n, to);
     case Format::q5_1: return dispatch<EncodeBlocks<Q5_1>>(isa, from, n, to);
     case Format::q8_0: return dispatch<EncodeBlocks<Q8_0>>(isa, from, n, to);
+    case Format::q4_k: return dispatch<EncodeBlocks<Q4_K>>(isa, from, n, to);
+    case Format::q5_k: return dispatch<EncodeBlocks<Q5_K>>(isa, from, n, to);
+    case Format::q6_k: return dispatch<EncodeBlocks<Q6_K>>(isa, from, n, to);
     case Format::tq1_0: return dispatch<EncodeBlocks<TQ1_0>>(isa, from, n, to);
     case Format::tq2_0: return dispatch<EncodeBlocks<TQ2_0>>(isa, from, n, to);
     default: std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(float));
@@ -171,7 +174,6 @@ inline Status decode(const Cpu& q, Format format, const std::byte* from, std::in
 inline Status encode(Isa isa, Format format, const float* from, std::int64_t n, std::byte* to) {
   using namespace format_parts;
   if (Status s = check(format, n); !s) return s;
-  if (format_info(format)->name.ends_with("_K")) return Error{"K formats are only read"};
   if (const std::int64_t at = first_unfit(isa, format, from, n); at < n) return unfit(format, at, from[at]);
   encode_blocks(isa, format, from, n, to);
   return {};
@@ -181,7 +183,6 @@ inline Status encode(Isa isa, Format format, const float* from, std::int64_t n, 
 inline Status encode(const Cpu& q, Format format, const float* from, std::int64_t n, std::byte* to) {
   using namespace format_parts;
   if (Status s = check(format, n); !s) return s;
-  if (format_info(format)->name.ends_with("_K")) return Error{"K formats are only read"};
   std::atomic<std::int64_t> first{n};
   parallel(q, (n + run - 1) / run, [&](std::int64_t i, int) {
     const std::int64_t count = std::min(run, n - i * run);

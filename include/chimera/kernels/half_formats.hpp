@@ -55,6 +55,8 @@ CHIMERA_INLINE Ints<W> to_bf16(const Vec<W>& x) {
 CHIMERA_INLINE float load_f16(const std::byte* p) { return from_f16<1>(Ints<1>::load<std::uint16_t>(p)).v[0]; }
 CHIMERA_INLINE void store_f16(std::byte* p, float x) { to_f16<1>(Vec<1>(x)).store<std::uint16_t>(p); }
 
+namespace format_parts {
+
 struct F16 {
   template <int W>
   CHIMERA_INLINE static Vec<W> from(const Ints<W>& half) {
@@ -97,5 +99,7 @@ struct EncodeHalves {
     for (; i < n; ++i) Half::template to<1>(Vec<1>::load(from + i)).template store<std::uint16_t>(to + 2 * i);
   }
 };
+
+}  // namespace format_parts
 
 }  // namespace chimera::inline CHIMERA_ABI

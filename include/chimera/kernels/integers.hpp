@@ -57,7 +57,7 @@ struct Ints {
 };
 
 template <int W>
-CHIMERA_INLINE Vec<W> floats(const Ints<W>& x) {
+CHIMERA_INLINE Vec<W> as_floats(const Ints<W>& x) {
   return Vec<W>(__builtin_convertvector(x.v, typename Vec<W>::Native));
 }
 /// Towards zero; |x| < 2^31.
@@ -74,8 +74,9 @@ CHIMERA_INLINE Vec<W> from_bits(const Ints<W>& x) {
   return Vec<W>(reinterpret_cast<typename Vec<W>::Native>(x.v));
 }
 
-/// a b, rounded before it is used: a compiler that fuses a product into the sum that follows would give other bits at
-/// levels that have such an instruction.
+/// a b, rounded before it is used. A product that the compiler fuses with the sum behind it is not, at levels that have
+/// an instruction for both. (g++ fuses after inlining, whatever the function says: it must not see where the product
+/// comes from.)
 template <int W>
 CHIMERA_INLINE Vec<W> product(const Vec<W>& a, const Vec<W>& b) {
 #if defined(__clang__)

@@ -15,7 +15,7 @@
 #include <cstdint>
 #include <cstring>
 
-namespace chimera::inline CHIMERA_ABI {
+namespace chimera::inline CHIMERA_ABI::format_parts {
 
 /// 1 / d, and 0 where a block is so small that its scale is 0 as an f16: every quantum stands for 0 then.
 CHIMERA_INLINE float inverse_scale(float d) { return std::fabs(d) < 1e-30f ? 0.f : 1.f / d; }
@@ -60,8 +60,8 @@ struct Q4_0 {
     const Vec<W> d = load_f16(block);
     for (int j = 0; j < 16; j += W) {
       const Ints<W> q = Ints<W>::template load<std::uint8_t>(block + 2 + j);
-      (d * floats<W>((q & 15) - 8)).store(x + j);
-      (d * floats<W>((q >> 4) - 8)).store(x + j + 16);
+      (d * as_floats<W>((q & 15) - 8)).store(x + j);
+      (d * as_floats<W>((q >> 4) - 8)).store(x + j + 16);
     }
   }
 
@@ -86,8 +86,8 @@ struct Q4_1 {
     const Vec<W> d = load_f16(block), least = load_f16(block + 2);
     for (int j = 0; j < 16; j += W) {
       const Ints<W> q = Ints<W>::template load<std::uint8_t>(block + 4 + j);
-      (d * floats<W>(q & 15) + least).store(x + j);  // the product is exact: 11 bits times 4
-      (d * floats<W>(q >> 4) + least).store(x + j + 16);
+      (d * as_floats<W>(q & 15) + least).store(x + j);  // the product is exact: 11 bits times 4
+      (d * as_floats<W>(q >> 4) + least).store(x + j + 16);
     }
   }
 
@@ -130,8 +130,8 @@ struct Q5_0 {
     for (int j = 0; j < 16; j += W) {
       Ints<W> low, high;
       load_five_bits<W>(block + 2, block + 6, j, low, high);
-      (d * floats<W>(low - 16)).store(x + j);
-      (d * floats<W>(high - 16)).store(x + j + 16);
+      (d * as_floats<W>(low - 16)).store(x + j);
+      (d * as_floats<W>(high - 16)).store(x + j + 16);
     }
   }
 
@@ -168,8 +168,8 @@ struct Q5_1 {
     for (int j = 0; j < 16; j += W) {
       Ints<W> low, high;
       load_five_bits<W>(block + 4, block + 8, j, low, high);
-      (d * floats<W>(low) + least).store(x + j);
-      (d * floats<W>(high) + least).store(x + j + 16);
+      (d * as_floats<W>(low) + least).store(x + j);
+      (d * as_floats<W>(high) + least).store(x + j + 16);
     }
   }
 
@@ -197,7 +197,7 @@ struct Q8_0 {
   template <int W>
   CHIMERA_INLINE static void decode(const std::byte* block, float* x) {
     const Vec<W> d = load_f16(block);
-    for (int j = 0; j < 32; j += W) (d * floats<W>(Ints<W>::template load<std::int8_t>(block + 2 + j))).store(x + j);
+    for (int j = 0; j < 32; j += W) (d * as_floats<W>(Ints<W>::template load<std::int8_t>(block + 2 + j))).store(x + j);
   }
 
   template <int W>
@@ -209,11 +209,11 @@ struct Q8_0 {
       // To nearest, half away from zero: what is cut off decides.
       const Vec<W> scaled = product<W>(Vec<W>::load(x + j), Vec<W>(inverse));
       const Ints<W> whole = truncated<W>(scaled);
-      const Vec<W> rest = scaled - floats<W>(whole);
+      const Vec<W> rest = scaled - as_floats<W>(whole);
       const Ints<W> q(whole.v + (rest.v <= -0.5f) - (rest.v >= 0.5f));  // a comparison that holds is -1
       q.template store<std::int8_t>(block + 2 + j);
     }
   }
 };
 
-}  // namespace chimera::inline CHIMERA_ABI
+}  // namespace chimera::inline CHIMERA_ABI::format_parts

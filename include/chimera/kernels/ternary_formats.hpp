@@ -13,7 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace chimera::inline CHIMERA_ABI {
+namespace chimera::inline CHIMERA_ABI::format_parts {
 
 /// 0, 1 or 2: the nearest of -d, 0 and d, ties away from zero.
 template <int W>
@@ -33,7 +33,7 @@ struct TQ2_0 {
     for (int half = 0; half < 2; ++half, block += 32, x += 128)
       for (int m = 0; m < 32; m += W) {
         const Ints<W> q = Ints<W>::template load<std::uint8_t>(block + m);
-        for (int n = 0; n < 4; ++n) (d * floats<W>(((q >> (2 * n)) & 3) - 1)).store(x + m + 32 * n);
+        for (int n = 0; n < 4; ++n) (d * as_floats<W>(((q >> (2 * n)) & 3) - 1)).store(x + m + 32 * n);
       }
   }
 
@@ -63,7 +63,7 @@ struct TQ1_0 {
     Ints<W> left = Ints<W>::template load<std::uint8_t>(from);
     for (int n = 0; n < codes; ++n) {
       const Ints<W> tripled = left + left + left;
-      (d * floats<W>((tripled >> 8) - 1)).store(x + n * stride);
+      (d * as_floats<W>((tripled >> 8) - 1)).store(x + n * stride);
       left = tripled & 255;
     }
   }
@@ -98,4 +98,4 @@ struct TQ1_0 {
   }
 };
 
-}  // namespace chimera::inline CHIMERA_ABI
+}  // namespace chimera::inline CHIMERA_ABI::format_parts
