@@ -343,12 +343,12 @@ class Gguf {
     for (GgufEntry& e : entries_)
       if (Status s = read_entry(e, limits); !s) return s;
     if (Status s = entry_index_.build(entries_, key_of, "metadata entries"); !s) return s;
-    std::uint64_t alignment = 32;
+    std::uint64_t unit = 32;
     if (const GgufValue* v = find("general.alignment")) {
       if (v->type != GgufType::u32) return Error{"metadata general.alignment is not of type u32"};
-      alignment = detail::load<std::uint32_t>(v->bytes.data());
-      if (!std::has_single_bit(alignment) || alignment > limits.alignment)
-        return Error{"metadata general.alignment is " + std::to_string(alignment) + ", a power of two up to " +
+      unit = detail::load<std::uint32_t>(v->bytes.data());
+      if (!std::has_single_bit(unit) || unit > limits.alignment)
+        return Error{"metadata general.alignment is " + std::to_string(unit) + ", a power of two up to " +
                      std::to_string(limits.alignment) + " was expected"};
     }
 
@@ -356,10 +356,10 @@ class Gguf {
     std::uint64_t end = 0;  // of the tensors so far, in the data, padded
     std::vector<std::uint64_t> offsets(tensors_.size()), sizes(tensors_.size());
     for (std::size_t i = 0; i < tensors_.size(); ++i)
-      if (Status s = read_tensor(tensors_[i], limits, alignment, end, offsets[i], sizes[i]); !s) return s;
+      if (Status s = read_tensor(tensors_[i], limits, unit, end, offsets[i], sizes[i]); !s) return s;
     if (Status s = tensor_index_.build(tensors_, name_of, "tensors"); !s) return s;
 
-    const std::uint64_t header = bytes.size() - left_.size(), padding = (alignment - header % alignment) % alignment;
+    const std::uint64_t header = bytes.size() - left_.size(), padding = (unit - header % unit) % unit;
     left_ = left_.subspan(static_cast<std::size_t>(std::min<std::uint64_t>(padding, left_.size())));
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
       if (offsets[i] > left_.size() || sizes[i] > left_.size() - offsets[i])
@@ -410,7 +410,7 @@ class Gguf {
     return {};
   }
 
-  Status read_tensor(GgufTensor& t, const GgufLimits& limits, std::uint64_t alignment, std::uint64_t& end,
+  Status read_tensor(GgufTensor& t, const GgufLimits& limits, std::uint64_t unit, std::uint64_t& end,
                      std::uint64_t& offset, std::uint64_t& size) {
     std::string_view name;
     if (Status s = take_name(name, limits.name_bytes, "a tensor's name"); !s) return s;
@@ -431,9 +431,9 @@ class Gguf {
     if (offset != end)
       return Error{whose + " starts at " + std::to_string(offset) + " in the data, " + std::to_string(end) +
                    " was expected: right behind the one before"};
-    if (__builtin_add_overflow(end, size, &end) || __builtin_add_overflow(end, alignment - 1, &end))
+    if (__builtin_add_overflow(end, size, &end) || __builtin_add_overflow(end, unit - 1, &end))
       return Error{whose + " ends beyond 2^64"};
-    end &= ~(alignment - 1);
+    end &= ~(unit - 1);
     return {};
   }
 
