@@ -234,9 +234,9 @@ inline Status load_weight(const Cpu& q, const FileWeight& w, const StoredTensor&
   const std::string name(t.name);
   if (without_ones(w.shape) != without_ones(t.shape))
     return Error{"tensor " + name + ": expected the shape " + shape_text(w.shape) + ", found " + shape_text(t.shape)};
-  if (const NotFinite bad = find_not_finite(t.format, t.data); bad.blocks > 0)
-    return Error{"tensor " + name + ": expected numbers, found " + std::to_string(bad.blocks) +
-                 " blocks with none, the first is block " + std::to_string(bad.first)};
+  if (const NotFinite bad = find_not_finite(t.format, t.data); bad.count > 0)
+    return Error{"tensor " + name + ": expected numbers, found " + std::to_string(bad.count) +
+                 " that are none, the first in block " + std::to_string(bad.block)};
   float* x = arena + w.offset;
   if (Status s = decode(q, t.format, t.data.data(), w.size(), x); !s)
     return Error{"tensor " + name + ": " + s.error().message};
