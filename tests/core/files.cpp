@@ -21,6 +21,16 @@ TEST_CASE("a mapped file shows the file's bytes") {
   CHECK(moved.text() == content);
 }
 
+TEST_CASE("a copied file stays as it was when the file changes") {
+  TemporaryFolder folder;
+  const std::string path = write_file(folder / "f", "before");
+  const auto file = MappedFile::copy(path);
+  REQUIRE(file);
+  write_file(path, "");
+  CHECK(file->text() == "before");
+  CHECK(contains(MappedFile::copy(path).error(), "the file is empty"));
+}
+
 TEST_CASE("each file that cannot be mapped has its own sentence") {
   TemporaryFolder folder;
   CHECK(contains(MappedFile::open(folder / "none").error(), "No such file"));

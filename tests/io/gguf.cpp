@@ -1,23 +1,26 @@
+#include <chimera/io/finite.hpp>
 #include <chimera/io/gguf.hpp>
 
 #include "../temporary_folder.hpp"
+#include "allocations.hpp"
+#include "hostile.hpp"
 
 #include <doctest/doctest.h>
 
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <string>
 #include <vector>
 
 using namespace chimera;
+using hostile::bytes_of;
 
 namespace {
 
-std::span<const std::byte> bytes_of(const std::string& text) {
-  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
-}
+constexpr std::size_t most_allocated = 64 << 20;
 
-/// The bytes of a file with a value of every type and tensors of three formats.
+/// Makes a file of about 4 KB with a value of every type and tensors of three formats; gives its bytes.
 std::string sample(const std::string& path) {
   GgufWriter writer;
   writer.set("general.architecture", "test");
@@ -37,53 +40,305 @@ std::string sample(const std::string& path) {
   writer.set("i32s", std::vector<std::int32_t>{-1, 0, 1});
   writer.set("f32s", std::vector<float>{0.25f, -2});
   writer.set("u32s", std::vector<std::uint32_t>{7});
+  writer.set("u64s", std::vector<std::uint64_t>{1, std::uint64_t{1} << 63});
   writer.set("bools", std::vector<bool>{true, false, true});
   writer.set("none", std::vector<std::string>{});
-  REQUIRE(writer.add("token_embd.weight", {32, 3}, Format::f32).ok());
+  REQUIRE(writer.add("token_embd.weight", {32, 24}, Format::f32).ok());
   REQUIRE(writer.add("blk.0.attn_q.weight", {32, 2, 1}, Format::q8_0).ok());
   REQUIRE(writer.add("blk.0.attn_norm.weight", {5}, Format::bf16).ok());
   REQUIRE(writer.begin(path).ok());
-  for (int bytes : {384, 68, 10})
-    REQUIRE(writer.append(bytes_of(std::string(static_cast<std::size_t>(bytes), static_cast<char>(bytes)))).ok());
+  for (std::size_t bytes : {3072u, 68u, 10u}) {
+    const std::string data(bytes, static_cast<char>(bytes));
+    REQUIRE(writer.append(bytes_of(data).first(bytes / 3)).ok());  // in pieces
+    REQUIRE(writer.append(bytes_of(data).subspan(bytes / 3)).ok());
+  }
   REQUIRE(writer.commit().ok());
   return read_file(path);
 }
 
+/// Uses all that a file offers; true if it is valid.
+bool use_all(std::span<const std::byte> bytes) {
+  const auto file = Gguf::parse(bytes);
+  bool sound = file.ok() || !file.error().message.empty();
+  if (file) {
+    for (const GgufEntry& e : file->entries()) {
+      sound = sound && file->find(e.key) == &e.value;
+      if (e.value.element == GgufType::text)
+        sound = sound && (e.value.is_array() ? file->texts(e.key).ok() : file->text(e.key).ok());
+      else if (e.value.is_array())
+        sound = sound && (file->numbers(e.key).ok() || file->integers(e.key).ok());
+      else
+        sound = sound && file->number(e.key).ok() != file->boolean(e.key).ok();
+    }
+    for (const GgufTensor& t : file->tensors()) {
+      sound = sound && file->tensor(t.name) == &t;
+      sound = sound && static_cast<std::int64_t>(t.data.size()) == format_bytes(t.format, t.size());
+      sound = sound && find_not_finite(t.format, t.data).count <= t.size();
+    }
+  }
+  if (!sound) FAIL("what the file offers does not fit together");
+  return file.ok();
+}
+
 }  // namespace
 
-TEST_CASE("what is written is read") {
+TEST_CASE("what is written to a GGUF file is read") {
+  TemporaryFolder folder;
+  sample(folder / "a.gguf");
+  for (const auto& file : {Gguf::open(folder / "a.gguf"), Gguf::read(folder / "a.gguf")}) {
+    REQUIRE(file);
+    CHECK(file->version() == 3);
+    CHECK(*file->text("general.architecture") == "test");
+    CHECK(*file->integer("u8") == 200);
+    CHECK(*file->integer("i8") == -100);
+    CHECK(*file->integer("u16") == 60000);
+    CHECK(*file->integer("i16") == -30000);
+    CHECK(*file->integer("u32") == 4'000'000'000);
+    CHECK(*file->integer("i32") == -2'000'000'000);
+    CHECK(*file->integer("i64") == std::numeric_limits<std::int64_t>::min());
+    CHECK(*file->number("u64") == 0x1p63);
+    CHECK(*file->number("f32") == 0.5);
+    CHECK(*file->number("f64") == 1e300);
+    CHECK(*file->boolean("bool"));
+    CHECK(*file->text("text") == std::string_view("one\0two", 7));
+    CHECK(*file->texts("texts") == std::vector<std::string_view>{"", "a", "नमस्ते"});
+    CHECK(*file->integers("i32s") == std::vector<std::int64_t>{-1, 0, 1});
+    CHECK(*file->integers("u32s") == std::vector<std::int64_t>{7});
+    CHECK(*file->integers("bools") == std::vector<std::int64_t>{1, 0, 1});
+    CHECK(*file->numbers("f32s") == std::vector<double>{0.25, -2});
+    CHECK(*file->numbers("u64s") == std::vector<double>{1, 0x1p63});
+    CHECK(file->texts("none")->empty());
+
+    REQUIRE(file->tensors().size() == 3);
+    CHECK(file->tensors()[0].name == "token_embd.weight");
+    const GgufTensor* q = file->tensor("blk.0.attn_q.weight");
+    REQUIRE(q);
+    CHECK(q->dims == 3);
+    CHECK(q->ne == std::array<std::int64_t, 4>{32, 2, 1, 1});
+    CHECK(q->size() == 64);
+    CHECK(q->format == Format::q8_0);
+    CHECK(q->data.size() == 68);
+    CHECK(q->data[67] == std::byte{68});
+    CHECK(file->tensor("blk.0.attn_norm.weight")->data[9] == std::byte{10});
+    CHECK(file->tensor("blk.0.attn_k.weight") == nullptr);
+  }
+}
+
+TEST_CASE("metadata of another kind than the wanted is an error that says both") {
   TemporaryFolder folder;
   sample(folder / "a.gguf");
   const auto file = Gguf::open(folder / "a.gguf");
-  REQUIRE(file);
-  CHECK(file->version() == 3);
-  CHECK(*file->text("general.architecture") == "test");
-  CHECK(*file->integer("u8") == 200);
-  CHECK(*file->integer("i8") == -100);
-  CHECK(*file->integer("u16") == 60000);
-  CHECK(*file->integer("i16") == -30000);
-  CHECK(*file->integer("u32") == 4'000'000'000);
-  CHECK(*file->integer("i32") == -2'000'000'000);
-  CHECK(*file->integer("i64") == std::numeric_limits<std::int64_t>::min());
-  CHECK(*file->number("u64") == 0x1p63);
-  CHECK(*file->number("f32") == 0.5);
-  CHECK(*file->number("f64") == 1e300);
-  CHECK(*file->boolean("bool"));
-  CHECK(*file->text("text") == std::string_view("one\0two", 7));
-  CHECK(*file->texts("texts") == std::vector<std::string_view>{"", "a", "नमस्ते"});
-  CHECK(*file->integers("i32s") == std::vector<std::int64_t>{-1, 0, 1});
-  CHECK(*file->integers("u32s") == std::vector<std::int64_t>{7});
-  CHECK(*file->integers("bools") == std::vector<std::int64_t>{1, 0, 1});
-  CHECK(*file->numbers("f32s") == std::vector<double>{0.25, -2});
-  CHECK(file->texts("none")->empty());
+  const std::string start = folder / "a.gguf: metadata ";
+  CHECK(file->integer("none.such").error().message == start + "none.such is missing, an integer was expected");
+  CHECK(file->integer("f32").error().message == start + "f32 is of type f32, an integer was expected");
+  CHECK(file->integer("u64").error().message == start + "u64 is of type u64, an integer below 2^63 was expected");
+  CHECK(file->integers("u64s").error().message ==
+        start + "u64s is an array of 2 of type u64, an array of integers below 2^63 was expected");
+  CHECK(file->number("text").error().message == start + "text is of type string, a number was expected");
+  CHECK(file->number("bool").error().message == start + "bool is of type bool, a number was expected");
+  CHECK(file->boolean("u8").error().message == start + "u8 is of type u8, a bool was expected");
+  CHECK(file->text("texts").error().message == start + "texts is an array of 3 of type string, a string was expected");
+  CHECK(file->texts("text").error().message == start + "text is of type string, an array of strings was expected");
+  CHECK(file->integers("f32s").error().message ==
+        start + "f32s is an array of 2 of type f32, an array of integers was expected");
+  CHECK(file->numbers("bools").error().message ==
+        start + "bools is an array of 3 of type bool, an array of numbers was expected");
+}
 
-  REQUIRE(file->tensors().size() == 3);
-  CHECK(file->tensors()[0].name == "token_embd.weight");
-  const GgufTensor* q = file->tensor("blk.0.attn_q.weight");
-  REQUIRE(q);
-  CHECK(q->dims == 3);
-  CHECK(q->ne == std::array<std::int64_t, 4>{32, 2, 1, 1});
-  CHECK(q->size() == 64);
-  CHECK(q->format == Format::q8_0);
-  CHECK(q->data.size() == 68);
+TEST_CASE("a GGUF file copied key for key and tensor for tensor is the same") {
+  TemporaryFolder folder;
+  const std::string bytes = sample(folder / "a.gguf");
+  const auto file = Gguf::open(folder / "a.gguf");
+  GgufWriter writer;
+  writer.set("general.architecture", "set again below");
+  writer.set_all(*file);
+  for (const GgufTensor& t : file->tensors())
+    REQUIRE(writer.add(t.name, std::span(t.ne).first(static_cast<std::size_t>(t.dims)), t.format).ok());
+  REQUIRE(writer.begin(folder / "b.gguf").ok());
+  for (const GgufTensor& t : file->tensors()) REQUIRE(writer.append(t.data).ok());
+  CHECK_FALSE(exists(folder / "b.gguf"));
+  REQUIRE(writer.commit().ok());
+  CHECK(read_file(folder / "b.gguf") == bytes);
+}
+
+TEST_CASE("tensors are aligned as general.alignment says, the last one's padding is written") {
+  TemporaryFolder folder;
+  for (std::uint32_t alignment : {1u, 8u, 4096u}) {
+    GgufWriter writer;
+    writer.set("general.alignment", alignment);
+    REQUIRE(writer.add("a", {3}, Format::i8).ok());
+    REQUIRE(writer.add("b", {5}, Format::i8).ok());
+    REQUIRE(writer.begin(folder / "a.gguf").ok());
+    REQUIRE(writer.append(bytes_of("abc")).ok());
+    REQUIRE(writer.append(bytes_of("defgh")).ok());
+    REQUIRE(writer.commit().ok());
+    const std::string bytes = read_file(folder / "a.gguf");
+    CHECK(bytes.size() % alignment == 0);
+    const auto file = Gguf::parse(bytes_of(bytes));
+    REQUIRE(file);
+    for (const GgufTensor& t : file->tensors())
+      CHECK(static_cast<std::size_t>(t.data.data() - bytes_of(bytes).data()) % alignment == 0);
+    CHECK(std::memcmp(file->tensor("b")->data.data(), "defgh", 5) == 0);
+  }
+}
+
+TEST_CASE("a file without the padding of its last tensor, and one of version 2, are read") {
+  TemporaryFolder folder;
+  std::string bytes = sample(folder / "a.gguf");
+  bytes.resize(bytes.size() - 22);  // the last tensor has 10 of 32 bytes
+  bytes[4] = 2;
+  const auto file = Gguf::parse(bytes_of(bytes));
+  REQUIRE(file);
+  CHECK(file->version() == 2);
+  CHECK(file->tensors().size() == 3);
+}
+
+TEST_CASE("a GGUF writer refuses what no reader would take") {
+  TemporaryFolder folder;
+  const std::string path = folder / "a.gguf";
+  const auto says = [](const Status& s, std::string_view part) {
+    return !s.ok() && s.error().message.find(part) != std::string::npos;
+  };
+  GgufWriter writer;
+  CHECK(says(writer.add("t", {0}, Format::f32), "a dimension of 0"));
+  CHECK(says(writer.add("t", {}, Format::f32), "0 dimensions"));
+  CHECK(says(writer.add("t", {1, 1, 1, 1, 1}, Format::f32), "5 dimensions"));
+  CHECK(says(writer.add("t", {33}, Format::q4_0), "rows of 33 numbers, and Q4_0 takes blocks of 32"));
+  CHECK(says(writer.add("", {1}, Format::f32), "0 bytes, 1 to 63 were expected"));
+  CHECK(says(writer.add(std::string(64, 't'), {1}, Format::f32), "64 bytes, 1 to 63 were expected"));
+  CHECK(says(writer.add("t", {std::int64_t{1} << 62}, Format::f32), "more than 2^63 bytes"));
+  CHECK(says(writer.commit(), "not begun"));
+  REQUIRE(writer.add("t", {2}, Format::f32).ok());
+  writer.set("general.alignment", std::uint32_t{24});
+  CHECK(says(writer.begin(path), "general.alignment is 24"));
+  writer.set("general.alignment", 32);
+  CHECK(says(writer.begin(path), "not of type u32"));
+  writer.set("general.alignment", std::uint32_t{32});
+  REQUIRE(writer.begin(path).ok());
+  CHECK(says(writer.append(bytes_of("123456789")), "tensor t takes 8 bytes, 9 were given"));
+  REQUIRE(writer.append(bytes_of("1234")).ok());
+  CHECK(says(writer.commit(), "tensor t takes 8 bytes, 4 were given"));
+  CHECK(says(writer.append(bytes_of("56789")), "tensor t takes 8 bytes, 9 were given"));
+  REQUIRE(writer.append(bytes_of("5678")).ok());
+  CHECK(says(writer.append(bytes_of("9")), "no tensor left"));
+  CHECK(writer.commit().ok());
+
+  GgufWriter twice;
+  REQUIRE(twice.add("t", {2}, Format::f32).ok());
+  REQUIRE(twice.add("t", {2}, Format::f32).ok());
+  CHECK(says(twice.begin(path), "two tensors named t"));
+}
+
+TEST_CASE("hostile GGUF files are errors that take no memory") {
+  for (const hostile::File& f : hostile::gguf()) {
+    CAPTURE(f.name);
+    const std::size_t before = allocated_bytes();
+    const auto file = Gguf::parse(bytes_of(f.bytes));
+    CHECK(allocated_bytes() - before <= f.bytes.size() + most_allocated);
+    REQUIRE_FALSE(file.ok());
+    CAPTURE(file.error().message);
+    CHECK(file.error().message.find(f.error) != std::string::npos);
+    CHECK(file.error().message.size() < 300);
+  }
+}
+
+TEST_CASE("the largest GGUF headers take no more memory than the file and 64 MiB") {
+  const auto check = [](const std::string& bytes, const char* key) {
+    const std::size_t before = allocated_bytes();
+    {
+      const auto file = Gguf::parse(bytes_of(bytes));
+      REQUIRE(file);
+      if (key) REQUIRE(file->texts(key).ok() + file->integers(key).ok() + file->numbers(key).ok() > 0);
+    }
+    CHECK(allocated_bytes() - before <= bytes.size() + most_allocated);
+  };
+  constexpr std::uint64_t most = 65536, values = 4 << 20;
+  hostile::Bytes entries, tensors, texts, bools;
+  entries.raw("GGUF").u32(3).u64(0).u64(most);
+  tensors.raw("GGUF").u32(3).u64(most).u64(0);
+  for (std::uint64_t i = 0; i < most; ++i) {
+    entries.text(std::to_string(i)).u32(0).raw("x");
+    tensors.text(std::string(57, 't') + std::to_string(i)).u32(1).u64(1).u32(24).u64(32 * i);
+  }
+  tensors.pad(32).raw(std::string(32 * most, '\0'));
+  texts.raw("GGUF").u32(3).u64(0).u64(1).text("k").u32(9).u32(8).u64(values).raw(std::string(8 * values, '\0'));
+  bools.raw("GGUF").u32(3).u64(0).u64(1).text("k").u32(9).u32(7).u64(values).raw(std::string(values, '\1'));
+  check(entries, nullptr);
+  check(tensors, nullptr);
+  check(texts, "k");
+  check(bools, "k");
+
+  hostile::Bytes more;
+  more.raw("GGUF").u32(3).u64(0).u64(1).text("k").u32(9).u32(7).u64(values + 1).raw(std::string(values + 1, '\1'));
+  const std::string bytes = more;
+  CHECK_FALSE(Gguf::parse(bytes_of(bytes)).ok());
+  GgufLimits limits;
+  limits.array_values = values + 1;
+  CHECK(Gguf::parse(bytes_of(bytes), limits).ok());
+}
+
+TEST_CASE("each prefix of a GGUF file is an error or a valid file") {
+  TemporaryFolder folder;
+  const std::string bytes = sample(folder / "a.gguf");
+  for (std::size_t n = 0; n < bytes.size(); ++n) {
+    const auto prefix = std::make_unique<std::byte[]>(n);  // of its own, so that a sanitizer sees its end
+    std::memcpy(prefix.get(), bytes.data(), n);
+    REQUIRE(use_all({prefix.get(), n}) == (n >= bytes.size() - 22));  // all but the last padding
+  }
+}
+
+TEST_CASE("each change of a byte of a GGUF file makes an error or a valid file") {
+  TemporaryFolder folder;
+  const std::string bytes = sample(folder / "a.gguf");
+  REQUIRE(bytes.size() > 3800);
+  REQUIRE(bytes.size() < 4400);
+  const auto changed = std::make_unique<std::byte[]>(bytes.size());
+  std::memcpy(changed.get(), bytes.data(), bytes.size());
+  const auto header =
+      static_cast<std::size_t>(Gguf::parse(bytes_of(bytes))->tensors()[0].data.data() - bytes_of(bytes).data());
+  int errors = 0, valid = 0;
+  const auto change = [&](std::size_t at, int value) {
+    changed[at] = static_cast<std::byte>(value);
+    ++(use_all({changed.get(), bytes.size()}) ? valid : errors);
+    changed[at] = static_cast<std::byte>(bytes[at]);
+  };
+  for (std::size_t at = 0; at < header; ++at)
+    for (int value = 0; value < 256; ++value) change(at, value);
+  // Opening reads nothing of the data.
+  for (std::size_t at = header; at < bytes.size(); ++at)
+    for (int bit = 0; bit < 8; ++bit) change(at, bytes[at] ^ 1 << bit);
+  CHECK(errors > 100'000);
+  CHECK(valid > 50'000);
+}
+
+TEST_CASE("numbers that are not finite are found") {
+  const auto found = [](Format format, std::string block, std::size_t at, std::string_view change) {
+    const std::string good = block;
+    block.replace(at, change.size(), change);
+    CHECK(find_not_finite(format, bytes_of(good + good)).count == 0);
+    const NotFinite n = find_not_finite(format, bytes_of(good + block + block));
+    return n.count == 2 && n.block == 1;
+  };
+  const auto zeros = [](Format f) { return std::string(static_cast<std::size_t>(format_info(f)->bytes), '\0'); };
+  const std::string_view inf_half("\x00\x7C", 2), nan_half("\x01\xFE", 2);
+  CHECK(found(Format::f32, zeros(Format::f32), 2, "\x80\x7F"));
+  CHECK(found(Format::f64, zeros(Format::f64), 6, "\xF8\xFF"));
+  CHECK(found(Format::bf16, zeros(Format::bf16), 0, "\x80\xFF"));
+  CHECK(found(Format::f16, zeros(Format::f16), 0, nan_half));
+  for (Format f : {Format::q4_0, Format::q4_1, Format::q5_0, Format::q5_1, Format::q8_0, Format::q4_k, Format::q5_k})
+    CHECK(found(f, zeros(f), 0, inf_half));
+  for (Format f : {Format::q4_1, Format::q5_1, Format::q4_k, Format::q5_k}) CHECK(found(f, zeros(f), 2, nan_half));
+  for (Format f : {Format::q6_k, Format::tq1_0, Format::tq2_0})
+    CHECK(found(f, zeros(f), zeros(f).size() - 2, inf_half));
+  for (std::size_t at : {0u, 7u, 63u}) CHECK(found(Format::tq2_0, zeros(Format::tq2_0), at, "\x0C"));
+  CHECK(find_not_finite(Format::i32, bytes_of(std::string(8, '\xFF'))).count == 0);
+  CHECK(find_not_finite(Format::q8_0, bytes_of(std::string(2, '\0') + std::string(32, '\xFF'))).count == 0);
+}
+
+TEST_CASE("a GGUF file that is none is an error with its name") {
+  TemporaryFolder folder;
+  write_file(folder / "a.gguf", "GGUF");
+  CHECK(Gguf::open(folder / "a.gguf").error().message ==
+        "cannot read " + folder / "a.gguf" + ": the file ends within its first bytes");
+  CHECK(Gguf::open(folder / "b.gguf").error().message.find("No such file") != std::string::npos);
 }

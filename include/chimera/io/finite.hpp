@@ -3,7 +3,6 @@
 
 #include <chimera/core/format.hpp>
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -11,64 +10,72 @@
 
 namespace chimera {
 
-/// Of the tensor's blocks (of one number for F32, F16, BF16, F64), those that do not decode to finite numbers.
+/// What of a tensor does not decode to finite numbers.
 struct NotFinite {
-  std::int64_t blocks = 0;
-  std::int64_t first = -1;  // the first of them
+  std::int64_t count = 0;   // floats, or scales of blocks
+  std::int64_t block = -1;  // the first block that has one (of one number for F64, F32, F16, BF16)
 };
 
 namespace detail {
 
-/// The places of the half-precision scales of a block, in bytes. Sources: ggml's ggml-common.h.
-struct BlockScales {
-  int count;
-  std::array<std::size_t, 2> at;
-};
-constexpr BlockScales block_scales(Format format) {
-  switch (format) {
-    case Format::f16:
-    case Format::q4_0:
-    case Format::q5_0:
-    case Format::q8_0: return {1, {0}};
-    case Format::q4_1:
-    case Format::q5_1:
-    case Format::q4_k:
-    case Format::q5_k: return {2, {0, 2}};
-    case Format::q6_k: return {1, {208}};
-    case Format::tq1_0: return {1, {52}};
-    case Format::tq2_0: return {1, {64}};
-    default: return {0, {}};
-  }
+/// Looks at the T at byte `at` of each block.
+template <class T, class Bad>
+NotFinite scan_blocks(std::span<const std::byte> data, std::size_t block_bytes, std::size_t at, Bad&& bad) {
+  const auto bad_at = [&](std::size_t block) {
+    T value;
+    std::memcpy(&value, data.data() + block * block_bytes + at, sizeof value);
+    return bad(value);
+  };
+  NotFinite found;
+  const std::size_t blocks = data.size() / block_bytes;
+  for (std::size_t i = 0; i < blocks; ++i) found.count += bad_at(i);
+  if (found.count > 0)
+    for (found.block = 0; !bad_at(static_cast<std::size_t>(found.block));) ++found.block;
+  return found;
 }
 
 }  // namespace detail
 
-/// Goes over all of the data. Integer formats are always finite. TQ2_0 codes three values in two bits: the fourth code
-/// counts as not finite.
+/// Goes over all of the data. Integers are always finite. TQ2_0 codes three values in two bits: the fourth code counts
+/// as not finite. Where the scales lie: ggml's ggml-common.h.
 inline NotFinite find_not_finite(Format format, std::span<const std::byte> data) {
   NotFinite found;
-  const FormatInfo& info = *format_info(format);
-  const detail::BlockScales scales = detail::block_scales(format);
-  const auto bits = [](const std::byte* p, auto value) {
-    std::memcpy(&value, p, sizeof value);
-    return value;
+  const auto bytes = static_cast<std::size_t>(format_info(format)->bytes);
+  const auto scan = [&]<class T>(std::size_t at, T /*type*/, auto bad) {
+    const NotFinite here = detail::scan_blocks<T>(data, bytes, at, bad);
+    if (here.count > 0 && (found.count == 0 || here.block < found.block)) found.block = here.block;
+    found.count += here.count;
   };
-  const auto finite = [&](const std::byte* block) {
-    if (format == Format::f32) return (bits(block, std::uint32_t{}) & 0x7F800000) != 0x7F800000;
-    if (format == Format::bf16) return (bits(block, std::uint16_t{}) & 0x7F80) != 0x7F80;
-    if (format == Format::f64) return (bits(block, std::uint64_t{}) & 0x7FF0000000000000) != 0x7FF0000000000000;
-    for (int i = 0; i < scales.count; ++i)
-      if ((bits(block + scales.at[static_cast<std::size_t>(i)], std::uint16_t{}) & 0x7C00) == 0x7C00) return false;
-    if (format == Format::tq2_0)
-      for (std::size_t i = 0; i < 64; i += 8) {
-        const auto codes = bits(block + i, std::uint64_t{});
-        if (codes & codes >> 1 & 0x5555555555555555) return false;
-      }
-    return true;
+  // All bits of the exponent are set.
+  const auto half = [&](std::size_t at) {
+    scan(at, std::uint16_t{}, [](std::uint16_t bits) { return (bits & 0x7C00) == 0x7C00; });
   };
-  const auto bytes = static_cast<std::size_t>(info.bytes);
-  for (std::size_t at = 0; at + bytes <= data.size(); at += bytes)
-    if (!finite(data.data() + at) && found.blocks++ == 0) found.first = static_cast<std::int64_t>(at / bytes);
+  switch (format) {
+    case Format::f64:
+      scan(0, std::uint64_t{}, [](std::uint64_t bits) { return (bits << 1) >= std::uint64_t{0x7FF} << 53; });
+      break;
+    case Format::f32: scan(0, std::uint32_t{}, [](std::uint32_t bits) { return (bits << 1) >= 0xFF000000u; }); break;
+    case Format::bf16: scan(0, std::uint16_t{}, [](std::uint16_t bits) { return (bits & 0x7F80) == 0x7F80; }); break;
+    case Format::f16:
+    case Format::q4_0:
+    case Format::q5_0:
+    case Format::q8_0: half(0); break;
+    case Format::q4_1:
+    case Format::q5_1:
+    case Format::q4_k:
+    case Format::q5_k: half(0), half(2); break;
+    case Format::q6_k:
+    case Format::tq1_0: half(bytes - 2); break;
+    case Format::tq2_0:
+      half(64);
+      for (std::size_t at = 0; at < 64; at += 8)
+        scan(at, std::uint64_t{}, [](std::uint64_t codes) { return (codes & codes >> 1 & 0x5555555555555555) != 0; });
+      break;
+    case Format::i8:
+    case Format::i16:
+    case Format::i32:
+    case Format::i64: break;
+  }
   return found;
 }
 
