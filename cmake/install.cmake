@@ -7,7 +7,12 @@ install(EXPORT chimera NAMESPACE chimera:: FILE chimera-targets.cmake DESTINATIO
 
 write_basic_package_version_file(
   ${PROJECT_BINARY_DIR}/chimera-config-version.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
-install(FILES ${PROJECT_SOURCE_DIR}/cmake/chimera-config.cmake ${PROJECT_BINARY_DIR}/chimera-config-version.cmake
+if(CHIMERA_BUILD_EXAMPLES)
+  install(TARGETS chimera-config EXPORT chimera-programs)
+  install(EXPORT chimera-programs NAMESPACE chimera:: FILE chimera-programs.cmake DESTINATION ${package_dir})
+endif()
+install(FILES ${PROJECT_SOURCE_DIR}/cmake/chimera-config.cmake ${PROJECT_SOURCE_DIR}/cmake/chimera_add_model.cmake
+              ${PROJECT_BINARY_DIR}/chimera-config-version.cmake
         DESTINATION ${package_dir})
 
 # The prefix in chimera.pc is found from where the file lies, so that an installed tree can be moved.

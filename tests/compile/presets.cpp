@@ -1,4 +1,7 @@
 #include <chimera/chimera.hpp>
+#include <chimera/config/size.hpp>
+
+#include <boost/hana/all_of.hpp>
 
 #include <array>
 #include <cstddef>
@@ -41,6 +44,20 @@ static_assert(boost::hana::unpack(all_presets, [](const auto&... preset) {
     for (std::size_t j = 0; j < i; ++j)
       if (names[i] == names[j] || names[i].empty()) return false;
   return names.size() == 15;
+}));
+
+// Weights can be counted without the model's type.
+constexpr Config others{.vocab = 11,
+                        .width = 20,
+                        .layers = pattern("R M A"),
+                        .attention = {.heads = 6, .kv_heads = 3, .head_dim = 8},
+                        .mamba2 = {.expand = 3, .head_dim = 5, .state = 7, .groups = 4, .conv = 3},
+                        .rg_lru = {.inner = 24, .heads = 3, .conv = 2, .bias = true},
+                        .ffn = {.hidden = 9},
+                        .tied = false};
+static_assert(parameter_count(others) == parameters<others>);
+static_assert(boost::hana::all_of(all_presets, [](auto preset) {
+  return parameter_count(preset.config) == parameters<decltype(preset)::config>;
 }));
 
 // The arena: tensors in order, each on 64 bytes, none over the next.

@@ -130,11 +130,12 @@ class Cpu {
       return Error{"threads must be 0 (one for each processor) or more, found " + std::to_string(threads)};
     if (threads == 0) threads = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
     Cpu cpu;
-    if (threads > 1) {
-      cpu.team_.reset(new (std::nothrow) ThreadTeam(threads));
-      if (!cpu.team_) return Error{"out of memory for a team of " + std::to_string(threads) + " threads"};
-      cpu.threads_ = cpu.team_->threads();
-    }
+    cpu.team_.reset(new (std::nothrow) ThreadTeam(threads));
+    if (!cpu.team_) return Error{"out of memory for a team of " + std::to_string(threads) + " threads"};
+    const auto run = [](void* team, std::int64_t count, TaskFunction task, void* context) {
+      static_cast<ThreadTeam*>(team)->run(count, task, context);
+    };
+    cpu.executor_ = {.threads = cpu.team_->threads(), .run = run, .self = cpu.team_.get()};
     return with_scratch(std::move(cpu));
   }
 
@@ -143,33 +144,29 @@ class Cpu {
     if (executor.threads < 1 || !executor.run) return Error{"an executor needs a run function and at least one thread"};
     Cpu cpu;
     cpu.executor_ = executor;
-    cpu.threads_ = executor.threads;
     return with_scratch(std::move(cpu));
   }
 
   Isa isa() const { return isa_; }
-  int threads() const { return threads_; }
+  int threads() const { return executor_.threads; }
   float* scratch(int worker) const {
     return scratch_.get()->data() + scratch_floats * static_cast<std::size_t>(worker);
   }
-  float* shared() const { return scratch_.get()->data() + scratch_floats * static_cast<std::size_t>(threads_); }
+  float* shared() const { return scratch_.get()->data() + scratch_floats * static_cast<std::size_t>(threads()); }
 
   /// Lowers (never raises) the instruction level: how tests run every variant.
   void limit(Isa isa) { isa_ = isa < isa_ ? isa : isa_; }
 
+  /// By way of a pointer, so that a team wakes and sleeps in the code that started it: a library that was compiled apart
+  /// has a table of sleepers of its own, in which nobody sleeps.
   void run(std::int64_t count, TaskFunction task, void* context) const {
-    if (executor_.run)
-      executor_.run(executor_.self, count, task, context);
-    else if (team_)
-      team_->run(count, task, context);
-    else
-      for (std::int64_t i = 0; i < count; ++i) task(context, i, 0);
+    executor_.run(executor_.self, count, task, context);
   }
 
  private:
   Cpu() = default;
   static Result<Cpu> with_scratch(Cpu cpu) {
-    auto buffer = Buffer::create(scratch_floats * static_cast<std::size_t>(cpu.threads_) + shared_floats);
+    auto buffer = Buffer::create(scratch_floats * static_cast<std::size_t>(cpu.threads()) + shared_floats);
     if (!buffer) return buffer.error();
     cpu.scratch_.reset(new (std::nothrow) Buffer(std::move(*buffer)));
     if (!cpu.scratch_) return Error{"out of memory for scratch buffers"};
@@ -177,7 +174,6 @@ class Cpu {
   }
 
   Isa isa_ = detect_isa();
-  int threads_ = 1;
   std::unique_ptr<ThreadTeam> team_;
   std::unique_ptr<Buffer> scratch_;
   Executor executor_;

@@ -1,0 +1,15 @@
+// Models whose shape is not compiled in: each is compiled once, by the system's compiler, and kept.
+#pragma once
+
+#include <chimera/core/result.hpp>
+#include <chimera/model/any_model.hpp>
+
+/// For --help.
+inline constexpr const char* engine_help =
+    "A model whose shape is no preset is compiled for this machine when it is first met (10 s or so, by c++, g++ or\n"
+    "clang++), and kept in ~/.cache/chimera/engines.\n"
+    "Environment: CXX (the compiler), CHIMERA_INCLUDE (the folder of chimera's headers), XDG_CACHE_HOME (for ~/.cache)";
+
+/// The model of that config for running alone, from the cache or compiled; it tells on stderr what it does. Errors say
+/// what to install or to set.
+chimera::Result<chimera::AnyModel> find_engine(const chimera::Config& config);
