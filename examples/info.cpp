@@ -143,13 +143,16 @@ void print_tensors(const AnyModel& model, bool all) {
 
 void print_costs(const AnyModel& model, std::int64_t batch, std::int64_t context) {
   const auto floats = [](std::size_t n) { return size_text(4. * static_cast<double>(n)); };
-  const std::size_t weights = model.arena_floats, training = model.train_floats(batch, context);
-  std::printf("\nmemory of training, batch %s x %s\n", grouped(batch).c_str(), grouped(context).c_str());
-  row("weights", floats(weights));
-  row("gradients", floats(weights));
-  row("moments", floats(2 * weights));
-  row("activations", floats(training));
-  row("all", floats(4 * weights + training));
+  const std::size_t weights = model.arena_floats;
+  if (model.train_floats) {
+    const std::size_t training = model.train_floats(batch, context);
+    std::printf("\nmemory of training, batch %s x %s\n", grouped(batch).c_str(), grouped(context).c_str());
+    row("weights", floats(weights));
+    row("gradients", floats(weights));
+    row("moments", floats(2 * weights));
+    row("activations", floats(training));
+    row("all", floats(4 * weights + training));
+  }
   std::printf("\nmemory of validation\n");
   row("weights", floats(weights));
   row("activations", floats(model.loss_floats(batch, context)));
@@ -165,9 +168,9 @@ void print_costs(const AnyModel& model, std::int64_t batch, std::int64_t context
 }
 
 void print_checkpoint(const SavedModel& saved) {
-  const Progress& p = saved.header.progress;
+  const Progress& p = saved.header->progress;
   std::printf("%s\n\nrun\n", saved.path.c_str());
-  row("step", grouped(p.step) + " of " + grouped(saved.header.settings.steps));
+  row("step", grouped(p.step) + " of " + grouped(saved.header->settings.steps));
   row("tokens", grouped(p.tokens));
   row("skipped updates", grouped(p.skipped));
   row("training loss", formatted("%.4f", p.loss_mean));
@@ -175,7 +178,7 @@ void print_checkpoint(const SavedModel& saved) {
     row("validation loss", formatted("%.4f after step ", p.validation_loss) + grouped(p.validation_step));
   row("time", duration(p.seconds));
   std::printf("\nsettings\n");
-  TrainerSettings::each_field(saved.header.settings,
+  TrainerSettings::each_field(saved.header->settings,
                               [](std::string_view name, const auto& value) { row(name, to_text(value)); });
   std::printf("\n");
 }
@@ -186,10 +189,12 @@ Status info(const Options& options) {
   if (!options.model.empty()) {
     const auto saved = SavedModel::find(options.model);
     if (!saved) return saved.error();
-    const auto file = Checkpoint::open(saved->path);
-    if (!file) return file.error();
-    if (Status s = file->verify(); !s) return s;
-    print_checkpoint(*saved);
+    if (saved->form == SavedModel::Form::checkpoint) {
+      const auto file = Checkpoint::open(saved->path);
+      if (!file) return file.error();
+      if (Status s = file->verify(); !s) return s;
+      print_checkpoint(*saved);
+    }
     model = saved->model;
   } else {
     const auto found = find_model(options.config);
@@ -211,7 +216,7 @@ int program(int argc, char** argv) {
   app.option_defaults()->always_capture_default()->take_last();
   auto* what = app.add_option_group("what", "one of these");
   what->add_option("--config", options.config, "a model by its name");
-  what->add_option("--model", options.model, "a run's folder, or a checkpoint in it");
+  what->add_option("--model", options.model, model_help);
   what->add_flag("--list", options.list, "all names");
   what->require_option(1);
   app.add_option("--batch", options.batch, "sequences of a training batch");

@@ -92,7 +92,7 @@ std::string text_of(const std::array<float, n>& x) {
   for (std::size_t i = 0; i < used; ++i) text.append(i ? ", " : "").append(text_of(x[i]));
   return "{" + text + "}";
 }
-/// `pattern("M M M A", 12)`, or each block's word where nothing repeats.
+/// `pattern("M M M A", 12)`, or each block's word where nothing is said twice.
 inline std::string text_of(const Layers& layers) {
   if (layers.count == 0) return "chimera::Layers{}";
   int period = 1;
@@ -102,9 +102,10 @@ inline std::string text_of(const Layers& layers) {
     return true;
   };
   while (!repeats()) ++period;
+  const bool repeated = 2 * period <= layers.count;
   std::string words;
-  for (int i = 0; i < period; ++i) words.append(i ? " " : "").append(mnemonic(layers[i]));
-  return "chimera::pattern(\"" + words + (period < layers.count ? "\", " + std::to_string(layers.count) : "\"") + ")";
+  for (int i = 0; i < (repeated ? period : layers.count); ++i) words.append(i ? " " : "").append(mnemonic(layers[i]));
+  return "chimera::pattern(\"" + words + (repeated ? "\", " + std::to_string(layers.count) : "\"") + ")";
 }
 
 /// The members of a struct that are not at their default, as a braced list.
