@@ -1,0 +1,534 @@
+// Byte-pair encoding: text to token ids and back, without loss for any bytes. A `Vocabulary` says what the tokens are,
+// a `Tokenizer` is made of it once and never changes, so threads may share it, and an `Encoder` holds what changes.
+#pragma once
+
+#include <chimera/core/result.hpp>
+#include <chimera/core/utf8.hpp>
+#include <chimera/text/bytes.hpp>
+#include <chimera/text/pretokenizer.hpp>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace chimera {
+
+/// Numbered as in GGUF files. normal: made by merges. user_defined: matches wherever its text stands. control (and
+/// unknown): matches where the caller asks for it. unused: never matches.
+enum class TokenType : std::uint8_t { normal = 1, unknown, control, user_defined, unused, byte };
+
+/// as_text: control tokens are text like any other, to be encoded and to be written. as_token: their names in a text
+/// become tokens, and tokens write no text.
+enum class Special : bool { as_text, as_token };
+
+struct Token {
+  std::string bytes;
+  TokenType type = TokenType::unused;
+};
+
+/// What a tokenizer is made of; files hold this. All 256 single bytes must be normal tokens.
+struct Vocabulary {
+  static constexpr std::size_t max_tokens = (std::size_t{1} << 21) - 1, max_merges = (std::size_t{1} << 22) - 1;
+  static constexpr std::size_t max_ranked_bytes = 1024;  // of a token that is merged by rank
+
+  std::vector<Token> tokens;                                  // by id; no two normal ones of the same bytes
+  std::vector<std::pair<std::int32_t, std::int32_t>> merges;  // left and right id, the first merge first
+  bool merge_by_rank = false;  // as tiktoken does: no list; what joins to a normal token merges, lowest id first
+  bool whole_words = false;    // a piece that is a token is that token, whether merges lead to it or not
+  PreTokenizer pretokenizer = PreTokenizer::qwen35;
+  std::int32_t bos = -1, eos = -1, eot = -1, unknown = -1, padding = -1;  // -1: none
+  bool add_bos = false, add_eos = false;                                  // what the model expects around a prompt
+  std::string chat_template;                                              // Jinja
+};
+
+/// Of any bytes. Spreads well enough for tables, and is no defence against someone who looks for collisions.
+inline std::uint64_t hash_bytes(std::string_view bytes) {
+  constexpr std::uint64_t a = 0x9E3779B97F4A7C15, b = 0xC2B2AE3D27D4EB4F;
+  const auto load = [](const char* from, std::size_t count) {
+    std::uint64_t value = 0;
+    std::memcpy(&value, from, count);
+    return value;
+  };
+  const char* p = bytes.data();
+  std::size_t n = bytes.size();
+  std::uint64_t h = n * a, first = 0, last = 0;
+  for (; n > 16; p += 8, n -= 8) h = (std::rotl(h, 29) ^ load(p, 8)) * a;
+  if (n >= 8) {
+    first = load(p, 8), last = load(p + n - 8, 8);
+  } else if (n >= 4) {
+    first = load(p, 4), last = load(p + n - 4, 4);
+  } else if (n > 0) {
+    first = load(p, 1) | load(p + n / 2, 1) << 8 | load(p + n - 1, 1) << 16;
+  }
+  h = (h ^ first) * b;
+  h = (std::rotl(h, 31) ^ last) * a;
+  return h ^ h >> 32;
+}
+
+class Tokenizer {
+ public:
+  /// Working memory of `merge`, which grows with the longest piece: 24 bytes for each of its bytes.
+  class Buffers;
+
+  /// Errors: too many tokens, a byte without a token, two equal tokens, a merge of or into what is no token, a special
+  /// id that is none.
+  static Result<Tokenizer> create(Vocabulary vocabulary);
+
+  const Vocabulary& vocabulary() const { return v_; }
+  /// Ids are below this.
+  std::int32_t size() const { return static_cast<std::int32_t>(v_.tokens.size()); }
+
+  /// What the token stands for; empty for an id that is none.
+  std::string_view bytes(std::int32_t id) const {
+    return id >= 0 && id < size() ? std::string_view(v_.tokens[static_cast<std::size_t>(id)].bytes) : "";
+  }
+  bool is_control(std::int32_t id) const {
+    return id >= 0 && id < size() && is_control(v_.tokens[static_cast<std::size_t>(id)]);
+  }
+  /// Whether a model that writes this token has said all it wanted to.
+  bool ends_text(std::int32_t id) const {
+    constexpr std::array<std::string_view, 5> names{"<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>",
+                                                    "</s>"};
+    return id >= 0 && (id == v_.eos || id == v_.eot ||
+                       (is_control(id) && std::find(names.begin(), names.end(), bytes(id)) != names.end()));
+  }
+  /// The control or user-defined token of that text.
+  std::optional<std::int32_t> special(std::string_view text) const {
+    const auto found = longest_special(text, Special::as_token);
+    if (!found || bytes(*found) != text) return std::nullopt;
+    return found;
+  }
+
+  /// Calls `use(std::string_view text)` for text between special tokens and `use(std::int32_t id)` for those, in turn.
+  /// Of tokens that begin at the same place the longest counts.
+  template <class Use>
+  void split_specials(std::string_view text, Special control, Use&& use) const;
+
+  /// Adds the ids of one piece of text.
+  void encode_piece(std::string_view piece, Buffers& buffers, std::vector<std::int32_t>& out) const {
+    if (const std::int32_t word = find(piece); word >= 0)
+      out.push_back(word);
+    else
+      merge(piece, buffers, out);
+  }
+
+  /// As `Encoder::encode`, for a text now and then.
+  std::vector<std::int32_t> encode(std::string_view text, Special control = Special::as_text) const;
+
+  /// The bytes of the tokens, joined.
+  std::string decode(std::span<const std::int32_t> ids, Special control = Special::as_text) const {
+    std::string text;
+    for (const std::int32_t id : ids)
+      if (control == Special::as_text || !is_control(id)) text += bytes(id);
+    return text;
+  }
+
+ private:
+  static constexpr std::uint32_t none = 0xFFFFFFFF;
+  static constexpr std::uint64_t free_slot = ~std::uint64_t{0};
+  static constexpr int id_bits = 21, rank_bits = 22;  // a slot of pairs_: left id, right id, rank
+
+  explicit Tokenizer(Vocabulary v) : v_(std::move(v)) {}
+
+  static bool is_control(const Token& t) { return t.type == TokenType::control || t.type == TokenType::unknown; }
+  static bool is_word(const Token& t) {
+    return t.type == TokenType::normal || t.type == TokenType::user_defined || t.type == TokenType::byte;
+  }
+
+  static std::size_t table_size(std::size_t entries) { return std::bit_ceil(std::max<std::size_t>(16, entries * 2)); }
+
+  /// The token of those bytes, of the ones in words_; -1 if there is none.
+  std::int32_t find(std::string_view bytes) const {
+    const std::uint64_t h = hash_bytes(bytes);
+    const std::size_t last = words_.size() - 1;
+    for (std::size_t i = h & last;; i = (i + 1) & last) {
+      const std::uint64_t slot = words_[i];
+      if (slot == free_slot) return -1;
+      const std::size_t id = slot & none;
+      if (slot >> 32 == h >> 32 && v_.tokens[id].bytes == bytes) return static_cast<std::int32_t>(id);
+    }
+  }
+  void insert_word(std::size_t id) {
+    const std::uint64_t h = hash_bytes(v_.tokens[id].bytes);
+    const std::size_t last = words_.size() - 1;
+    std::size_t i = h & last;
+    while (words_[i] != free_slot) i = (i + 1) & last;
+    words_[i] = (h >> 32) << 32 | id;
+  }
+
+  std::size_t pair_slot(std::uint64_t key) const {
+    return static_cast<std::size_t>((key * 0x9E3779B97F4A7C15) >> pair_shift_);
+  }
+  /// When those two tokens merge, none: never.
+  std::uint32_t rank(std::uint32_t left, std::uint32_t right) const {
+    const std::uint64_t key = std::uint64_t{left} << id_bits | right;
+    const std::size_t last = pairs_.size() - 1;
+    for (std::size_t i = pair_slot(key);; i = (i + 1) & last) {
+      const std::uint64_t slot = pairs_[i];
+      if (slot >> rank_bits == key) return static_cast<std::uint32_t>(slot & ((1u << rank_bits) - 1));
+      if (slot == free_slot) return none;
+    }
+  }
+  struct Pair {
+    std::uint32_t left, right, rank;
+  };
+  void insert_pairs(const std::vector<Pair>& pairs);
+  Status index();
+  Status index_merges();
+  void index_specials();
+
+  void merge(std::string_view piece, Buffers& buffers, std::vector<std::int32_t>& out) const;
+  void merge_short(std::string_view piece, std::vector<std::int32_t>& out) const;
+  void merge_long(std::string_view piece, Buffers& buffers, std::vector<std::int32_t>& out) const;
+
+  /// Special tokens sorted by their text, and whether one begins with a byte. [0]: user-defined; [1]: control as well.
+  struct Specials {
+    std::vector<std::int32_t> sorted;
+    std::array<bool, 256> begins{};
+  };
+  const Specials& specials(Special control) const { return specials_[control == Special::as_token ? 1 : 0]; }
+  std::optional<std::int32_t> longest_special(std::string_view text, Special control) const;
+
+  Vocabulary v_;
+  std::array<std::uint32_t, 256> byte_tokens_{};
+  std::vector<std::uint64_t> words_;  // the upper half of a hash, a token id
+  std::vector<std::uint64_t> pairs_;
+  std::vector<std::uint32_t> merged_;  // the token that a merge of this rank makes
+  int pair_shift_ = 0;
+  std::array<Specials, 2> specials_;
+};
+
+class Tokenizer::Buffers {
+  friend class Tokenizer;
+  std::vector<std::uint32_t> ids_, ranks_, before_, behind_;
+  std::vector<std::uint64_t> queue_;
+};
+
+inline Result<Tokenizer> Tokenizer::create(Vocabulary vocabulary) {
+  Tokenizer t(std::move(vocabulary));
+  if (Status s = t.index(); !s) return s.error();
+  if (Status s = t.index_merges(); !s) return s.error();
+  t.index_specials();
+  return t;
+}
+
+/// words_ and byte_tokens_.
+inline Status Tokenizer::index() {
+  const auto name = [&](std::size_t id) { return "token " + std::to_string(id); };
+  if (v_.tokens.size() > Vocabulary::max_tokens)
+    return Error{"expected at most " + std::to_string(Vocabulary::max_tokens) + " tokens, found " +
+                 std::to_string(v_.tokens.size())};
+  for (const std::int32_t id : {v_.bos, v_.eos, v_.eot, v_.unknown, v_.padding})
+    if (id < -1 || id >= size())
+      return Error{"expected special ids below the number of tokens, " + std::to_string(size()) + ", found " +
+                   std::to_string(id)};
+  words_.assign(table_size(v_.tokens.size()), free_slot);
+  // A user-defined token may repeat a normal one, which then is the one to merge.
+  for (const TokenType type : {TokenType::normal, TokenType::byte, TokenType::user_defined})
+    for (std::size_t id = 0; id < v_.tokens.size(); ++id) {
+      if (v_.tokens[id].type != type) continue;
+      if (v_.tokens[id].bytes.empty()) return Error{name(id) + " is empty"};
+      if (const std::int32_t other = find(v_.tokens[id].bytes); other < 0)
+        insert_word(id);
+      else if (type == TokenType::normal)
+        return Error{name(id) + " has the same bytes as " + name(static_cast<std::size_t>(other))};
+    }
+  for (std::size_t b = 0; b < 256; ++b) {
+    const char byte = static_cast<char>(b);
+    const std::int32_t id = find({&byte, 1});
+    if (id < 0) return Error{"expected a token for each of the 256 bytes, found none for byte " + std::to_string(b)};
+    byte_tokens_[b] = static_cast<std::uint32_t>(id);
+  }
+  return {};
+}
+
+/// pairs_ and merged_; then leaves in words_ only what merges lead to.
+inline Status Tokenizer::index_merges() {
+  std::vector<Pair> pairs;
+  if (v_.merge_by_rank) {
+    merged_.resize(v_.tokens.size());
+    for (std::uint32_t id = 0; id < v_.tokens.size(); ++id) {
+      merged_[id] = id;
+      const std::string_view whole = v_.tokens[id].bytes;
+      if (v_.tokens[id].type != TokenType::normal) continue;
+      if (whole.size() > Vocabulary::max_ranked_bytes)
+        return Error{"token " + std::to_string(id) + ": expected at most " +
+                     std::to_string(Vocabulary::max_ranked_bytes) + " bytes, found " + std::to_string(whole.size())};
+      for (std::size_t cut = 1; cut < whole.size(); ++cut) {
+        const std::int32_t left = find(whole.substr(0, cut));
+        const std::int32_t right = left < 0 ? -1 : find(whole.substr(cut));
+        if (right >= 0) pairs.push_back({static_cast<std::uint32_t>(left), static_cast<std::uint32_t>(right), id});
+      }
+    }
+  } else {
+    if (v_.merges.size() > Vocabulary::max_merges)
+      return Error{"expected at most " + std::to_string(Vocabulary::max_merges) + " merges, found " +
+                   std::to_string(v_.merges.size())};
+    std::string whole;
+    for (const auto& [left, right] : v_.merges) {
+      whole.assign(bytes(left)).append(bytes(right));
+      const std::int32_t id = find(whole);
+      if (id < 0 || bytes(left).empty() || bytes(right).empty())
+        return Error{"merge " + std::to_string(merged_.size()) + ": the tokens " + std::to_string(left) + " and " +
+                     std::to_string(right) + " make no token"};
+      pairs.push_back({static_cast<std::uint32_t>(left), static_cast<std::uint32_t>(right),
+                       static_cast<std::uint32_t>(merged_.size())});
+      merged_.push_back(static_cast<std::uint32_t>(id));
+    }
+  }
+  insert_pairs(pairs);
+
+  if (v_.whole_words) return {};
+  std::vector<std::size_t> words;
+  Buffers buffers;
+  std::vector<std::int32_t> merged;
+  for (const std::uint64_t slot : words_) {
+    if (slot == free_slot) continue;
+    const std::size_t id = slot & none;
+    merged.clear();
+    merge(v_.tokens[id].bytes, buffers, merged);
+    if (merged.size() == 1) words.push_back(id);
+  }
+  words_.assign(words_.size(), free_slot);
+  for (const std::size_t id : words) insert_word(id);
+  return {};
+}
+
+/// Of two merges of the same pair the first counts.
+inline void Tokenizer::insert_pairs(const std::vector<Pair>& pairs) {
+  pairs_.assign(table_size(pairs.size()), free_slot);
+  pair_shift_ = 64 - std::countr_zero(pairs_.size());
+  const std::size_t last = pairs_.size() - 1;
+  for (const Pair& p : pairs) {
+    if (rank(p.left, p.right) != none) continue;
+    const std::uint64_t key = std::uint64_t{p.left} << id_bits | p.right;
+    std::size_t i = pair_slot(key);
+    while (pairs_[i] != free_slot) i = (i + 1) & last;
+    pairs_[i] = key << rank_bits | p.rank;
+  }
+}
+
+inline void Tokenizer::index_specials() {
+  for (std::int32_t id = 0; id < size(); ++id) {
+    const Token& t = v_.tokens[static_cast<std::size_t>(id)];
+    if (t.bytes.empty() || !(is_control(t) || t.type == TokenType::user_defined)) continue;
+    for (Specials& s : specials_) {
+      if (&s == &specials_[0] && is_control(t)) continue;
+      s.sorted.push_back(id);
+      s.begins[static_cast<unsigned char>(t.bytes.front())] = true;
+    }
+  }
+  for (Specials& s : specials_)
+    std::stable_sort(s.sorted.begin(), s.sorted.end(), [&](auto a, auto b) { return bytes(a) < bytes(b); });
+}
+
+/// The longest special token that `text` begins with.
+inline std::optional<std::int32_t> Tokenizer::longest_special(std::string_view text, Special control) const {
+  const auto& sorted = specials(control).sorted;
+  auto first = sorted.begin(), last = sorted.end();  // those that agree with the text so far
+  std::optional<std::int32_t> found;
+  for (std::size_t n = 0; first != last; ++n) {
+    if (bytes(*first).size() == n) {
+      found = *first;
+      while (first != last && bytes(*first).size() == n) ++first;
+    }
+    if (n == text.size()) break;
+    const auto byte = [n](std::string_view t) { return static_cast<unsigned char>(t[n]); };
+    const unsigned char wanted = byte(text);
+    first = std::partition_point(first, last, [&](std::int32_t id) { return byte(bytes(id)) < wanted; });
+    last = std::partition_point(first, last, [&](std::int32_t id) { return byte(bytes(id)) == wanted; });
+  }
+  return found;
+}
+
+template <class Use>
+void Tokenizer::split_specials(std::string_view text, Special control, Use&& use) const {
+  const auto& begins = specials(control).begins;
+  std::size_t from = 0;
+  if (!specials(control).sorted.empty())
+    for (std::size_t at = 0; at < text.size(); ++at) {
+      if (!begins[static_cast<unsigned char>(text[at])]) continue;
+      const auto id = longest_special(text.substr(at), control);
+      if (!id) continue;
+      if (at > from) use(text.substr(from, at - from));
+      use(*id);
+      from = at + bytes(*id).size();
+      at = from - 1;
+    }
+  if (from < text.size()) use(text.substr(from));
+}
+
+/// Merges of the lowest rank first, of those the leftmost, until none is left.
+inline void Tokenizer::merge(std::string_view piece, Buffers& buffers, std::vector<std::int32_t>& out) const {
+  constexpr std::size_t most = std::size_t{1} << 24;  // of a piece: bounds the memory; no word is as long
+  for (; piece.size() > most; piece.remove_prefix(most)) merge_long(piece.substr(0, most), buffers, out);
+  if (piece.size() <= 64)
+    merge_short(piece, out);
+  else
+    merge_long(piece, buffers, out);
+}
+
+/// Looks through all pairs for the next merge.
+inline void Tokenizer::merge_short(std::string_view piece, std::vector<std::int32_t>& out) const {
+  std::array<std::uint32_t, 64> ids, ranks;  // ranks[i]: of ids[i] and ids[i + 1]
+  std::size_t n = piece.size();
+  for (std::size_t i = 0; i < n; ++i) ids[i] = byte_tokens_[static_cast<unsigned char>(piece[i])];
+  for (std::size_t i = 0; i + 1 < n; ++i) ranks[i] = rank(ids[i], ids[i + 1]);
+  while (n > 1) {
+    std::size_t best = 0;
+    for (std::size_t i = 1; i + 1 < n; ++i)
+      if (ranks[i] < ranks[best]) best = i;
+    if (ranks[best] == none) break;
+    ids[best] = merged_[ranks[best]];
+    --n;
+    for (std::size_t i = best + 1; i < n; ++i) ids[i] = ids[i + 1];
+    for (std::size_t i = best; i + 1 < n; ++i) ranks[i] = ranks[i + 1];
+    if (best + 1 < n) ranks[best] = rank(ids[best], ids[best + 1]);
+    if (best > 0) ranks[best - 1] = rank(ids[best - 1], ids[best]);
+  }
+  for (std::size_t i = 0; i < n; ++i) out.push_back(static_cast<std::int32_t>(ids[i]));
+}
+
+/// A queue of pairs over a linked list of tokens: n log n steps for n bytes.
+inline void Tokenizer::merge_long(std::string_view piece, Buffers& b, std::vector<std::int32_t>& out) const {
+  const std::uint32_t n = static_cast<std::uint32_t>(piece.size());
+  b.ids_.resize(n), b.ranks_.resize(n), b.before_.resize(n), b.behind_.resize(n);
+  b.queue_.clear();
+  for (std::uint32_t i = 0; i < n; ++i) {
+    b.ids_[i] = byte_tokens_[static_cast<unsigned char>(piece[i])];
+    b.before_[i] = i - 1, b.behind_[i] = i + 1;
+  }
+  const auto later = [](std::uint64_t x, std::uint64_t y) { return x > y; };
+  // An entry is old, and of no effect, when the pair at its place has another rank by now.
+  const auto entry = [&](std::uint32_t i) {
+    b.ranks_[i] = b.behind_[i] < n ? rank(b.ids_[i], b.ids_[b.behind_[i]]) : none;
+    return std::uint64_t{b.ranks_[i]} << 32 | i;
+  };
+  const auto add = [&](std::uint32_t i) {
+    const std::uint64_t e = entry(i);
+    if (b.ranks_[i] == none) return;
+    b.queue_.push_back(e);
+    std::push_heap(b.queue_.begin(), b.queue_.end(), later);
+  };
+  for (std::uint32_t i = 0; i < n; ++i)
+    if (const std::uint64_t e = entry(i); b.ranks_[i] != none) b.queue_.push_back(e);
+  std::make_heap(b.queue_.begin(), b.queue_.end(), later);
+  while (!b.queue_.empty()) {
+    std::pop_heap(b.queue_.begin(), b.queue_.end(), later);
+    const std::uint32_t rank = static_cast<std::uint32_t>(b.queue_.back() >> 32);
+    const std::uint32_t i = static_cast<std::uint32_t>(b.queue_.back());
+    b.queue_.pop_back();
+    if (b.ranks_[i] != rank) continue;
+    const std::uint32_t gone = b.behind_[i];
+    b.ids_[i] = merged_[rank];
+    b.ranks_[gone] = none;
+    b.behind_[i] = b.behind_[gone];
+    if (b.behind_[i] < n) b.before_[b.behind_[i]] = i;
+    add(i);
+    if (i > 0) add(b.before_[i]);
+  }
+  for (std::uint32_t i = 0; i < n; i = b.behind_[i]) out.push_back(static_cast<std::int32_t>(b.ids_[i]));
+}
+
+/// Encodes many texts fast: remembers the ids of words it has met, in memory of a fixed size. For one thread at a time;
+/// the tokenizer must outlive it.
+class Encoder {
+ public:
+  /// `words`: how many it remembers at most, 64 bytes each; rounded up to a power of two.
+  explicit Encoder(const Tokenizer& tokenizer, std::size_t words = 1 << 14)
+      : t_(&tokenizer), words_(std::bit_ceil(std::max<std::size_t>(1, words))) {}
+
+  /// Adds the ids of the text. Bytes that are no UTF-8 are encoded as they are.
+  void encode(std::string_view text, Special control, std::vector<std::int32_t>& out) {
+    t_->split_specials(text, control, [&](auto part) {
+      if constexpr (std::is_same_v<decltype(part), std::int32_t>)
+        out.push_back(part);
+      else
+        split(t_->vocabulary().pretokenizer, part, [&](std::string_view piece) { add(piece, out); });
+    });
+  }
+  std::vector<std::int32_t> encode(std::string_view text, Special control = Special::as_text) {
+    std::vector<std::int32_t> out;
+    encode(text, control, out);
+    return out;
+  }
+
+ private:
+  struct alignas(64) Word {
+    std::uint8_t bytes = 0, count = 0;
+    std::array<char, 30> text;
+    std::array<std::int32_t, 8> ids;
+  };
+
+  void add(std::string_view piece, std::vector<std::int32_t>& out) {
+    if (piece.size() > std::tuple_size_v<decltype(Word::text)>) return t_->encode_piece(piece, buffers_, out);
+    Word& word = words_[hash_bytes(piece) & (words_.size() - 1)];
+    if (word.bytes != piece.size() || std::memcmp(word.text.data(), piece.data(), piece.size()) != 0) {
+      const std::size_t before = out.size();
+      t_->encode_piece(piece, buffers_, out);
+      const std::size_t count = out.size() - before;
+      if (count > word.ids.size()) return;
+      word.bytes = static_cast<std::uint8_t>(piece.size());
+      word.count = static_cast<std::uint8_t>(count);
+      std::copy(piece.begin(), piece.end(), word.text.begin());
+      std::copy(out.end() - static_cast<std::ptrdiff_t>(count), out.end(), word.ids.begin());
+      return;
+    }
+    for (std::size_t i = 0; i < word.count; ++i) out.push_back(word.ids[i]);
+  }
+
+  const Tokenizer* t_;
+  std::vector<Word> words_;
+  Tokenizer::Buffers buffers_;
+};
+
+inline std::vector<std::int32_t> Tokenizer::encode(std::string_view text, Special control) const {
+  return Encoder(*this, 1).encode(text, control);
+}
+
+/// Tokens to text, as they come: in whole UTF-8 characters, so it can go to a terminal at once. Bytes that can never
+/// become one turn into U+FFFD. The tokenizer must outlive it.
+class TokenDecoder {
+ public:
+  explicit TokenDecoder(const Tokenizer& tokenizer, Special control = Special::as_token)
+      : t_(&tokenizer), control_(control) {}
+
+  std::string push(std::int32_t id) {
+    if (control_ == Special::as_token && t_->is_control(id)) return stream_.flush();
+    return stream_.push(t_->bytes(id));
+  }
+  /// The end of the text: an unfinished character becomes U+FFFD.
+  std::string flush() { return stream_.flush(); }
+
+ private:
+  const Tokenizer* t_;
+  Special control_;
+  Utf8Stream stream_;
+};
+
+/// The tokens of text/bytes.hpp, up to `size` ids, the last of which are reserved.
+inline Vocabulary byte_vocabulary(std::size_t size = byte_vocab) {
+  Vocabulary v;
+  v.tokens.resize(std::max<std::size_t>(size, byte_vocab));
+  for (std::size_t b = 0; b < 256; ++b) v.tokens[b] = {std::string(1, static_cast<char>(b)), TokenType::normal};
+  for (std::size_t i = 0; i < byte_specials.size(); ++i)
+    v.tokens[256 + i] = {std::string(byte_specials[i]), TokenType::control};
+  v.pretokenizer = PreTokenizer::gpt2;  // any would do: nothing merges
+  v.bos = v.eos = end_of_text;
+  v.eot = 258;
+  v.padding = byte_vocab - 1;
+  return v;
+}
+
+}  // namespace chimera
