@@ -24,6 +24,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <string>
 
@@ -142,9 +143,10 @@ inline std::int64_t first_unfit(Isa isa, Format format, const float* x, std::int
 }
 
 inline Error unfit(Format format, std::int64_t index, float x) {
-  return {"expected numbers from " + std::to_string(-largest_of(format)) + " to " + std::to_string(largest_of(format)) +
-          " for " + std::string(format_info(format)->name) + ", found " + std::to_string(x) + " at " +
-          std::to_string(index)};
+  char text[128];
+  std::snprintf(text, sizeof text, "number %lld is %g, and %s takes magnitudes up to %g", static_cast<long long>(index),
+                static_cast<double>(x), format_info(format)->name.data(), static_cast<double>(largest_of(format)));
+  return {text};
 }
 
 /// Numbers that one task treats: whole blocks of every format, and few enough for the caches.
@@ -170,11 +172,11 @@ inline Status decode(const Cpu& q, Format format, const std::byte* from, std::in
 }
 
 /// n f32 in whole blocks, on the calling thread. NaN, infinity and numbers beyond `largest_of(format)` are an error, and
-/// what `to` holds after an error is not defined.
-inline Status encode(Isa isa, Format format, const float* from, std::int64_t n, std::byte* to) {
+/// what `to` holds after an error is not defined. The error counts numbers from `first`.
+inline Status encode(Isa isa, Format format, const float* from, std::int64_t n, std::byte* to, std::int64_t first = 0) {
   using namespace format_parts;
   if (Status s = check(format, n); !s) return s;
-  if (const std::int64_t at = first_unfit(isa, format, from, n); at < n) return unfit(format, at, from[at]);
+  if (const std::int64_t at = first_unfit(isa, format, from, n); at < n) return unfit(format, first + at, from[at]);
   encode_blocks(isa, format, from, n, to);
   return {};
 }
