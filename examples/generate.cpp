@@ -26,10 +26,10 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 Status generate(const Options& options) {
   const auto saved = SavedModel::find(options.model);
   if (!saved) return saved.error();
-  const auto weights = saved->weights();
-  if (!weights) return weights.error();
   const auto cpu = Cpu::create(options.threads);
   if (!cpu) return cpu.error();
+  const auto weights = saved->weights(*cpu);
+  if (!weights) return weights.error();
   const Config& config = *saved->model.config;
   if (config.vocab < 256)
     return Error{"the model's vocabulary has " + std::to_string(config.vocab) + " tokens, text as bytes needs 256"};
@@ -78,7 +78,7 @@ int program(int argc, char** argv) {
   Options options;
   CLI::App app{"Writes text with a trained model.", "chimera-generate"};
   app.option_defaults()->always_capture_default()->take_last();
-  app.add_option("--model", options.model, "a run's folder, or a checkpoint in it")->required();
+  app.add_option("--model", options.model, model_help)->required();
   app.add_option("--prompt", options.prompt, "the text to continue");
   app.add_option("--tokens", options.tokens, "tokens to write, at most")->check(CLI::NonNegativeNumber);
   app.add_option("--temperature,--temp", options.sampling.temperature,

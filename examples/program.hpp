@@ -1,8 +1,12 @@
 // What the programs share: flags, errors, and numbers as people read them.
 #pragma once
 
+#include <chimera/core/device.hpp>
 #include <chimera/core/memory.hpp>
 #include <chimera/core/result.hpp>
+#include <chimera/exchange/config_from_file.hpp>
+#include <chimera/exchange/gguf_model.hpp>
+#include <chimera/exchange/hugging_face.hpp>
 #include <chimera/train/checkpoint.hpp>
 
 #include "registry.hpp"
@@ -113,27 +117,57 @@ inline std::string duration(double seconds) {
                    static_cast<int>(s % 60));
 }
 
-/// A checkpoint's model, known by the name that the file carries.
-struct SavedModel {
-  std::string path;
-  chimera::AnyModel model;
-  chimera::CheckpointHeader header;
+/// For --help of a flag that SavedModel::find reads.
+inline constexpr const char* model_help = "a run's folder, a checkpoint, a GGUF file, or a Hugging Face folder";
 
-  /// `path`: a checkpoint, or a run's folder, of which it takes the newest checkpoint that can be read.
+/// A model on disk, and how it is run.
+struct SavedModel {
+  enum class Form { checkpoint, gguf, hugging_face };
+
+  Form form;
+  std::string path;  // of the checkpoint, the GGUF file, or the Hugging Face folder
+  chimera::AnyModel model;
+  std::optional<chimera::CheckpointHeader> header{};  // of a checkpoint
+
+  /// `path`: a checkpoint; a run's folder, of which it takes the newest checkpoint that can be read; a GGUF file; a
+  /// Hugging Face folder.
   static chimera::Result<SavedModel> find(const std::string& path) {
+    const bool gguf = path.ends_with(".gguf") && !chimera::is_folder(path),
+               folder = chimera::exists(path + "/config.json");
+    if (gguf || folder) {
+      const auto config = chimera::config_from_file(path);
+      if (!config) return config.error();
+      auto model = find_model(*config);
+      if (!model) return chimera::Error{"cannot run " + path + ": " + model.error().message};
+      return SavedModel{gguf ? Form::gguf : Form::hugging_face, path, *model};
+    }
     auto file = chimera::find_checkpoint(path);
     if (!file) return file.error();
     auto header = chimera::read_checkpoint_header(*file);
     if (!header) return header.error();
     auto model = find_model(header->info.config);
+    if (const auto config = chimera::config_from_file(*file);
+        config && (!model || !same_meaning(*model->config, *config)))
+      model = find_model(*config);
     if (!model) return chimera::Error{"cannot load " + *file + ": " + model.error().message};
-    return SavedModel{*file, *model, *header};
+    return SavedModel{Form::checkpoint, *file, *model, *header};
   }
 
-  chimera::Result<chimera::Buffer> weights() const {
+  chimera::Result<chimera::Buffer> weights(const chimera::Cpu& cpu) const {
     auto weights = chimera::Buffer::create(model.arena_floats);
     if (!weights) return weights;
-    if (chimera::Status s = chimera::load_weights(path, model, weights->data()); !s) return s.error();
+    if (chimera::Status s = load(cpu, weights->data()); !s) return s.error();
     return weights;
+  }
+
+  /// Into model.arena_floats floats.
+  chimera::Status load(const chimera::Cpu& cpu, float* weights) const {
+    if (form == Form::checkpoint) return chimera::load_weights(path, model, weights);
+    if (form == Form::hugging_face) return chimera::load_hugging_face(cpu, path, model, weights);
+    const auto file = chimera::Gguf::open(path);
+    if (!file) return file.error();
+    const chimera::Status s = chimera::load_gguf(cpu, *file, model, weights);
+    if (!s) return chimera::Error{"cannot load " + path + ": " + s.error().message};
+    return {};
   }
 };

@@ -69,6 +69,16 @@ inline void set_byte_vocabulary(GgufWriter& file, int vocab) {
   file.set("tokenizer.ggml.add_space_prefix", false);
 }
 
+/// tokenizer_config.json beside byte_tokenizer_json.
+inline std::string byte_tokenizer_config_json() {
+  const std::string end = json_quoted(byte_specials[0]), pad = json_quoted(byte_specials[byte_parts::pad - 256]);
+  return "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n  \"bos_token\": " + end +
+         ",\n  \"eos_token\": " + end + ",\n  \"pad_token\": " + pad +
+         ",\n  \"add_bos_token\": false,\n  \"add_eos_token\": false,\n"
+         "  \"clean_up_tokenization_spaces\": false,\n  \"chat_template\": " +
+         json_quoted(chat_template) + "\n}\n";
+}
+
 /// tokenizer.json, as the tokenizers package reads it.
 inline std::string byte_tokenizer_json() {
   std::string specials, vocab;

@@ -7,6 +7,7 @@
 #include <chimera/core/memory.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/exchange/config_from_file.hpp>
+#include <chimera/exchange/quantization_mix.hpp>
 #include <chimera/exchange/weights.hpp>
 #include <chimera/io/gguf.hpp>
 #include <chimera/kernels/rope.hpp>
@@ -135,28 +136,25 @@ inline void set_config(GgufWriter& file, const Config& c, std::string_view archi
   number("ssm.time_step_rank", c.ssm_heads());
 }
 
-/// general.file_type for files whose matrices are mostly in that format.
-constexpr std::uint32_t file_type(Format format) {
-  switch (format) {
-    case Format::f16: return 1;
-    case Format::q4_0: return 2;
-    case Format::q4_1: return 3;
-    case Format::q8_0: return 7;
-    case Format::q5_0: return 8;
-    case Format::q5_1: return 9;
-    case Format::q4_k: return 14;
-    case Format::q5_k: return 16;
-    case Format::q6_k: return 18;
-    case Format::bf16: return 32;
-    case Format::tq1_0: return 36;
-    case Format::tq2_0: return 37;
-    default: return 0;
-  }
-}
-
 inline StoredTensor stored(const GgufTensor& t) {
   std::vector<std::int64_t> shape(t.ne.rend() - t.dims, t.ne.rend());
   return {t.name, std::move(shape), t.format, t.data};
+}
+
+/// The tensors of a file of that type, without data.
+inline std::vector<GgufTensor> declared(std::span<const FileWeight> table, const FileType& type) {
+  std::vector<GgufTensor> tensors;
+  for (const FileWeight& w : table) {
+    GgufTensor t;
+    t.name = w.name;
+    t.dims = static_cast<int>(w.shape.size());
+    std::copy(w.shape.rbegin(), w.shape.rend(), t.ne.begin());
+    tensors.push_back(std::move(t));
+  }
+  const QuantizationMix mix(type, tensors);
+  for (std::size_t i = 0; i < tensors.size(); ++i)
+    if (table[i].matrix) tensors[i].format = mix.format_of(tensors[i]);
+  return tensors;
 }
 
 }  // namespace gguf_parts
@@ -178,15 +176,10 @@ inline Status load_gguf(const Cpu& q, const Gguf& file, const AnyModel& model, f
   return check_all_known(file.tensors(), *table, [](std::string_view name) { return name.starts_with("rope_f"); });
 }
 
-struct GgufOptions {
-  Format format = Format::f32;  // of the matrices
-  std::string name;             // general.name
-};
-
 /// Writes the model's weights and config, whole or not at all; `words(file)` adds the tokenizer's metadata.
 template <class F>
 Status save_gguf(const Cpu& q, const std::string& path, const AnyModel& model, const float* weights,
-                 const GgufOptions& options, F&& words) {
+                 const FileType& type, std::string_view name, F&& words) {
   using namespace gguf_parts;
   const Config& c = *model.config;
   const std::string_view architecture = gguf_architecture(c);
@@ -195,10 +188,10 @@ Status save_gguf(const Cpu& q, const std::string& path, const AnyModel& model, c
   GgufWriter file;
   file.set("general.architecture", architecture);
   file.set("general.type", "model");
-  file.set("general.name", options.name);
-  file.set("general.file_type", file_type(options.format));
+  file.set("general.name", name);
+  file.set("general.file_type", type.id);
   file.set("general.alignment", std::uint32_t{32});
-  if (format_info(options.format)->values > 1) file.set("general.quantization_version", std::uint32_t{2});
+  if (format_info(type.format)->values > 1) file.set("general.quantization_version", std::uint32_t{2});
   set_config(file, c, architecture);
   words(file);
 
@@ -207,14 +200,13 @@ Status save_gguf(const Cpu& q, const std::string& path, const AnyModel& model, c
   if (!factors.empty())
     if (Status s = file.add("rope_freqs.weight", {static_cast<std::int64_t>(factors.size())}, Format::f32); !s)
       return s;
-  for (const FileWeight& w : *table) {
-    const std::vector<std::int64_t> ne(w.shape.rbegin(), w.shape.rend());
-    if (Status s = file.add(w.name, ne, format_of(w, options.format)); !s) return s;
-  }
+  const std::vector<GgufTensor> tensors = declared(*table, type);
+  for (const GgufTensor& t : tensors)
+    if (Status s = file.add(t.name, std::span(t.ne).first(static_cast<std::size_t>(t.dims)), t.format); !s) return s;
   if (Status s = file.begin(path); !s) return s;
   if (Status s = file.append(std::as_bytes(std::span(factors))); !s) return s;
-  for (const FileWeight& w : *table)
-    if (Status s = store_weight(q, w, format_of(w, options.format), weights,
+  for (std::size_t i = 0; i < tensors.size(); ++i)
+    if (Status s = store_weight(q, (*table)[i], tensors[i].format, weights,
                                 [&](std::span<const std::byte> bytes) { return file.append(bytes); });
         !s)
       return s;

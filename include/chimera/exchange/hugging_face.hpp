@@ -104,7 +104,7 @@ inline std::string rope_json(const Config& c) {
 inline std::string config_json(const Config& c, Format format, const SpecialIds& ids) {
   const bool granite = family_of(c) == Family::granite;
   Members m;
-  m.add("architectures", granite ? "[\"GraniteMoeHybridForCausalLM\"]" : "[\"LlamaForCausalLM\"]");
+  m.add("architectures", "[\"" + std::string(granite ? "GraniteMoeHybrid" : "Llama") + "ForCausalLM\"]");
   m.add_text("model_type", granite ? "granitemoehybrid" : "llama");
   m.add_text("dtype", format == Format::f32 ? "float32" : format == Format::f16 ? "float16" : "bfloat16");
   m.add_number("vocab_size", std::int64_t{c.vocab});
@@ -164,6 +164,18 @@ inline Result<Format> format_of(const SafetensorsTensor& t) {
 }
 
 }  // namespace hugging_face_parts
+
+/// The class of transformers that runs it.
+inline std::string_view hugging_face_architecture(const Config& c) {
+  return hugging_face_parts::family_of(c) == Family::llama ? "LlamaForCausalLM" : "GraniteMoeHybridForCausalLM";
+}
+
+/// generation_config.json
+inline std::string generation_config_json(const SpecialIds& ids) {
+  hugging_face_parts::Members m;
+  m.add_id("bos_token_id", ids.bos), m.add_id("eos_token_id", ids.eos), m.add_id("pad_token_id", ids.pad);
+  return m.text() + "\n";
+}
 
 /// One small file, whole or not at all.
 inline Status write_file(const std::string& path, std::string_view text) {

@@ -284,18 +284,4 @@ Status store_weight(const Cpu& q, const FileWeight& w, Format format, const floa
   return {};
 }
 
-/// The format that a tensor of a GGUF file gets when `wanted` was asked for: matrices alone are stored in blocks, and
-/// only if their rows are whole ones; else they get what llama.cpp's quantizer falls back to.
-inline Format format_of(const FileWeight& w, Format wanted) {
-  if (!w.matrix) return Format::f32;
-  const auto fits = [&](Format f) { return w.cols % format_info(f)->values == 0; };
-  if (fits(wanted)) return wanted;
-  Format next = Format::f16;
-  if (wanted == Format::q4_k) next = Format::q5_0;
-  if (wanted == Format::q5_k) next = Format::q5_1;
-  if (wanted == Format::q6_k) next = Format::q8_0;
-  if (wanted == Format::tq1_0 || wanted == Format::tq2_0) next = Format::q4_0;
-  return fits(next) ? next : Format::f16;
-}
-
 }  // namespace chimera::inline CHIMERA_ABI

@@ -1,0 +1,117 @@
+// chimera-convert: the same model in another form: a checkpoint, a GGUF file, a Hugging Face folder.
+#include "program.hpp"
+#include "run_options.hpp"
+
+#include <chimera/exchange/byte_vocabulary.hpp>
+#include <chimera/exchange/model_card.hpp>
+
+using namespace chimera;
+
+namespace {
+
+struct Options {
+  std::string in, out, format = "f32", name;
+  int threads = 0;
+};
+
+/// The last part of a path, without an ending slash.
+std::string name_of(std::string path) {
+  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
+  return path.substr(path.rfind('/') + 1);
+}
+
+/// What a card says of this model, whatever the form it is written in.
+CardFacts facts_of(const SavedModel& saved, const Options& options) {
+  CardFacts facts;
+  facts.name = options.name;
+  facts.tokenizer = "bytes";
+  if (saved.header && saved.header->progress.step > 0) facts.run = &*saved.header;
+  if (!facts.run) facts.source = name_of(saved.path);
+  if (saved.form == SavedModel::Form::checkpoint)
+    if (const auto run = RunOptions::load(folder_of(saved.path))) facts.data = name_of(run->data);
+  return facts;
+}
+
+Status to_gguf(const SavedModel& saved, const Cpu& cpu, const float* weights, const Options& options,
+               const FileType& type) {
+  const AnyModel& model = saved.model;
+  if (const std::string why = unknown_to_llama_cpp(*model.config); !why.empty())
+    std::fprintf(stderr, "note: llama.cpp cannot run this model, chimera can: %s\n", why.c_str());
+  const auto words = [&](GgufWriter& file) { set_byte_vocabulary(file, model.config->vocab); };
+  if (Status s = save_gguf(cpu, options.out, model, weights, type, options.name, words); !s) return s;
+  CardFacts facts = facts_of(saved, options);
+  facts.file = name_of(options.out);
+  facts.architecture = gguf_architecture(*model.config);
+  facts.format = type.name;
+  facts.llama_cpp = facts.architecture != "chimera";
+  return write_file(options.out + ".md", model_card(model, facts));
+}
+
+Status to_hugging_face(const SavedModel& saved, const Cpu& cpu, const float* weights, const Options& options,
+                       Format format) {
+  const AnyModel& model = saved.model;
+  SpecialIds ids;
+  if (model.config->vocab >= byte_vocab) ids = {end_of_text, end_of_text, byte_parts::pad};
+  if (Status s = save_hugging_face(cpu, options.out, model, weights, format, ids); !s) return s;
+  CardFacts facts = facts_of(saved, options);
+  facts.architecture = hugging_face_architecture(*model.config);
+  facts.format = format_info(format)->name;
+  facts.transformers = true;
+  for (const auto& [file, text] : {std::pair{"tokenizer.json", byte_tokenizer_json()},
+                                   std::pair{"tokenizer_config.json", byte_tokenizer_config_json()},
+                                   std::pair{"generation_config.json", generation_config_json(ids)},
+                                   std::pair{"README.md", model_card(model, facts)}})
+    if (Status s = write_file(options.out + "/" + file, text); !s) return s;
+  return {};
+}
+
+/// The moments of training begin anew.
+Status to_checkpoint(const SavedModel& saved, float* weights, const Options& options) {
+  auto moments = Buffer::create(saved.model.arena_floats);
+  if (!moments) return moments.error();
+  const CheckpointHeader header = saved.header.value_or(CheckpointHeader{});
+  return save_checkpoint(options.out, saved.model, header.progress, header.settings,
+                         {weights, moments->data(), moments->data()});
+}
+
+Status convert(Options& options) {
+  const FileType* type = file_type_named(options.format);
+  if (!type) return Error{"expected a format like f32, f16, bf16, q8_0 or q4_k_m, found " + options.format};
+  const auto saved = SavedModel::find(options.in);
+  if (!saved) return saved.error();
+  const auto cpu = Cpu::create(options.threads);
+  if (!cpu) return cpu.error();
+  auto weights = saved->weights(*cpu);
+  if (!weights) return weights.error();
+  if (options.name.empty()) options.name = name_of(options.in);
+
+  const bool gguf = options.out.ends_with(".gguf"), checkpoint = options.out.ends_with(".chimera");
+  while (options.out.size() > 1 && options.out.ends_with('/')) options.out.pop_back();
+  const Status status = gguf         ? to_gguf(*saved, *cpu, weights->data(), options, *type)
+                        : checkpoint ? to_checkpoint(*saved, weights->data(), options)
+                                     : to_hugging_face(*saved, *cpu, weights->data(), options, type->format);
+  if (!status) return status;
+  std::fprintf(stderr, "wrote %s: %s weights\n", options.out.c_str(), grouped(saved->model.parameters).c_str());
+  return {};
+}
+
+int program(int argc, char** argv) {
+  Options options;
+  CLI::App app{"Writes a model in another form.", "chimera-convert"};
+  app.option_defaults()->always_capture_default()->take_last();
+  app.add_option("IN", options.in, model_help)->required();
+  app.add_option("OUT", options.out, "NAME.gguf: a GGUF file; NAME.chimera: a checkpoint; else a Hugging Face folder")
+      ->required();
+  app.add_option("--format", options.format, "of the matrices in OUT: f32, f16, bf16; in GGUF also q8_0, q4_k_m, ...");
+  app.add_option("--name", options.name, "of the model in OUT; if not given, that of IN");
+  app.add_option("--threads", options.threads, "0: one for each processor")->check(CLI::NonNegativeNumber);
+  if (const auto code = parse(app, argc, argv)) return *code;
+  const Status status = convert(options);
+  return status ? success : fail("chimera-convert", status.error());
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return run_program("chimera-convert", [&] { return program(argc, argv); });
+}
