@@ -4,6 +4,9 @@
 
 #include <cstdio>
 #include <exception>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
 #include <set>
 
 namespace {
@@ -102,7 +105,7 @@ void generate(const fs::path& folder, const fs::path& out) {
     if (entry.path().extension() == ".safetensors") files.insert(entry.path());
   std::vector<std::string> names;
   for (const fs::path& path : files) {
-    const auto golden = json::parse(goldens::Safetensors(path).metadata().at("golden").get<std::string>());
+    const auto golden = json::parse(goldens::Safetensors(path).metadata("golden"));
     const std::string name = golden.at("case");
     const json& c = golden.at("config");
     if (name.find_first_not_of("abcdefghijklmnopqrstuvwxyz_0123456789") != std::string::npos)

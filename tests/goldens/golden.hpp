@@ -31,7 +31,7 @@ inline constexpr double logits_tolerance = 1e-4, model_gradient_tolerance = 1e-3
 class Golden {
  public:
   explicit Golden(const std::filesystem::path& file) : folder_(file.parent_path()), data_(file) {
-    const auto golden = nlohmann::json::parse(data_.metadata().at("golden").get<std::string>());
+    const auto golden = nlohmann::json::parse(data_.metadata("golden"));
     name_ = golden.at("case");
     config_ = golden.at("config");
   }
