@@ -44,7 +44,7 @@ Status to_gguf(const SavedModel& saved, const Cpu& cpu, const float* weights, co
   facts.architecture = gguf_architecture(*model.config);
   facts.format = type.name;
   facts.llama_cpp = facts.architecture != "chimera";
-  return write_file(options.out + ".md", model_card(model, facts));
+  return write_text(options.out + ".md", model_card(model, facts));
 }
 
 Status to_hugging_face(const SavedModel& saved, const Cpu& cpu, const float* weights, const Options& options,
@@ -61,7 +61,7 @@ Status to_hugging_face(const SavedModel& saved, const Cpu& cpu, const float* wei
                                    std::pair{"tokenizer_config.json", byte_tokenizer_config_json()},
                                    std::pair{"generation_config.json", generation_config_json(ids)},
                                    std::pair{"README.md", model_card(model, facts)}})
-    if (Status s = write_file(options.out + "/" + file, text); !s) return s;
+    if (Status s = write_text(options.out + "/" + file, text); !s) return s;
   return {};
 }
 

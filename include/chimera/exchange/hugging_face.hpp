@@ -178,7 +178,7 @@ inline std::string generation_config_json(const SpecialIds& ids) {
 }
 
 /// One small file, whole or not at all.
-inline Status write_file(const std::string& path, std::string_view text) {
+inline Status write_text(const std::string& path, std::string_view text) {
   auto file = AtomicFile::create(path);
   if (!file) return file.error();
   if (Status s = file->write(text); !s) return s;
@@ -234,7 +234,7 @@ inline Status save_hugging_face(const Cpu& q, const std::string& folder, const A
         !s)
       return s;
   if (Status s = file.commit(); !s) return s;
-  return write_file(folder + "/config.json", config_json(*model.config, format, ids));
+  return write_text(folder + "/config.json", config_json(*model.config, format, ids));
 }
 
 }  // namespace chimera::inline CHIMERA_ABI

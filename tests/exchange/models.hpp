@@ -1,0 +1,75 @@
+// Small models for the tests of this folder: the table of weights alone, so that nothing that computes is compiled.
+#pragma once
+
+#include "numeric.hpp"
+
+#include <chimera/model/language_model.hpp>
+
+#include <string>
+#include <vector>
+
+namespace chimera {
+
+inline constexpr Config hybrid{.vocab = 272,
+                               .width = 64,
+                               .context = 128,
+                               .layers = pattern("M A M"),
+                               .attention = {.heads = 4, .kv_heads = 2},
+                               .mamba2 = {.head_dim = 16, .state = 16, .groups = 2},
+                               .ffn = {.hidden = 96},
+                               .tied = false,
+                               .embedding_scale = 3.f,
+                               .residual_scale = 0.5f,
+                               .logit_scale = 2.f};
+inline constexpr Config hybrid_in_halves = [] {
+  Config c = hybrid;
+  c.attention.rope.layout = RopeLayout::halves;
+  return c;
+}();
+inline constexpr Config no_positions = [] {
+  Config c = hybrid;
+  c.attention.position = Position::none, c.attention.scale = 0.2f, c.tied = true;
+  return c;
+}();
+inline constexpr Config plain{.vocab = 272,
+                              .width = 64,
+                              .context = 128,
+                              .layers = pattern("A A"),
+                              .attention = {.heads = 4, .kv_heads = 2, .rope = {.base = 5e5f}},
+                              .ffn = {.hidden = 96}};
+inline constexpr Config griffin{.vocab = 272,
+                                .width = 64,
+                                .context = 128,
+                                .layers = pattern("R A"),
+                                .attention = {.heads = 4, .kv_heads = 2, .window = 32},
+                                .ffn = {.hidden = 96}};
+
+template <const Config& C>
+AnyModel table_of(std::string_view name) {
+  using M = LanguageModel<C>;
+  AnyModel m;
+  m.name = name, m.config = &C, m.tensors = M::tensors;
+  m.parameters = M::parameters, m.arena_floats = M::arena_floats;
+  return m;
+}
+
+/// Random weights; between tensors of the arena there are zeros.
+inline Floats weights_of(const AnyModel& m) {
+  Floats w(m.arena_floats, 0.f);
+  std::uint64_t seed = 1;
+  for (const NamedTensor& t : m.tensors) {
+    const Floats values = noise(t.size(), seed++);
+    std::copy(values.begin(), values.end(), w.begin() + static_cast<std::ptrdiff_t>(t.offset));
+  }
+  return w;
+}
+
+inline std::string message(const Status& s) { return s ? "" : s.error().message; }
+template <class T>
+std::string message(const Result<T>& r) {
+  return r ? "" : r.error().message;
+}
+
+inline bool contains(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
+
+}  // namespace chimera

@@ -1,0 +1,237 @@
+#include <chimera/exchange/byte_vocabulary.hpp>
+#include <chimera/exchange/hugging_face.hpp>
+#include <chimera/exchange/model_card.hpp>
+
+#include "models.hpp"
+#include "temporary_folder.hpp"
+
+using namespace chimera;
+
+namespace {
+
+Status save(const Cpu& q, const std::string& path, const AnyModel& m, const Floats& w, const char* type = "f32") {
+  return save_gguf(q, path, m, w.data(), *file_type_named(type), m.name,
+                   [&](GgufWriter& f) { set_byte_vocabulary(f, m.config->vocab); });
+}
+
+Status load(const Cpu& q, const std::string& path, const AnyModel& m, Floats& w) {
+  const auto file = Gguf::open(path);
+  if (!file) return file.error();
+  w.assign(m.arena_floats, 0.f);
+  return load_gguf(q, *file, m, w.data());
+}
+
+/// The largest difference, of numbers that are 1 at most.
+float difference(const Floats& a, const Floats& b) {
+  float most = a.size() == b.size() ? 0.f : 1e9f;
+  for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) most = std::max(most, std::abs(a[i] - b[i]));
+  return most;
+}
+
+const std::vector<AnyModel>& models() {
+  static const std::vector<AnyModel> all{table_of<hybrid>("hybrid"), table_of<hybrid_in_halves>("hybrid_in_halves"),
+                                         table_of<no_positions>("no_positions"), table_of<plain>("plain"),
+                                         table_of<griffin>("griffin")};
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("weights go through GGUF in every format") {
+  const TemporaryFolder folder;
+  const Cpu q = cpu(Isa::base, 2);
+  struct Case {
+    const char* type;
+    float error;
+  };
+  for (const auto& [type, error] :
+       {Case{"f32", 2e-7f}, Case{"f16", 3e-4f}, Case{"bf16", 2e-3f}, Case{"q8_0", 5e-3f}, Case{"q4_0", 0.14f}})
+    for (const AnyModel& m : models()) {
+      CAPTURE(m.name);
+      CAPTURE(type);
+      const std::string path = folder / "m.gguf";
+      const Floats w = weights_of(m);
+      Floats back;
+      const Status saved = save(q, path, m, w, type);
+      REQUIRE_MESSAGE(saved.ok(), message(saved));
+      const Status loaded = load(q, path, m, back);
+      REQUIRE_MESSAGE(loaded.ok(), message(loaded));
+      CHECK(difference(w, back) <= error);
+    }
+}
+
+TEST_CASE("weights go through a Hugging Face folder; the order of channels that turn is the reader's") {
+  const TemporaryFolder folder;
+  const Cpu q = cpu(Isa::base, 2);
+  for (const AnyModel& m : models()) {
+    CAPTURE(m.name);
+    const Floats w = weights_of(m);
+    if (m.name == "griffin") {
+      CHECK(contains(message(save_hugging_face(q, folder / "no", m, w.data(), Format::f32, {})), "no layer like R"));
+      CHECK_FALSE(exists(folder / "no"));
+      continue;
+    }
+    for (const Format format : {Format::f32, Format::f16, Format::bf16}) {
+      const Status saved = save_hugging_face(q, folder / "m", m, w.data(), format, {1, 2, 3});
+      REQUIRE_MESSAGE(saved.ok(), message(saved));
+      Floats back(m.arena_floats, 0.f);
+      const Status loaded = load_hugging_face(q, folder / "m", m, back.data());
+      REQUIRE_MESSAGE(loaded.ok(), message(loaded));
+      CHECK(difference(w, back) <= (format == Format::f32 ? 0.f : format == Format::f16 ? 3e-4f : 2e-3f));
+    }
+  }
+  // Rows 2i and 2i + 1 of a head are i and 8 + i in the other order.
+  const AnyModel adjacent = models()[0], halves = models()[1];
+  const Floats w = weights_of(adjacent);
+  REQUIRE(save_hugging_face(q, folder / "m", adjacent, w.data(), Format::f32, {}).ok());
+  Floats turned(halves.arena_floats, 0.f);
+  REQUIRE(load_hugging_face(q, folder / "m", halves, turned.data()).ok());
+  for (const NamedTensor& t : adjacent.tensors) {
+    const bool qkv = t.name().ends_with("attn_qkv.weight");
+    for (std::int64_t r = 0; r < t.rows; ++r) {
+      const std::int64_t i = r % 16, there = qkv && r < 6 * 16 ? r - i + i / 2 + i % 2 * 8 : r;
+      for (std::int64_t c = 0; c < t.cols; ++c)
+        if (w[t.offset + static_cast<std::size_t>(r * t.cols + c)] !=
+            turned[t.offset + static_cast<std::size_t>(there * t.cols + c)])
+          FAIL(t.name() << " row " << r);
+    }
+  }
+  REQUIRE(save(q, folder / "a.gguf", adjacent, w).ok());
+  REQUIRE(save(q, folder / "b.gguf", halves, turned).ok());
+  const auto data = [](const std::string& path) {
+    const std::string bytes = read_file(path);
+    return bytes.substr(bytes.size() - 4u * LanguageModel<hybrid>::parameters);
+  };
+  CHECK(data(folder / "a.gguf") == data(folder / "b.gguf"));
+}
+
+TEST_CASE("a file that is not the model's is an error that names what differs") {
+  const TemporaryFolder folder;
+  const Cpu q = cpu(Isa::base, 1);
+  const AnyModel& m = models()[0];
+  const Floats w = weights_of(m);
+  Floats back;
+  const std::string path = folder / "m.gguf", changed = folder / "changed.gguf";
+  REQUIRE(save(q, path, m, w).ok());
+  for (const AnyModel& other : {models()[2], models()[3], models()[4]})
+    CHECK(contains(message(load(q, path, other, back)), "is not that of the model"));
+
+  /// The file again, each tensor as `change` leaves it; null data: without it.
+  const auto rewrite = [&](auto change) {
+    const auto file = Gguf::open(path);
+    REQUIRE(file.ok());
+    GgufWriter out;
+    out.set_all(*file);
+    std::vector<GgufTensor> kept;
+    for (GgufTensor t : file->tensors()) {
+      change(t);
+      if (t.data.data() == nullptr) continue;
+      REQUIRE(out.add(t.name, std::span(t.ne).first(static_cast<std::size_t>(t.dims)), t.format).ok());
+      kept.push_back(t);
+    }
+    REQUIRE(out.begin(changed).ok());
+    for (const GgufTensor& t : kept) REQUIRE(out.append(t.data).ok());
+    REQUIRE(out.commit().ok());
+    return message(load(q, changed, m, back));
+  };
+  const auto named = [](std::string_view name, auto change) {
+    return [=](GgufTensor& t) {
+      if (t.name == name) change(t);
+    };
+  };
+  static const std::vector<float> nan(512, std::numeric_limits<float>::quiet_NaN()), one(512, 1.f);
+  CHECK(rewrite([](GgufTensor&) {}) == "");
+  CHECK(contains(rewrite(named("blk.1.attn_k.weight", [](GgufTensor& t) { t.data = {}; })),
+                 "no tensor blk.1.attn_k.weight"));
+  CHECK(contains(rewrite(named("blk.1.attn_k.weight", [](GgufTensor& t) { t.name = "blk.1.attn_x.weight"; })),
+                 "no tensor blk.1.attn_k.weight"));
+  CHECK(contains(rewrite(named("blk.1.attn_q.weight",
+                               [](GgufTensor& t) { std::swap(t.ne[0], t.ne[1]), t.ne[0] *= 2, t.ne[1] /= 2; })),
+                 "tensor blk.1.attn_q.weight: expected the shape [64 x 64], found [32 x 128]"));
+  CHECK(contains(
+      rewrite(named("blk.0.attn_norm.weight", [](GgufTensor& t) { t.data = std::as_bytes(std::span(nan).first(64)); })),
+      "tensor blk.0.attn_norm.weight: expected numbers"));
+  CHECK(contains(rewrite(named("blk.0.ssm_a", [](GgufTensor& t) { t.data = std::as_bytes(std::span(one).first(8)); })),
+                 "tensor blk.0.ssm_a: expected numbers below 0"));
+  CHECK(contains(rewrite(named("blk.0.ssm_a", [](GgufTensor& t) { t.format = Format::i32; })),
+                 "expected a format of weights, found I32"));
+  // A tensor too many.
+  {
+    const auto file = Gguf::open(path);
+    GgufWriter out;
+    out.set_all(*file);
+    for (const GgufTensor& t : file->tensors())
+      REQUIRE(out.add(t.name, std::span(t.ne).first(static_cast<std::size_t>(t.dims)), t.format).ok());
+    REQUIRE(out.add("blk.1.attn_q_norm.weight", {16}, Format::f32).ok());
+    REQUIRE(out.begin(changed).ok());
+    for (const GgufTensor& t : file->tensors()) REQUIRE(out.append(t.data).ok());
+    REQUIRE(out.append(std::as_bytes(std::span(one).first(16))).ok());
+    REQUIRE(out.commit().ok());
+    CHECK(contains(message(load(q, changed, m, back)), "no place for: blk.1.attn_q_norm.weight"));
+  }
+}
+
+TEST_CASE("a folder that is not the model's is an error") {
+  const TemporaryFolder folder;
+  const Cpu q = cpu(Isa::base, 1);
+  const AnyModel& m = models()[0];
+  const Floats w = weights_of(m);
+  Floats back(m.arena_floats, 0.f);
+  REQUIRE(save_hugging_face(q, folder / "m", m, w.data(), Format::f32, {}).ok());
+  CHECK(contains(message(load_hugging_face(q, folder / "m", models()[3], back.data())), "is not that of the model"));
+  CHECK(contains(message(save_hugging_face(q, folder / "m", m, w.data(), Format::q8_0, {})), "F32, F16 or BF16"));
+  const std::string weights = read_file(folder / "m/model.safetensors"), config = read_file(folder / "m/config.json");
+  write_file(folder / "m/model.safetensors", weights.substr(0, weights.size() - 1));
+  CHECK_FALSE(load_hugging_face(q, folder / "m", m, back.data()).ok());
+  std::string renamed = weights;
+  renamed.replace(renamed.find("A_log"), 5, "B_log");
+  write_file(folder / "m/model.safetensors", renamed);
+  CHECK(contains(message(load_hugging_face(q, folder / "m", m, back.data())),
+                 "has no tensor model.layers.0.mamba.A_log"));
+  write_file(folder / "m/model.safetensors", weights);
+  write_file(folder / "m/config.json", config.substr(0, config.size() / 2));
+  CHECK(contains(message(load_hugging_face(q, folder / "m", m, back.data())), "config.json"));
+}
+
+TEST_CASE("llama.cpp's architectures, and the reasons why there is none") {
+  CHECK(gguf_architecture(hybrid) == "granitehybrid");
+  CHECK(gguf_architecture(plain) == "llama");
+  CHECK(gguf_architecture(griffin) == "chimera");
+  Config c = plain;
+  c.residual_scale = 0.5f;
+  CHECK(gguf_architecture(c) == "granite");
+  c = plain, c.attention.position = Position::none;
+  CHECK(gguf_architecture(c) == "granite");
+  c = plain, c.attention.window = 16;
+  CHECK(contains(unknown_to_llama_cpp(c), "sliding window"));
+  c = hybrid, c.mamba2.dt_max = 0.1f;
+  CHECK(contains(unknown_to_llama_cpp(c), "step size"));
+  c = hybrid, c.mamba2.expand = 3;
+  CHECK(contains(unknown_to_llama_cpp(c), "expand"));
+  c = plain, c.attention.position = Position::alibi;
+  CHECK(contains(unknown_to_llama_cpp(c), "ALiBi"));
+}
+
+TEST_CASE("a model card says what a model is and what a run did") {
+  CheckpointHeader run;
+  run.progress.step = run.progress.updates = 12, run.progress.validation_step = 12, run.progress.validation_loss = 1.25;
+  CardFacts facts{.name = "a|b\nc",
+                  .file = "m.gguf",
+                  .architecture = "granitehybrid",
+                  .format = "Q8_0",
+                  .tokenizer = "bytes",
+                  .source = "",
+                  .data = "tales.txt",
+                  .run = &run,
+                  .llama_cpp = true};
+  const std::string card = model_card(models()[0], facts);
+  for (const char* part :
+       {"license: unknown", "# a\\|b c\n", "| stored as | Q8_0 |", "| layers | 3: M A M |", "| data | tales.txt |",
+        "| validation loss after update 12 | 1.2500 nats", "llama-cli -m m.gguf", "| batch | "})
+    CHECK_MESSAGE(contains(card, part), part);
+  facts.run = nullptr, facts.llama_cpp = false, facts.transformers = true, facts.file = "";
+  const std::string other = model_card(models()[0], facts);
+  CHECK(contains(other, "from transformers import"));
+  CHECK_FALSE(contains(other, "## Training"));
+  CHECK_FALSE(contains(other, "llama-cli"));
+}
