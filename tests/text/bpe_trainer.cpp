@@ -1,0 +1,350 @@
+#include <chimera/core/device.hpp>
+#include <chimera/core/random.hpp>
+#include <chimera/text/bpe_trainer.hpp>
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+using namespace chimera;
+
+namespace {
+
+Cpu cpu(int threads) {
+  auto q = Cpu::create(threads);
+  REQUIRE(q.ok());
+  return std::move(*q);
+}
+
+/// Lines of words that are drawn from few syllables, the first ones most often.
+std::string made_text(const std::vector<std::string>& syllables, int words, std::uint64_t seed) {
+  Random random{seed, 0, 0};
+  std::string text;
+  for (int w = 0; w < words; ++w) {
+    const std::uint64_t length = 1 + random.below(4);
+    for (std::uint64_t i = 0; i < length; ++i) text += syllables[random.below(1 + random.below(syllables.size()))];
+    text += w % 9 == 8 ? "\n" : w % 13 == 12 ? ", " : " ";
+  }
+  return text;
+}
+const std::vector<std::string> latin{"an", "the", "o", "st", "re", "ba", "Qu", "ing", "l", "aa", "é", "'s", "9"};
+const std::vector<std::string> devanagari{"क", "का", "नि", "स्त", "र", "ती", "ं", "्", "क्ष", "है", "ो", "ज़", "म"};
+
+struct Languages {
+  std::string en = made_text(latin, 6000, 1), hi = made_text(devanagari, 6000, 2);
+  std::vector<CountedText> texts{{en, 0}, {hi, 1}};
+};
+
+BpeSettings settings(std::int64_t vocab) {
+  BpeSettings s;
+  s.vocab = vocab, s.specials = {"<|endoftext|>"};
+  return s;
+}
+
+/// The same, the slow and obvious way: count all pairs anew for each merge.
+std::vector<std::pair<std::int32_t, std::int32_t>> plain_training(const PieceCounts& counts,
+                                                                  std::vector<std::int64_t> weights, std::size_t merges,
+                                                                  std::int64_t least) {
+  std::vector<std::vector<std::int32_t>> pieces;
+  std::vector<std::int64_t> weight;
+  for (std::size_t i = 0; i < counts.size(); ++i) {
+    pieces.emplace_back();
+    for (const char c : counts.piece(i)) pieces.back().push_back(static_cast<unsigned char>(c));
+    weight.push_back(0);
+    for (std::size_t c = 0; c < weights.size(); ++c) weight.back() += weights[c] * counts.count(i, static_cast<int>(c));
+  }
+  std::vector<std::pair<std::int32_t, std::int32_t>> learned;
+  while (learned.size() < merges) {
+    std::map<std::pair<std::int32_t, std::int32_t>, std::int64_t> pairs;
+    for (std::size_t i = 0; i < pieces.size(); ++i)
+      for (std::size_t j = 0; j + 1 < pieces[i].size(); ++j) pairs[{pieces[i][j], pieces[i][j + 1]}] += weight[i];
+    const auto best =
+        std::max_element(pairs.begin(), pairs.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+    if (best == pairs.end() || best->second < least) break;
+    const std::int32_t made = 256 + static_cast<std::int32_t>(learned.size());
+    learned.push_back(best->first);
+    for (auto& piece : pieces) {
+      std::vector<std::int32_t> joined;
+      for (std::size_t j = 0; j < piece.size(); ++j) {
+        const bool here = j + 1 < piece.size() && std::pair(piece[j], piece[j + 1]) == best->first;
+        joined.push_back(here ? made : piece[j]);
+        j += here;
+      }
+      piece = joined;
+    }
+  }
+  return learned;
+}
+
+std::vector<std::string> tokens_of(const BpeMerges& learned) {
+  std::vector<std::string> tokens;
+  for (const Token& t : bpe_vocabulary(learned, PreTokenizer::qwen35, settings(300)).tokens) tokens.push_back(t.bytes);
+  tokens.pop_back();
+  return tokens;
+}
+
+std::vector<std::uint32_t> code_points(std::string_view text) {
+  std::vector<std::uint32_t> codes;
+  while (!text.empty()) {
+    const CodePoint c = first_code_point(text);
+    codes.push_back(c.value);
+    text.remove_prefix(c.bytes);
+  }
+  return codes;
+}
+bool is_utf8(std::string_view text) {
+  while (!text.empty()) {
+    const std::size_t n = utf8_length(text);
+    if (n == 0) return false;
+    text.remove_prefix(n);
+  }
+  return true;
+}
+
+}  // namespace
+
+TEST_CASE("pieces are counted as one split of each text has them, whatever the threads") {
+  std::string long_text;  // many chunks
+  for (std::uint64_t seed = 10; seed < 20; ++seed)
+    long_text += made_text(latin, 20000, seed) + "\n\n  \n" + made_text(devanagari, 5000, seed) + "\r\n" + "।\n/x\n";
+  REQUIRE(long_text.size() > 1 << 20);
+  const std::string other = "the the (the)";
+  for (const PreTokenizerRules& r : pretokenizer_rules) {
+    CAPTURE(r.name);
+    std::map<std::string_view, std::int64_t> expected, second;
+    split(r.id, long_text, [&](std::string_view piece) { ++expected[piece]; });
+    split(r.id, other, [&](std::string_view piece) { ++second[piece]; });
+    for (const int threads : {1, 3}) {
+      const std::vector<CountedText> texts{{long_text, 0}, {other, 1}, {"", 1}};
+      const PieceCounts counts = PieceCounts::count(cpu(threads), r.id, texts, 2);
+      std::size_t wrong = 0, found = 0;
+      for (std::size_t i = 0; i < counts.size(); ++i) {
+        wrong += counts.count(i, 0) != expected[counts.piece(i)] || counts.count(i, 1) != second[counts.piece(i)];
+        found += counts.count(i, 0) > 0;
+      }
+      CHECK(wrong == 0);
+      CHECK(found == expected.size() - static_cast<std::size_t>(std::count_if(expected.begin(), expected.end(),
+                                                                              [](auto& e) { return e.second == 0; })));
+      CHECK(counts.total(1) == 4 + 1);
+    }
+  }
+}
+
+TEST_CASE("merges are those of counting all pairs anew each time") {
+  const Languages languages;
+  const PieceCounts counts = PieceCounts::count(cpu(1), PreTokenizer::qwen35, languages.texts, 2);
+  BpeSettings s = settings(256 + 1 + 400);
+  s.whole_clusters = false;
+  for (const std::vector<std::int64_t>& weights : {std::vector<std::int64_t>{1, 1}, {1, 7}, {3, 0}, {1024, 1500}}) {
+    const auto learned = train_bpe(counts, weights, s);
+    REQUIRE(learned.ok());
+    std::int64_t least = 1 << 20;
+    for (const std::int64_t w : weights) least = w > 0 ? std::min(least, 2 * w) : least;
+    CHECK(learned->merges == plain_training(counts, weights, 400, least));
+  }
+}
+
+TEST_CASE("runs of one letter merge from the left, as encoding does") {
+  const std::string text = "aaaaaaa aaa aaaaa aaaaaaaaaaaaaaa baaab aaaa aaaaaaa\n";
+  const std::vector<CountedText> texts{{text, 0}};
+  const PieceCounts counts = PieceCounts::count(cpu(1), PreTokenizer::qwen35, texts, 1);
+  const auto learned = train_bpe(counts, std::vector<std::int64_t>{1}, settings(280));
+  REQUIRE(learned.ok());
+  CHECK(learned->merges == plain_training(counts, {1}, 23, 2));
+  const auto tokenizer = Tokenizer::create(bpe_vocabulary(*learned, PreTokenizer::qwen35, settings(280)));
+  REQUIRE(tokenizer.ok());
+  CHECK(static_cast<std::int64_t>(tokenizer->encode(text).size()) == learned->tokens[0]);
+}
+
+TEST_CASE("the tokenizer that was learned encodes as the training did, also what it was not trained on") {
+  const Languages languages;
+  const std::string unseen =
+      made_text(latin, 500, 77) + made_text(devanagari, 500, 78) + "🦁👩‍👩‍👧 \xFF\xE0\xA4";
+  std::vector<CountedText> texts = languages.texts;
+  texts.push_back({unseen, 2});
+  const PieceCounts counts = PieceCounts::count(cpu(2), PreTokenizer::qwen35, texts, 3);
+  for (const std::int64_t vocab : {700, 9000}) {
+    const auto learned = train_bpe(counts, std::vector<std::int64_t>{1, 2}, settings(vocab));
+    REQUIRE(learned.ok());
+    const auto tokenizer = Tokenizer::create(bpe_vocabulary(*learned, counts.rules(), settings(vocab)));
+    REQUIRE_MESSAGE(tokenizer.ok(), tokenizer.error().message);
+    for (const CountedText& t : texts) {
+      const auto ids = tokenizer->encode(t.text);
+      CHECK(static_cast<std::int64_t>(ids.size()) == learned->tokens[static_cast<std::size_t>(t.column)]);
+      CHECK(tokenizer->decode(ids) == t.text);
+    }
+  }
+}
+
+TEST_CASE("the same merges for every number of threads and in every run") {
+  const Languages languages;
+  const ParityGoal goal{.language = 1, .text = 1, .reference = 0, .parity = 1.1};
+  const std::vector<double> shares{0.5, 0.5};
+  std::vector<std::pair<std::int32_t, std::int32_t>> first;
+  for (const int threads : {1, 2, 5, 5}) {
+    const Cpu q = cpu(threads);
+    const PieceCounts counts = PieceCounts::count(q, PreTokenizer::qwen35, languages.texts, 2);
+    const auto mix = train_bpe_to_parity(q, counts, shares, goal, settings(700));
+    REQUIRE(mix.ok());
+    if (first.empty()) first = mix->learned.merges;
+    CHECK(mix->learned.merges == first);
+  }
+  CHECK(first.size() > 300);
+}
+
+TEST_CASE("no token of several characters begins inside a cluster or holds part of a character") {
+  const Languages languages;
+  const std::string other =
+      "한국어 각 👩‍👩‍👧 🇮🇳 é è e\u0301e\u0301 日本 日本 क्‍ष क्‍ष ക്ഷ ക്ഷ กำ กำ "
+      "\xE0\xA4\xE0\xA4 "
+      "\xE0\xA4\xE0\xA4";
+  std::vector<CountedText> texts = languages.texts;
+  texts.push_back({other, 0});
+  texts.push_back({other, 0});
+  const PieceCounts counts = PieceCounts::count(cpu(2), PreTokenizer::qwen35, texts, 2);
+  for (const std::int64_t vocab : {1500, 12000}) {  // without and with Devanagari first
+    BpeSettings s = settings(vocab);
+    const auto learned = train_bpe(counts, std::vector<std::int64_t>{1, 1}, s);
+    REQUIRE(learned.ok());
+    const auto tokens = tokens_of(*learned);
+    CHECK(std::set<std::string>(tokens.begin(), tokens.end()).size() == tokens.size());
+    for (std::size_t id = 256; id < tokens.size(); ++id) {
+      const std::string& t = tokens[id];
+      CAPTURE(t);
+      if (!is_utf8(t)) {  // the beginning of one character
+        CHECK(t.size() < 4);
+        CHECK(static_cast<unsigned char>(t[0]) >= 0xC2);
+        CHECK(std::all_of(t.begin() + 1, t.end(), [](char c) { return (c & 0xC0) == 0x80; }));
+        continue;
+      }
+      const auto codes = code_points(t);
+      if (codes.size() == 1) continue;
+      CHECK(!continues_cluster(grapheme_class(codes[0])));
+      CHECK(next_grapheme("क" + t, 0) == 3);  // what stands before it stays whole
+    }
+    s.whole_clusters = false;
+    const auto free = tokens_of(*train_bpe(counts, std::vector<std::int64_t>{1, 1}, s));
+    CHECK(std::any_of(free.begin() + 256, free.end(), [](const std::string& t) {
+      return is_utf8(t) && code_points(t).size() > 1 && continues_cluster(grapheme_class(code_points(t)[0]));
+    }));
+  }
+}
+
+TEST_CASE("Devanagari comes first if the texts have it and there is room") {
+  const Languages languages;
+  const std::vector<CountedText> english{{languages.en, 0}};
+  const PieceCounts both = PieceCounts::count(cpu(1), PreTokenizer::qwen35, languages.texts, 2);
+  const PieceCounts one = PieceCounts::count(cpu(1), PreTokenizer::qwen35, english, 1);
+  const auto with = tokens_of(*train_bpe(both, std::vector<std::int64_t>{1, 1}, settings(8300)));
+  for (std::uint32_t code = 0x900; code < 0x980; ++code) {
+    std::string character;
+    append_utf8(code, character);
+    CHECK(with[258 + code - 0x900] == character);
+  }
+  for (const char* syllable : {"कॉ", "टू", "हृ", "र्"}) CHECK(std::count(with.begin(), with.end(), syllable) == 1);
+  for (const auto& without : {tokens_of(*train_bpe(both, std::vector<std::int64_t>{1, 1}, settings(800))),
+                              tokens_of(*train_bpe(one, std::vector<std::int64_t>{1}, settings(8300)))})
+    CHECK(std::count(without.begin(), without.end(), "कॉ") == 0);
+}
+
+TEST_CASE("a language of more weight takes fewer tokens, and parity is found between the ends") {
+  const Languages languages;
+  const Cpu q = cpu(2);
+  const PieceCounts counts = PieceCounts::count(q, PreTokenizer::qwen35, languages.texts, 2);
+  const BpeSettings s = settings(600);
+  double last = 1e9;
+  for (const double share : {0.1, 0.3, 0.5, 0.7, 0.9}) {
+    const auto learned = train_bpe(counts, bpe_weights(counts, std::vector<double>{1 - share, share}), s);
+    REQUIRE(learned.ok());
+    const double parity = static_cast<double>(learned->tokens[1]) / static_cast<double>(learned->tokens[0]);
+    CHECK(parity < last);
+    last = parity;
+  }
+
+  const std::vector<double> shares{0.5, 0.5};
+  ParityGoal goal{.language = 1, .text = 1, .reference = 0};
+  const auto at = [&](double parity) {
+    goal.parity = parity;
+    auto mix = train_bpe_to_parity(q, counts, shares, goal, s);
+    REQUIRE(mix.ok());
+    return std::move(*mix);
+  };
+  const double least = at(0.0).parity, most = at(1e9).parity;  // all that shares can do
+  CHECK(!at(0.0).reaches(goal));
+  CHECK(at(0.0).shares[1] == doctest::Approx(goal.most_share));
+  CHECK(at(1e9).shares[1] == doctest::Approx(goal.least_share));
+  REQUIRE(least < most);
+  for (const double part : {0.25, 0.5, 0.75}) {
+    const double wanted = least + part * (most - least);
+    const BpeMix mix = at(wanted);
+    CHECK(mix.parity <= wanted);
+    CHECK(mix.parity > wanted - 0.03);
+    CHECK(mix.shares[0] + mix.shares[1] == doctest::Approx(1));
+  }
+  const auto alone = train_bpe_to_parity(q, counts, std::vector<double>{0, 1}, goal, s);
+  REQUIRE(!alone.ok());
+  CHECK(alone.error().message.find("two languages") != std::string::npos);
+}
+
+TEST_CASE("weights stand for shares of the pieces") {
+  const std::string many(3000, '!'), few = "a b c";
+  std::string words;
+  for (int i = 0; i < 300; ++i) words += " x";
+  const std::vector<CountedText> texts{{words, 0}, {few, 1}};
+  const PieceCounts counts = PieceCounts::count(cpu(1), PreTokenizer::qwen35, texts, 2);
+  const auto weights = bpe_weights(counts, std::vector<double>{1, 1});
+  CHECK(static_cast<double>(weights[0] * 300) == doctest::Approx(static_cast<double>(weights[1] * 3)).epsilon(0.01));
+  CHECK(bpe_weights(counts, std::vector<double>{1, 0})[1] == 0);
+}
+
+TEST_CASE("statistics of a text") {
+  const std::string en = "the cat the dog 42\n", hi = "क्या का";
+  const std::vector<CountedText> texts{{en, 0}, {hi, 1}};
+  const Cpu q = cpu(2);
+  const PieceCounts counts = PieceCounts::count(q, PreTokenizer::qwen35, texts, 2);
+  BpeMerges learned;  // th he_; ' t' + 'he'; the characters क ् य ा and no cluster
+  learned.merges = {{'h', 'e'},  {'t', 256},  {' ', 257},  {0xE0, 0xA4}, {0xE0, 0xA5},
+                    {259, 0x95}, {260, 0x8D}, {259, 0xAF}, {259, 0xBE}};
+  const auto tokenizer = Tokenizer::create(bpe_vocabulary(learned, PreTokenizer::qwen35, settings(300)));
+  REQUIRE_MESSAGE(tokenizer.ok(), tokenizer.error().message);
+  std::vector<bool> used(static_cast<std::size_t>(tokenizer->size()));
+  const auto s = measure_tokens(q, *tokenizer, counts, &used);
+  CHECK(s[0].bytes == 19);
+  CHECK(s[0].pieces == 8);  // the| cat| the| dog| |4|2|\n
+  CHECK(s[0].tokens == 1 + 4 + 1 + 4 + 4);
+  CHECK(s[0].words == 4);
+  CHECK(s[0].whole_words == 2);
+  CHECK(s[0].tokens_per_word() == 2.5);
+  CHECK(s[0].inside_clusters == 0);
+  CHECK(s[1].tokens == 4 + 3);  // क ् य ा, space क ा
+  CHECK(s[1].inside_clusters == 3 + 1);
+  CHECK(s[1].bytes_per_token() == doctest::Approx(19.0 / 7));
+  CHECK(used[257]);
+  CHECK(!used[256]);
+}
+
+TEST_CASE("the host may stop it, and errors say what was expected") {
+  const Languages languages;
+  const PieceCounts counts = PieceCounts::count(cpu(1), PreTokenizer::qwen35, languages.texts, 2);
+  const BpeWatch stop{[](void*, std::int64_t merges) { return merges < 1024; }, nullptr};
+  const auto error = [&](const auto& result) {
+    REQUIRE(!result.ok());
+    return result.error().message;
+  };
+  const std::vector<std::int64_t> weights{1, 1};
+  CHECK(error(train_bpe(counts, weights, settings(3000), stop)).find("stopped after 1024 merges") != std::string::npos);
+  CHECK(error(train_bpe(counts, weights, settings(200))).find("found 200") != std::string::npos);
+  CHECK(error(train_bpe(counts, std::vector<std::int64_t>{0, 0}, settings(3000))).find("weights") != std::string::npos);
+  CHECK(error(train_bpe(counts, std::vector<std::int64_t>{1, -1}, settings(3000))).find("weights") !=
+        std::string::npos);
+  CHECK(error(train_bpe(counts, std::vector<std::int64_t>{1, 1, 1}, settings(3000))).find("weights") !=
+        std::string::npos);
+  const PieceCounts none = PieceCounts::count(cpu(1), PreTokenizer::qwen35, std::vector<CountedText>{}, 1);
+  const auto bytes_alone = train_bpe(none, std::vector<std::int64_t>{1}, settings(3000));
+  REQUIRE(bytes_alone.ok());
+  CHECK(bytes_alone->merges.empty());
+}
