@@ -218,7 +218,8 @@ Status compile(const std::vector<std::string>& command, const std::string& cache
                  (moved ? " (all it said is in " + kept + ")" : "")};
   }
   const FileHandle compiled(::open(library.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!compiled.ok() || ::fchmod(compiled.fd(), 0600) != 0 || ::fsync(compiled.fd()) != 0 ||
+  if (!compiled.ok()) return Error{command[0] + " says it succeeded, and wrote no engine"};
+  if (::fchmod(compiled.fd(), 0600) != 0 || ::fsync(compiled.fd()) != 0 ||
       ::rename(library.c_str(), target.c_str()) != 0)
     return file_error("write", target);
   return sync_folder(cache);

@@ -76,12 +76,11 @@ inline std::string text_of(float x) {
 }
 inline std::string text_of(int x) { return std::to_string(x); }
 inline std::string text_of(bool x) { return x ? "true" : "false"; }
-template <class E>
-requires std::is_enum_v<E> std::string text_of(E x) {
+template <class E, std::size_t count = Words<E>::values.size()>
+std::string text_of(E x) {
   const auto i = static_cast<std::size_t>(x);
   const std::string type = "chimera::" + std::string(Words<E>::type);
-  return i < Words<E>::values.size() ? type + "::" + std::string(Words<E>::values[i])
-                                     : type + "(" + std::to_string(i) + ")";
+  return i < count ? type + "::" + std::string(Words<E>::values[i]) : type + "(" + std::to_string(i) + ")";
 }
 /// Zeros at the end are left out.
 template <std::size_t n>

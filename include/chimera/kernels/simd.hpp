@@ -258,8 +258,9 @@ template <class Kernel, class... A>
 CHIMERA_AVX2 inline void run_avx2(A... a) {
   Kernel::template run<8>(a...);
 }
+/// Never inlined, as the other two cannot be: a copy for each call costs a compiler more than the call costs a program.
 template <class Kernel, class... A>
-inline void run_base(A... a) {
+__attribute__((noinline)) inline void run_base(A... a) {
   Kernel::template run<4>(a...);
 }
 
