@@ -1,0 +1,245 @@
+// chimera-quantize: a GGUF file in another format, with what that costs.
+#include "engine.hpp"
+#include "program.hpp"
+
+#include <chimera/exchange/quantize.hpp>
+#include <chimera/io/json.hpp>
+#include <chimera/text/tokenizer_files.hpp>
+#include <chimera/train/data.hpp>
+
+#include <sys/stat.h>
+#include <unistd.h>
+#include <chrono>
+
+using namespace chimera;
+
+namespace {
+
+struct Options {
+  std::string in, out, format, report, text;
+  std::int64_t context = 512, tokens = 0;
+  int threads = 0;
+};
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+std::string_view name(Format format) { return format_info(format)->name; }
+
+std::string type_names() {
+  std::string names;
+  for (const FileType& t : file_types) names += (names.empty() ? "" : ", ") + std::string(t.name);
+  return names;
+}
+
+/// Both paths lead to one file.
+bool same_file(const std::string& a, const std::string& b) {
+  struct stat x, y;
+  return ::stat(a.c_str(), &x) == 0 && ::stat(b.c_str(), &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+/// "tensor 12 of 142, 1290 MB/s, 0:03 left": one line on a terminal, one now and then elsewhere.
+class ProgressLine {
+ public:
+  ProgressLine(std::size_t tensors, std::int64_t bytes) : tensors_(tensors), bytes_(static_cast<double>(bytes)) {}
+
+  void show(std::size_t tensor, std::int64_t read) {
+    if (seconds_since(shown_) < (terminal_ ? 0.2 : 5)) return;
+    shown_ = Clock::now();
+    const double done = static_cast<double>(read), speed = done / seconds_since(start_);
+    const std::string line = formatted("tensor %zu of %zu, %.0f MB/s, %s left", tensor + 1, tensors_, speed / 1e6,
+                                       speed > 0 ? duration((bytes_ - done) / speed).c_str() : "?");
+    if (!terminal_) return void(std::fprintf(stderr, "%s\n", line.c_str()));
+    std::fprintf(stderr, "\r%-*s", width_, line.c_str());
+    width_ = static_cast<int>(line.size());
+  }
+
+  void clear() {
+    if (width_ > 0) std::fprintf(stderr, "\r%*s\r", width_, "");
+    width_ = 0;
+  }
+
+  double seconds() const { return seconds_since(start_); }
+
+ private:
+  std::size_t tensors_;
+  double bytes_;
+  Clock::time_point start_ = Clock::now(), shown_ = start_;
+  bool terminal_ = ::isatty(STDERR_FILENO) == 1;
+  int width_ = 0;  // characters on the terminal's line
+};
+
+/// How well a model foretells a text.
+struct Perplexity {
+  double loss = 0;  // nats a token
+  std::int64_t tokens = 0;
+  double value() const { return std::exp(loss); }
+};
+
+/// In windows of options.context tokens side by side, each read without what came before it.
+Result<Perplexity> perplexity(const Cpu& q, const std::string& path, const Options& options) {
+  const auto file = Gguf::open(path);
+  if (!file) return file.error();
+  const auto tokenizer = read_tokenizer(*file);
+  if (!tokenizer) return Error{"cannot read the tokenizer of " + path + ": " + tokenizer.error().message};
+  const auto text = MappedFile::open(options.text);
+  if (!text) return text.error();
+  const auto saved = SavedModel::find(path);
+  if (!saved) return saved.error();
+  const AnyModel& model = saved->model;
+
+  std::vector<std::int32_t> tokens = tokenizer->encode(text->text());
+  if (options.tokens > 0) tokens.resize(std::min(tokens.size(), static_cast<std::size_t>(options.tokens) + 1));
+  const auto most = static_cast<std::int64_t>(tokens.size()) - 1;
+  if (most < 1) return Error{options.text + " has fewer than two tokens"};
+  if (const auto id = std::max_element(tokens.begin(), tokens.end()); *id >= model.config->vocab)
+    return Error{"the text has token " + std::to_string(*id) + ", and the model's vocabulary " +
+                 std::to_string(model.config->vocab)};
+
+  const auto weights = saved->weights(q);
+  if (!weights) return weights.error();
+  const std::int64_t context = std::min<std::int64_t>({options.context, model.config->context, most});
+  auto memory = Buffer::create(model.loss_floats(1, context));
+  if (!memory) return memory.error();
+  Loss all;
+  for (std::int64_t first = 0; first < most; first += context) {
+    TokenBatch batch;
+    batch.sequences = 1, batch.length = std::min(context, most - first);
+    batch.inputs = tokens.data() + first, batch.targets = batch.inputs + 1;
+    const Loss part = model.loss(q, weights->data(), batch, memory->data());
+    all.sum += part.sum, all.count += part.count;
+  }
+  return Perplexity{all.mean(), all.count};
+}
+
+struct Outcome {
+  std::vector<QuantizedTensor> tensors;
+  double seconds = 0;
+  std::optional<Perplexity> before, after;
+
+  /// Of all tensors whose format changed.
+  QuantizationError error() const {
+    QuantizationError sum;
+    for (const QuantizedTensor& t : tensors) sum.add(t.error);
+    return sum;
+  }
+};
+
+void print_table(const Outcome& outcome) {
+  std::printf("%-32s %-6s %-6s %14s %10s %10s %10s\n", "tensor", "from", "to", "numbers", "rmse", "largest",
+              "relative");
+  const auto row = [](const std::string& what, std::string_view from, std::string_view to, const QuantizationError& e) {
+    std::printf("%-32s %-6s %-6s %14s %10.3e %10.3e %8.4f %%\n", what.c_str(), from.data(), to.data(),
+                grouped(e.count).c_str(), e.root_mean_square(), static_cast<double>(e.largest), 100 * e.relative());
+  };
+  for (const QuantizedTensor& t : outcome.tensors)
+    if (t.error.count > 0) row(t.name, name(t.from), name(t.to), t.error);
+  row("all of these", "", "", outcome.error());
+}
+
+std::string report_json(const Options& options, const Outcome& outcome) {
+  const auto error = [](const QuantizationError& e) {
+    return formatted("\"numbers\": %lld, \"rmse\": %.9g, \"largest_error\": %.9g, \"relative_error\": %.9g",
+                     static_cast<long long>(e.count), e.root_mean_square(), static_cast<double>(e.largest),
+                     e.relative());
+  };
+  std::string text = "{\n  \"in\": " + json_quoted(options.in) + ",\n  \"out\": " + json_quoted(options.out) +
+                     ",\n  \"file_type\": " + json_quoted(file_type_named(options.format)->name) +
+                     formatted(",\n  \"seconds\": %.3f,\n  \"all\": {", outcome.seconds) + error(outcome.error()) + "}";
+  if (outcome.before && outcome.after)
+    text += formatted(",\n  \"perplexity\": {\"tokens\": %lld, \"before\": %.9g, \"after\": %.9g}",
+                      static_cast<long long>(outcome.after->tokens), outcome.before->value(), outcome.after->value());
+  text += ",\n  \"tensors\": [";
+  const char* separator = "\n    ";
+  for (const QuantizedTensor& t : outcome.tensors) {
+    text += separator + ("{\"name\": " + json_quoted(t.name)) + ", \"from\": " + json_quoted(name(t.from)) +
+            ", \"to\": " + json_quoted(name(t.to)) +
+            formatted(", \"bytes\": %lld", static_cast<long long>(t.bytes_written));
+    if (t.error.count > 0) text += ", " + error(t.error);
+    text += "}";
+    separator = ",\n    ";
+  }
+  return text + "\n  ]\n}\n";
+}
+
+Status write_report(const Options& options, const Outcome& outcome) {
+  auto file = AtomicFile::create(options.report);
+  if (!file) return file.error();
+  if (Status s = file->write(report_json(options, outcome)); !s) return s;
+  return file->commit();
+}
+
+Status quantize(const Options& options) {
+  const FileType* type = file_type_named(options.format);
+  if (!type) return Error{"expected a format of " + type_names() + ", found " + options.format};
+  if (same_file(options.in, options.out)) return Error{"IN and OUT are the same file: name another OUT"};
+  if (!options.report.empty() && (same_file(options.in, options.report) || options.report == options.out))
+    return Error{"the report would be written over " + options.report + ": name another file"};
+  const auto in = Gguf::open(options.in);
+  if (!in) return Error{in.error().message + " (chimera-convert makes a GGUF file of any model)"};
+  const auto cpu = Cpu::create(options.threads);
+  if (!cpu) return cpu.error();
+
+  Outcome outcome;
+  if (!options.text.empty()) {
+    const auto before = perplexity(*cpu, options.in, options);
+    if (!before) return before.error();
+    outcome.before = *before;
+  }
+  std::int64_t bytes = 0;
+  bool again = false;
+  for (const GgufTensor& t : in->tensors()) {
+    bytes += format_bytes(t.format, t.size());
+    again |= format_info(t.format)->values > 1;
+  }
+  if (again) std::fprintf(stderr, "note: %s is quantized already, and its errors stay\n", options.in.c_str());
+
+  ProgressLine line(in->tensors().size(), bytes);
+  auto tensors = quantize_gguf(*cpu, *in, options.out, *type,
+                               [&](std::size_t tensor, std::int64_t read) { line.show(tensor, read); });
+  line.clear();
+  if (!tensors) return tensors.error();
+  outcome.tensors = std::move(*tensors);
+  outcome.seconds = line.seconds();
+  std::int64_t written = 0;
+  for (const QuantizedTensor& t : outcome.tensors) written += t.bytes_written;
+
+  print_table(outcome);
+  std::fprintf(stderr, "wrote %s: %s became %s in %.1f s, %.0f MB/s\n", options.out.c_str(),
+               size_text(static_cast<double>(bytes)).c_str(), size_text(static_cast<double>(written)).c_str(),
+               outcome.seconds, static_cast<double>(bytes) / outcome.seconds / 1e6);
+  if (!options.text.empty()) {
+    const auto after = perplexity(*cpu, options.out, options);
+    if (!after) return after.error();
+    outcome.after = *after;
+    std::printf("perplexity of %s tokens: %.4f before, %.4f after (%+.2f %%)\n", grouped(after->tokens).c_str(),
+                outcome.before->value(), after->value(), 100 * (after->value() / outcome.before->value() - 1));
+  }
+  if (std::fflush(stdout) != 0 || std::ferror(stdout)) return file_error("write", "the report");
+  return options.report.empty() ? Status{} : write_report(options, outcome);
+}
+
+int program(int argc, char** argv) {
+  Options options;
+  CLI::App app{"Writes a GGUF file in another format and says how far its numbers moved.", "chimera-quantize"};
+  app.option_defaults()->always_capture_default()->take_last();
+  app.add_option("IN", options.in, "a GGUF file")->required();
+  app.add_option("OUT", options.out, "the GGUF file to write")->required();
+  app.add_option("FORMAT", options.format, "one of " + type_names())->required();
+  app.add_option("--threads", options.threads, "0: one for each processor")->check(CLI::NonNegativeNumber);
+  app.add_option("--report", options.report, "also write the errors of all tensors to this file, as JSON");
+  app.add_option("--text", options.text, "measure the model's perplexity on this text, before and after");
+  app.add_option("--context", options.context, "tokens that the model sees of the text at once")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--tokens", options.tokens, "of the text, 0: all")->check(CLI::NonNegativeNumber);
+  app.footer(engine_help);
+  if (const auto code = parse(app, argc, argv)) return *code;
+  const Status status = quantize(options);
+  return status ? success : fail("chimera-quantize", status.error());
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return run_program("chimera-quantize", [&] { return program(argc, argv); });
+}
