@@ -182,6 +182,7 @@ TEST_CASE("a GGUF writer refuses what no reader would take") {
   CHECK(says(writer.add("t", {33}, Format::q4_0), "rows of 33 numbers, and Q4_0 takes blocks of 32"));
   CHECK(says(writer.add("", {1}, Format::f32), "0 bytes, 1 to 63 were expected"));
   CHECK(says(writer.add(std::string(64, 't'), {1}, Format::f32), "64 bytes, 1 to 63 were expected"));
+  CHECK(says(writer.add("a\nb", {1}, Format::f32), "not printable"));
   CHECK(says(writer.add("t", {std::int64_t{1} << 62}, Format::f32), "more than 2^63 bytes"));
   CHECK(says(writer.commit(), "not begun"));
   REQUIRE(writer.add("t", {2}, Format::f32).ok());
@@ -203,6 +204,13 @@ TEST_CASE("a GGUF writer refuses what no reader would take") {
   REQUIRE(twice.add("t", {2}, Format::f32).ok());
   REQUIRE(twice.add("t", {2}, Format::f32).ok());
   CHECK(says(twice.begin(path), "two tensors named t"));
+
+  GgufWriter key;
+  key.set("", 1);
+  CHECK(says(key.begin(path), "a metadata key has 0 bytes"));
+  GgufWriter control;
+  control.set("a\n", 1);
+  CHECK(says(control.begin(path), "not printable"));
 }
 
 TEST_CASE("hostile GGUF files are errors that take no memory") {

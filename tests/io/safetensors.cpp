@@ -136,6 +136,7 @@ TEST_CASE("a safetensors writer refuses what no reader would take") {
     return !s.ok() && s.error().message.find(part) != std::string::npos;
   };
   SafetensorsWriter writer;
+  CHECK(says(writer.add("", {1}, Dtype::f32), "name is empty"));
   CHECK(says(writer.add("t", {-1}, Dtype::f32), "a dimension of -1"));
   CHECK(says(writer.add("t", {std::int64_t{1} << 62}, Dtype::f32), "a dimension of 4611686018427387904"));
   CHECK(says(writer.commit(), "not begun"));

@@ -34,7 +34,7 @@ static_assert(std::endian::native == std::endian::little, "chimera: GGUF files a
 /// Types of metadata.
 enum class GgufType : std::uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, text, array, u64, i64, f64 };
 
-/// What a file may ask for. With the defaults nothing here ever allocates more than 64 MiB beside the file.
+/// What a file may ask for. With the defaults nothing here allocates more than the file's size and 64 MiB.
 struct GgufLimits {
   std::uint64_t tensors = 65536, entries = 65536;
   std::uint64_t key_bytes = 65536, name_bytes = 63;
@@ -122,6 +122,17 @@ constexpr GgufType gguf_type() {
     if constexpr (sizeof(T) == 8) return std::is_signed_v<T> ? GgufType::i64 : GgufType::u64;
   }
   return GgufType::array;
+}
+
+/// Of a key or a tensor's name.
+inline Status check_length(std::uint64_t bytes, std::uint64_t most, const std::string& whose) {
+  if (bytes > 0 && bytes <= most) return {};
+  return Error{whose + " has " + std::to_string(bytes) + " bytes, 1 to " + std::to_string(most) + " were expected"};
+}
+inline Status check_name(std::string_view name, std::uint64_t most, const std::string& whose) {
+  if (Status s = check_length(name.size(), most, whose); !s) return s;
+  if (!printable(name)) return Error{whose + " is not printable UTF-8"};
+  return {};
 }
 
 /// Bytes of a tensor of this shape; an error says why there is none.
@@ -314,14 +325,10 @@ class Gguf {
   Status take_name(std::string_view& name, std::uint64_t most, const std::string& whose) {
     std::uint64_t length = 0;
     if (!take(length)) return Error{"the file ends within " + whose};
-    if (length == 0 || length > most)
-      return Error{whose + " has " + std::to_string(length) + " bytes, 1 to " + std::to_string(most) +
-                   " were expected"};
-    const std::byte* p = left_.data();
+    if (Status s = detail::check_length(length, most, whose); !s) return s;
+    name = {reinterpret_cast<const char*>(left_.data()), static_cast<std::size_t>(length)};
     if (!skip(length)) return Error{"the file ends within " + whose};
-    name = {reinterpret_cast<const char*>(p), static_cast<std::size_t>(length)};
-    if (!detail::printable(name)) return Error{whose + " is not printable UTF-8"};
-    return {};
+    return detail::check_name(name, most, whose);
   }
 
   Status read_header(std::span<const std::byte> bytes, const GgufLimits& limits) {
@@ -474,11 +481,8 @@ class GgufWriter {
   Status add(std::string_view name, std::span<const std::int64_t> ne, Format format) {
     const auto bytes = detail::gguf_tensor_bytes(ne, format);
     if (!bytes) return Error{"tensor " + std::string(name) + " " + bytes.error().message};
-    if (name.empty() || name.size() > GgufLimits{}.name_bytes)
-      return Error{"tensor name \"" + std::string(name) + "\" has " + std::to_string(name.size()) +
-                   " bytes, 1 to 63 were expected"};
-    Tensor t{std::string(name), {ne.begin(), ne.end()}, format, *bytes};
-    tensors_.push_back(std::move(t));
+    if (Status s = detail::check_name(name, GgufLimits{}.name_bytes, "a tensor's name"); !s) return s;
+    tensors_.push_back({std::string(name), {ne.begin(), ne.end()}, format, *bytes});
     return {};
   }
   Status add(std::string_view name, std::initializer_list<std::int64_t> ne, Format format) {
@@ -487,15 +491,16 @@ class GgufWriter {
 
   /// Writes all but the data, to a file beside `path`.
   Status begin(const std::string& path) {
-    for (const auto& [key, value] : entries_)
-      if (key == "general.alignment") {
-        if (value.size() != 8 || value[0] != static_cast<char>(GgufType::u32))
-          return Error{"general.alignment is not of type u32"};
-        std::memcpy(&alignment_, value.data() + 4, sizeof alignment_);
-        if (!std::has_single_bit(alignment_) || alignment_ > GgufLimits{}.alignment)
-          return Error{"general.alignment is " + std::to_string(alignment_) + ", a power of two up to " +
-                       std::to_string(GgufLimits{}.alignment) + " was expected"};
-      }
+    for (const auto& [key, value] : entries_) {
+      if (Status s = detail::check_name(key, GgufLimits{}.key_bytes, "a metadata key"); !s) return s;
+      if (key != "general.alignment") continue;
+      if (value.size() != 8 || value[0] != static_cast<char>(GgufType::u32))
+        return Error{"general.alignment is not of type u32"};
+      std::memcpy(&alignment_, value.data() + 4, sizeof alignment_);
+      if (!std::has_single_bit(alignment_) || alignment_ > GgufLimits{}.alignment)
+        return Error{"general.alignment is " + std::to_string(alignment_) + ", a power of two up to " +
+                     std::to_string(GgufLimits{}.alignment) + " was expected"};
+    }
     const auto name_of = [](const Tensor& t) -> std::string_view { return t.name; };
     if (Status s = detail::NameIndex().build(tensors_, name_of, "tensors"); !s) return s;
     std::string header = "GGUF";

@@ -274,6 +274,7 @@ class SafetensorsWriter {
 
   /// Declares a tensor. Tensors of wider types come first, so that all are aligned.
   Status add(std::string_view name, std::span<const std::int64_t> shape, Dtype dtype) {
+    if (name.empty() || !detail::printable(name)) return Error{"a tensor's name is empty or not printable"};
     const DtypeInfo& info = dtype_info(dtype);
     std::int64_t bytes = info.bytes;
     std::string text;
