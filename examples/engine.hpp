@@ -6,9 +6,9 @@
 
 /// For --help.
 inline constexpr const char* engine_help =
-    "A model whose shape is no preset is compiled for this machine when it is first met (10 s or so, by c++, g++ or\n"
-    "clang++), and kept in ~/.cache/chimera/engines.\n"
-    "Environment: CXX (the compiler), CHIMERA_INCLUDE (the folder of chimera's headers), XDG_CACHE_HOME (for ~/.cache)";
+    "A model whose shape is no preset is compiled for this machine when it is first met, in 10 s or so, and kept in\n"
+    "~/.cache/chimera/engines. Environment: CXX (the compiler; usually c++, g++ or clang++), CHIMERA_INCLUDE (the\n"
+    "folder of chimera's headers), XDG_CACHE_HOME (instead of ~/.cache).";
 
 /// The model of that config for running alone, from the cache or compiled; it tells on stderr what it does. Errors say
 /// what to install or to set.

@@ -1,10 +1,11 @@
 // chimera-generate: writes text with a trained model.
+#include "engine.hpp"
 #include "program.hpp"
 
 #include <chimera/core/device.hpp>
 #include <chimera/generate/sampler.hpp>
 #include <chimera/generate/session.hpp>
-#include <chimera/text/bytes.hpp>
+#include <chimera/text/tokenizer.hpp>
 
 #include <chrono>
 
@@ -31,11 +32,12 @@ Status generate(const Options& options) {
   const auto weights = saved->weights(*cpu);
   if (!weights) return weights.error();
   const Config& config = *saved->model.config;
-  if (config.vocab < 256)
-    return Error{"the model's vocabulary has " + std::to_string(config.vocab) + " tokens, text as bytes needs 256"};
+  const auto tokenizer = saved->tokenizer();
+  if (!tokenizer) return tokenizer.error();
 
   // Without a prompt the text begins as after a line break.
-  const std::vector<std::int32_t> prompt = encode_bytes(options.prompt.empty() ? "\n" : options.prompt);
+  std::vector<std::int32_t> prompt = tokenizer->encode(options.prompt.empty() ? "\n" : options.prompt);
+  if (const Vocabulary& v = tokenizer->vocabulary(); v.add_bos && v.bos >= 0) prompt.insert(prompt.begin(), v.bos);
   if (static_cast<std::int64_t>(prompt.size()) > config.context)
     return Error{"the prompt has " + std::to_string(prompt.size()) + " tokens, the context of " +
                  std::string(saved->model.name) + " holds " + std::to_string(config.context) + ": shorten the prompt"};
@@ -48,13 +50,13 @@ Status generate(const Options& options) {
   auto logits = session->prefill(prompt);
   const double prompt_seconds = seconds_since(start);
   start = std::chrono::steady_clock::now();
-  ByteDecoder decoder;
+  TokenDecoder decoder(*tokenizer);
   std::fputs(options.prompt.c_str(), stdout);
   std::int64_t written = 0;
   bool full = false;
   for (; logits && written < options.tokens; ++written) {
     const std::int32_t token = sampler->draw(*logits);
-    if (token == end_of_text) break;
+    if (tokenizer->ends_text(token)) break;
     std::fputs(decoder.push(token).c_str(), stdout);
     std::fflush(stdout);
     full = session->position() == session->context();
@@ -77,6 +79,7 @@ Status generate(const Options& options) {
 int program(int argc, char** argv) {
   Options options;
   CLI::App app{"Writes text with a trained model.", "chimera-generate"};
+  app.footer(engine_help);
   app.option_defaults()->always_capture_default()->take_last();
   app.add_option("--model", options.model, model_help)->required();
   app.add_option("--prompt", options.prompt, "the text to continue");

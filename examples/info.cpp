@@ -1,4 +1,5 @@
 // chimera-info: what a model is made of, what it costs, and what a checkpoint holds. Allocates no model.
+#include "engine.hpp"
 #include "program.hpp"
 
 #include <chimera/optim/adamw.hpp>
@@ -213,6 +214,7 @@ Status info(const Options& options) {
 int program(int argc, char** argv) {
   Options options;
   CLI::App app{"Says what a model is made of and what it costs.", "chimera-info"};
+  app.footer(engine_help);
   app.option_defaults()->always_capture_default()->take_last();
   auto* what = app.add_option_group("what", "one of these");
   what->add_option("--config", options.config, "a model by its name");
