@@ -1,6 +1,7 @@
 #include "text/data.hpp"
 #include "text/pcre2.hpp"
 
+#include <chimera/core/utf8.hpp>
 #include <chimera/text/pretokenizer.hpp>
 
 #include <doctest/doctest.h>

@@ -202,7 +202,4 @@ TEST_CASE("what is no vocabulary is refused with a reason") {
   v = bytes_and({});
   v.eos = 256;
   CHECK(error_of(v) == "expected special ids below the number of tokens, 256, found 256");
-  v = bytes_and({std::string(1025, 'a')});
-  v.merge_by_rank = true;
-  CHECK(error_of(v) == "token 256: expected at most 1024 bytes, found 1025");
 }

@@ -1,5 +1,6 @@
 #include "text/pcre2.hpp"
 
+#include <chimera/core/utf8.hpp>
 #include <chimera/text/unicode.hpp>
 
 #include <doctest/doctest.h>
@@ -59,7 +60,13 @@ TEST_CASE("classes are those of PCRE2 for all code points it knows") {
   }
 }
 
-TEST_CASE("bytes that are no character count as U+FFFD, one at a time") {
+TEST_CASE("code points are read, and bytes that are no character count as U+FFFD, one at a time") {
+  for (std::uint32_t c = 0; c < 0x110000; ++c) {
+    if (c >= 0xD800 && c < 0xE000) continue;
+    const CodePoint found = first_code_point(utf8(c) + "\x80");
+    REQUIRE((found.value == c && found.bytes == utf8(c).size()));
+    for (std::size_t n = 1; n < utf8(c).size(); ++n) REQUIRE(first_code_point(utf8(c).substr(0, n)).bytes == 1);
+  }
   for (const char* bad : {"\x80", "\xC3", "\xC3(", "\xE0\x80\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xFF"}) {
     CHECK(first_code_point(bad).value == 0xFFFD);
     CHECK(first_code_point(bad).bytes == 1);

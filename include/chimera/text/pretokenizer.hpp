@@ -120,7 +120,7 @@ struct Char {
 };
 
 /// The character at `at`; CharClass::end, of no bytes, at the end.
-inline Char char_at(const char* at, const char* end) {
+[[gnu::always_inline]] inline Char char_at(const char* at, const char* end) {
   if (at == end) return {CharClass::end, 0};
   const unsigned char byte = static_cast<unsigned char>(*at);
   if (byte < 0x80) return {static_cast<CharClass>(unicode_classes[byte] & 15), 1};
@@ -128,10 +128,20 @@ inline Char char_at(const char* at, const char* end) {
   return {char_class(code.value), code.bytes};
 }
 
+/// Which bytes are ASCII characters of those classes.
+template <unsigned classes>
+inline constexpr auto ascii = [] {
+  std::array<bool, 256> in{};
+  for (std::size_t b = 0; b < 128; ++b) in[b] = (classes >> (unicode_classes[b] & 15)) & 1;
+  return in;
+}();
+
 /// Where the run of characters of those classes ends, after `most` of them at the latest.
 template <unsigned classes, int most = 0>
 const char* run(const char* at, const char* end) {
   for (int n = 0; most == 0 || n < most; ++n) {
+    if constexpr (most == 0)
+      while (at != end && ascii<classes>[static_cast<unsigned char>(*at)]) ++at;
     const Char c = char_at(at, end);
     if (!c.is(classes)) break;
     at += c.bytes;
@@ -141,7 +151,7 @@ const char* run(const char* at, const char* end) {
 
 /// Bytes of a contraction at `at`: 's 't 're 've 'm 'll 'd; 0 if there is none. Without regard to case, U+017F is an s.
 template <bool any_case>
-std::size_t contraction(const char* at, const char* end) {
+[[gnu::always_inline]] inline std::size_t contraction(const char* at, const char* end) {
   if (end - at < 2 || *at != '\'') return 0;
   const auto letter = [&](std::ptrdiff_t i) { return i < end - at ? (any_case ? at[i] | 0x20 : at[i]) : 0; };
   switch (letter(1)) {

@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <numeric>
 #include <optional>
 #include <span>
 #include <string>
@@ -40,11 +41,10 @@ struct Token {
 /// What a tokenizer is made of; files hold this. All 256 single bytes must be normal tokens.
 struct Vocabulary {
   static constexpr std::size_t max_tokens = (std::size_t{1} << 21) - 1, max_merges = (std::size_t{1} << 22) - 1;
-  static constexpr std::size_t max_ranked_bytes = 1024;  // of a token that is merged by rank
 
   std::vector<Token> tokens;                                  // by id; no two normal ones of the same bytes
   std::vector<std::pair<std::int32_t, std::int32_t>> merges;  // left and right id, the first merge first
-  bool merge_by_rank = false;  // as tiktoken does: no list; what joins to a normal token merges, lowest id first
+  bool merge_by_rank = false;  // instead of a list: what joins to a normal token merges, the lowest id first
   bool whole_words = false;    // a piece that is a token is that token, whether merges lead to it or not
   PreTokenizer pretokenizer = PreTokenizer::qwen35;
   std::int32_t bos = -1, eos = -1, eot = -1, unknown = -1, padding = -1;  // -1: none
@@ -52,28 +52,53 @@ struct Vocabulary {
   std::string chat_template;                                              // Jinja
 };
 
-/// Of any bytes. Spreads well enough for tables, and is no defence against someone who looks for collisions.
-inline std::uint64_t hash_bytes(std::string_view bytes) {
-  constexpr std::uint64_t a = 0x9E3779B97F4A7C15, b = 0xC2B2AE3D27D4EB4F;
-  const auto load = [](const char* from, std::size_t count) {
-    std::uint64_t value = 0;
-    std::memcpy(&value, from, count);
-    return value;
-  };
-  const char* p = bytes.data();
-  std::size_t n = bytes.size();
-  std::uint64_t h = n * a, first = 0, last = 0;
-  for (; n > 16; p += 8, n -= 8) h = (std::rotl(h, 29) ^ load(p, 8)) * a;
-  if (n >= 8) {
-    first = load(p, 8), last = load(p + n - 8, 8);
-  } else if (n >= 4) {
-    first = load(p, 4), last = load(p + n - 4, 4);
-  } else if (n > 0) {
-    first = load(p, 1) | load(p + n / 2, 1) << 8 | load(p + n - 1, 1) << 16;
+/// Up to 32 bytes of text as numbers, with zeros behind: quick to compare and to hash.
+struct ShortText {
+  static constexpr std::size_t most = 32;
+  std::array<std::uint64_t, 4> words{};
+
+  bool operator==(const ShortText&) const = default;
+
+  /// `end`: of the memory that may be read.
+  static ShortText of(std::string_view text, const char* end) {
+    ShortText t;
+    if (end - text.data() < static_cast<std::ptrdiff_t>(most)) {
+      std::memcpy(t.words.data(), text.data(), text.size());
+      return t;
+    }
+    std::memcpy(t.words.data(), text.data(), most);
+    for (std::size_t i = 0; i < t.words.size(); ++i) t.words[i] &= masks[text.size()][i];
+    return t;
   }
-  h = (h ^ first) * b;
-  h = (std::rotl(h, 31) ^ last) * a;
-  return h ^ h >> 32;
+
+  /// Spreads well enough for tables, and is no defence against someone who looks for collisions.
+  std::uint64_t hash(std::size_t bytes) const {
+    constexpr std::uint64_t a = 0x9E3779B97F4A7C15, b = 0xC2B2AE3D27D4EB4F;
+    std::uint64_t h = words[0] * a ^ std::rotl(words[1] * b, 32) ^ bytes;
+    if (bytes > 16) h ^= std::rotl(words[2] * b, 13) ^ std::rotl(words[3] * a, 45);
+    h = (h ^ h >> 32) * a;
+    return h ^ h >> 32;
+  }
+
+ private:
+  /// Masks that leave the first n bytes.
+  static constexpr auto masks = [] {
+    std::array<std::array<std::uint64_t, 4>, most + 1> masks{};
+    for (std::size_t n = 0; n <= most; ++n) {
+      std::array<unsigned char, most> bytes{};
+      std::fill_n(bytes.begin(), n, static_cast<unsigned char>(255));
+      masks[n] = std::bit_cast<std::array<std::uint64_t, 4>>(bytes);
+    }
+    return masks;
+  }();
+};
+
+/// Of any bytes; of the first 32 and the rest where there are more.
+inline std::uint64_t hash_bytes(std::string_view bytes) {
+  std::uint64_t h = 0;
+  for (; bytes.size() > ShortText::most; bytes.remove_prefix(ShortText::most))
+    h = std::rotl(h, 19) ^ ShortText::of(bytes.substr(0, ShortText::most), bytes.data() + bytes.size()).hash(32);
+  return h ^ ShortText::of(bytes, bytes.data() + bytes.size()).hash(bytes.size());
 }
 
 class Tokenizer {
@@ -81,8 +106,8 @@ class Tokenizer {
   /// Working memory of `merge`, which grows with the longest piece: 24 bytes for each of its bytes.
   class Buffers;
 
-  /// Errors: too many tokens, a byte without a token, two equal tokens, a merge of or into what is no token, a special
-  /// id that is none.
+  /// Makes the list of merges if tokens merge by rank. Errors: too many tokens, a byte without a token, two equal
+  /// tokens, a merge of or into what is no token, a special id that is none.
   static Result<Tokenizer> create(Vocabulary vocabulary);
 
   const Vocabulary& vocabulary() const { return v_; }
@@ -115,9 +140,10 @@ class Tokenizer {
   template <class Use>
   void split_specials(std::string_view text, Special control, Use&& use) const;
 
-  /// Adds the ids of one piece of text.
-  void encode_piece(std::string_view piece, Buffers& buffers, std::vector<std::int32_t>& out) const {
-    if (const std::int32_t word = find(piece); word >= 0)
+  /// Adds the ids of one piece of text, whose hash_bytes are given.
+  void encode_piece(std::string_view piece, std::uint64_t hash, Buffers& buffers,
+                    std::vector<std::int32_t>& out) const {
+    if (const std::int32_t word = find(piece, hash); word >= 0)
       out.push_back(word);
     else
       merge(piece, buffers, out);
@@ -149,8 +175,8 @@ class Tokenizer {
   static std::size_t table_size(std::size_t entries) { return std::bit_ceil(std::max<std::size_t>(16, entries * 2)); }
 
   /// The token of those bytes, of the ones in words_; -1 if there is none.
-  std::int32_t find(std::string_view bytes) const {
-    const std::uint64_t h = hash_bytes(bytes);
+  std::int32_t find(std::string_view bytes) const { return find(bytes, hash_bytes(bytes)); }
+  std::int32_t find(std::string_view bytes, std::uint64_t h) const {
     const std::size_t last = words_.size() - 1;
     for (std::size_t i = h & last;; i = (i + 1) & last) {
       const std::uint64_t slot = words_[i];
@@ -167,12 +193,15 @@ class Tokenizer {
     words_[i] = (h >> 32) << 32 | id;
   }
 
+  static std::uint64_t pair_key(std::uint32_t left, std::uint32_t right) {
+    return std::uint64_t{left} << id_bits | right;
+  }
   std::size_t pair_slot(std::uint64_t key) const {
     return static_cast<std::size_t>((key * 0x9E3779B97F4A7C15) >> pair_shift_);
   }
   /// When those two tokens merge, none: never.
   std::uint32_t rank(std::uint32_t left, std::uint32_t right) const {
-    const std::uint64_t key = std::uint64_t{left} << id_bits | right;
+    const std::uint64_t key = pair_key(left, right);
     const std::size_t last = pairs_.size() - 1;
     for (std::size_t i = pair_slot(key);; i = (i + 1) & last) {
       const std::uint64_t slot = pairs_[i];
@@ -180,12 +209,15 @@ class Tokenizer {
       if (slot == free_slot) return none;
     }
   }
-  struct Pair {
-    std::uint32_t left, right, rank;
-  };
-  void insert_pairs(const std::vector<Pair>& pairs);
+  static std::size_t byte_pair(char left, char right) {
+    return static_cast<std::size_t>(static_cast<unsigned char>(left)) << 8 | static_cast<unsigned char>(right);
+  }
+  void insert_pair(std::int32_t left, std::int32_t right, std::uint32_t rank);
   Status index();
   Status index_merges();
+  Status index_ranks();
+  std::pair<std::int32_t, std::int32_t> last_parts(std::string_view bytes) const;
+  void index_words();
   void index_specials();
 
   void merge(std::string_view piece, Buffers& buffers, std::vector<std::int32_t>& out) const;
@@ -202,7 +234,8 @@ class Tokenizer {
 
   Vocabulary v_;
   std::array<std::uint32_t, 256> byte_tokens_{};
-  std::vector<std::uint64_t> words_;  // the upper half of a hash, a token id
+  std::vector<std::uint32_t> byte_ranks_;  // [left byte][right byte]: rank of their tokens
+  std::vector<std::uint64_t> words_;       // the upper half of a hash, a token id
   std::vector<std::uint64_t> pairs_;
   std::vector<std::uint32_t> merged_;  // the token that a merge of this rank makes
   int pair_shift_ = 0;
@@ -218,7 +251,11 @@ class Tokenizer::Buffers {
 inline Result<Tokenizer> Tokenizer::create(Vocabulary vocabulary) {
   Tokenizer t(std::move(vocabulary));
   if (Status s = t.index(); !s) return s.error();
-  if (Status s = t.index_merges(); !s) return s.error();
+  t.pairs_.assign(table_size(t.v_.merge_by_rank ? t.v_.tokens.size() : t.v_.merges.size()), free_slot);
+  t.pair_shift_ = 64 - std::countr_zero(t.pairs_.size());
+  t.byte_ranks_.assign(256 * 256, none);
+  if (Status s = t.v_.merge_by_rank ? t.index_ranks() : t.index_merges(); !s) return s.error();
+  if (!t.v_.whole_words) t.index_words();
   t.index_specials();
   return t;
 }
@@ -253,43 +290,80 @@ inline Status Tokenizer::index() {
   return {};
 }
 
-/// pairs_ and merged_; then leaves in words_ only what merges lead to.
+/// pairs_, byte_ranks_ and merged_ of the list of merges.
 inline Status Tokenizer::index_merges() {
-  std::vector<Pair> pairs;
-  if (v_.merge_by_rank) {
-    merged_.resize(v_.tokens.size());
-    for (std::uint32_t id = 0; id < v_.tokens.size(); ++id) {
-      merged_[id] = id;
-      const std::string_view whole = v_.tokens[id].bytes;
-      if (v_.tokens[id].type != TokenType::normal) continue;
-      if (whole.size() > Vocabulary::max_ranked_bytes)
-        return Error{"token " + std::to_string(id) + ": expected at most " +
-                     std::to_string(Vocabulary::max_ranked_bytes) + " bytes, found " + std::to_string(whole.size())};
-      for (std::size_t cut = 1; cut < whole.size(); ++cut) {
-        const std::int32_t left = find(whole.substr(0, cut));
-        const std::int32_t right = left < 0 ? -1 : find(whole.substr(cut));
-        if (right >= 0) pairs.push_back({static_cast<std::uint32_t>(left), static_cast<std::uint32_t>(right), id});
-      }
-    }
-  } else {
-    if (v_.merges.size() > Vocabulary::max_merges)
-      return Error{"expected at most " + std::to_string(Vocabulary::max_merges) + " merges, found " +
-                   std::to_string(v_.merges.size())};
-    std::string whole;
-    for (const auto& [left, right] : v_.merges) {
-      whole.assign(bytes(left)).append(bytes(right));
-      const std::int32_t id = find(whole);
-      if (id < 0 || bytes(left).empty() || bytes(right).empty())
-        return Error{"merge " + std::to_string(merged_.size()) + ": the tokens " + std::to_string(left) + " and " +
-                     std::to_string(right) + " make no token"};
-      pairs.push_back({static_cast<std::uint32_t>(left), static_cast<std::uint32_t>(right),
-                       static_cast<std::uint32_t>(merged_.size())});
-      merged_.push_back(static_cast<std::uint32_t>(id));
-    }
+  if (v_.merges.size() > Vocabulary::max_merges)
+    return Error{"expected at most " + std::to_string(Vocabulary::max_merges) + " merges, found " +
+                 std::to_string(v_.merges.size())};
+  std::string whole;
+  for (const auto& [left, right] : v_.merges) {
+    whole.assign(bytes(left)).append(bytes(right));
+    const std::int32_t id = bytes(left).empty() || bytes(right).empty() ? -1 : find(whole);
+    if (id < 0)
+      return Error{"merge " + std::to_string(merged_.size()) + ": the tokens " + std::to_string(left) + " and " +
+                   std::to_string(right) + " make no token"};
+    insert_pair(left, right, static_cast<std::uint32_t>(merged_.size()));
+    merged_.push_back(static_cast<std::uint32_t>(id));
   }
-  insert_pairs(pairs);
+  return {};
+}
 
-  if (v_.whole_words) return {};
+/// The same, and the list, of the order of the tokens. What merges within a token, whatever stands around it, merges in
+/// the same order as in the token alone; so one pair makes it: the last two parts of the token alone.
+inline Status Tokenizer::index_ranks() {
+  merged_.resize(v_.tokens.size());
+  std::vector<std::array<std::int32_t, 3>> pairs;  // token, left, right
+  const auto add = [&](std::int32_t id, std::int32_t left, std::int32_t right) {
+    insert_pair(left, right, static_cast<std::uint32_t>(id));
+    merged_[static_cast<std::size_t>(id)] = static_cast<std::uint32_t>(id);
+    pairs.push_back({id, left, right});
+  };
+  // Where all that a token is made of has lower ids, as in what training makes, the merges so far leave these two parts.
+  std::vector<std::int32_t> rest, parts;
+  Buffers buffers;
+  for (std::int32_t id = 0; id < size(); ++id) {
+    const Token& token = v_.tokens[static_cast<std::size_t>(id)];
+    if (token.type != TokenType::normal || token.bytes.size() == 1) continue;
+    parts.clear();
+    merge(token.bytes, buffers, parts);
+    if (parts.size() == 2)
+      add(id, parts[0], parts[1]);
+    else
+      rest.push_back(id);
+  }
+  for (const std::int32_t id : rest) {
+    constexpr std::size_t most = 256;
+    if (bytes(id).size() > most)
+      return Error{"token " + std::to_string(id) + ": expected at most " + std::to_string(most) + " bytes, found " +
+                   std::to_string(bytes(id).size())};
+    if (const auto [left, right] = last_parts(bytes(id)); right >= 0) add(id, left, right);
+  }
+  std::sort(pairs.begin(), pairs.end());
+  v_.merges.clear();
+  for (const auto& [id, left, right] : pairs) v_.merges.emplace_back(left, right);
+  return {};
+}
+
+/// What two tokens merge last, by rank, to make a token of those bytes; -1 if none do.
+inline std::pair<std::int32_t, std::int32_t> Tokenizer::last_parts(std::string_view bytes) const {
+  std::vector<std::size_t> cuts(bytes.size() + 1);
+  std::iota(cuts.begin(), cuts.end(), std::size_t{0});
+  const auto part = [&](std::size_t first, std::size_t count) {
+    return find(bytes.substr(cuts[first], cuts[first + count] - cuts[first]));
+  };
+  while (cuts.size() > 3) {
+    std::size_t best = 0;
+    std::int32_t lowest = -1;
+    for (std::size_t i = 0; i + 2 < cuts.size(); ++i)
+      if (const std::int32_t id = part(i, 2); id >= 0 && (lowest < 0 || id < lowest)) best = i, lowest = id;
+    if (lowest < 0) return {-1, -1};
+    cuts.erase(cuts.begin() + static_cast<std::ptrdiff_t>(best) + 1);
+  }
+  return {part(0, 1), part(1, 1)};
+}
+
+/// Leaves in words_ what merges lead to.
+inline void Tokenizer::index_words() {
   std::vector<std::size_t> words;
   Buffers buffers;
   std::vector<std::int32_t> merged;
@@ -302,21 +376,18 @@ inline Status Tokenizer::index_merges() {
   }
   words_.assign(words_.size(), free_slot);
   for (const std::size_t id : words) insert_word(id);
-  return {};
 }
 
 /// Of two merges of the same pair the first counts.
-inline void Tokenizer::insert_pairs(const std::vector<Pair>& pairs) {
-  pairs_.assign(table_size(pairs.size()), free_slot);
-  pair_shift_ = 64 - std::countr_zero(pairs_.size());
+inline void Tokenizer::insert_pair(std::int32_t left, std::int32_t right, std::uint32_t rank) {
+  const std::uint64_t key = pair_key(static_cast<std::uint32_t>(left), static_cast<std::uint32_t>(right));
   const std::size_t last = pairs_.size() - 1;
-  for (const Pair& p : pairs) {
-    if (rank(p.left, p.right) != none) continue;
-    const std::uint64_t key = std::uint64_t{p.left} << id_bits | p.right;
-    std::size_t i = pair_slot(key);
-    while (pairs_[i] != free_slot) i = (i + 1) & last;
-    pairs_[i] = key << rank_bits | p.rank;
-  }
+  std::size_t i = pair_slot(key);
+  for (; pairs_[i] != free_slot; i = (i + 1) & last)
+    if (pairs_[i] >> rank_bits == key) return;
+  pairs_[i] = key << rank_bits | rank;
+  if (bytes(left).size() == 1 && bytes(right).size() == 1)
+    byte_ranks_[byte_pair(bytes(left).front(), bytes(right).front())] = rank;
 }
 
 inline void Tokenizer::index_specials() {
@@ -384,7 +455,7 @@ inline void Tokenizer::merge_short(std::string_view piece, std::vector<std::int3
   std::array<std::uint32_t, 64> ids, ranks;  // ranks[i]: of ids[i] and ids[i + 1]
   std::size_t n = piece.size();
   for (std::size_t i = 0; i < n; ++i) ids[i] = byte_tokens_[static_cast<unsigned char>(piece[i])];
-  for (std::size_t i = 0; i + 1 < n; ++i) ranks[i] = rank(ids[i], ids[i + 1]);
+  for (std::size_t i = 0; i + 1 < n; ++i) ranks[i] = byte_ranks_[byte_pair(piece[i], piece[i + 1])];
   while (n > 1) {
     std::size_t best = 0;
     for (std::size_t i = 1; i + 1 < n; ++i)
@@ -411,18 +482,16 @@ inline void Tokenizer::merge_long(std::string_view piece, Buffers& b, std::vecto
   }
   const auto later = [](std::uint64_t x, std::uint64_t y) { return x > y; };
   // An entry is old, and of no effect, when the pair at its place has another rank by now.
-  const auto entry = [&](std::uint32_t i) {
-    b.ranks_[i] = b.behind_[i] < n ? rank(b.ids_[i], b.ids_[b.behind_[i]]) : none;
-    return std::uint64_t{b.ranks_[i]} << 32 | i;
-  };
   const auto add = [&](std::uint32_t i) {
-    const std::uint64_t e = entry(i);
+    b.ranks_[i] = b.behind_[i] < n ? rank(b.ids_[i], b.ids_[b.behind_[i]]) : none;
     if (b.ranks_[i] == none) return;
-    b.queue_.push_back(e);
+    b.queue_.push_back(std::uint64_t{b.ranks_[i]} << 32 | i);
     std::push_heap(b.queue_.begin(), b.queue_.end(), later);
   };
-  for (std::uint32_t i = 0; i < n; ++i)
-    if (const std::uint64_t e = entry(i); b.ranks_[i] != none) b.queue_.push_back(e);
+  for (std::uint32_t i = 0; i < n; ++i) {
+    b.ranks_[i] = i + 1 < n ? byte_ranks_[byte_pair(piece[i], piece[i + 1])] : none;
+    if (b.ranks_[i] != none) b.queue_.push_back(std::uint64_t{b.ranks_[i]} << 32 | i);
+  }
   std::make_heap(b.queue_.begin(), b.queue_.end(), later);
   while (!b.queue_.empty()) {
     std::pop_heap(b.queue_.begin(), b.queue_.end(), later);
@@ -446,16 +515,19 @@ inline void Tokenizer::merge_long(std::string_view piece, Buffers& b, std::vecto
 class Encoder {
  public:
   /// `words`: how many it remembers at most, 64 bytes each; rounded up to a power of two.
-  explicit Encoder(const Tokenizer& tokenizer, std::size_t words = 1 << 14)
-      : t_(&tokenizer), words_(std::bit_ceil(std::max<std::size_t>(1, words))) {}
+  explicit Encoder(const Tokenizer& tokenizer, std::size_t words = 1 << 16)
+      : t_(&tokenizer), words_(std::bit_ceil(std::max<std::size_t>(2, words))) {}
 
   /// Adds the ids of the text. Bytes that are no UTF-8 are encoded as they are.
   void encode(std::string_view text, Special control, std::vector<std::int32_t>& out) {
+    const char* const end = text.data() + text.size();
     t_->split_specials(text, control, [&](auto part) {
-      if constexpr (std::is_same_v<decltype(part), std::int32_t>)
+      if constexpr (std::is_same_v<decltype(part), std::int32_t>) {
         out.push_back(part);
-      else
-        split(t_->vocabulary().pretokenizer, part, [&](std::string_view piece) { add(piece, out); });
+      } else {
+        split(t_->vocabulary().pretokenizer, part, [&](std::string_view piece) { wait(piece, end, out); });
+        add_waiting(out);
+      }
     });
   }
   std::vector<std::int32_t> encode(std::string_view text, Special control = Special::as_text) {
@@ -466,30 +538,76 @@ class Encoder {
 
  private:
   struct alignas(64) Word {
+    ShortText text;
+    std::array<std::int32_t, 7> ids;
     std::uint8_t bytes = 0, count = 0;
-    std::array<char, 30> text;
-    std::array<std::int32_t, 8> ids;
+  };
+  static_assert(sizeof(Word) == 64);
+
+  /// A short piece on its way: its place in memory is fetched while others are looked at.
+  struct Piece {
+    std::string_view text;
+    ShortText key;
+    std::uint64_t hash;
   };
 
-  void add(std::string_view piece, std::vector<std::int32_t>& out) {
-    if (piece.size() > std::tuple_size_v<decltype(Word::text)>) return t_->encode_piece(piece, buffers_, out);
-    Word& word = words_[hash_bytes(piece) & (words_.size() - 1)];
-    if (word.bytes != piece.size() || std::memcmp(word.text.data(), piece.data(), piece.size()) != 0) {
-      const std::size_t before = out.size();
-      t_->encode_piece(piece, buffers_, out);
-      const std::size_t count = out.size() - before;
-      if (count > word.ids.size()) return;
-      word.bytes = static_cast<std::uint8_t>(piece.size());
-      word.count = static_cast<std::uint8_t>(count);
-      std::copy(piece.begin(), piece.end(), word.text.begin());
-      std::copy(out.end() - static_cast<std::ptrdiff_t>(count), out.end(), word.ids.begin());
-      return;
+  void wait(std::string_view piece, const char* end, std::vector<std::int32_t>& out) {
+    if (piece.size() > ShortText::most) {
+      add_waiting(out);
+      return t_->encode_piece(piece, hash_bytes(piece), buffers_, out);
     }
-    for (std::size_t i = 0; i < word.count; ++i) out.push_back(word.ids[i]);
+    Piece& next = next_[waiting_];
+    next.text = piece;
+    next.key = ShortText::of(piece, end);
+    next.hash = next.key.hash(piece.size());
+    __builtin_prefetch(&words_[place(next)]);
+    if (++waiting_ == next_.size()) add_waiting(out);
+  }
+
+  void add_waiting(std::vector<std::int32_t>& out) {
+    std::array<std::int32_t, std::tuple_size_v<decltype(next_)> * std::tuple_size_v<decltype(Word::ids)>> ids;
+    std::size_t n = 0;
+    for (const Piece& piece : std::span(next_).first(waiting_)) {
+      const Word* word = find(piece);
+      if (word == nullptr) {
+        out.insert(out.end(), ids.data(), ids.data() + n);
+        n = 0;
+        add(piece, out);
+        continue;
+      }
+      std::copy(word->ids.begin(), word->ids.end(), ids.data() + n);  // of a fixed length: no loop
+      n += word->count;
+    }
+    out.insert(out.end(), ids.data(), ids.data() + n);
+    waiting_ = 0;
+  }
+
+  /// A word has two places, side by side; the one that came last takes the first.
+  std::size_t place(const Piece& piece) const { return piece.hash & (words_.size() - 1); }
+
+  const Word* find(const Piece& piece) const {
+    for (const std::size_t at : {place(piece), place(piece) ^ 1})
+      if (words_[at].bytes == piece.text.size() && words_[at].text == piece.key) return &words_[at];
+    return nullptr;
+  }
+
+  void add(const Piece& piece, std::vector<std::int32_t>& out) {
+    const std::size_t before = out.size();
+    t_->encode_piece(piece.text, piece.hash, buffers_, out);
+    const std::size_t count = out.size() - before;
+    Word& word = words_[place(piece)];
+    if (count > word.ids.size()) return;
+    words_[place(piece) ^ 1] = word;
+    word.text = piece.key;
+    word.bytes = static_cast<std::uint8_t>(piece.text.size());
+    word.count = static_cast<std::uint8_t>(count);
+    std::copy(out.end() - static_cast<std::ptrdiff_t>(count), out.end(), word.ids.begin());
   }
 
   const Tokenizer* t_;
   std::vector<Word> words_;
+  std::array<Piece, 32> next_;
+  std::size_t waiting_ = 0;
   Tokenizer::Buffers buffers_;
 };
 

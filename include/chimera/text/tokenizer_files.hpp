@@ -140,24 +140,6 @@ class TokenIndex {
   std::unordered_map<std::string_view, std::int32_t> ids_;
 };
 
-/// The list of merges; for a vocabulary that merges by rank one that leads to the same tokens.
-inline std::vector<std::pair<std::int32_t, std::int32_t>> merges_of(const Vocabulary& v) {
-  if (!v.merge_by_rank) return v.merges;
-  const TokenIndex index(v);
-  std::vector<std::pair<std::int32_t, std::int32_t>> merges;
-  for (const Token& token : v.tokens) {
-    if (token.type != TokenType::normal) continue;
-    const std::string_view whole = token.bytes;
-    const std::size_t before = merges.size();
-    for (std::size_t cut = 1; cut < whole.size(); ++cut) {
-      const std::int32_t left = index.find(whole.substr(0, cut)), right = index.find(whole.substr(cut));
-      if (left >= 0 && right >= 0) merges.emplace_back(left, right);
-    }
-    std::sort(merges.begin() + static_cast<std::ptrdiff_t>(before), merges.end());
-  }
-  return merges;
-}
-
 /// "" for text that is no base64.
 inline std::string from_base64(std::string_view text) {
   constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -534,7 +516,7 @@ inline std::string tokenizer_json(const Tokenizer& tokenizer) {
                (token.type == TokenType::user_defined ? "false}" : "true}");
     }
   }
-  for (const auto& [left, right] : merges_of(v))
+  for (const auto& [left, right] : v.merges)
     merges += (merges.empty() ? "\n      [" : ",\n      [") + json_quoted(to_letters(tokenizer.bytes(left))) + ", " +
               json_quoted(to_letters(tokenizer.bytes(right))) + "]";
 
@@ -593,7 +575,7 @@ inline void set_tokenizer(GgufWriter& file, const Tokenizer& tokenizer, std::int
     types.push_back(static_cast<std::int32_t>(token.type));
     tokens.push_back(std::move(token.bytes));
   }
-  for (const auto& [left, right] : merges_of(v))
+  for (const auto& [left, right] : v.merges)
     merges.push_back(to_letters(tokenizer.bytes(left)) + " " + to_letters(tokenizer.bytes(right)));
   file.set("tokenizer.ggml.model", "gpt2");
   file.set("tokenizer.ggml.pre", rules(v.pretokenizer).name);

@@ -3,7 +3,6 @@
 // later are symbols to them and to us.
 #pragma once
 
-#include <chimera/core/utf8.hpp>
 #include <chimera/text/unicode_tables.hpp>
 
 #include <cstddef>
@@ -46,13 +45,19 @@ struct CodePoint {
 /// U+FFFD, a symbol.
 inline CodePoint first_code_point(std::string_view text) {
   const auto byte = [&](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(text[i])); };
-  switch (utf8_length(text)) {
-    case 1: return {byte(0), 1};
-    case 2: return {(byte(0) & 31) << 6 | (byte(1) & 63), 2};
-    case 3: return {(byte(0) & 15) << 12 | (byte(1) & 63) << 6 | (byte(2) & 63), 3};
-    case 4: return {(byte(0) & 7) << 18 | (byte(1) & 63) << 12 | (byte(2) & 63) << 6 | (byte(3) & 63), 4};
-    default: return {0xFFFD, 1};
+  const auto tail = [&](std::size_t i) { return i < text.size() ? byte(i) ^ 0x80 : 64; };  // below 64 if it is one
+  const std::uint32_t a = byte(0);
+  if (a < 0x80) return {a, 1};
+  if (a >= 0xC2 && a < 0xE0 && tail(1) < 64) return {(a & 31) << 6 | tail(1), 2};
+  if (a >= 0xE0 && a < 0xF0 && tail(1) < 64 && tail(2) < 64) {
+    const std::uint32_t c = (a & 15) << 12 | tail(1) << 6 | tail(2);
+    if (c >= 0x800 && (c < 0xD800 || c > 0xDFFF)) return {c, 3};
   }
+  if (a >= 0xF0 && a < 0xF5 && tail(1) < 64 && tail(2) < 64 && tail(3) < 64) {
+    const std::uint32_t c = (a & 7) << 18 | tail(1) << 12 | tail(2) << 6 | tail(3);
+    if (c >= 0x10000 && c < 0x110000) return {c, 4};
+  }
+  return {0xFFFD, 1};
 }
 
 /// Both classes of a code point, as the table packs them.
