@@ -2,8 +2,8 @@
 #include "program.hpp"
 #include "run_options.hpp"
 
-#include <chimera/exchange/byte_vocabulary.hpp>
 #include <chimera/exchange/model_card.hpp>
+#include <chimera/text/tokenizer_files.hpp>
 
 using namespace chimera;
 
@@ -20,11 +20,26 @@ std::string name_of(std::string path) {
   return path.substr(path.rfind('/') + 1);
 }
 
+/// What goes from one form to the other.
+struct Whole {
+  const SavedModel& saved;
+  const Cpu& cpu;
+  Buffer weights;
+  Tokenizer tokenizer;
+
+  const AnyModel& model() const { return saved.model; }
+};
+
 /// What a card says of this model, whatever the form it is written in.
-CardFacts facts_of(const SavedModel& saved, const Options& options) {
+CardFacts facts_of(const Whole& whole, const Options& options) {
+  const SavedModel& saved = whole.saved;
   CardFacts facts;
   facts.name = options.name;
-  facts.tokenizer = "bytes";
+  const Vocabulary& v = whole.tokenizer.vocabulary();
+  facts.tokenizer = v.merges.empty() && !v.merge_by_rank
+                        ? "bytes"
+                        : "byte-pair encoding, " + std::to_string(whole.tokenizer.size()) + " tokens, text split as " +
+                              std::string(rules(v.pretokenizer).name);
   if (saved.header && saved.header->progress.step > 0) facts.run = &*saved.header;
   if (!facts.run) facts.source = name_of(saved.path);
   if (saved.form == SavedModel::Form::checkpoint)
@@ -32,14 +47,14 @@ CardFacts facts_of(const SavedModel& saved, const Options& options) {
   return facts;
 }
 
-Status to_gguf(const SavedModel& saved, const Cpu& cpu, const float* weights, const Options& options,
-               const FileType& type) {
-  const AnyModel& model = saved.model;
+Status to_gguf(const Whole& whole, const Options& options, const FileType& type) {
+  const AnyModel& model = whole.model();
   if (const std::string why = unknown_to_llama_cpp(*model.config); !why.empty())
     std::fprintf(stderr, "note: llama.cpp cannot run this model, chimera can: %s\n", why.c_str());
-  const auto words = [&](GgufWriter& file) { set_byte_vocabulary(file, model.config->vocab); };
-  if (Status s = save_gguf(cpu, options.out, model, weights, type, options.name, words); !s) return s;
-  CardFacts facts = facts_of(saved, options);
+  const auto words = [&](GgufWriter& file) { set_tokenizer(file, whole.tokenizer, model.config->vocab); };
+  if (Status s = save_gguf(whole.cpu, options.out, model, whole.weights.data(), type, options.name, words); !s)
+    return s;
+  CardFacts facts = facts_of(whole, options);
   facts.file = name_of(options.out);
   facts.architecture = gguf_architecture(*model.config);
   facts.format = type.name;
@@ -47,31 +62,32 @@ Status to_gguf(const SavedModel& saved, const Cpu& cpu, const float* weights, co
   return write_text(options.out + ".md", model_card(model, facts));
 }
 
-Status to_hugging_face(const SavedModel& saved, const Cpu& cpu, const float* weights, const Options& options,
-                       Format format) {
-  const AnyModel& model = saved.model;
-  SpecialIds ids;
-  if (model.config->vocab >= byte_vocab) ids = {end_of_text, end_of_text, byte_parts::pad};
-  if (Status s = save_hugging_face(cpu, options.out, model, weights, format, ids); !s) return s;
-  CardFacts facts = facts_of(saved, options);
+Status to_hugging_face(const Whole& whole, const Options& options, Format format) {
+  const AnyModel& model = whole.model();
+  const Vocabulary& v = whole.tokenizer.vocabulary();
+  const SpecialIds ids{v.bos, v.eos, v.padding};
+  if (Status s = save_hugging_face(whole.cpu, options.out, model, whole.weights.data(), format, ids); !s) return s;
+  CardFacts facts = facts_of(whole, options);
   facts.architecture = hugging_face_architecture(*model.config);
   facts.format = format_info(format)->name;
   facts.transformers = true;
-  for (const auto& [file, text] : {std::pair{"tokenizer.json", byte_tokenizer_json()},
-                                   std::pair{"tokenizer_config.json", byte_tokenizer_config_json()},
-                                   std::pair{"generation_config.json", generation_config_json(ids)},
+  if (Status s = save_tokenizer(options.out, whole.tokenizer); !s) return s;
+  for (const auto& [file, text] : {std::pair{"generation_config.json", generation_config_json(ids)},
                                    std::pair{"README.md", model_card(model, facts)}})
     if (Status s = write_text(options.out + "/" + file, text); !s) return s;
   return {};
 }
 
-/// The moments of training begin anew.
-Status to_checkpoint(const SavedModel& saved, float* weights, const Options& options) {
-  auto moments = Buffer::create(saved.model.arena_floats);
+/// The moments of training begin anew. A tokenizer that is not bytes lies beside the checkpoint.
+Status to_checkpoint(Whole& whole, const Options& options) {
+  auto moments = Buffer::create(whole.model().arena_floats);
   if (!moments) return moments.error();
-  const CheckpointHeader header = saved.header.value_or(CheckpointHeader{});
-  return save_checkpoint(options.out, saved.model, header.progress, header.settings,
-                         {weights, moments->data(), moments->data()});
+  const CheckpointHeader header = whole.saved.header.value_or(CheckpointHeader{});
+  if (Status s = make_folder(folder_of(options.out)); !s) return s;
+  if (!whole.tokenizer.vocabulary().merges.empty() || whole.tokenizer.vocabulary().merge_by_rank)
+    if (Status s = save_tokenizer(folder_of(options.out), whole.tokenizer); !s) return s;
+  return save_checkpoint(options.out, whole.model(), header.progress, header.settings,
+                         {whole.weights.data(), moments->data(), moments->data()});
 }
 
 Status convert(Options& options) {
@@ -83,13 +99,16 @@ Status convert(Options& options) {
   if (!cpu) return cpu.error();
   auto weights = saved->weights(*cpu);
   if (!weights) return weights.error();
+  auto tokenizer = saved->tokenizer();
+  if (!tokenizer) return tokenizer.error();
+  Whole whole{*saved, *cpu, std::move(*weights), std::move(*tokenizer)};
   if (options.name.empty()) options.name = name_of(options.in);
 
   const bool gguf = options.out.ends_with(".gguf"), checkpoint = options.out.ends_with(".chimera");
   while (options.out.size() > 1 && options.out.ends_with('/')) options.out.pop_back();
-  const Status status = gguf         ? to_gguf(*saved, *cpu, weights->data(), options, *type)
-                        : checkpoint ? to_checkpoint(*saved, weights->data(), options)
-                                     : to_hugging_face(*saved, *cpu, weights->data(), options, type->format);
+  const Status status = gguf         ? to_gguf(whole, options, *type)
+                        : checkpoint ? to_checkpoint(whole, options)
+                                     : to_hugging_face(whole, options, type->format);
   if (!status) return status;
   std::fprintf(stderr, "wrote %s: %s weights\n", options.out.c_str(), grouped(saved->model.parameters).c_str());
   return {};

@@ -7,6 +7,7 @@
 #include <chimera/exchange/config_from_file.hpp>
 #include <chimera/exchange/gguf_model.hpp>
 #include <chimera/exchange/hugging_face.hpp>
+#include <chimera/exchange/model_tokenizer.hpp>
 #include <chimera/train/checkpoint.hpp>
 
 #include "registry.hpp"
@@ -152,6 +153,9 @@ struct SavedModel {
     if (!model) return chimera::Error{"cannot load " + *file + ": " + model.error().message};
     return SavedModel{Form::checkpoint, *file, *model, *header};
   }
+
+  /// In the GGUF file, or in the folder of the weights; else bytes.
+  chimera::Result<chimera::Tokenizer> tokenizer() const { return chimera::tokenizer_of(path, model.config->vocab); }
 
   chimera::Result<chimera::Buffer> weights(const chimera::Cpu& cpu) const {
     auto weights = chimera::Buffer::create(model.arena_floats);

@@ -1,6 +1,6 @@
-#include <chimera/exchange/byte_vocabulary.hpp>
 #include <chimera/exchange/hugging_face.hpp>
 #include <chimera/exchange/model_card.hpp>
+#include <chimera/exchange/model_tokenizer.hpp>
 
 #include "models.hpp"
 #include "temporary_folder.hpp"
@@ -11,7 +11,7 @@ namespace {
 
 Status save(const Cpu& q, const std::string& path, const AnyModel& m, const Floats& w, const char* type = "f32") {
   return save_gguf(q, path, m, w.data(), *file_type_named(type), m.name,
-                   [&](GgufWriter& f) { set_byte_vocabulary(f, m.config->vocab); });
+                   [&](GgufWriter& f) { set_tokenizer(f, *byte_tokenizer(m.config->vocab), m.config->vocab); });
 }
 
 Status load(const Cpu& q, const std::string& path, const AnyModel& m, Floats& w) {
@@ -191,6 +191,35 @@ TEST_CASE("a folder that is not the model's is an error") {
   write_file(folder / "m/model.safetensors", weights);
   write_file(folder / "m/config.json", config.substr(0, config.size() / 2));
   CHECK(contains(message(load_hugging_face(q, folder / "m", m, back.data())), "config.json"));
+}
+
+TEST_CASE("a model's tokenizer is the one in its file or folder, or bytes") {
+  const TemporaryFolder folder;
+  const Cpu q = cpu(Isa::base, 1);
+  const AnyModel& m = models()[0];
+  Vocabulary v = byte_vocabulary();
+  v.tokens.push_back({"ab", TokenType::normal});
+  v.merges = {{'a', 'b'}};
+  const auto merging = Tokenizer::create(v);
+  REQUIRE(merging.ok());
+  const std::string gguf = folder / "m.gguf";
+  REQUIRE(save_gguf(q, gguf, m, weights_of(m).data(), file_types[0], "m", [&](GgufWriter& f) {
+            set_tokenizer(f, *merging, m.config->vocab);
+          }).ok());
+  REQUIRE(make_folder(folder / "run").ok());
+  const std::string checkpoint = folder / "run/checkpoint-000001.chimera";
+  CHECK(tokenizer_of(checkpoint, 272)->encode("ab") == std::vector<std::int32_t>{'a', 'b'});
+  REQUIRE(save_tokenizer(folder / "run", *merging).ok());
+  for (const std::string& path : {gguf, folder / "run", checkpoint}) {
+    const auto found = tokenizer_of(path, 272);
+    REQUIRE_MESSAGE(found.ok(), message(found));
+    CHECK(found->encode("abc") == std::vector<std::int32_t>{265, 'c'});
+    CHECK(found->vocabulary().eos == end_of_text);
+  }
+  CHECK(contains(message(tokenizer_of(folder / "run", 265)), "has 266 tokens, the model 265"));
+  CHECK(contains(message(byte_tokenizer(255)), "needs 256"));
+  CHECK(byte_tokenizer(256)->vocabulary().eos == -1);
+  CHECK(byte_tokenizer(257)->ends_text(end_of_text));
 }
 
 TEST_CASE("llama.cpp's architectures, and the reasons why there is none") {

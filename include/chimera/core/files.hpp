@@ -215,4 +215,12 @@ class AtomicFile {
   bool pending_ = false;
 };
 
+/// A small file, whole or not at all.
+inline Status write_text(const std::string& path, std::string_view text) {
+  auto file = AtomicFile::create(path);
+  if (!file) return file.error();
+  if (Status s = file->write(text); !s) return s;
+  return file->commit();
+}
+
 }  // namespace chimera

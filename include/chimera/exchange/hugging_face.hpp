@@ -177,14 +177,6 @@ inline std::string generation_config_json(const SpecialIds& ids) {
   return m.text() + "\n";
 }
 
-/// One small file, whole or not at all.
-inline Status write_text(const std::string& path, std::string_view text) {
-  auto file = AtomicFile::create(path);
-  if (!file) return file.error();
-  if (Status s = file->write(text); !s) return s;
-  return file->commit();
-}
-
 /// Fills `weights`, model.arena_floats of them, from the folder's safetensors. Errors as those of load_gguf.
 inline Status load_hugging_face(const Cpu& q, const std::string& folder, const AnyModel& model, float* weights) {
   using namespace hugging_face_parts;

@@ -1,0 +1,60 @@
+// The tokenizer that belongs to a model: the one beside its weights, or bytes.
+#pragma once
+
+#include <chimera/core/files.hpp>
+#include <chimera/core/result.hpp>
+#include <chimera/io/gguf.hpp>
+#include <chimera/text/tokenizer.hpp>
+#include <chimera/text/tokenizer_files.hpp>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace chimera {
+
+/// Turns of a conversation between <|im_start|> and <|im_end|>, in Jinja.
+inline constexpr std::string_view chatml_template =
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + "
+    "'\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+
+/// Of text/bytes.hpp, for a model of `vocab` tokens, at least 256: special tokens beyond it are left out.
+inline Result<Tokenizer> byte_tokenizer(int vocab) {
+  if (vocab < 256)
+    return Error{"the model's vocabulary has " + std::to_string(vocab) + " tokens, text as bytes needs 256"};
+  Vocabulary v = byte_vocabulary();
+  const std::int32_t size = std::min(vocab, byte_vocab);
+  v.tokens.resize(static_cast<std::size_t>(size));
+  for (std::int32_t* id : {&v.bos, &v.eos, &v.eot, &v.padding})
+    if (*id >= size) *id = -1;
+  if (size == byte_vocab) v.chat_template = chatml_template;
+  return Tokenizer::create(std::move(v));
+}
+
+/// Of a model of `vocab` tokens: of a GGUF file, or of the folder that `path` is or lies in; bytes if there is none.
+inline Result<Tokenizer> tokenizer_of(const std::string& path, int vocab) {
+  const bool gguf = path.ends_with(".gguf") && !is_folder(path);
+  const std::string file = gguf ? path : (is_folder(path) ? path : folder_of(path)) + "/tokenizer.json";
+  if (gguf) {
+    const auto metadata = Gguf::open(path);
+    if (!metadata) return metadata.error();
+    if (!metadata->has("tokenizer.ggml.model")) return byte_tokenizer(vocab);
+  } else if (!exists(file)) {
+    return byte_tokenizer(vocab);
+  }
+  auto tokenizer = load_tokenizer(file);
+  if (!tokenizer) return Error{"cannot use the tokenizer of " + tokenizer.error().message};
+  if (tokenizer->size() > vocab)
+    return Error{"the tokenizer of " + file + " has " + std::to_string(tokenizer->size()) + " tokens, the model " +
+                 std::to_string(vocab)};
+  return tokenizer;
+}
+
+/// tokenizer.json and tokenizer_config.json.
+inline Status save_tokenizer(const std::string& folder, const Tokenizer& tokenizer) {
+  if (Status s = write_text(folder + "/tokenizer.json", tokenizer_json(tokenizer)); !s) return s;
+  return write_text(folder + "/tokenizer_config.json", tokenizer_config_json(tokenizer));
+}
+
+}  // namespace chimera
