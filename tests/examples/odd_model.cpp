@@ -1,6 +1,6 @@
 // odd_model FILE: writes a GGUF file of a model whose shape is no preset, and prints the likeliest text after "The.".
-#include <chimera/exchange/byte_vocabulary.hpp>
 #include <chimera/exchange/gguf_model.hpp>
+#include <chimera/exchange/model_tokenizer.hpp>
 #include <chimera/generate/sampler.hpp>
 #include <chimera/generate/session.hpp>
 #include <chimera/model/language_model.hpp>
@@ -31,7 +31,7 @@ static Status write(const std::string& path) {
   model.initialize(weights->data(), 1);
   for (std::size_t i = 0; i < weights->size(); ++i)
     weights->data()[i] *= 1.5f;  // so that texts differ from the first token
-  const auto words = [](GgufWriter& file) { set_byte_vocabulary(file, odd.vocab); };
+  const auto words = [](GgufWriter& file) { set_tokenizer(file, *byte_tokenizer(odd.vocab), odd.vocab); };
   if (Status s = save_gguf(*cpu, path, model, weights->data(), file_types[0], "odd", words); !s) return s;
 
   auto session = Session::create(*cpu, model, weights->data());
