@@ -138,7 +138,7 @@ TEST_CASE("merges are those of counting all pairs anew each time") {
   const Languages languages;
   const PieceCounts counts = PieceCounts::count(cpu(1), PreTokenizer::qwen35, languages.texts, 2);
   BpeSettings s = settings(256 + 1 + 400);
-  s.whole_clusters = false;
+  s.whole_clusters = s.favour_short = false;
   for (const std::vector<std::int64_t>& weights : {std::vector<std::int64_t>{1, 1}, {1, 7}, {3, 0}, {1024, 1500}}) {
     const auto learned = train_bpe(counts, weights, s);
     REQUIRE(learned.ok());
@@ -152,7 +152,9 @@ TEST_CASE("runs of one letter merge from the left, as encoding does") {
   const std::string text = "aaaaaaa aaa aaaaa aaaaaaaaaaaaaaa baaab aaaa aaaaaaa\n";
   const std::vector<CountedText> texts{{text, 0}};
   const PieceCounts counts = PieceCounts::count(cpu(1), PreTokenizer::qwen35, texts, 1);
-  const auto learned = train_bpe(counts, std::vector<std::int64_t>{1}, settings(280));
+  BpeSettings plain = settings(280);
+  plain.favour_short = false;
+  const auto learned = train_bpe(counts, std::vector<std::int64_t>{1}, plain);
   REQUIRE(learned.ok());
   CHECK(learned->merges == plain_training(counts, {1}, 23, 2));
   const auto tokenizer = Tokenizer::create(bpe_vocabulary(*learned, PreTokenizer::qwen35, settings(280)));
@@ -199,7 +201,9 @@ TEST_CASE("the same merges for every number of threads and in every run") {
 TEST_CASE("no token of several characters begins inside a cluster or holds part of a character") {
   const Languages languages;
   const std::string other =
-      "한국어 각 👩‍👩‍👧 🇮🇳 é è e\u0301e\u0301 日本 日本 क्‍ष क्‍ष ക്ഷ ക്ഷ กำ กำ "
+      "한국어 각 👩‍👩‍👧 🇮🇳 é è e\u0301e\u0301 日本 日本 क्‍ष क्‍ष ക്ഷ ക്ഷ "
+      "กำ "
+      "กำ "
       "\xE0\xA4\xE0\xA4 "
       "\xE0\xA4\xE0\xA4";
   std::vector<CountedText> texts = languages.texts;
@@ -299,6 +303,22 @@ TEST_CASE("weights stand for shares of the pieces") {
   const auto weights = bpe_weights(counts, std::vector<double>{1, 1});
   CHECK(static_cast<double>(weights[0] * 300) == doctest::Approx(static_cast<double>(weights[1] * 3)).epsilon(0.01));
   CHECK(bpe_weights(counts, std::vector<double>{1, 0})[1] == 0);
+}
+
+TEST_CASE("a shorter pair is learned before a longer one that occurs a little more often") {
+  std::string text;  // " abcd" 11 times, " xy" 10 times
+  for (int i = 0; i < 11; ++i) text += " abcd";
+  for (int i = 0; i < 10; ++i) text += " xy";
+  const std::vector<CountedText> texts{{text, 0}};
+  const PieceCounts counts = PieceCounts::count(cpu(1), PreTokenizer::qwen35, texts, 1);
+  BpeSettings s = settings(257 + 5);
+  const auto made_before = [&](const std::string& first, const std::string& second) {
+    const auto tokens = tokens_of(*train_bpe(counts, std::vector<std::int64_t>{1}, s));
+    return std::find(tokens.begin(), tokens.end(), first) < std::find(tokens.begin(), tokens.end(), second);
+  };
+  CHECK(made_before(" x", " abcd"));
+  s.favour_short = false;
+  CHECK(made_before(" abcd", " x"));
 }
 
 TEST_CASE("statistics of a text") {
