@@ -1,8 +1,8 @@
 #!/bin/sh
-# run.sh CASE COMPILER CHIMERA WORK: uses the library in one way an application may, in the folder WORK, and runs the
-# result.
+# run.sh CASE COMPILER CHIMERA BUILD WORK: uses the library in one way an application may, in the folder WORK, and runs
+# the result. BUILD is where chimera itself was built.
 set -eu
-how=$1 compiler=$2 chimera=$3 work=$4
+how=$1 compiler=$2 chimera=$3 build=$4 work=$5
 host=$chimera/tests/embed/host.cpp
 export CMAKE_GENERATOR=Ninja
 plain="-O2 -std=c++20 -I $chimera/include"
@@ -46,6 +46,22 @@ case $how in
   add_subdirectory | fetch_content)
     CXX=$compiler cmake -S "$chimera/tests/embed/project" -B . -DHOW="$how" -DCHIMERA="$chimera"
     cmake --build .
+    ;;
+  add_model | add_model_installed)
+    cp "$chimera/tests/embed/model/config.json" .
+    if [ $how = add_model ]; then from=$chimera; else
+      cmake --install "$build" --prefix "$work/prefix"
+      mv prefix moved
+      from=$work/moved
+    fi
+    CXX=$compiler cmake -S "$chimera/tests/embed/model" -B . -DHOW="$how" -DCHIMERA="$from" -DMODEL="$work/config.json"
+    cmake --build .
+    test "$(./host)" = 'small: width 64; own: width 64'
+    cmake --build . >again
+    grep -q 'no work to do' again
+    sed 's/"hidden_size": 64/"hidden_size": 96/' "$chimera/tests/embed/model/config.json" >config.json
+    cmake --build .
+    test "$(./host)" = 'small: width 96; own: width 96'
     ;;
 esac
 ./host
