@@ -388,9 +388,12 @@ inline Result<Tokenizer> read_tokenizer(const Gguf& file) {
   if (!model) return model.error();
   if (*model != "gpt2")
     return Error{"tokenizer.ggml.model: expected \"gpt2\" (byte-level BPE), found \"" + std::string(*model) + "\""};
-  const std::string_view name = file.has("tokenizer.ggml.pre")
-                                    ? file.text("tokenizer.ggml.pre").ok() ? *file.text("tokenizer.ggml.pre") : ""
-                                    : "gpt-2";
+  std::string_view name = "gpt-2";
+  if (file.has("tokenizer.ggml.pre")) {
+    const auto pre = file.text("tokenizer.ggml.pre");
+    if (!pre) return pre.error();
+    name = *pre;
+  }
   const auto pretokenizer = pretokenizer_named(name);
   if (!pretokenizer) return Error{"tokenizer.ggml.pre: no known rules have the name \"" + std::string(name) + "\""};
   Vocabulary v;
