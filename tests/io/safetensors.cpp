@@ -129,6 +129,29 @@ TEST_CASE("an index that lies is an error") {
   says(Safetensors::open(folder.path, limits).error().message, "more than 1 shards");
 }
 
+TEST_CASE("each prefix and each changed bit of an index is an error or the same shards") {
+  TemporaryFolder folder;
+  write_file(folder / "a.safetensors", shard("t"));
+  write_file(folder / "b.safetensors", shard("u"));
+  const std::string index = R"({"metadata":{},"weight_map":{"t":"a.safetensors","u":"b.safetensors"}})";
+  int valid = 0;
+  const auto try_it = [&](const std::string& text) {
+    const auto file = Safetensors::open(write_file(folder / "model.safetensors.index.json", text));
+    if (!file) return;
+    ++valid;
+    for (const SafetensorsTensor& t : file->tensors()) CHECK((t.name == "t" || t.name == "u"));
+  };
+  for (std::size_t n = 0; n < index.size(); ++n) try_it(index.substr(0, n));
+  CHECK(valid == 0);
+  for (std::size_t at = 0; at < index.size(); ++at)
+    for (int bit = 0; bit < 8; ++bit) {
+      std::string changed = index;
+      changed[at] = static_cast<char>(changed[at] ^ 1 << bit);
+      try_it(changed);
+    }
+  CHECK(valid > 0);  // "metadata" may be called anything
+}
+
 TEST_CASE("a safetensors writer refuses what no reader would take") {
   TemporaryFolder folder;
   const std::string path = folder / "a.safetensors";
