@@ -36,10 +36,9 @@ CardFacts facts_of(const Whole& whole, const Options& options) {
   CardFacts facts;
   facts.name = options.name;
   const Vocabulary& v = whole.tokenizer.vocabulary();
-  facts.tokenizer = v.merges.empty() && !v.merge_by_rank
-                        ? "bytes"
-                        : "byte-pair encoding, " + std::to_string(whole.tokenizer.size()) + " tokens, text split as " +
-                              std::string(rules(v.pretokenizer).name);
+  facts.tokenizer = is_bytes(whole.tokenizer) ? "bytes"
+                                              : "byte-pair encoding, " + std::to_string(whole.tokenizer.size()) +
+                                                    " tokens, text split as " + std::string(rules(v.pretokenizer).name);
   if (saved.header && saved.header->progress.step > 0) facts.run = &*saved.header;
   if (!facts.run) facts.source = name_of(saved.path);
   if (saved.form == SavedModel::Form::checkpoint)
@@ -84,7 +83,7 @@ Status to_checkpoint(Whole& whole, const Options& options) {
   if (!moments) return moments.error();
   const CheckpointHeader header = whole.saved.header.value_or(CheckpointHeader{});
   if (Status s = make_folder(folder_of(options.out)); !s) return s;
-  if (!whole.tokenizer.vocabulary().merges.empty() || whole.tokenizer.vocabulary().merge_by_rank)
+  if (!is_bytes(whole.tokenizer))
     if (Status s = save_tokenizer(folder_of(options.out), whole.tokenizer); !s) return s;
   return save_checkpoint(options.out, whole.model(), header.progress, header.settings,
                          {whole.weights.data(), moments->data(), moments->data()});

@@ -8,6 +8,7 @@
 #include "../bench/roofline.hpp"
 
 #include <chimera/core/device.hpp>
+#include <chimera/exchange/model_tokenizer.hpp>
 #include <chimera/io/tensorboard.hpp>
 #include <chimera/train/data.hpp>
 #include <chimera/train/metrics.hpp>
@@ -35,6 +36,7 @@ void catch_signals() {
 struct Options {
   RunOptions run;
   std::string out, recipe;
+  std::string tokenizer, from;
   bool resume = false;
   int threads = 0;
 };
@@ -48,7 +50,14 @@ std::optional<int> parse_flags(int argc, char** argv, Options& options) {
   app.add_option("--config", run.config, "the model (chimera-info --list)");
   app.add_option("--data", run.data, "a text file, a token shard, or a folder of shards");
   app.add_option("--out", options.out, "the run's folder")->required();
-  app.add_flag("--resume", options.resume, "go on with the run in that folder; flags given change its settings");
+  CLI::Option* tokenizer =
+      app.add_option("--tokenizer", options.tokenizer,
+                     "tokenizer.json, *.tiktoken, *.gguf, or a folder: what makes tokens of a text; else bytes");
+  CLI::Option* from = app.add_option(
+      "--from", options.from, "begin with the weights, config and tokenizer of this model, not with random ones");
+  app.add_flag("--resume", options.resume, "go on with the run in that folder; flags given change its settings")
+      ->excludes(tokenizer)
+      ->excludes(from);
   app.add_option("--recipe", options.recipe, "a ready-made run; flags given change its settings: shakespeare");
   app.add_option("--threads", options.threads, "0: one for each processor")->check(CLI::NonNegativeNumber);
 
@@ -243,12 +252,51 @@ class Run : public TrainingHost {
   double seconds_per_token_ = 0;
 };
 
+/// Gives the run folder a copy of the tokenizer that was asked for.
+Status keep_tokenizer(const Options& options, const Result<Tokenizer>& tokenizer) {
+  if (!tokenizer) return tokenizer.error();
+  if (Status s = make_folder(options.out); !s) return s;
+  return save_tokenizer(options.out, *tokenizer);
+}
+
+/// The data as tokens. A text becomes a token shard in the run's folder if that has a tokenizer.
+Result<Corpus> open_data(const Options& options, int vocab) {
+  const std::string& path = options.run.data;
+  if (is_folder(path) || is_shard(path) || !exists(options.out + "/tokenizer.json")) return Corpus::open(path, vocab);
+  const auto tokenizer = tokenizer_of(options.out, vocab);
+  if (!tokenizer) return tokenizer.error();
+  const std::string shard = options.out + "/tokens.bin";
+  if (Status s = write_shard(path, *tokenizer, shard); !s) return s.error();
+  return Corpus::open(shard, vocab);
+}
+
 Status train(Options& options) {
   RunOptions& run = options.run;
   if (run.data.empty()) return Error{"no data to train on: name a text file with --data"};
+  const std::string again = "chimera-train --resume --out " + options.out;
+  if (!options.resume && is_folder(options.out)) {
+    const auto steps = list_checkpoints(options.out);
+    if (!steps) return steps.error();
+    if (!steps->empty())
+      return Error{"the folder " + options.out + " holds a run: continue it with " + again +
+                   ", or name another folder"};
+  }
+  std::optional<SavedModel> from;
+  if (!options.from.empty() && !options.resume) {
+    auto saved = SavedModel::find(options.from);
+    if (!saved) return saved.error();
+    if (!saved->model.train) return Error{"cannot train " + options.from + ": its config is no preset"};
+    from = std::move(*saved);
+    run.config = from->model.name;
+    const auto tokenizer = from->tokenizer();
+    if (tokenizer && !is_bytes(*tokenizer))
+      if (Status s = keep_tokenizer(options, tokenizer); !s) return s;
+  }
   const auto model = find_model(run.config);
   if (!model) return model.error();
-  auto data = Corpus::open(run.data, model->config->vocab);
+  if (!options.tokenizer.empty() && !options.resume)
+    if (Status s = keep_tokenizer(options, load_tokenizer(options.tokenizer)); !s) return s;
+  auto data = open_data(options, model->config->vocab);
   if (!data) return data.error();
   if (char* whole = ::realpath(run.data.c_str(), nullptr)) run.data = whole, std::free(whole);
   if (Status s = run.settings.check(); !s) return s;
@@ -257,7 +305,8 @@ Status train(Options& options) {
   if (!cpu) return cpu.error();
   auto trainer = Trainer::create(*cpu, *model, split(*data, run.validation_fraction), run.settings, options.out);
   if (!trainer) return trainer.error();
-  const std::string again = "chimera-train --resume --out " + options.out;
+  if (from)
+    if (Status s = from->load(*cpu, trainer->weights()); !s) return s;
   if (options.resume) {
     const auto resumed = trainer->resume();
     if (!resumed) return resumed.error();
@@ -265,12 +314,6 @@ Status train(Options& options) {
     std::fprintf(stderr, "%s\n",
                  resumed->path.empty() ? "no checkpoint yet: starting at the beginning"
                                        : ("resumed from " + resumed->path).c_str());
-  } else {
-    const auto steps = list_checkpoints(options.out);
-    if (!steps) return steps.error();
-    if (!steps->empty())
-      return Error{"the folder " + options.out + " holds a run: continue it with " + again +
-                   ", or name another folder"};
   }
   if (Status s = run.save(options.out); !s) return s;
   const std::int64_t done = trainer->progress().step;

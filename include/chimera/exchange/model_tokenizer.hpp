@@ -32,6 +32,11 @@ inline Result<Tokenizer> byte_tokenizer(int vocab) {
   return Tokenizer::create(std::move(v));
 }
 
+/// Whether all of its text is single bytes.
+inline bool is_bytes(const Tokenizer& tokenizer) {
+  return tokenizer.vocabulary().merges.empty() && !tokenizer.vocabulary().merge_by_rank;
+}
+
 /// Of a model of `vocab` tokens: of a GGUF file, or of the folder that `path` is or lies in; bytes if there is none.
 inline Result<Tokenizer> tokenizer_of(const std::string& path, int vocab) {
   const bool gguf = path.ends_with(".gguf") && !is_folder(path);

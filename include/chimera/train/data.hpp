@@ -8,6 +8,7 @@
 #include <chimera/core/result.hpp>
 #include <chimera/model/any_model.hpp>
 #include <chimera/text/bytes.hpp>
+#include <chimera/text/tokenizer.hpp>
 
 #include <algorithm>
 #include <bit>
@@ -20,6 +21,35 @@
 #include <vector>
 
 namespace chimera::inline CHIMERA_ABI {
+
+/// Calls f(text, ends) for each document of a text, in order: a line that holds `<|endoftext|>` and nothing else ends
+/// one. `ends`: such a line follows.
+template <class F>
+void each_document(std::string_view text, F&& f) {
+  constexpr std::string_view separator = byte_specials[0];
+  std::size_t begin = 0;
+  for (std::size_t at = 0; at < text.size();) {
+    const void* found = ::memmem(text.data() + at, text.size() - at, separator.data(), separator.size());
+    if (!found) break;
+    const std::size_t here = static_cast<std::size_t>(static_cast<const char*>(found) - text.data());
+    at = here + separator.size();
+    std::string_view rest = text.substr(at);
+    if (rest.starts_with('\r')) rest.remove_prefix(1);
+    if ((here > 0 && text[here - 1] != '\n') || !(rest.empty() || rest.starts_with('\n'))) continue;
+    f(text.substr(begin, here - begin), true);
+    begin = at = text.size() - rest.size() + !rest.empty();
+  }
+  if (begin < text.size()) f(text.substr(begin), false);
+}
+
+/// An error if bytes are no text to train on.
+inline Status check_text(const std::string& path, std::string_view text) {
+  const std::size_t zero = text.substr(0, 1 << 16).find('\0');
+  if (zero == std::string_view::npos) return {};
+  return Error{"cannot use " + path +
+               " as training data: expected UTF-8 text or a token shard, found binary data (a zero byte at offset " +
+               std::to_string(zero) + ")"};
+}
 
 /// One long row of tokens, read where it lies:
 /// - text: one token a byte (text/bytes.hpp). A line that holds `<|endoftext|>` and nothing else ends a document and is
@@ -111,27 +141,11 @@ class Corpus {
   }
 
   Status add_text(const std::string& path, const MappedFile& file) {
-    const std::string_view text = file.text();
-    if (const std::size_t zero = text.substr(0, 1 << 16).find('\0'); zero != std::string_view::npos)
-      return Error{
-          "cannot use " + path +
-          " as training data: expected UTF-8 text or a token shard, found binary data (a zero byte at offset " +
-          std::to_string(zero) + ")"};
-    constexpr std::string_view separator = byte_specials[0];
-    std::size_t begin = 0;
-    for (std::size_t at = 0; at < text.size();) {
-      const void* found = ::memmem(text.data() + at, text.size() - at, separator.data(), separator.size());
-      if (!found) break;
-      const std::size_t here = static_cast<std::size_t>(static_cast<const char*>(found) - text.data());
-      at = here + separator.size();
-      std::string_view rest = text.substr(at);
-      if (rest.starts_with('\r')) rest.remove_prefix(1);
-      if ((here > 0 && text[here - 1] != '\n') || !(rest.empty() || rest.starts_with('\n'))) continue;
-      add(file.bytes().data() + begin, static_cast<std::int64_t>(here - begin), 1, true);
-      end_of_document_ = end_of_text;
-      begin = at = text.size() - rest.size() + !rest.empty();
-    }
-    if (begin < text.size()) add(file.bytes().data() + begin, static_cast<std::int64_t>(text.size() - begin), 1, false);
+    if (Status s = check_text(path, file.text()); !s) return s;
+    each_document(file.text(), [&](std::string_view text, bool ends) {
+      add(reinterpret_cast<const std::byte*>(text.data()), static_cast<std::int64_t>(text.size()), 1, ends);
+      if (ends) end_of_document_ = end_of_text;
+    });
     const std::int64_t needed = end_of_document_ < 0 ? 256 : end_of_text + 1;
     if (vocab_ < needed)
       return Error{"text as bytes needs a vocabulary of at least " + std::to_string(needed) + ", the model has " +
@@ -182,6 +196,43 @@ class Corpus {
   std::int64_t tokens_ = 0, vocab_ = 0;
   std::int32_t end_of_document_ = -1;
 };
+
+/// Writes a text's tokens as a token shard. The end of a document becomes the tokenizer's eos.
+inline Status write_shard(const std::string& text_path, const Tokenizer& tokenizer, const std::string& shard_path) {
+  const auto file = MappedFile::open(text_path);
+  if (!file) return file.error();
+  if (Status s = check_text(text_path, file->text()); !s) return s;
+  const std::int32_t end = tokenizer.vocabulary().eos;
+  std::vector<std::int32_t> tokens;
+  Encoder encoder(tokenizer);
+  each_document(file->text(), [&](std::string_view text, bool ends) {
+    encoder.encode(text, Special::as_text, tokens);
+    if (ends && end >= 0) tokens.push_back(end);
+  });
+  if (tokens.size() > INT32_MAX) return Error{text_path + " makes more tokens than a shard can hold: split it"};
+  const bool wide = tokenizer.size() > 65'536;
+  std::int32_t header[256]{wide ? 20240801 : 20240520, wide ? 7 : 1, static_cast<std::int32_t>(tokens.size())};
+  if (end >= 0) header[3] = tokenizer.size(), header[4] = end;
+  auto shard = AtomicFile::create(shard_path);
+  if (!shard) return shard.error();
+  if (Status s = shard->write(header, sizeof header); !s) return s;
+  if (wide) {
+    if (Status s = shard->write(tokens.data(), tokens.size() * sizeof(std::int32_t)); !s) return s;
+  } else {
+    const std::vector<std::uint16_t> narrow(tokens.begin(), tokens.end());
+    if (Status s = shard->write(narrow.data(), narrow.size() * sizeof(std::uint16_t)); !s) return s;
+  }
+  return shard->commit();
+}
+
+/// Whether the file is a token shard.
+inline bool is_shard(const std::string& path) {
+  const auto file = MappedFile::open(path);
+  std::int32_t word = 0;
+  if (!file || file->size() < sizeof word) return false;
+  std::memcpy(&word, file->bytes().data(), sizeof word);
+  return word == 20240520 || word == 20240801;
+}
 
 /// Tokens [begin, end) of a corpus, which must outlive it.
 struct TokenRange {
