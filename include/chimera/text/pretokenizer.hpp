@@ -36,7 +36,7 @@ inline constexpr std::array<PreTokenizerRules, 7> pretokenizer_rules{{
      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|)"
      R"(\s*[\r\n]+|\s+(?!\S)|\s+)"},
     {PreTokenizer::cl100k, "dbrx",
-     R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+$|\s*[\r\n]|)"
+     R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s++$|\s*[\r\n]|)"
      R"(\s+(?!\S)|\s)"},
     {PreTokenizer::o200k, "granite-embed-multi-97m",
      R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|)"
@@ -81,17 +81,20 @@ constexpr std::optional<PreTokenizer> pretokenizer_named(std::string_view name) 
   return std::nullopt;
 }
 
-/// The rules that this regular expression spells, as `pretokenizer_rules` has them or with possessive quantifiers, which
-/// change nothing here.
+/// The rules that this regular expression spells, as `pretokenizer_rules` has them or with other possessive quantifiers,
+/// which change nothing here.
 inline std::optional<PreTokenizer> pretokenizer_of_regex(std::string_view regex) {
-  std::string greedy;
-  for (const char c : regex) {
-    const bool quantified = !greedy.empty() && (std::string_view("?+*").find(greedy.back()) != std::string_view::npos ||
-                                                greedy.ends_with("{1,3}"));
-    if (c != '+' || !quantified) greedy += c;
-  }
+  const auto greedy = [](std::string_view pattern) {
+    std::string plain;
+    for (const char c : pattern) {
+      const bool quantified = !plain.empty() && (std::string_view("?+*").find(plain.back()) != std::string_view::npos ||
+                                                 plain.ends_with("{1,3}"));
+      if (c != '+' || !quantified) plain += c;
+    }
+    return plain;
+  };
   for (const auto& r : pretokenizer_rules)
-    if (r.regex == greedy) return r.id;
+    if (greedy(r.regex) == greedy(regex)) return r.id;
   return std::nullopt;
 }
 
