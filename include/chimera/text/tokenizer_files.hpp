@@ -22,6 +22,7 @@
 #include <string_view>
 #include <system_error>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -507,17 +508,22 @@ inline std::string tokenizer_json(const Tokenizer& tokenizer) {
   using namespace tokenizer_files;
   const Vocabulary& v = tokenizer.vocabulary();
   std::string added, vocab, merges;
+  std::unordered_set<std::string> words;
+  const auto add_word = [&](const std::string& text, std::size_t id) {
+    if (words.insert(text).second)
+      vocab += (vocab.empty() ? "\n      " : ",\n      ") + json_quoted(text) + ": " + std::to_string(id);
+  };
+  for (std::size_t id = 0; id < v.tokens.size(); ++id)
+    if (v.tokens[id].type == TokenType::normal || v.tokens[id].type == TokenType::byte)
+      add_word(to_letters(v.tokens[id].bytes), id);
   for (std::size_t id = 0; id < v.tokens.size(); ++id) {
     const Token& token = v.tokens[id];
-    if (token.type == TokenType::normal || token.type == TokenType::byte) {
-      vocab +=
-          (vocab.empty() ? "\n      " : ",\n      ") + json_quoted(to_letters(token.bytes)) + ": " + std::to_string(id);
-    } else if (token.type != TokenType::unused) {
-      added += (added.empty() ? "\n    {\"id\": " : ",\n    {\"id\": ") + std::to_string(id) +
-               ", \"content\": " + json_quoted(token.bytes) +
-               ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": false, \"special\": " +
-               (token.type == TokenType::user_defined ? "false}" : "true}");
-    }
+    if (token.type == TokenType::normal || token.type == TokenType::byte || token.type == TokenType::unused) continue;
+    add_word(token.bytes, id);  // the package gives an added token that is not in the vocabulary an id of its own
+    added += (added.empty() ? "\n    {\"id\": " : ",\n    {\"id\": ") + std::to_string(id) +
+             ", \"content\": " + json_quoted(token.bytes) +
+             ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": false, \"special\": " +
+             (token.type == TokenType::user_defined ? "false}" : "true}");
   }
   for (const auto& [left, right] : v.merges)
     merges += (merges.empty() ? "\n      [" : ",\n      [") + json_quoted(to_letters(tokenizer.bytes(left))) + ", " +
