@@ -294,8 +294,11 @@ Status train(Options& options) {
   }
   const auto model = find_model(run.config);
   if (!model) return model.error();
-  if (!options.tokenizer.empty() && !options.resume)
-    if (Status s = keep_tokenizer(options, load_tokenizer(options.tokenizer)); !s) return s;
+  if (!options.tokenizer.empty() && !options.resume) {
+    const auto tokenizer = load_tokenizer(options.tokenizer);
+    if (!tokenizer) return tokenizer.error();
+    if (Status s = keep_tokenizer(options, with_special_ids(*tokenizer)); !s) return s;
+  }
   auto data = open_data(options, model->config->vocab);
   if (!data) return data.error();
   if (char* whole = ::realpath(run.data.c_str(), nullptr)) run.data = whole, std::free(whole);

@@ -217,6 +217,15 @@ TEST_CASE("a model's tokenizer is the one in its file or folder, or bytes") {
     CHECK(found->vocabulary().eos == end_of_text);
   }
   CHECK(contains(message(tokenizer_of(folder / "run", 265)), "has 266 tokens, the model 265"));
+  v.bos = v.eos = v.eot = v.padding = -1;
+  const auto silent = Tokenizer::create(v);
+  const auto told = with_special_ids(*silent);
+  REQUIRE(told.ok());
+  CHECK(told->vocabulary().bos == end_of_text);
+  CHECK(told->vocabulary().eos == end_of_text);
+  CHECK(told->vocabulary().eot == 258);
+  CHECK(told->vocabulary().padding == 264);
+  CHECK(told->vocabulary().chat_template == chatml_template);
   CHECK(contains(message(byte_tokenizer(255)), "needs 256"));
   CHECK(byte_tokenizer(256)->vocabulary().eos == -1);
   CHECK(byte_tokenizer(257)->ends_text(end_of_text));

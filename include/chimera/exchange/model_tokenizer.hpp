@@ -37,6 +37,19 @@ inline bool is_bytes(const Tokenizer& tokenizer) {
   return tokenizer.vocabulary().merges.empty() && !tokenizer.vocabulary().merge_by_rank;
 }
 
+/// The same tokens; where the file did not say, <|endoftext|> ends a text and starts one, and conversations are written
+/// as chatml_template does if the tokens for it are there. What is not said other programs guess wrongly.
+inline Result<Tokenizer> with_special_ids(const Tokenizer& tokenizer) {
+  Vocabulary v = tokenizer.vocabulary();
+  const auto id = [&](std::string_view text) { return tokenizer.special(text).value_or(-1); };
+  if (v.eos < 0) v.eos = id("<|endoftext|>");
+  if (v.bos < 0) v.bos = v.eos;
+  if (v.eot < 0) v.eot = id("<|im_end|>");
+  if (v.padding < 0) v.padding = id("<|pad|>") >= 0 ? id("<|pad|>") : v.eos;
+  if (v.chat_template.empty() && id("<|im_start|>") >= 0 && id("<|im_end|>") >= 0) v.chat_template = chatml_template;
+  return Tokenizer::create(std::move(v));
+}
+
 /// Of a model of `vocab` tokens: of a GGUF file, or of the folder that `path` is or lies in; bytes if there is none.
 inline Result<Tokenizer> tokenizer_of(const std::string& path, int vocab) {
   const bool gguf = path.ends_with(".gguf") && !is_folder(path);
@@ -49,6 +62,7 @@ inline Result<Tokenizer> tokenizer_of(const std::string& path, int vocab) {
     return byte_tokenizer(vocab);
   }
   auto tokenizer = load_tokenizer(file);
+  if (tokenizer) tokenizer = with_special_ids(*tokenizer);
   if (!tokenizer) return Error{"cannot use the tokenizer of " + tokenizer.error().message};
   if (tokenizer->size() > vocab)
     return Error{"the tokenizer of " + file + " has " + std::to_string(tokenizer->size()) + " tokens, the model " +
