@@ -183,7 +183,7 @@ Status train(const Options& options) {
   const auto shares = shares_of(texts, options.weights);
   if (!shares) return shares.error();
   const auto en = texts.language("en"), hi = texts.language("hi");
-  const bool balanced = en && hi && (options.weights.empty() || !options.parallel.empty());
+  const bool balanced = en && hi && options.weights.empty();
   if (!options.parallel.empty()) {
     if (Status s = texts.add_parallel(options.parallel); !s) return s;
   } else if (balanced) {
@@ -236,6 +236,7 @@ Status statistics(const Options& options) {
     if (Status s = texts.add(input); !s) return s;
   if (!options.parallel.empty())
     if (Status s = texts.add_parallel(options.parallel); !s) return s;
+  if (texts.texts.empty()) return Error{"name texts with --input, aligned sentences with --parallel, or both"};
   const PieceCounts counts = PieceCounts::count(*q, tokenizer->vocabulary().pretokenizer, texts.texts, texts.columns());
   print_report(*q, *tokenizer, texts, counts);
   return {};

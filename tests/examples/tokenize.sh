@@ -32,6 +32,8 @@ expect 1 'expected one above 0' $train english.txt --weight en=0
 expect 1 'the file is empty' $train empty.txt
 printf '{"en": "a", "hi": "b"}\n{"en": "a"}\n' >bad.jsonl
 expect 1 'bad.jsonl, line 2: "hi": expected a string, found nothing' $train english.txt hindi.txt --parallel bad.jsonl
+printf '{"en": "", "hi": ""}\n' >empty.jsonl
+expect 1 'needs aligned sentences, found none' $train english.txt hindi.txt --parallel empty.jsonl
 expect 1 'cannot write' $train english.txt --out /dev/null/tokenizer.json
 check 'nothing was written' test ! -e tokenizer.json
 
@@ -68,6 +70,7 @@ check 'statistics of sentences alone' sh -c "chimera-tokenize stats --tokenizer 
 
 printf 'Wrong input\n'
 expect 1 'cannot open missing.json' chimera-tokenize encode --tokenizer missing.json
+expect 1 'name texts with --input' chimera-tokenize stats --tokenizer first.json
 expect 1 'english.txt' chimera-tokenize encode --tokenizer english.txt empty.txt
 expect 1 'cannot open missing.txt' $encode missing.txt
 printf '{"text": "a"}\n{"text": 3}\n' >bad.jsonl

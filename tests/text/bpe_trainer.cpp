@@ -201,7 +201,9 @@ TEST_CASE("the same merges for every number of threads and in every run") {
 TEST_CASE("no token of several characters begins inside a cluster or holds part of a character") {
   const Languages languages;
   const std::string other =
-      "한국어 각 👩‍👩‍👧 🇮🇳 é è e\u0301e\u0301 日本 日本 क्‍ष क्‍ष ക്ഷ ക്ഷ "
+      "한국어 각 👩‍👩‍👧 🇮🇳 é è e\u0301e\u0301 日本 日本 क्‍ष क्‍ष "
+      "ക്ഷ "
+      "ക്ഷ "
       "กำ "
       "กำ "
       "\xE0\xA4\xE0\xA4 "
@@ -292,6 +294,10 @@ TEST_CASE("a language of more weight takes fewer tokens, and parity is found bet
   const auto alone = train_bpe_to_parity(q, counts, std::vector<double>{0, 1}, goal, s);
   REQUIRE(!alone.ok());
   CHECK(alone.error().message.find("two languages") != std::string::npos);
+  const PieceCounts wider = PieceCounts::count(q, PreTokenizer::qwen35, languages.texts, 3);
+  const auto nothing = train_bpe_to_parity(q, wider, shares, {.language = 1, .text = 2, .reference = 0}, s);
+  REQUIRE(!nothing.ok());
+  CHECK(nothing.error().message.find("aligned sentences") != std::string::npos);
 }
 
 TEST_CASE("weights stand for shares of the pieces") {
@@ -303,6 +309,7 @@ TEST_CASE("weights stand for shares of the pieces") {
   const auto weights = bpe_weights(counts, std::vector<double>{1, 1});
   CHECK(static_cast<double>(weights[0] * 300) == doctest::Approx(static_cast<double>(weights[1] * 3)).epsilon(0.01));
   CHECK(bpe_weights(counts, std::vector<double>{1, 0})[1] == 0);
+  CHECK(bpe_weights(counts, std::vector<double>{0, 0}) == std::vector<std::int64_t>{0, 0});
 }
 
 TEST_CASE("a shorter pair is learned before a longer one that occurs a little more often") {

@@ -493,6 +493,7 @@ inline std::vector<std::int64_t> bpe_weights(const PieceCounts& counts, std::spa
     all += pieces, sum += shares[i];
     scale[i] = pieces > 0 ? shares[i] / pieces : 0;
   }
+  if (sum <= 0) return std::vector<std::int64_t>(shares.size());
   std::vector<std::int64_t> weights;
   for (const double s : scale)
     weights.push_back(static_cast<std::int64_t>(
@@ -528,6 +529,8 @@ inline Result<BpeMix> train_bpe_to_parity(const Cpu& q, const PieceCounts& count
   for (std::size_t i = 0; i < shares.size(); ++i)
     others += i == static_cast<std::size_t>(goal.language) ? 0 : shares[i];
   if (others <= 0) return Error{"the search for parity needs texts of two languages to learn from, found one"};
+  if (counts.total(goal.text) == 0 || counts.total(goal.reference) == 0)
+    return Error{"the search for parity needs aligned sentences, found none"};
   const auto mix = [&](double share) -> Result<BpeMix> {
     BpeMix m{{shares.begin(), shares.end()}, {}, 0};
     for (std::size_t i = 0; i < shares.size(); ++i)
