@@ -1,0 +1,130 @@
+// peer_models FOLDER: random models of several kinds as GGUF files and Hugging Face folders, and NAME.txt for each with
+// what we make of them: the tokens of a text, the logits of other tokens, the likeliest continuation.
+#include <chimera/exchange/hugging_face.hpp>
+#include <chimera/exchange/model_tokenizer.hpp>
+#include <chimera/generate/session.hpp>
+#include <chimera/model/language_model.hpp>
+
+#include <algorithm>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+using namespace chimera;
+
+namespace {
+
+constexpr AttentionConfig attention{.heads = 4, .kv_heads = 2};
+constexpr Mamba2Config mamba2{.head_dim = 16, .state = 16, .groups = 2, .chunk = 16};
+
+constexpr Config hybrid{.vocab = 280,
+                        .width = 64,
+                        .context = 256,
+                        .layers = pattern("M A M A"),
+                        .attention = attention,
+                        .mamba2 = mamba2,
+                        .ffn = {.hidden = 96},
+                        .tied = false,
+                        .embedding_scale = 3.f,
+                        .residual_scale = 0.7f,
+                        .logit_scale = 0.5f};
+constexpr Config no_positions = [] {
+  Config c = hybrid;
+  c.attention.position = Position::none, c.attention.scale = 0.2f, c.tied = true;
+  return c;
+}();
+constexpr Config llama3_positions = [] {
+  Config c = hybrid;
+  c.attention.rope = {.scaling = RopeScaling::llama3, .factor = 8, .original_context = 64};
+  return c;
+}();
+constexpr Config plain{.vocab = 280,
+                       .width = 64,
+                       .context = 256,
+                       .layers = pattern("A A A"),
+                       .attention = attention,
+                       .ffn = {.hidden = 96}};
+constexpr Config yarn = [] {
+  Config c = plain;
+  c.attention.rope = {.layout = RopeLayout::halves, .scaling = RopeScaling::yarn, .factor = 4, .original_context = 64};
+  c.embedding_scale = 2.f;
+  return c;
+}();
+
+constexpr int length = 128, continued = 32;
+
+/// Matrices larger than those that training begins with, so that logits differ clearly.
+void draw(const AnyModel& m, float* weights) {
+  m.initialize(weights, 7);
+  for (const NamedTensor& t : m.tensors) {
+    Random random{5, t.offset, 0};
+    for (std::int64_t i = 0; i < t.size(); ++i) {
+      float& w = weights[t.offset + static_cast<std::size_t>(i)];
+      w = t.rows > 1 ? 4 * w : w + random.uniform(-0.1f, 0.1f);
+    }
+  }
+}
+
+template <class T>
+void line(std::FILE* file, const char* name, const std::vector<T>& values) {
+  std::fprintf(file, "%s", name);
+  for (const T v : values) std::fprintf(file, " %.9g", static_cast<double>(v));
+  std::fprintf(file, "\n");
+}
+
+template <const Config& C>
+Status write(const Cpu& q, const std::string& folder, const std::string& name) {
+  const AnyModel m = any_model<C>(name);
+  auto weights = Buffer::create(m.arena_floats), memory = Buffer::create(m.loss_floats(1, length));
+  const auto tokenizer = byte_tokenizer(C.vocab);
+  draw(m, weights->data());
+  const Vocabulary& v = tokenizer->vocabulary();
+  const std::string path = folder + "/" + name;
+  if (Status s = save_gguf(q, path + ".gguf", m, weights->data(), file_types[0], name,
+                           [&](GgufWriter& f) { set_tokenizer(f, *tokenizer, C.vocab); });
+      !s)
+    return s;
+  if (Status s = save_hugging_face(q, path, m, weights->data(), Format::f32, {v.bos, v.eos, v.padding}); !s) return s;
+  if (Status s = save_tokenizer(path, *tokenizer); !s) return s;
+
+  std::vector<std::int32_t> tokens, greedy;
+  for (int i = 0; i < length; ++i) tokens.push_back((i * 37 + i * i) % 256);
+  TokenBatch batch;
+  batch.sequences = 1, batch.length = length, batch.inputs = tokens.data();
+  std::vector<float> logits(static_cast<std::size_t>(length * C.vocab));
+  m.forward(q, weights->data(), batch, memory->data(), logits.data());
+
+  auto session = Session::create(q, m, weights->data());
+  if (!session) return session.error();
+  for (auto next = session->prefill(std::span(tokens).first(16)); next && greedy.size() < continued;) {
+    greedy.push_back(static_cast<std::int32_t>(std::max_element(next->begin(), next->end()) - next->begin()));
+    next = session->step(greedy.back());
+  }
+  const std::string text = "Hello, \u0928\u092E\u0938\u094D\u0924\u0947 12\n\t<|im_end|>x";
+  std::FILE* file = std::fopen((path + ".txt").c_str(), "w");
+  if (!file) return file_error("write", path + ".txt");
+  line(file, "bytes", encode_bytes(text));
+  line(file, "text", tokenizer->encode(text));
+  line(file, "special", tokenizer->encode(text, Special::as_token));
+  line(file, "tokens", tokens), line(file, "greedy", greedy), line(file, "logits", logits);
+  return std::fclose(file) == 0 ? Status{} : file_error("write", path + ".txt");
+}
+
+Status write_all(const std::string& folder) {
+  const auto q = Cpu::create(1);
+  if (!q) return q.error();
+  if (Status s = make_folder(folder); !s) return s;
+  for (const Status& s : {write<hybrid>(*q, folder, "hybrid"), write<no_positions>(*q, folder, "no_positions"),
+                          write<llama3_positions>(*q, folder, "llama3_positions"), write<plain>(*q, folder, "plain"),
+                          write<yarn>(*q, folder, "yarn")})
+    if (!s) return s;
+  return {};
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const Status status = argc == 2 ? write_all(argv[1]) : Status(Error{"expected a folder to write to"});
+  if (!status) std::fprintf(stderr, "peer_models: %s\n", status.error().message.c_str());
+  return !status;
+}

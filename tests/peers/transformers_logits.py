@@ -1,0 +1,31 @@
+# transformers_logits.py PEER_MODELS: transformers runs our folders: the same logits, tokens and greedy continuation.
+import models
+
+try:
+    import torch
+    import transformers
+except ImportError as missing:
+    print(f"SKIPPED: {missing}")
+    raise SystemExit
+
+
+def compare(case):
+    model = transformers.AutoModelForCausalLM.from_pretrained(case.folder, dtype=torch.float32,
+                                                              attn_implementation="eager")
+    with torch.no_grad():
+        logits = model(torch.tensor([case.tokens])).logits[0].numpy()
+    case.compare(type(model).__name__, logits, 1e-4)
+    start = torch.tensor([case.tokens[:16]])
+    written = model.generate(start, attention_mask=torch.ones_like(start), max_new_tokens=len(case.greedy),
+                             do_sample=False, eos_token_id=None)
+    models.check(f"{case.name}: the same greedy continuation", written[0, 16:].tolist() == case.greedy)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(case.folder)
+    text = case.text_bytes.decode()
+    models.check(f"{case.name}: the same tokens", tokenizer(text)["input_ids"] == case.special)
+    models.check(f"{case.name}: the same text of them", tokenizer.decode(case.text) == text)
+    chat = tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True)
+    models.check(f"{case.name}: the chat template",
+                 chat == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n")
+
+
+models.run(compare)
