@@ -23,6 +23,9 @@ case $how in
   no_exceptions)
     "$compiler" $plain -fno-exceptions -fno-rtti "$host" -o host
     ;;
+  one_level)
+    "$compiler" $plain -DCHIMERA_ISA=base "$host" -o host
+    ;;
   mixed_flags)
     "$compiler" $plain -Dmain=host_plain -c "$host" -o plain.o
     "$compiler" $plain -Dmain=host_avx2 -mavx2 -mfma -c "$host" -o avx2.o

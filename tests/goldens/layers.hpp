@@ -136,7 +136,7 @@ void run_mamba2(Golden& g, const chimera::Cpu& q) {
       [](const auto&) {},
       [&](const float* state, std::int64_t b, const std::string& how) {
         compare_state(g, "conv_state", how, b, state, (L::taps - 1) * L::channels, L::taps - 1);
-        compare_state(g, "ssm_state", how, b, state + L::past_floats, L::heads * L::scan.matrix(), 0);
+        compare_state(g, "ssm_state", how, b, state + L::parts.second_at(), L::heads * L::scan.matrix(), 0);
       });
 }
 
@@ -161,7 +161,7 @@ void run_griffin(Golden& g, const chimera::Cpu& q) {
       [](const auto&) {},
       [&](const float* state, std::int64_t b, const std::string& how) {
         compare_state(g, "conv_state", how, b, state, (L::taps - 1) * L::inner, L::taps - 1);
-        compare_state(g, "recurrent_state", how, b, state + L::past_floats, L::inner, 0);
+        compare_state(g, "recurrent_state", how, b, state + L::parts.second_at(), L::inner, 0);
       });
 }
 

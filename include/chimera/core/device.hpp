@@ -147,7 +147,14 @@ class Cpu {
     return with_scratch(std::move(cpu));
   }
 
-  Isa isa() const { return isa_; }
+  /// The level of the kernels: CHIMERA_ISA where that is the only one compiled (kernels/simd.hpp).
+  Isa isa() const {
+#if defined(CHIMERA_ISA)
+    return Isa::CHIMERA_ISA;
+#else
+    return isa_;
+#endif
+  }
   int threads() const { return executor_.threads; }
   float* scratch(int worker) const {
     return scratch_.get()->data() + scratch_floats * static_cast<std::size_t>(worker);

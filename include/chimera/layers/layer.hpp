@@ -14,6 +14,7 @@
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/gemm.hpp>
 
+#include <algorithm>
 #include <concepts>
 #include <cstdint>
 
@@ -29,6 +30,27 @@ concept Layer = requires(const Cpu& q, Weights<L> w, Weights<L, float> dw, const
   L::forward(q, w, batch, x, 1.f, y, a, y, temp);
   L::backward(q, w, dw, batch, x, x, 1.f, y, a, temp);
   L::step(q, w, std::int64_t{}, x, 1.f, y, y, temp);
+};
+
+/// What decoding carries for one sequence in two parts, each aligned. Kernels want one part of all sequences in a piece.
+struct TwoPartState {
+  std::int64_t first, second;  // floats
+
+  constexpr std::int64_t second_at() const { return floats_of({first}); }
+  constexpr std::int64_t floats() const { return floats_of({first, second}); }
+
+  void gather(std::int64_t sequences, const float* state, float* firsts, float* seconds) const {
+    for (std::int64_t b = 0; b < sequences; ++b, state += floats()) {
+      std::copy_n(state, first, firsts + b * first);
+      std::copy_n(state + second_at(), second, seconds + b * second);
+    }
+  }
+  void scatter(std::int64_t sequences, const float* firsts, const float* seconds, float* state) const {
+    for (std::int64_t b = 0; b < sequences; ++b, state += floats()) {
+      std::copy_n(firsts + b * first, first, state);
+      std::copy_n(seconds + b * second, second, state + second_at());
+    }
+  }
 };
 
 /// A dense matrix W [out, in] as it lies in the arena.

@@ -29,8 +29,8 @@ struct Mamba2 {
                                      Tensor{"ssm_out.weight", width, inner, Init::branch_output}};
   static constexpr Linear in{row, width}, out{width, inner};
   // Decoding carries the convolution's last inputs [taps-1, channels] and the states [heads, head_dim, state].
-  static constexpr std::int64_t past_floats = floats_of({(taps - 1) * channels});
-  static constexpr std::int64_t state_floats = past_floats + floats_of({heads * scan.matrix()});
+  static constexpr TwoPartState parts{(taps - 1) * channels, scan.matrix() * heads};
+  static constexpr std::int64_t state_floats = parts.floats();
 
   struct Activations {
     float* zxbcdt;    // [B,T,row]
@@ -53,8 +53,7 @@ struct Mamba2 {
   }
   static std::int64_t temp_floats(const Batch& batch) {
     const std::int64_t n = batch.tokens(), s = batch.sequences;
-    return floats_of({n * inner, n * inner, n * row, n * channels, n * heads, heads, s * past_floats,
-                      s * heads * scan.matrix(),
+    return floats_of({n * inner, n * inner, n * row, n * channels, n * heads, heads, s * parts.first, s * parts.second,
                       std::max({norm_backward_temp(n, inner), ssd_backward_temp(scan, batch),
                                 conv_backward_temp(convolution, batch)})});
   }
@@ -64,21 +63,15 @@ struct Mamba2 {
                       Activations& a, float* state, Bump temp) {
     const std::int64_t n = batch.tokens(), sequences = state ? batch.sequences : 0;
     float* gated = temp.take(n * inner);
-    float* past = state ? temp.take(sequences * (taps - 1) * channels) : nullptr;
-    float* carried = state ? temp.take(sequences * heads * scan.matrix()) : nullptr;
-    for (std::int64_t b = 0; b < sequences; ++b) {
-      std::copy_n(state + b * state_floats, (taps - 1) * channels, past + b * (taps - 1) * channels);
-      std::copy_n(state + b * state_floats + past_floats, heads * scan.matrix(), carried + b * heads * scan.matrix());
-    }
+    float* past = state ? temp.take(sequences * parts.first) : nullptr;
+    float* carried = state ? temp.take(sequences * parts.second) : nullptr;
+    parts.gather(sequences, state, past, carried);
     linear(q, in, n, 1.f, x, width, w[input], 0.f, a.zxbcdt, row);
     causal_conv(q, convolution, batch, a.zxbcdt + inner, past, w[conv], w[conv_bias], a.xbc, temp);
     step_size(q, w, n, a);
     ssd(q, scan, batch, a.xbc, a.dt, a.a, w[d], carried, a.y, a.states, a.products, carried);
     if (state) conv_remember(convolution, batch, a.zxbcdt + inner, past);
-    for (std::int64_t b = 0; b < sequences; ++b) {
-      std::copy_n(past + b * (taps - 1) * channels, (taps - 1) * channels, state + b * state_floats);
-      std::copy_n(carried + b * heads * scan.matrix(), heads * scan.matrix(), state + b * state_floats + past_floats);
-    }
+    parts.scatter(sequences, past, carried, state);
     gated_rms_norm(q, norm_shape(n), a.y, a.zxbcdt, row, w[norm], gated);
     linear(q, out, n, scale, gated, inner, w[output], 1.f, y, width);
   }
@@ -119,7 +112,7 @@ struct Mamba2 {
     causal_conv(q, convolution, one, a.zxbcdt + inner, state, w[conv], w[conv_bias], a.xbc, temp);
     conv_remember(convolution, one, a.zxbcdt + inner, state);
     step_size(q, w, 1, a);
-    ssd_step(q, scan, a.xbc, a.dt, a.a, w[d], state + past_floats, a.y);
+    ssd_step(q, scan, a.xbc, a.dt, a.a, w[d], state + parts.second_at(), a.y);
     gated_rms_norm(q, norm_shape(1), a.y, a.zxbcdt, row, w[norm], gated);
     linear(q, out, 1, scale, gated, inner, w[output], 1.f, y, width);
   }

@@ -44,8 +44,8 @@ struct RgLru {
                                      Tensor{"rg_lru.out.bias", 1, out_bias, Init::zero, false}};
   static constexpr Linear in{inner, width}, out{width, inner};
   // Decoding carries the convolution's last inputs [taps-1, inner] and h [inner].
-  static constexpr std::int64_t past_floats = floats_of({(taps - 1) * inner});
-  static constexpr std::int64_t state_floats = past_floats + floats_of({inner});
+  static constexpr TwoPartState parts{(taps - 1) * inner, inner};
+  static constexpr std::int64_t state_floats = parts.floats();
 
   struct Activations {  // [B,T,inner] each
     float* gate;        // before GELU
@@ -61,7 +61,7 @@ struct RgLru {
   }
   static std::int64_t temp_floats(const Batch& batch) {
     const std::int64_t n = batch.tokens() * inner, s = batch.sequences;
-    return floats_of({n, n, n, n, n, n, batch.tokens() * width, s * past_floats, s * inner,
+    return floats_of({n, n, n, n, n, n, batch.tokens() * width, s * parts.first, s * parts.second,
                       std::max(rg_lru_backward_temp(inner, batch), conv_backward_temp(convolution, batch))});
   }
 
@@ -70,12 +70,9 @@ struct RgLru {
                       Activations& a, float* state, Bump temp) {
     const std::int64_t n = batch.tokens(), sequences = state ? batch.sequences : 0;
     float* mixed = temp.take(n * inner);
-    float* past = state ? temp.take(sequences * (taps - 1) * inner) : nullptr;
-    float* carried = state ? temp.take(sequences * inner) : nullptr;
-    for (std::int64_t b = 0; b < sequences; ++b) {
-      std::copy_n(state + b * state_floats, (taps - 1) * inner, past + b * (taps - 1) * inner);
-      std::copy_n(state + b * state_floats + past_floats, inner, carried + b * inner);
-    }
+    float* past = state ? temp.take(sequences * parts.first) : nullptr;
+    float* carried = state ? temp.take(sequences * parts.second) : nullptr;
+    parts.gather(sequences, state, past, carried);
     linear(q, in, n, 1.f, x, width, w[gate], 0.f, a.gate, inner);
     linear(q, in, n, 1.f, x, width, w[input], 0.f, a.u, inner);
     if constexpr (C.rg_lru.bias) {
@@ -91,10 +88,7 @@ struct RgLru {
     add_bias(q, n, inner, w[decay_bias], a.decay);
     rg_lru(q, inner, batch, a.x, a.decay, a.update, w[lambda], carried, a.h, carried);
     if (state) conv_remember(convolution, batch, a.u, past);
-    for (std::int64_t b = 0; b < sequences; ++b) {
-      std::copy_n(past + b * (taps - 1) * inner, (taps - 1) * inner, state + b * state_floats);
-      std::copy_n(carried + b * inner, inner, state + b * state_floats + past_floats);
-    }
+    parts.scatter(sequences, past, carried, state);
     gelu_gate(q, n * inner, a.gate, a.h, mixed);
     linear(q, out, n, scale, mixed, inner, w[output], 1.f, y, width);
     if constexpr (C.rg_lru.bias)
