@@ -3,11 +3,11 @@
 //   gemm THREADS -          answers lines "m n k a b" on stdin (layouts n or t) with the best seconds: see
 //   gemm_torch.py
 #include <chimera/kernels/gemm.hpp>
+#include <chimera/kernels/roofline.hpp>
+
 #include <cstdio>
 #include <cstdlib>
 #include <string_view>
-
-#include "roofline.hpp"
 
 using namespace chimera;
 
@@ -44,7 +44,7 @@ double best(const Cpu& q, const Product& x, double budget) {
   if (!a || !b || !c) return 0;
   const ConstView va = x.a == 't' ? transposed(a->data(), x.m) : row_major(a->data(), x.k);
   const ConstView vb = x.b == 't' ? transposed(b->data(), x.k) : row_major(b->data(), x.n);
-  return bench::best_seconds(budget, [&] { gemm(q, x.m, x.n, x.k, 1, va, vb, 0, c->data(), x.n); });
+  return roofline::best_seconds(budget, [&] { gemm(q, x.m, x.n, x.k, 1, va, vb, 0, c->data(), x.n); });
 }
 
 }  // namespace
@@ -61,7 +61,7 @@ int main(int argc, char** argv) {
     return 0;
   }
   for (const Product& x : products) {
-    const double peak = bench::measure_peak_f32(*q),
+    const double peak = roofline::measure_peak_f32(*q),
                  rate = 2. * static_cast<double>(x.m * x.n * x.k) / best(*q, x, 0.3);
     std::printf("%-24s %5ld x %5ld x %5ld  %7.1f GFLOP/s  %3.0f %% of peak\n", x.name, x.m, x.n, x.k, rate * 1e-9,
                 100 * rate / peak);

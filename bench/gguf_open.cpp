@@ -2,11 +2,11 @@
 //   gguf_open FILE         milliseconds, the best of many
 //   gguf_open FILE make    writes FILE first: 500 MB of weights, 200,000 tokens and as many merges
 #include <chimera/io/gguf.hpp>
+#include <chimera/kernels/roofline.hpp>
+
 #include <cstdio>
 #include <string>
 #include <vector>
-
-#include "roofline.hpp"
 
 using namespace chimera;
 
@@ -40,7 +40,7 @@ int main(int count, char** arguments) {
   const std::string path = arguments[1];
   Status status;
   if (count > 2) status = make(path);
-  const double seconds = bench::best_seconds(0.5, [&] {
+  const double seconds = roofline::best_seconds(0.5, [&] {
     if (status.ok())
       if (const auto file = Gguf::open(path); !file) status = file.error();
   });

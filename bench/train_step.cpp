@@ -1,9 +1,8 @@
 // Tokens a second of whole training steps (forward, backward, clipping, AdamW), and the memory they take, of the two models
 // that train_step.py also times with PyTorch and of the 700M preset (batch 1 x 512, recomputing activations).
 // usage: train_step [attention|hybrid|700m] [steps]
-#include "roofline.hpp"
-
 #include <chimera/chimera.hpp>
+#include <chimera/kernels/roofline.hpp>
 #include <chimera/optim/adamw.hpp>
 
 #include <sys/resource.h>
@@ -70,8 +69,8 @@ int time_steps(const AnyModel& model, std::int64_t sequences, std::int64_t lengt
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   std::printf("%s parameters %lld tokens_per_second %.1f share_of_peak %.3f loss %.4f peak_memory_gib %.2f\n",
-              model.name.data(), static_cast<long long>(model.parameters), rate, flops / bench::measure_peak_f32(*cpu),
-              loss, static_cast<double>(usage.ru_maxrss) / (1 << 20));
+              model.name.data(), static_cast<long long>(model.parameters), rate,
+              flops / roofline::measure_peak_f32(*cpu), loss, static_cast<double>(usage.ru_maxrss) / (1 << 20));
   return 0;
 }
 

@@ -5,11 +5,10 @@
 #include "recipes.hpp"
 #include "run_options.hpp"
 
-#include "../bench/roofline.hpp"
-
 #include <chimera/core/device.hpp>
 #include <chimera/exchange/model_tokenizer.hpp>
 #include <chimera/io/tensorboard.hpp>
+#include <chimera/kernels/roofline.hpp>
 #include <chimera/train/data.hpp>
 #include <chimera/train/metrics.hpp>
 #include <chimera/train/trainer.hpp>
@@ -327,7 +326,7 @@ Status train(Options& options) {
   if (!events) return events.error();
   const auto before = MappedFile::open(metrics_path);
   const Curve curve = before ? Curve::read(before->text()) : Curve{};
-  const double peak = bench::measure_peak_f32(*cpu);
+  const double peak = roofline::measure_peak_f32(*cpu);
   std::fprintf(stderr, "%s: %s weights; %s: %s tokens; %s threads, %.0f GFLOP/s at most\n", run.config.c_str(),
                grouped(model->parameters).c_str(), run.data.c_str(), grouped(data->tokens()).c_str(),
                grouped(cpu->threads()).c_str(), peak * 1e-9);

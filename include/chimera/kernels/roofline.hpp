@@ -3,6 +3,7 @@
 
 #include <chimera/core/device.hpp>
 #include <chimera/core/memory.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/kernels/simd.hpp>
 
 #include <algorithm>
@@ -11,7 +12,8 @@
 #include <numeric>
 #include <vector>
 
-namespace chimera::bench {
+namespace chimera::inline CHIMERA_ABI {
+namespace roofline {
 
 /// Seconds of the fastest run of f, which is repeated for `budget` seconds.
 template <class F>
@@ -152,4 +154,5 @@ inline double measure_peak_int8(const Cpu& q) {
   return 2. * kernel.products * steps_per_second(q, 50'000, [&](std::int64_t n, int) { kernel.run(n); });
 }
 
-}  // namespace chimera::bench
+}  // namespace roofline
+}  // namespace chimera::inline CHIMERA_ABI
