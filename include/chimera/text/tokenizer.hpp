@@ -2,6 +2,7 @@
 // a `Tokenizer` is made of it once and never changes, so threads may share it, and an `Encoder` holds what changes.
 #pragma once
 
+#include <chimera/core/memory.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/core/utf8.hpp>
 #include <chimera/text/bytes.hpp>
@@ -234,9 +235,9 @@ class Tokenizer {
 
   Vocabulary v_;
   std::array<std::uint32_t, 256> byte_tokens_{};
-  std::vector<std::uint32_t> byte_ranks_;  // [left byte][right byte]: rank of their tokens
-  std::vector<std::uint64_t> words_;       // the upper half of a hash, a token id
-  std::vector<std::uint64_t> pairs_;
+  std::vector<std::uint32_t> byte_ranks_;                            // [left byte][right byte]: rank of their tokens
+  std::vector<std::uint64_t, TableAllocator<std::uint64_t>> words_;  // the upper half of a hash, a token id
+  std::vector<std::uint64_t, TableAllocator<std::uint64_t>> pairs_;
   std::vector<std::uint32_t> merged_;  // the token that a merge of this rank makes
   int pair_shift_ = 0;
   std::array<Specials, 2> specials_;
@@ -515,7 +516,7 @@ inline void Tokenizer::merge_long(std::string_view piece, Buffers& b, std::vecto
 class Encoder {
  public:
   /// `words`: how many it remembers at most, 64 bytes each; rounded up to a power of two.
-  explicit Encoder(const Tokenizer& tokenizer, std::size_t words = 1 << 16)
+  explicit Encoder(const Tokenizer& tokenizer, std::size_t words = 1 << 17)
       : t_(&tokenizer), words_(std::bit_ceil(std::max<std::size_t>(2, words))) {}
 
   /// Adds the ids of the text. Bytes that are no UTF-8 are encoded as they are.
@@ -605,7 +606,7 @@ class Encoder {
   }
 
   const Tokenizer* t_;
-  std::vector<Word> words_;
+  std::vector<Word, TableAllocator<Word>> words_;
   std::array<Piece, 32> next_;
   std::size_t waiting_ = 0;
   Tokenizer::Buffers buffers_;
