@@ -3,7 +3,9 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <vector>
 
 using namespace chimera;
 
@@ -38,4 +40,14 @@ TEST_CASE("aligned_floats rounds up to whole cache lines") {
   CHECK(aligned_floats(1) == 16);
   CHECK(aligned_floats(16) == 16);
   CHECK(aligned_floats(17) == 32);
+}
+
+TEST_CASE("a table is a vector like any other, small or large") {
+  for (const std::size_t size : {std::size_t{0}, std::size_t{3}, std::size_t{1} << 17, std::size_t{1} << 20}) {
+    std::vector<std::uint64_t, TableAllocator<std::uint64_t>> table(size, 7), copy = table;
+    table.push_back(8);
+    CHECK(std::count(copy.begin(), copy.end(), 7) == static_cast<std::ptrdiff_t>(size));
+    CHECK(table.back() == 8);
+    CHECK(table.size() == size + 1);
+  }
 }
