@@ -33,6 +33,22 @@ says griffin >text
 says griffin.gguf >other
 check 'a model of our own architecture comes back' cmp text other
 expect 1 'no layer like R' chimera-convert griffin x/
+# A tokenizer that joins "st" and "ru" goes with the model from training on; training begins with any model's weights.
+mkdir words
+sed -e 's|"merges": \[|"merges": [["s", "t"], ["r", "u"]|' -e 's|"vocab": {|"vocab": {"st": 265, "ru": 266, |' \
+  folder/tokenizer.json >words/tokenizer.json
+expect 0 'saved' chimera-train $small --data "$text" --tokenizer words --out bpe --steps 4 --validation-interval 0
+check 'the run keeps its tokenizer' test -s bpe/tokenizer.json
+expect 0 'prompt: 4 tokens' chimera-generate --model bpe --prompt struct --tokens 2
+expect 0 'wrote bpe.gguf' chimera-convert bpe bpe.gguf
+expect 0 'prompt: 4 tokens' chimera-generate --model bpe.gguf --prompt struct --tokens 2
+expect 0 'wrote moved/bpe.chimera' chimera-convert bpe.gguf moved/bpe.chimera
+expect 0 'prompt: 4 tokens' chimera-generate --model moved/bpe.chimera --prompt struct --tokens 2
+expect 0 'saved' chimera-train $small --data "$text" --from bpe.gguf --out more --steps 2 --validation-interval 0
+expect 0 'prompt: 4 tokens' chimera-generate --model more --prompt struct --tokens 2
+expect 2 'excludes' chimera-train --resume --out more --tokenizer words
+expect 1 'holds a run' chimera-train $small --data "$text" --tokenizer words --out more --steps 2
+
 expect 1 'found q7' chimera-convert run x.gguf --format q7
 expect 1 'F32, F16 or BF16' chimera-convert run x/ --format q8_0
 expect 1 'nothing' chimera-convert nothing x.gguf

@@ -214,6 +214,7 @@ TEST_CASE("a model's tokenizer is the one in its file or folder, or bytes") {
     const auto found = tokenizer_of(path, 272);
     REQUIRE_MESSAGE(found.ok(), message(found));
     CHECK(found->encode("abc") == std::vector<std::int32_t>{265, 'c'});
+    CHECK(found->decode(std::vector<std::int32_t>{265, 270, 271}) == "ab");
     CHECK(found->vocabulary().eos == end_of_text);
   }
   CHECK(contains(message(tokenizer_of(folder / "run", 265)), "has 266 tokens, the model 265"));

@@ -38,10 +38,14 @@ inline bool is_bytes(const Tokenizer& tokenizer) {
 }
 
 /// The same tokens; where the file did not say, <|endoftext|> ends a text and starts one, and conversations are written
-/// as chatml_template does if the tokens for it are there. What is not said other programs guess wrongly.
+/// as chatml_template does if the tokens for it are there. What is not said other programs guess wrongly. Ids that are
+/// only there to fill a model's vocabulary lose their names, and so write nothing.
 inline Result<Tokenizer> with_special_ids(const Tokenizer& tokenizer) {
   Vocabulary v = tokenizer.vocabulary();
   const auto id = [&](std::string_view text) { return tokenizer.special(text).value_or(-1); };
+  for (std::size_t i = 0; i < v.tokens.size(); ++i)
+    if (v.tokens[i].type == TokenType::unused && v.tokens[i].bytes == "[PAD" + std::to_string(i) + "]")
+      v.tokens[i].bytes.clear();
   if (v.eos < 0) v.eos = id("<|endoftext|>");
   if (v.bos < 0) v.bos = v.eos;
   if (v.eot < 0) v.eot = id("<|im_end|>");
