@@ -37,6 +37,13 @@ inline constexpr Config plain{.vocab = 272,
                               .layers = pattern("A A"),
                               .attention = {.heads = 4, .kv_heads = 2, .rope = {.base = 5e5f}},
                               .ffn = {.hidden = 96}};
+inline constexpr Config bitnet{.vocab = 272,
+                               .width = 256,
+                               .context = 128,
+                               .layers = pattern("A A"),
+                               .attention = {.heads = 4, .kv_heads = 2},
+                               .ffn = {.hidden = 256},
+                               .sub_norm = true};
 inline constexpr Config griffin{.vocab = 272,
                                 .width = 64,
                                 .context = 128,

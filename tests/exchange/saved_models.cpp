@@ -29,9 +29,12 @@ float difference(const Floats& a, const Floats& b) {
 }
 
 const std::vector<AnyModel>& models() {
-  static const std::vector<AnyModel> all{table_of<hybrid>("hybrid"), table_of<hybrid_in_halves>("hybrid_in_halves"),
-                                         table_of<no_positions>("no_positions"), table_of<plain>("plain"),
-                                         table_of<griffin>("griffin")};
+  static const std::vector<AnyModel> all{table_of<hybrid>("hybrid"),
+                                         table_of<hybrid_in_halves>("hybrid_in_halves"),
+                                         table_of<no_positions>("no_positions"),
+                                         table_of<plain>("plain"),
+                                         table_of<griffin>("griffin"),
+                                         table_of<bitnet>("bitnet")};
   return all;
 }
 
@@ -60,6 +63,45 @@ TEST_CASE("weights go through GGUF in every format") {
     }
 }
 
+TEST_CASE("a ternary file holds -1, 0 and 1, and the mean magnitude of each matrix") {
+  const TemporaryFolder folder;
+  const Cpu q = cpu(Isa::base, 2);
+  const AnyModel m = table_of<bitnet>("bitnet");
+  const Floats w = weights_of(m);
+  for (const char* type : {"tq1_0", "tq2_0"}) {
+    CAPTURE(type);
+    const Status saved = save(q, folder / "m.gguf", m, w, type);
+    REQUIRE_MESSAGE(saved.ok(), message(saved));
+    Floats back, again;
+    const Status loaded = load(q, folder / "m.gguf", m, back);
+    REQUIRE_MESSAGE(loaded.ok(), message(loaded));
+    for (const NamedTensor& t : m.tensors) {
+      if (t.rows == 1 || !t.name().starts_with("blk.")) continue;
+      CAPTURE(t.name());
+      // The rows of k and v, and those of up, are matrices of their own.
+      const std::int64_t rows = t.name().ends_with("attn_qkv.weight")  ? 256
+                                : t.name().ends_with("gate_up.weight") ? 256
+                                                                       : t.rows;
+      double sum = 0;
+      for (std::int64_t i = 0; i < rows * t.cols; ++i)
+        sum += std::abs(double{w[t.offset + static_cast<std::size_t>(i)]});
+      const auto mean = static_cast<float>(sum / static_cast<double>(rows * t.cols));
+      int wrong = 0;
+      for (std::int64_t i = 0; i < rows * t.cols; ++i) {
+        const std::size_t at = t.offset + static_cast<std::size_t>(i);
+        const float code = std::clamp(std::round(w[at] / mean), -1.f, 1.f);
+        wrong += std::abs(back[at] - code * mean) > 1e-6f;
+      }
+      CHECK(wrong == 0);
+    }
+    // What is ternary stays as it is.
+    REQUIRE(save(q, folder / "f32.gguf", m, back).ok());
+    REQUIRE(load(q, folder / "f32.gguf", m, again).ok());
+    CHECK(difference(back, again) == 0.f);
+    CHECK(Gguf::open(folder / "m.gguf")->tensor("blk.1.ffn_down.scale"));
+  }
+}
+
 TEST_CASE("weights go through a Hugging Face folder; the order of channels that turn is the reader's") {
   const TemporaryFolder folder;
   const Cpu q = cpu(Isa::base, 2);
@@ -69,6 +111,10 @@ TEST_CASE("weights go through a Hugging Face folder; the order of channels that 
     if (m.name == "griffin") {
       CHECK(contains(message(save_hugging_face(q, folder / "no", m, w.data(), Format::f32, {})), "no layer like R"));
       CHECK_FALSE(exists(folder / "no"));
+      continue;
+    }
+    if (m.name == "bitnet") {
+      CHECK(contains(message(save_hugging_face(q, folder / "no", m, w.data(), Format::f32, {})), "norms inside"));
       continue;
     }
     for (const Format format : {Format::f32, Format::f16, Format::bf16}) {
@@ -236,6 +282,7 @@ TEST_CASE("llama.cpp's architectures, and the reasons why there is none") {
   CHECK(gguf_architecture(hybrid) == "granitehybrid");
   CHECK(gguf_architecture(plain) == "llama");
   CHECK(gguf_architecture(griffin) == "chimera");
+  CHECK(gguf_architecture(bitnet) == "bitnet");
   Config c = plain;
   c.residual_scale = 0.5f;
   CHECK(gguf_architecture(c) == "granite");
@@ -247,6 +294,10 @@ TEST_CASE("llama.cpp's architectures, and the reasons why there is none") {
   CHECK(contains(unknown_to_llama_cpp(c), "step size"));
   c = hybrid, c.mamba2.expand = 3;
   CHECK(contains(unknown_to_llama_cpp(c), "expand"));
+  c = bitnet, c.tied = false;
+  CHECK(contains(unknown_to_llama_cpp(c), "output matrix"));
+  c = hybrid, c.sub_norm = true;
+  CHECK(contains(unknown_to_llama_cpp(c), "attention layers alone"));
   c = plain, c.attention.position = Position::alibi;
   CHECK(contains(unknown_to_llama_cpp(c), "ALiBi"));
 }

@@ -44,6 +44,12 @@ constexpr Config plain = [] {
   c.attention.rope.scaling = RopeScaling::none;
   return c;
 }();
+/// A norm before the output matrix.
+constexpr Config normed = [] {
+  Config c = grouped;
+  c.sub_norm = true;
+  return c;
+}();
 /// A ring of exactly one window, and the same window in a longer context.
 constexpr Config bare = [] {
   Config c = base;
@@ -53,7 +59,8 @@ constexpr Config bare = [] {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("attention", L, Attention<grouped>, Attention<alibi>, Attention<yarn>, Attention<bare>) {
+TEST_CASE_TEMPLATE("attention", L, Attention<grouped>, Attention<alibi>, Attention<yarn>, Attention<bare>,
+                   Attention<normed>) {
   SUBCASE("gradients") { checks::gradients<L>(75); }
   SUBCASE("accumulation") { checks::accumulation<L>(); }
   SUBCASE("packed documents") { checks::packed_documents<L>(150); }

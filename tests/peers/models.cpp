@@ -51,6 +51,14 @@ constexpr Config yarn = [] {
   return c;
 }();
 
+constexpr Config bitnet{.vocab = 280,
+                        .width = 256,
+                        .context = 256,
+                        .layers = pattern("A A"),
+                        .attention = attention,
+                        .ffn = {.hidden = 512},
+                        .sub_norm = true};
+
 constexpr int length = 128, continued = 32;
 
 /// Matrices larger than those that training begins with, so that logits differ clearly.
@@ -73,19 +81,24 @@ void line(std::FILE* file, const char* name, const std::vector<T>& values) {
 }
 
 template <const Config& C>
-Status write(const Cpu& q, const std::string& folder, const std::string& name) {
+Status write(const Cpu& q, const std::string& folder, const std::string& name, const char* type = "f32") {
   const AnyModel m = any_model<C>(name);
   auto weights = Buffer::create(m.arena_floats), memory = Buffer::create(m.loss_floats(1, length));
   const auto tokenizer = byte_tokenizer(C.vocab);
   draw(m, weights->data());
   const Vocabulary& v = tokenizer->vocabulary();
   const std::string path = folder + "/" + name;
-  if (Status s = save_gguf(q, path + ".gguf", m, weights->data(), file_types[0], name,
+  if (Status s = save_gguf(q, path + ".gguf", m, weights->data(), *file_type_named(type), name,
                            [&](GgufWriter& f) { set_tokenizer(f, *tokenizer, C.vocab); });
       !s)
     return s;
-  if (Status s = save_hugging_face(q, path, m, weights->data(), Format::f32, {v.bos, v.eos, v.padding}); !s) return s;
-  if (Status s = save_tokenizer(path, *tokenizer); !s) return s;
+  if (hugging_face_parts::unknown_to_transformers(C).empty()) {
+    if (Status s = save_hugging_face(q, path, m, weights->data(), Format::f32, {v.bos, v.eos, v.padding}); !s) return s;
+    if (Status s = save_tokenizer(path, *tokenizer); !s) return s;
+  }
+  const auto stored = Gguf::open(path + ".gguf");
+  if (!stored) return stored.error();
+  if (Status s = load_gguf(q, *stored, m, weights->data()); !s) return s;
 
   std::vector<std::int32_t> tokens, greedy;
   for (int i = 0; i < length; ++i) tokens.push_back((i * 37 + i * i) % 256);
@@ -116,7 +129,8 @@ Status write_all(const std::string& folder) {
   if (Status s = make_folder(folder); !s) return s;
   for (const Status& s : {write<hybrid>(*q, folder, "hybrid"), write<no_positions>(*q, folder, "no_positions"),
                           write<llama3_positions>(*q, folder, "llama3_positions"), write<plain>(*q, folder, "plain"),
-                          write<yarn>(*q, folder, "yarn")})
+                          write<yarn>(*q, folder, "yarn"), write<bitnet>(*q, folder, "bitnet"),
+                          write<bitnet>(*q, folder, "bitnet_ternary", "tq2_0")})
     if (!s) return s;
   return {};
 }

@@ -85,7 +85,8 @@ struct Config {
   Mamba2Config mamba2{};
   RgLruConfig rg_lru{};
   FfnConfig ffn{};
-  bool tied = true;  // the output matrix is the embedding
+  bool tied = true;       // the output matrix is the embedding
+  bool sub_norm = false;  // a norm before the last matrix of attention and of SwiGLU (BitNet b1.58)
   float norm_eps = 1e-5f;
   float embedding_scale = 1.f;  // multiplies the embedding
   float residual_scale = 1.f;   // multiplies each branch before it is added

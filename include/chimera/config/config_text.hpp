@@ -25,7 +25,7 @@ struct ConfigFields {
   /// The names taken apart are all fields: a new one stops compilation here.
   template <class Self, class F>
   static void each_field(Self& self, F&& f) {
-    auto& [vocab, width, context, layers, attention, mamba2, rg_lru, ffn, tied, norm_eps, embedding_scale,
+    auto& [vocab, width, context, layers, attention, mamba2, rg_lru, ffn, tied, sub_norm, norm_eps, embedding_scale,
            residual_scale, logit_scale, dropout, checkpointing] = self.config;
     f("model.vocab", vocab), f("model.width", width), f("model.context", context);
     as_text(f, "model.layers", layers, pattern_words, [](std::string_view words) { return read_pattern(words); });
@@ -49,7 +49,8 @@ struct ConfigFields {
     f("model.mamba2.dt_min", mamba2.dt_min), f("model.mamba2.dt_max", mamba2.dt_max);
     f("model.rg_lru.inner", rg_lru.inner), f("model.rg_lru.heads", rg_lru.heads);
     f("model.rg_lru.conv", rg_lru.conv), f("model.rg_lru.bias", rg_lru.bias);
-    f("model.ffn.hidden", ffn.hidden), f("model.tied", tied), f("model.norm_eps", norm_eps);
+    f("model.ffn.hidden", ffn.hidden), f("model.tied", tied), f("model.sub_norm", sub_norm);
+    f("model.norm_eps", norm_eps);
     f("model.embedding_scale", embedding_scale), f("model.residual_scale", residual_scale);
     f("model.logit_scale", logit_scale), f("model.dropout", dropout), f("model.checkpointing", checkpointing);
   }

@@ -7,11 +7,15 @@
 
 namespace chimera {
 
-/// Weights of one block: two norms, the mixer, the SwiGLU.
+/// Weights of one block: two norms, the mixer, the SwiGLU, and the norms inside these.
 constexpr std::int64_t block_parameters(const Config& c, Kind kind) {
-  const std::int64_t width = c.width, rest = 2 * width + 3 * std::int64_t{c.ffn.hidden} * width;
+  const std::int64_t width = c.width, hidden = c.ffn.hidden;
+  const std::int64_t rest = 2 * width + 3 * hidden * width + (c.sub_norm ? hidden : 0);
   switch (kind) {
-    case Kind::attention: return rest + 2 * (c.attention.heads + c.kv_heads()) * c.head_dim() * width;
+    case Kind::attention: {
+      const std::int64_t rows = c.attention.heads * c.head_dim();
+      return rest + 2 * (rows + c.kv_heads() * c.head_dim()) * width + (c.sub_norm ? rows : 0);
+    }
     case Kind::mamba2: {
       const std::int64_t inner = c.ssm_inner(), heads = c.ssm_heads();
       const std::int64_t channels = inner + std::int64_t{2} * c.mamba2.groups * c.mamba2.state;

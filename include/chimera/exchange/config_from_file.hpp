@@ -109,7 +109,7 @@ inline Status read_rope(const Gguf& file, Parameters<Gguf>& p, Config& c) {
 
 }  // namespace config_parts
 
-/// From the metadata and the tensors' shapes of architecture granitehybrid, granite, llama, or our own.
+/// From the metadata and the tensors' shapes of architecture granitehybrid, granite, llama, bitnet, or our own.
 inline Result<Config> config_from_gguf(const Gguf& file) {
   using namespace config_parts;
   const auto architecture = file.text("general.architecture");
@@ -120,12 +120,14 @@ inline Result<Config> config_from_gguf(const Gguf& file) {
     return config_from_lines(*lines);
   }
   const bool hybrid = *architecture == "granitehybrid", granite = hybrid || *architecture == "granite";
-  if (!granite && *architecture != "llama")
-    return Error{"general.architecture: expected granitehybrid, granite, llama or chimera, found " +
+  const bool bitnet = *architecture == "bitnet";
+  if (!granite && !bitnet && *architecture != "llama")
+    return Error{"general.architecture: expected granitehybrid, granite, llama, bitnet or chimera, found " +
                  std::string(*architecture)};
 
   Parameters<Gguf> p(file, std::string(*architecture) + ".");
   Config c;
+  c.sub_norm = bitnet;
   c.width = p.integer("embedding_length", 1, max_width);
   c.context = p.integer("context_length", 1, max_context);
   c.layers.count = p.integer("block_count", 1, Layers::max);

@@ -186,14 +186,15 @@ inline Initializer initializer(const FfnConfig& f) {
 }
 
 inline Initializer initializer(const Config& c) {
-  const auto& [vocab, width, context, layers, attention, mamba2, rg_lru, ffn, tied, norm_eps, embedding_scale,
+  const auto& [vocab, width, context, layers, attention, mamba2, rg_lru, ffn, tied, sub_norm, norm_eps, embedding_scale,
                residual_scale, logit_scale, dropout, checkpointing] = c;
   const Config usual;
   Initializer i{",\n    "};
   i.member("vocab", vocab, usual.vocab).member("width", width, usual.width).member("context", context, usual.context);
   i.member("layers", layers, usual.layers).member("attention", initializer(attention));
   i.member("mamba2", initializer(mamba2)).member("rg_lru", initializer(rg_lru)).member("ffn", initializer(ffn));
-  i.member("tied", tied, usual.tied).member("norm_eps", norm_eps, usual.norm_eps);
+  i.member("tied", tied, usual.tied).member("sub_norm", sub_norm, usual.sub_norm);
+  i.member("norm_eps", norm_eps, usual.norm_eps);
   i.member("embedding_scale", embedding_scale, usual.embedding_scale);
   i.member("residual_scale", residual_scale, usual.residual_scale);
   i.member("logit_scale", logit_scale, usual.logit_scale).member("dropout", dropout, usual.dropout);

@@ -17,6 +17,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <string>
 #include <string_view>
@@ -24,8 +25,29 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
+/// Whether all multipliers are the usual ones.
+inline bool has_plain_scales(const Config& c) {
+  return c.embedding_scale == 1 && c.residual_scale == 1 && c.logit_scale == 1 &&
+         (c.attention.scale == 0 ||
+          std::abs(c.attention.scale * std::sqrt(static_cast<float>(c.head_dim())) - 1) < 1e-6f);
+}
+
+/// The same of a config with norms inside its layers, for which there is bitnet alone.
+inline std::string unknown_to_bitnet(const Config& c) {
+  if (c.layers.count_of(Kind::attention) != c.layers.count) return "its bitnet has attention layers alone";
+  if (c.attention.heads * c.head_dim() != c.width) return "its bitnet wants heads * head_dim to be the width";
+  if (c.attention.position != Position::rope || c.rope_dims() != c.head_dim())
+    return "its bitnet wants rotary positions in all channels";
+  if (c.attention.rope.scaling != RopeScaling::none && c.attention.rope.scaling != RopeScaling::linear)
+    return "its bitnet has linear scaling alone";
+  if (c.window() < c.context) return "its bitnet has no sliding window";
+  if (!c.tied) return "its bitnet has no output matrix of its own";
+  return has_plain_scales(c) ? "" : "its bitnet has no multipliers";
+}
+
 /// Why llama.cpp has no architecture for a model of this config; empty if it has one.
 inline std::string unknown_to_llama_cpp(const Config& c) {
+  if (c.sub_norm) return unknown_to_bitnet(c);
   for (int i = 0; i < c.layers.count; ++i)
     if (c.layers[i] != Kind::attention && c.layers[i] != Kind::mamba2)
       return "it has no layer like " + std::string(mnemonic(c.layers[i]));
@@ -44,11 +66,10 @@ inline std::string unknown_to_llama_cpp(const Config& c) {
 /// What general.architecture says of a model of this config.
 inline std::string_view gguf_architecture(const Config& c) {
   if (!unknown_to_llama_cpp(c).empty()) return "chimera";
+  if (c.sub_norm) return "bitnet";
   if (has_kind(c, Kind::mamba2)) return "granitehybrid";
-  const bool plain =
-      c.embedding_scale == 1 && c.residual_scale == 1 && c.logit_scale == 1 &&
-      (c.attention.scale == 0 || std::abs(c.attention.scale * std::sqrt(static_cast<float>(c.head_dim())) - 1) < 1e-6f);
-  return plain && c.attention.position == Position::rope && c.rope_dims() == c.head_dim() ? "llama" : "granite";
+  return has_plain_scales(c) && c.attention.position == Position::rope && c.rope_dims() == c.head_dim() ? "llama"
+                                                                                                        : "granite";
 }
 
 namespace gguf_parts {
@@ -64,6 +85,10 @@ inline std::vector<float> rope_factors(const Config& c) {
   std::vector<float> factors(static_cast<std::size_t>(dims / 2));
   for (std::size_t i = 0; i < factors.size(); ++i) factors[i] = plain[i] / scaled[i];
   return factors;
+}
+
+constexpr Family family_of(std::string_view architecture) {
+  return architecture == "chimera" ? Family::own : architecture == "bitnet" ? Family::bitnet : Family::gguf;
 }
 
 inline void set_rope(GgufWriter& file, const std::string& prefix, const Config& c) {
@@ -114,7 +139,7 @@ inline void set_config(GgufWriter& file, const Config& c, std::string_view archi
   number("attention.value_length", c.head_dim());
   file.set(prefix + "attention.layer_norm_rms_epsilon", c.norm_eps);
   if (c.attention.position == Position::rope) set_rope(file, prefix, c);
-  if (architecture == "llama") return number("attention.head_count_kv", c.kv_heads());
+  if (architecture == "llama" || architecture == "bitnet") return number("attention.head_count_kv", c.kv_heads());
 
   if (c.attention.position == Position::none) number("rope.dimension_count", c.head_dim());
   file.set(prefix + "rope.scaling.finetuned", c.attention.position == Position::rope);
@@ -139,6 +164,22 @@ inline void set_config(GgufWriter& file, const Config& c, std::string_view archi
 inline StoredTensor stored(const GgufTensor& t) {
   std::vector<std::int64_t> shape(t.ne.rend() - t.dims, t.ne.rend());
   return {t.name, std::move(shape), t.format, t.data};
+}
+
+/// The name of the scale that llama.cpp multiplies a matrix of bitnet with.
+inline std::string scale_name(const FileWeight& w) { return w.name.substr(0, w.name.rfind('.')) + ".scale"; }
+
+/// Matrices of blocks as -1, 0 and 1, each with the mean of its magnitudes as its scale (BitNet b1.58, 2402.17764,
+/// equations 1 to 3).
+inline void make_ternary(std::span<FileWeight> table, const float* arena) {
+  for (FileWeight& w : table) {
+    if (!w.matrix || !w.name.starts_with("blk.")) continue;
+    double sum = 0;
+    for (std::int64_t i = 0; i < w.size(); ++i)
+      sum += static_cast<double>(std::abs(arena[w.offset + static_cast<std::size_t>(i)]));
+    w.ternary = true;
+    w.divisor = std::max(static_cast<float>(sum / static_cast<double>(w.size())), 1e-5f);
+  }
 }
 
 /// The tensors of a file of that type, without data.
@@ -166,14 +207,22 @@ inline Status load_gguf(const Cpu& q, const Gguf& file, const AnyModel& model, f
   if (!config) return config.error();
   if (!same_meaning(*config, *model.config))
     return Error{"the file's config is not that of the model " + std::string(model.name)};
-  const auto table = file_weights(model, file.has(config_key) ? Family::own : Family::gguf);
+  auto table = file_weights(model, gguf_parts::family_of(*file.text("general.architecture")));
   if (!table) return table.error();
-  for (const FileWeight& w : *table) {
+  for (FileWeight& w : *table) {
     const GgufTensor* t = file.tensor(w.name);
     if (!t) return Error{"the file has no tensor " + w.name};
+    if (const GgufTensor* scale = file.tensor(gguf_parts::scale_name(w)); scale && config->sub_norm) {
+      if (scale->format != Format::f32 || scale->size() != 1)
+        return Error{"tensor " + scale->name + ": expected one number of F32"};
+      std::memcpy(&w.divisor, scale->data.data(), sizeof w.divisor);
+      if (!(std::abs(w.divisor) <= 1e6f)) return Error{"tensor " + scale->name + ": expected a number of at most 1e6"};
+    }
     if (Status s = load_weight(q, w, gguf_parts::stored(*t), weights); !s) return s;
   }
-  return check_all_known(file.tensors(), *table, [](std::string_view name) { return name.starts_with("rope_f"); });
+  return check_all_known(file.tensors(), *table, [&](std::string_view name) {
+    return name.starts_with("rope_f") || (config->sub_norm && name.ends_with(".scale"));
+  });
 }
 
 /// Writes the model's weights and config, whole or not at all; `words(file)` adds the tokenizer's metadata.
@@ -183,8 +232,10 @@ Status save_gguf(const Cpu& q, const std::string& path, const AnyModel& model, c
   using namespace gguf_parts;
   const Config& c = *model.config;
   const std::string_view architecture = gguf_architecture(c);
-  const auto table = file_weights(model, architecture == "chimera" ? Family::own : Family::gguf);
+  auto table = file_weights(model, family_of(architecture));
   if (!table) return table.error();
+  if (architecture == "bitnet" && (type.format == Format::tq1_0 || type.format == Format::tq2_0))
+    make_ternary(*table, weights);
   GgufWriter file;
   file.set("general.architecture", architecture);
   file.set("general.type", "model");
@@ -203,6 +254,9 @@ Status save_gguf(const Cpu& q, const std::string& path, const AnyModel& model, c
   const std::vector<GgufTensor> tensors = declared(*table, type);
   for (const GgufTensor& t : tensors)
     if (Status s = file.add(t.name, std::span(t.ne).first(static_cast<std::size_t>(t.dims)), t.format); !s) return s;
+  for (const FileWeight& w : *table)
+    if (w.ternary)
+      if (Status s = file.add(scale_name(w), {1}, Format::f32); !s) return s;
   if (Status s = file.begin(path); !s) return s;
   if (Status s = file.append(std::as_bytes(std::span(factors))); !s) return s;
   for (std::size_t i = 0; i < tensors.size(); ++i)
@@ -210,6 +264,9 @@ Status save_gguf(const Cpu& q, const std::string& path, const AnyModel& model, c
                                 [&](std::span<const std::byte> bytes) { return file.append(bytes); });
         !s)
       return s;
+  for (const FileWeight& w : *table)
+    if (w.ternary)
+      if (Status s = file.append(std::as_bytes(std::span(&w.divisor, 1))); !s) return s;
   return file.commit();
 }
 

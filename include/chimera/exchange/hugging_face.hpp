@@ -39,6 +39,7 @@ inline std::string unknown_to_transformers(const Config& c) {
   for (int i = 0; i < c.layers.count; ++i)
     if (c.layers[i] != Kind::attention && c.layers[i] != Kind::mamba2)
       return "its GraniteMoeHybrid has no layer like " + std::string(mnemonic(c.layers[i]));
+  if (c.sub_norm) return "its GraniteMoeHybrid and Llama have no norms inside their layers";
   if (!has_kind(c, Kind::attention)) return "its GraniteMoeHybrid wants an attention layer";
   if (has_kind(c, Kind::mamba2) && (c.mamba2.dt_min > 0 || std::isfinite(c.mamba2.dt_max)))
     return "the limits of Mamba-2's step size are not written";

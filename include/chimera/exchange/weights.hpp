@@ -23,6 +23,7 @@ namespace chimera::inline CHIMERA_ABI {
 
 enum class Family : std::uint8_t {
   gguf,     // granitehybrid, granite, llama
+  bitnet,   // llama.cpp's bitnet
   granite,  // GraniteMoeHybridForCausalLM
   llama,    // LlamaForCausalLM
   own,      // our table as it is
@@ -70,6 +71,20 @@ inline constexpr std::array gguf{Rule{"token_embd.weight", "token_embd.weight"},
                                  Rule{"ffn_gate_up.weight", "ffn_up.weight", Rows::up},
                                  Rule{"ffn_down.weight", "ffn_down.weight"}};
 
+inline constexpr std::array bitnet{Rule{"token_embd.weight", "token_embd.weight"},
+                                   Rule{"output_norm.weight", "output_norm.weight"},
+                                   Rule{"attn_norm.weight", "attn_norm.weight"},
+                                   Rule{"attn_qkv.weight", "attn_q.weight", Rows::q},
+                                   Rule{"attn_qkv.weight", "attn_k.weight", Rows::k},
+                                   Rule{"attn_qkv.weight", "attn_v.weight", Rows::v},
+                                   Rule{"attn_sub_norm.weight", "attn_sub_norm.weight"},
+                                   Rule{"attn_output.weight", "attn_output.weight"},
+                                   Rule{"ffn_norm.weight", "ffn_norm.weight"},
+                                   Rule{"ffn_gate_up.weight", "ffn_gate.weight", Rows::gate},
+                                   Rule{"ffn_gate_up.weight", "ffn_up.weight", Rows::up},
+                                   Rule{"ffn_sub_norm.weight", "ffn_sub_norm.weight"},
+                                   Rule{"ffn_down.weight", "ffn_down.weight"}};
+
 inline constexpr std::array granite{Rule{"token_embd.weight", "model.embed_tokens.weight"},
                                     Rule{"output_norm.weight", "model.norm.weight"},
                                     Rule{"output.weight", "lm_head.weight"},
@@ -106,6 +121,7 @@ inline constexpr std::array llama{Rule{"token_embd.weight", "model.embed_tokens.
 constexpr std::span<const Rule> rules(Family family) {
   switch (family) {
     case Family::gguf: return gguf;
+    case Family::bitnet: return bitnet;
     case Family::granite: return granite;
     case Family::llama: return llama;
     default: return {};
@@ -135,6 +151,8 @@ struct FileWeight {
   std::int64_t rows = 0, cols = 0;
   bool matrix = false;     // of a product: may be stored in any format
   bool minus_exp = false;  // the file has -exp(ours)
+  float divisor = 1.f;     // the file has ours / divisor
+  bool ternary = false;    // the file has that rounded to -1, 0 or 1
   // Rows of heads whose channels turn in another order than in the file: the first `turning` of each `head` rows.
   std::int64_t head = 0, turning = 0;
   bool file_has_halves = false;
@@ -155,7 +173,8 @@ inline Result<std::vector<FileWeight>> file_weights(const AnyModel& model, Famil
   using namespace weight_parts;
   const Config& c = *model.config;
   const bool hugging_face = family == Family::granite || family == Family::llama;
-  const RopeLayout theirs = hugging_face ? RopeLayout::halves : RopeLayout::adjacent;
+  const bool file_has_halves = hugging_face || family == Family::bitnet;
+  const RopeLayout theirs = file_has_halves ? RopeLayout::halves : RopeLayout::adjacent;
   const bool other_order =
       family != Family::own && c.attention.position == Position::rope && c.attention.rope.layout != theirs;
   std::vector<FileWeight> all;
@@ -181,7 +200,7 @@ inline Result<std::vector<FileWeight>> file_weights(const AnyModel& model, Famil
       if (rule.shape == Shape::conv) w.shape = {t.rows, 1, t.cols};
       if (rule.shape == Shape::groups) w.shape = {c.mamba2.groups, t.cols / c.mamba2.groups};
       if (other_order && (rule.rows == Rows::q || rule.rows == Rows::k))
-        w.head = c.head_dim(), w.turning = c.rope_dims(), w.file_has_halves = hugging_face;
+        w.head = c.head_dim(), w.turning = c.rope_dims(), w.file_has_halves = file_has_halves;
       all.push_back(std::move(w));
     }
     if (all.size() == before) return Error{"files of this kind have no name for the weight " + std::string(t.name())};
@@ -240,6 +259,7 @@ inline Status load_weight(const Cpu& q, const FileWeight& w, const StoredTensor&
   float* x = arena + w.offset;
   if (Status s = decode(q, t.format, t.data.data(), w.size(), x); !s)
     return Error{"tensor " + name + ": " + s.error().message};
+  for (std::int64_t i = 0; w.divisor != 1.f && i < w.size(); ++i) x[i] *= w.divisor;
   for (std::int64_t i = 0; w.minus_exp && i < w.size(); ++i) {
     if (!(x[i] < 0)) return Error{"tensor " + name + ": expected numbers below 0, found " + std::to_string(x[i])};
     x[i] = std::log(-x[i]);
@@ -276,6 +296,8 @@ Status store_weight(const Cpu& q, const FileWeight& w, Format format, const floa
     for (std::int64_t r = 0; r < count; ++r)
       std::copy_n(arena + w.offset + w.our_row(first + r) * w.cols, w.cols, values->data() + r * w.cols);
     for (std::int64_t i = 0; w.minus_exp && i < n; ++i) values->data()[i] = -std::exp(values->data()[i]);
+    for (std::int64_t i = 0; w.ternary && i < n; ++i)
+      values->data()[i] = std::clamp(std::round(values->data()[i] / w.divisor), -1.f, 1.f);
     bytes.resize(static_cast<std::size_t>(format_bytes(format, n)));
     if (Status s = encode(q, format, values->data(), n, bytes.data()); !s)
       return Error{"tensor " + w.name + ": " + s.error().message};

@@ -1,8 +1,10 @@
 // Grouped-query attention, causal, with an optional sliding window and rotary or ALiBi positions
-// (Ainslie et al., 2305.13245; Su et al., 2104.09864; Press et al., 2108.12409).
+// (Ainslie et al., 2305.13245; Su et al., 2104.09864; Press et al., 2108.12409). With sub_norm what the output matrix
+// multiplies is normalised first (BitNet b1.58 2B4T, 2504.12285).
 #pragma once
 
 #include <chimera/kernels/attention.hpp>
+#include <chimera/kernels/norm.hpp>
 #include <chimera/kernels/rope.hpp>
 #include <chimera/layers/layer.hpp>
 
@@ -20,9 +22,13 @@ struct Attention {
   static constexpr std::int64_t dims = rotary ? C.rope_dims() : 0;
 
   // 1. Weights, in arena order.
-  enum Param : std::size_t { qkv, output };  // qkv: the rows of q, of k, of v
-  static constexpr std::array params{Tensor{"attn_qkv.weight", row, width},
-                                     Tensor{"attn_output.weight", width, rows, Init::branch_output}};
+  enum Param : std::size_t { qkv, output, sub_norm };  // qkv: the rows of q, of k, of v
+  static constexpr auto params = [] {
+    std::array<Tensor, C.sub_norm ? 3 : 2> all{Tensor{"attn_qkv.weight", row, width},
+                                               Tensor{"attn_output.weight", width, rows, Init::branch_output}};
+    if constexpr (C.sub_norm) all[sub_norm] = Tensor{"attn_sub_norm.weight", 1, rows, Init::one, false};
+    return all;
+  }();
   static constexpr Linear in{row, width}, out{width, rows};
   // Decoding carries a ring of keys and values, [slots, kv_heads * head_dim] each, keys after rotation.
   static constexpr std::int64_t slots = C.window(), kv = kv_heads * head_dim;
@@ -40,12 +46,13 @@ struct Attention {
             memory.take(batch.length * rope_row(dims, C.attention.rope.layout)), memory.take(alibi ? heads : 0)};
   }
   static std::int64_t temp_floats(const Batch& batch) {
-    return floats_of({batch.tokens() * row, batch.tokens() * rows, batch.tokens() * heads});
+    const std::int64_t n = batch.tokens(), inside = C.sub_norm ? n * rows : 0;
+    return floats_of({n * row, n * rows, n * heads, inside, inside ? norm_backward_temp(n, rows) : 0});
   }
 
   // 2. Forward.
   static void forward(const Cpu& q, Weights<Attention> w, const Batch& batch, const float* x, float scale, float* y,
-                      Activations& a, float* state, Bump) {
+                      Activations& a, float* state, [[maybe_unused]] Bump temp) {
     const std::int64_t n = batch.tokens();
     linear(q, in, n, 1.f, x, width, w[qkv], 0.f, a.qkv, row);
     if constexpr (rotary) {
@@ -64,7 +71,13 @@ struct Attention {
         if (batch.position > 0)
           attend_one(q, shape(a), a.qkv + t * row, ring, ring + values, slots, position, a.mixed + t * rows);
       }
-    linear(q, out, n, scale, a.mixed, rows, w[output], 1.f, y, width);
+    const float* last = a.mixed;
+    if constexpr (C.sub_norm) {
+      float* normed = temp.take(n * rows);
+      rms_norm(q, norm(n), a.mixed, w[sub_norm], normed);
+      last = normed;
+    }
+    linear(q, out, n, scale, last, rows, w[output], 1.f, y, width);
   }
 
   // 3. Backward.
@@ -73,8 +86,19 @@ struct Attention {
     const std::int64_t n = batch.tokens();
     float* dmixed = temp.take(n * rows);
     float* dqkv = temp.take(n * row);
-    linear_weight_gradient(q, out, n, scale, dy, width, a.mixed, rows, dw[output]);
-    linear_input_gradient(q, out, n, scale, dy, width, w[output], 0.f, dmixed, rows);
+    if constexpr (C.sub_norm) {
+      Bump inner = temp;
+      float* normed = inner.take(n * rows);
+      float* dnormed = normed;
+      rms_norm(q, norm(n), a.mixed, w[sub_norm], normed);
+      linear_weight_gradient(q, out, n, scale, dy, width, normed, rows, dw[output]);
+      linear_input_gradient(q, out, n, scale, dy, width, w[output], 0.f, dnormed, rows);
+      std::fill(dmixed, dmixed + n * rows, 0.f);
+      rms_norm_backward(q, norm(n), a.mixed, w[sub_norm], dnormed, dmixed, dw[sub_norm], inner);
+    } else {
+      linear_weight_gradient(q, out, n, scale, dy, width, a.mixed, rows, dw[output]);
+      linear_input_gradient(q, out, n, scale, dy, width, w[output], 0.f, dmixed, rows);
+    }
     attention_backward(q, shape(a), batch, a.qkv, a.mixed, a.lse, dmixed, dqkv, temp);
     if constexpr (rotary) rope(q, turning, batch, -1.f, a.angles, dqkv);
     linear_weight_gradient(q, in, n, 1.f, dqkv, row, x, width, dw[qkv]);
@@ -93,6 +117,7 @@ struct Attention {
   static constexpr std::int64_t values = floats_of({slots * kv});
   static constexpr RopeShape turning{heads + kv_heads, head_dim, dims, row, C.attention.rope.layout};
 
+  static constexpr NormShape norm(std::int64_t n) { return {n, rows, rows, C.norm_eps}; }
   static AttentionShape shape(const Activations& a) {
     const float scale = C.attention.scale != 0.f ? C.attention.scale : 1.f / std::sqrt(static_cast<float>(head_dim));
     return {heads, kv_heads, head_dim, C.window(), scale, alibi ? a.slopes : nullptr};

@@ -1,7 +1,9 @@
-// The gated feed-forward layer: W_down (silu(W_gate x) * W_up x)   (Shazeer, 2002.05202, equation 6)
+// The gated feed-forward layer: W_down (silu(W_gate x) * W_up x)   (Shazeer, 2002.05202, equation 6). With sub_norm what
+// W_down multiplies is normalised first (BitNet b1.58 2B4T, 2504.12285).
 #pragma once
 
 #include <chimera/kernels/elementwise.hpp>
+#include <chimera/kernels/norm.hpp>
 #include <chimera/layers/layer.hpp>
 
 namespace chimera::inline CHIMERA_ABI {
@@ -11,9 +13,13 @@ struct SwiGlu {
   static constexpr std::int64_t width = C.width, hidden = C.ffn.hidden;
 
   // 1. Weights, in arena order.
-  enum Param : std::size_t { gate_up, down };  // gate_up: the rows of gate, then the rows of up
-  static constexpr std::array params{Tensor{"ffn_gate_up.weight", 2 * hidden, width},
-                                     Tensor{"ffn_down.weight", width, hidden, Init::branch_output}};
+  enum Param : std::size_t { gate_up, down, sub_norm };  // gate_up: the rows of gate, then the rows of up
+  static constexpr auto params = [] {
+    std::array<Tensor, C.sub_norm ? 3 : 2> all{Tensor{"ffn_gate_up.weight", 2 * hidden, width},
+                                               Tensor{"ffn_down.weight", width, hidden, Init::branch_output}};
+    if constexpr (C.sub_norm) all[sub_norm] = Tensor{"ffn_sub_norm.weight", 1, hidden, Init::one, false};
+    return all;
+  }();
   static constexpr Linear in{2 * hidden, width}, out{width, hidden};
   static constexpr std::int64_t state_floats = 0;
 
@@ -21,7 +27,10 @@ struct SwiGlu {
     float* gate_up;  // [B,T,2 hidden]; backward overwrites it
   };
   static Activations bind(Bump& memory, const Batch& batch) { return {memory.take(batch.tokens() * 2 * hidden)}; }
-  static std::int64_t temp_floats(const Batch& batch) { return floats_of({batch.tokens() * hidden}); }
+  static std::int64_t temp_floats(const Batch& batch) {
+    const std::int64_t h = batch.tokens() * hidden;
+    return C.sub_norm ? floats_of({h, h, h, norm_backward_temp(batch.tokens(), hidden)}) : floats_of({h});
+  }
 
   // 2. Forward.
   static void forward(const Cpu& q, Weights<SwiGlu> w, const Batch& batch, const float* x, float scale, float* y,
@@ -30,6 +39,11 @@ struct SwiGlu {
     float* h = temp.take(n * hidden);
     linear(q, in, n, 1.f, x, width, w[gate_up], 0.f, a.gate_up, 2 * hidden);
     swiglu(q, n, hidden, a.gate_up, h);
+    if constexpr (C.sub_norm) {
+      float* normed = temp.take(n * hidden);
+      rms_norm(q, norm(n), h, w[sub_norm], normed);
+      h = normed;
+    }
     linear(q, out, n, scale, h, hidden, w[down], 1.f, y, width);
   }
 
@@ -38,9 +52,22 @@ struct SwiGlu {
                        const float* dy, float scale, float* dx, Activations& a, Bump temp) {
     const std::int64_t n = batch.tokens();
     float* h = temp.take(n * hidden);
-    linear_input_gradient(q, out, n, scale, dy, width, w[down], 0.f, h, hidden);
-    swiglu_backward(q, n, hidden, a.gate_up, h);
-    linear_weight_gradient(q, out, n, scale, dy, width, h, hidden, dw[down]);
+    if constexpr (C.sub_norm) {
+      float* normed = temp.take(n * hidden);
+      float* dnormed = temp.take(n * hidden);
+      swiglu(q, n, hidden, a.gate_up, h);
+      rms_norm(q, norm(n), h, w[sub_norm], normed);
+      linear_weight_gradient(q, out, n, scale, dy, width, normed, hidden, dw[down]);
+      linear_input_gradient(q, out, n, scale, dy, width, w[down], 0.f, dnormed, hidden);
+      float* dh = normed;
+      std::fill(dh, dh + n * hidden, 0.f);
+      rms_norm_backward(q, norm(n), h, w[sub_norm], dnormed, dh, dw[sub_norm], temp);
+      swiglu_backward(q, n, hidden, a.gate_up, dh);
+    } else {
+      linear_input_gradient(q, out, n, scale, dy, width, w[down], 0.f, h, hidden);
+      swiglu_backward(q, n, hidden, a.gate_up, h);
+      linear_weight_gradient(q, out, n, scale, dy, width, h, hidden, dw[down]);
+    }
     linear_weight_gradient(q, in, n, 1.f, a.gate_up, 2 * hidden, x, width, dw[gate_up]);
     linear_input_gradient(q, in, n, 1.f, a.gate_up, 2 * hidden, w[gate_up], 0.f, dx, width);
   }
@@ -52,6 +79,9 @@ struct SwiGlu {
     Activations a = bind(temp, one);
     forward(q, w, one, x, scale, y, a, nullptr, temp);
   }
+
+ private:
+  static constexpr NormShape norm(std::int64_t rows) { return {rows, hidden, hidden, C.norm_eps}; }
 };
 
 }  // namespace chimera::inline CHIMERA_ABI

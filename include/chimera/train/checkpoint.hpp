@@ -61,12 +61,13 @@ struct Hash {
 /// Of all that decides what the weights mean; not of dropout, checkpointing and context, which may change between
 /// runs. The names taken apart are all fields: a new one stops compilation here, to be added or passed over.
 constexpr std::uint64_t config_hash(const Config& c) {
-  const auto& [vocab, width, context, layers, attention, mamba2, rg_lru, ffn, tied, norm_eps, embedding_scale,
+  const auto& [vocab, width, context, layers, attention, mamba2, rg_lru, ffn, tied, sub_norm, norm_eps, embedding_scale,
                residual_scale, logit_scale, dropout, checkpointing] = c;
   Hash h;
   h.add(vocab, width, layers.count);
   for (int i = 0; i < layers.count; ++i) h.add(layers[i]);
   h.add(ffn.hidden, tied, norm_eps, embedding_scale, residual_scale, logit_scale);
+  if (sub_norm) h.add(sub_norm);  // so that models without have the hash that they always had
   if (layers.count_of(Kind::attention) > 0) {
     const auto& [heads, kv_heads, head_dim, window, scale, position, rope] = attention;
     h.add(heads, c.kv_heads(), c.head_dim(), window, scale, position);
