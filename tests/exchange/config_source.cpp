@@ -69,7 +69,7 @@ TEST_CASE("any text makes an identifier that is no keyword") {
   for (int i = 0; i < 20'000; ++i) {
     std::string text;
     for (int j = 0; j < i % 90; ++j)
-      text += static_cast<char>((i * 2654435761u >> (j % 24)) + 77u * static_cast<unsigned>(j));
+      text += static_cast<char>((static_cast<unsigned>(i) * 2654435761u >> (j % 24)) + 77u * static_cast<unsigned>(j));
     CHECK_MESSAGE(is_identifier(config_identifier(text)), config_identifier(text));
   }
 }
