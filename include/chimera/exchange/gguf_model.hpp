@@ -150,9 +150,9 @@ inline void set_config(GgufWriter& file, const Config& c, std::string_view archi
            c.attention.scale != 0 ? c.attention.scale : 1 / std::sqrt(static_cast<float>(c.head_dim())));
   if (architecture == "granite") return number("attention.head_count_kv", c.kv_heads());
 
-  std::vector<std::int32_t> kv_heads;
+  std::vector<std::int32_t> kv_heads(static_cast<std::size_t>(c.layers.count), 0);
   for (int i = 0; i < c.layers.count; ++i)
-    kv_heads.push_back(c.layers[i] == Kind::attention ? static_cast<std::int32_t>(c.kv_heads()) : 0);
+    if (c.layers[i] == Kind::attention) kv_heads[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(c.kv_heads());
   file.set(prefix + "attention.head_count_kv", kv_heads);
   number("ssm.conv_kernel", c.mamba2.conv);
   number("ssm.inner_size", c.ssm_inner());

@@ -359,7 +359,8 @@ struct Q6_K {
           const Ints<W> low = Ints<W>::template load<std::uint8_t>(lower + l + 32 * (k % 2)) >> 4 * (k / 2);
           const Ints<W> high = Ints<W>::template load<std::uint8_t>(upper + l) >> 2 * k;
           const Ints<W> q = ((low & 15) | (high & 3) << 4) - 32;
-          (Vec<W>(d * scale[8 * half + 2 * k + l / 16]) * as_floats<W>(q)).store(x);
+          const int sixteen = 8 * half + 2 * k + l / 16;
+          (Vec<W>(d * scale[sixteen]) * as_floats<W>(q)).store(x);
         }
     }
   }

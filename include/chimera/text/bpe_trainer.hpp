@@ -495,6 +495,7 @@ inline std::vector<std::int64_t> bpe_weights(const PieceCounts& counts, std::spa
   }
   if (sum <= 0) return std::vector<std::int64_t>(shares.size());
   std::vector<std::int64_t> weights;
+  weights.reserve(scale.size());
   for (const double s : scale)
     weights.push_back(static_cast<std::int64_t>(
         std::clamp(std::round(1024 * s * all / sum), s > 0 ? 1.0 : 0.0, static_cast<double>(max_bpe_weight))));
@@ -589,6 +590,7 @@ inline std::vector<TokenStatistics> measure_tokens(const Cpu& q, const Tokenizer
     Encoder encoder;
   };
   std::vector<Part> parts;
+  parts.reserve(static_cast<std::size_t>(q.threads()));
   for (int worker = 0; worker < q.threads(); ++worker)
     parts.push_back({std::vector<TokenStatistics>(static_cast<std::size_t>(counts.columns())),
                      std::vector<bool>(static_cast<std::size_t>(tokenizer.size())),
