@@ -19,7 +19,7 @@ constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
 std::vector<Isa> levels() {
   std::vector<Isa> have;
   for (Isa isa : {Isa::base, Isa::avx2, Isa::avx512})
-    if (isa <= detect_isa()) have.push_back(isa);
+    if (runs(isa)) have.push_back(isa);
   return have;
 }
 

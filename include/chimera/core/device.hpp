@@ -161,8 +161,8 @@ class Cpu {
   }
   float* shared() const { return scratch_.get()->data() + scratch_floats * static_cast<std::size_t>(threads()); }
 
-  /// Lowers (never raises) the instruction level: how tests run every variant.
-  void limit(Isa isa) { isa_ = isa < isa_ ? isa : isa_; }
+  /// Lowers (never raises) the instruction level to the best that the processor runs: how tests run every variant.
+  void limit(Isa isa) { isa_ = best_isa(isa < isa_ ? isa : isa_); }
 
   /// By way of a pointer, so that a team wakes and sleeps in the code that started it: a library that was compiled apart
   /// has a table of sleepers of its own, in which nobody sleeps.

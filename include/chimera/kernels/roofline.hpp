@@ -128,7 +128,16 @@ CHIMERA_AVX2 inline void int8_avx2(std::int64_t steps) {
   }
 }
 
-__attribute__((target("avx512f,avx512vnni"))) inline void int8_vnni(std::int64_t steps) {
+__attribute__((target("avx2,avxvnni"))) inline void int8_avx_vnni(std::int64_t steps) {
+  using C = Int8Chains<32>;
+  C::Lanes s[C::count] = {}, a = {};
+  for (std::int64_t i = 0; i < steps; ++i) {
+#pragma GCC unroll 10
+    for (int c = 0; c < C::count; ++c) __asm__ volatile("%{vex%} vpdpbusd %1, %1, %0" : "+x"(s[c]) : "x"(a));
+  }
+}
+
+__attribute__((target("avx512f,avx512vnni"))) inline void int8_avx512_vnni(std::int64_t steps) {
   using C = Int8Chains<64>;
   C::Lanes s[C::count] = {}, a = {};
   for (std::int64_t i = 0; i < steps; ++i) {
@@ -138,8 +147,8 @@ __attribute__((target("avx512f,avx512vnni"))) inline void int8_vnni(std::int64_t
 }
 
 inline Int8 best_int8(Isa isa) {
-  if (isa == Isa::avx512 && __builtin_cpu_supports("avx512vnni"))
-    return {"vpdpbusd", 64 * Int8Chains<64>::count, int8_vnni};
+  if (isa >= Isa::avx512_vnni) return {"vpdpbusd", 64 * Int8Chains<64>::count, int8_avx512_vnni};
+  if (isa == Isa::avx_vnni) return {"vpdpbusd", 32 * Int8Chains<32>::count, int8_avx_vnni};
   if (isa >= Isa::avx2) return {"vpmaddubsw, vpmaddwd, vpaddd", 32 * Int8Chains<32>::count, int8_avx2};
   return {};
 }

@@ -15,11 +15,8 @@
 #define CHIMERA_INLINE __attribute__((always_inline)) inline
 #define CHIMERA_LAMBDA __attribute__((always_inline))
 #if defined(__x86_64__) || defined(__i386__)
-#define CHIMERA_AVX2 __attribute__((target("avx2,fma")))
-#define CHIMERA_AVX512 __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")))
-#else
-#define CHIMERA_AVX2
-#define CHIMERA_AVX512
+#define CHIMERA_AVX2 __attribute__((target("avx2,fma,f16c")))
+#define CHIMERA_AVX512 __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")))
 #endif
 
 namespace chimera::inline CHIMERA_ABI {
@@ -250,38 +247,36 @@ CHIMERA_INLINE void lanes(std::int64_t n, F f) {
   if (i < n) f(i, Part<W>{n - i});
 }
 
+#if defined(__x86_64__) || defined(__i386__)
 template <class Kernel, class... A>
-CHIMERA_AVX512 inline void run_avx512(A... a) {
+CHIMERA_AVX512 inline void run_lanes(std::integral_constant<int, 16>, A... a) {
   Kernel::template run<16>(a...);
 }
 template <class Kernel, class... A>
-CHIMERA_AVX2 inline void run_avx2(A... a) {
+CHIMERA_AVX2 inline void run_lanes(std::integral_constant<int, 8>, A... a) {
   Kernel::template run<8>(a...);
 }
+#endif
 /// Never inlined, as the other two cannot be: a copy for each call costs a compiler more than the call costs a program.
 template <class Kernel, class... A>
-__attribute__((noinline)) inline void run_base(A... a) {
+__attribute__((noinline)) inline void run_lanes(std::integral_constant<int, 4>, A... a) {
   Kernel::template run<4>(a...);
 }
 
-/// Runs the kernel's variant for that level; arguments pass by value. CHIMERA_ISA, if defined (base, avx2 or avx512), is
-/// the only level that is compiled: a program for one machine alone compiles in two thirds of the time.
+/// Runs the kernel's variant for that level; arguments pass by value. CHIMERA_ISA, if defined (a level's name), is the
+/// only level that is compiled: a program for one machine alone compiles in two thirds of the time.
 template <class Kernel, class... A>
 void dispatch([[maybe_unused]] Isa isa, A... a) {
 #if defined(CHIMERA_ISA)
-  constexpr Isa only = Isa::CHIMERA_ISA;
-  if constexpr (only == Isa::avx512)
-    run_avx512<Kernel>(a...);
-  else if constexpr (only == Isa::avx2)
-    run_avx2<Kernel>(a...);
-  else
-    run_base<Kernel>(a...);
-#else
-  switch (isa) {
-    case Isa::avx512: return run_avx512<Kernel>(a...);
-    case Isa::avx2: return run_avx2<Kernel>(a...);
-    case Isa::base: return run_base<Kernel>(a...);
+  run_lanes<Kernel>(std::integral_constant<int, lanes(Isa::CHIMERA_ISA)>{}, a...);
+#elif defined(__x86_64__) || defined(__i386__)
+  switch (lanes(isa)) {
+    case 16: return run_lanes<Kernel>(std::integral_constant<int, 16>{}, a...);
+    case 8: return run_lanes<Kernel>(std::integral_constant<int, 8>{}, a...);
+    default: return run_lanes<Kernel>(std::integral_constant<int, 4>{}, a...);
   }
+#else
+  run_lanes<Kernel>(std::integral_constant<int, 4>{}, a...);
 #endif
 }
 
