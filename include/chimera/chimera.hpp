@@ -14,5 +14,6 @@
 #include <chimera/model/language_model.hpp>
 #include <chimera/text/bpe_trainer.hpp>
 #include <chimera/text/bytes.hpp>
+#include <chimera/text/chat_template.hpp>
 #include <chimera/text/tokenizer_files.hpp>
 #include <chimera/train/trainer.hpp>

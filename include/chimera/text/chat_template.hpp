@@ -1,0 +1,169 @@
+// Conversations as the text, and the tokens, that chat models are trained on. A model's own template is a program
+// (Jinja); as in llama.cpp it is recognised by the special tokens it speaks of, and not run.
+#pragma once
+
+#include <chimera/text/tokenizer.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace chimera {
+
+struct ChatMessage {
+  std::string role, text;  // role: system, user or assistant
+
+  bool operator==(const ChatMessage&) const = default;
+};
+
+/// A message is written as before_role, its role, after_role, its text, after_text. Messages do not change what stands
+/// before them, so a conversation grows by its new messages alone.
+struct ChatTemplate {
+  std::string_view name, before_role, after_role, after_text;
+  std::string_view end;  // begins after_text: what a model writes when its answer is complete
+  bool trims = false;    // space around a text is left out
+  bool special = true;   // before_role and end are special tokens
+};
+
+/// plain: for models that know no special tokens. An answer is one paragraph.
+inline constexpr std::array<ChatTemplate, 4> chat_templates{{
+    {"chatml", "<|im_start|>", "\n", "<|im_end|>\n", "<|im_end|>"},
+    {"llama3", "<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>", "<|eot_id|>", true},
+    {"granite", "<|start_of_role|>", "<|end_of_role|>", "<|end_of_text|>\n", "<|end_of_text|>"},
+    {"plain", "", ":\n", "\n\n", "\n\n", true, false},
+}};
+
+/// Null if there is none of that name.
+constexpr const ChatTemplate* chat_template_named(std::string_view name) {
+  for (const ChatTemplate& t : chat_templates)
+    if (t.name == name) return &t;
+  return nullptr;
+}
+
+/// The one that writes what this Jinja source does; null if none is known to.
+constexpr const ChatTemplate* chat_template_of(std::string_view jinja) {
+  const auto has = [&](std::string_view text) { return jinja.find(text) != std::string_view::npos; };
+  if (has("<|im_start|>")) {
+    const bool other = has("<|im_sep|>") || has("<end_of_utterance>");  // of Phi-4 and SmolVLM
+    return other ? nullptr : chat_template_named("chatml");
+  }
+  if (has("<|start_header_id|>") && has("<|end_header_id|>")) return chat_template_named("llama3");
+  if (has("<|start_of_role|>")) return chat_template_named("granite");
+  return nullptr;
+}
+
+/// Whether the vocabulary has the template's special tokens.
+inline bool can_write(const Tokenizer& tokenizer, const ChatTemplate& t) {
+  return !t.special || (tokenizer.special(t.before_role) && tokenizer.special(t.end));
+}
+
+/// Whether a model that writes this token has finished its answer.
+inline bool ends_answer(const Tokenizer& tokenizer, const ChatTemplate& t, std::int32_t id) {
+  return tokenizer.ends_text(id) || (t.special && tokenizer.special(t.end) == id);
+}
+
+namespace detail {
+
+/// Hands out the parts of a conversation in turn: form(text) of the template's, text(text) of a message's.
+template <class Form, class Text>
+void write_chat(const ChatTemplate& t, std::span<const ChatMessage> messages, bool begin_answer, Form form, Text text) {
+  const auto head = [&](std::string_view role) { form(t.before_role), text(role), form(t.after_role); };
+  for (const ChatMessage& m : messages) {
+    std::string_view trimmed = m.text;
+    if (t.trims) {
+      constexpr std::string_view space = " \t\n\v\f\r";
+      trimmed.remove_prefix(std::min(trimmed.find_first_not_of(space), trimmed.size()));
+      trimmed = trimmed.substr(0, trimmed.find_last_not_of(space) + 1);
+    }
+    head(m.role), text(trimmed), form(t.after_text);
+  }
+  if (begin_answer) head("assistant");
+}
+
+/// Text between two special tokens of a template is encoded as one, whoever it comes from.
+class ChatEncoder {
+ public:
+  explicit ChatEncoder(const Tokenizer& tokenizer) : t_(tokenizer) {}
+
+  /// Special tokens become tokens.
+  void form(std::string_view text) {
+    t_.split_specials(text, Special::as_token, [&](auto part) {
+      if constexpr (std::is_same_v<decltype(part), std::int32_t>)
+        encode_waiting(), ids_.push_back(part);
+      else
+        waiting_ += part;
+    });
+  }
+
+  /// Special tokens stay text: where the vocabulary has a template's token as a user-defined one, which matches
+  /// everywhere, its first character is encoded apart from the rest.
+  void text(std::string_view text, const ChatTemplate& t) {
+    t_.split_specials(text, Special::as_text, [&](auto part) {
+      if constexpr (std::is_same_v<decltype(part), std::int32_t>) {
+        const std::string_view name = t_.bytes(part);
+        waiting_ += name.substr(0, 1);
+        if (t.before_role == name || t.after_role.starts_with(name) || t.end == name) encode_waiting();
+        waiting_ += name.substr(1);
+      } else {
+        waiting_ += part;
+      }
+    });
+  }
+
+  std::vector<std::int32_t> finish() {
+    encode_waiting();
+    return std::move(ids_);
+  }
+
+ private:
+  void encode_waiting() {
+    const auto ids = t_.encode(waiting_);
+    ids_.insert(ids_.end(), ids.begin(), ids.end());
+    waiting_.clear();
+  }
+
+  const Tokenizer& t_;
+  std::string waiting_;
+  std::vector<std::int32_t> ids_;
+};
+
+}  // namespace detail
+
+/// The conversation as text; with `begin_answer` it ends where the model is to go on.
+inline std::string render(const ChatTemplate& t, std::span<const ChatMessage> messages, bool begin_answer) {
+  std::string out;
+  const auto add = [&](std::string_view text) { out += text; };
+  detail::write_chat(t, messages, begin_answer, add, add);
+  return out;
+}
+
+/// The ids of `render`'s text, in which special tokens are those of the template alone: what a message says of
+/// <|im_end|> is text. Without the token that begins a text (Vocabulary::add_bos).
+inline std::vector<std::int32_t> encode(const Tokenizer& tokenizer, const ChatTemplate& t,
+                                        std::span<const ChatMessage> messages, bool begin_answer) {
+  detail::ChatEncoder encoder(tokenizer);
+  detail::write_chat(
+      t, messages, begin_answer, [&](std::string_view text) { encoder.form(text); },
+      [&](std::string_view text) { encoder.text(text, t); });
+  return encoder.finish();
+}
+
+/// What a model reads after its answer, whose tokens it has read without the one that ended it: the end of the answer,
+/// `message`, and the beginning of the next answer.
+inline std::vector<std::int32_t> encode_next(const Tokenizer& tokenizer, const ChatTemplate& t,
+                                             const ChatMessage& message) {
+  detail::ChatEncoder encoder(tokenizer);
+  encoder.form(t.after_text);
+  detail::write_chat(
+      t, {&message, 1}, true, [&](std::string_view text) { encoder.form(text); },
+      [&](std::string_view text) { encoder.text(text, t); });
+  return encoder.finish();
+}
+
+}  // namespace chimera
