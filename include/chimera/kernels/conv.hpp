@@ -38,8 +38,9 @@ CHIMERA_INLINE Vec<W> conv_sum(std::int64_t taps, std::int64_t channels, const f
 
 struct ConvRow {
   template <int W>
-  CHIMERA_INLINE static void run(ConvShape s, const float* const* input, const float* w, const float* bias, float* y) {
-    lanes<W>(s.channels, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
+  CHIMERA_INLINE static void run(ConvShape s, std::int64_t n, const float* const* input, const float* w,
+                                 const float* bias, float* y) {
+    lanes<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
       const Vec<W> sum = conv_sum<W>(s.taps, s.channels, input, w, bias, i, io);
       io.store(y + i, s.silu ? silu<W>(sum) : sum);
     });
@@ -105,9 +106,35 @@ inline void causal_conv(const Cpu& q, ConvShape s, const Batch& batch, const flo
       for (std::int64_t k = 0; k < s.taps; ++k)
         input[k] = detail::conv_input(s, batch, x, past, at / batch.length, at % batch.length, k);
       const float* const* in = input;
-      dispatch<detail::ConvRow>(q.isa(), s, in, static_cast<const float*>(taps), bias, y + at * s.y_stride);
+      dispatch<detail::ConvRow>(q.isa(), s, s.channels, in, static_cast<const float*>(taps), bias, y + at * s.y_stride);
     }
   });
+}
+
+/// What decoding carries is a ring [taps, channels]: the input of the token at position p lies in slot p mod taps, zeros
+/// where there was none yet. It has one slot more than is read, so that whoever owns a channel may write the newest
+/// input while others still read that channel's past.
+///
+/// The convolution of n channels, the first where the pointers are, over a run of `count` tokens, the first at `position`.
+/// w is transposed: [taps, channels]. Serial.
+inline void conv_run(Isa isa, const ConvShape& s, std::int64_t n, std::int64_t count, std::int64_t position,
+                     const float* x, const float* ring, const float* w, const float* bias, float* y) {
+  for (std::int64_t t = 0; t < count; ++t) {
+    const float* input[conv_max_taps];
+    for (std::int64_t k = 0; k < s.taps; ++k) {
+      const std::int64_t from = t - s.taps + 1 + k;
+      input[k] = from >= 0 ? x + from * s.x_stride : ring + (position + from + s.taps) % s.taps * s.channels;
+    }
+    const float* const* in = input;
+    dispatch<detail::ConvRow>(isa, s, n, in, w, bias, y + t * s.y_stride);
+  }
+}
+
+/// Leaves the run's newest inputs in the ring.
+inline void conv_remember_run(const ConvShape& s, std::int64_t n, std::int64_t count, std::int64_t position,
+                              const float* x, float* ring) {
+  for (std::int64_t t = std::max<std::int64_t>(0, count - s.taps); t < count; ++t)
+    std::copy_n(x + t * s.x_stride, n, ring + (position + t) % s.taps * s.channels);
 }
 
 /// dy [rows y_stride apart] is overwritten by the gradient before SiLU; dx =, dw +=, db += (null without bias).

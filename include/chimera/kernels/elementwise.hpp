@@ -95,6 +95,15 @@ inline void add_bias(const Cpu& q, std::int64_t rows, std::int64_t n, const floa
                 [&](std::int64_t at, std::int64_t c, int) { dispatch<AddBias>(q.isa(), c, n, bias, x + at * n); });
 }
 
+/// y = silu(gate) x; y may be x.
+struct SiluGate {
+  template <int W>
+  CHIMERA_INLINE static void run(std::int64_t n, const float* gate, const float* x, float* y) {
+    lanes<W>(n, [=](std::int64_t i, auto io)
+                    CHIMERA_LAMBDA { io.store(y + i, silu<W>(io.load(gate + i)) * io.load(x + i)); });
+  }
+};
+
 struct SwiGluRows {
   template <int W>
   CHIMERA_INLINE static void run(std::int64_t rows, std::int64_t n, const float* gate_up, float* h) {

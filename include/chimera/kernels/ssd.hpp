@@ -107,20 +107,47 @@ struct AddTwo {
   }
 };
 
+/// One token of one head: S [P,N] in place and y [P], gated by silu(z) unless z is null. W rows of S go together, so that
+/// what they load of B and C is shared and their sums are added up across.
 struct SsdStep {
   template <int W>
   CHIMERA_INLINE static void run(std::int64_t P, std::int64_t N, float a, float dt, const float* x, const float* B,
-                                 const float* C, float D, float* S, float* y) {
-    for (std::int64_t p = 0; p < P; ++p) {
-      const Vec<W> decay(a), in(dt * x[p]);
-      Vec<W> out;
-      lanes<W>(N, [&](std::int64_t i, auto io) CHIMERA_LAMBDA {
-        const Vec<W> state = fma<W>(in, io.load(B + i), io.load(S + p * N + i) * decay);
-        io.store(S + p * N + i, state);
-        out = fma<W>(state, io.load(C + i), out);
-      });
-      y[p] = sum<W>(out) + D * x[p];
+                                 const float* C, float D, const float* z, float* S, float* y) {
+    std::int64_t p = 0;
+    for (; p + W <= P; p += W) {
+      Vec<W> out[W];
+      rows<W, W>(N, a, dt, x + p, B, C, S + p * N, out);
+      gemm_parts::transpose<W>(out);
+      for (int half = W / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; ++i) out[i] += out[i + half];
+      const Vec<W> all = fma<W>(Vec<W>(D), Vec<W>::load(x + p), out[0]);
+      (z ? all * silu<W>(Vec<W>::load(z + p)) : all).store(y + p);
     }
+    for (; p < P; ++p) {
+      Vec<W> out[1];
+      rows<W, 1>(N, a, dt, x + p, B, C, S + p * N, out);
+      const Vec<W> all(sum<W>(out[0]) + D * x[p]);
+      (z ? all * silu<W>(Vec<W>(z[p])) : all).store(y + p, 1);
+    }
+  }
+
+ private:
+  /// out[r] = the products of row r with C, W columns apart.
+  template <int W, int count>
+  CHIMERA_INLINE static void rows(std::int64_t N, float a, float dt, const float* x, const float* B, const float* C,
+                                  float* S, Vec<W> (&out)[count]) {
+    const Vec<W> decay(a);
+    float in[count];
+    for (int r = 0; r < count; ++r) in[r] = dt * x[r];
+    lanes<W>(N, [&](std::int64_t i, auto io) CHIMERA_LAMBDA {
+      const Vec<W> b = io.load(B + i), c = io.load(C + i);
+#pragma GCC unroll 16
+      for (int r = 0; r < count; ++r) {
+        const Vec<W> state = fma<W>(Vec<W>(in[r]), b, io.load(S + r * N + i) * decay);
+        io.store(S + r * N + i, state);
+        out[r] = fma<W>(state, c, out[r]);
+      }
+    });
   }
 };
 
@@ -137,6 +164,7 @@ inline std::int64_t ssd_products(const SsdShape& s, const Batch& b) {
 /// xbc [B,T,row], dt [B,T,heads] > 0, A [heads] < 0, D [heads] -> y [B,T,heads,head_dim].
 /// states [B,heads,chunks,head_dim,state]: the state each chunk starts from; products [B,groups,chunks,Q,Q]: C B^T.
 /// initial and last [B,heads,head_dim,state] may be null (a zero start, nobody asks); they may be the same memory.
+/// Without a backward pass to come, states may be null: the scan then works in `last`.
 inline void ssd(const Cpu& q, const SsdShape& s, const Batch& batch, const float* xbc, const float* dt, const float* A,
                 const float* D, const float* initial, float* y, float* states, float* products, float* last) {
   using namespace detail;
@@ -151,15 +179,17 @@ inline void ssd(const Cpu& q, const SsdShape& s, const Batch& batch, const float
   parallel(q, batch.sequences * s.heads, [&](std::int64_t index, int worker) {
     const std::int64_t h = index % s.heads, b = index / s.heads, g = h / s.per_group();
     float* scratch = q.scratch(worker);
-    float* m = scratch + gemm_scratch_floats;  // [Q,Q]
-    float* u = m + Q * Q;                      // [Q,P]
-    float* step = u + Q * P;                   // [Q]
-    float* state = states + index * chunks * s.matrix();
-    if (initial)
-      std::copy(initial + index * s.matrix(), initial + (index + 1) * s.matrix(), state);
-    else
+    float* m = scratch + gemm_scratch_floats;           // [Q,Q]
+    float* u = m + Q * Q;                               // [Q,P]
+    float* step = u + Q * P;                            // [Q]
+    const std::int64_t kept = states ? s.matrix() : 0;  // from one chunk's state to the next
+    float* state = states ? states + index * chunks * kept : last + index * s.matrix();
+    const float* start = initial ? initial + index * s.matrix() : nullptr;
+    if (!start)
       std::fill(state, state + s.matrix(), 0.f);
-    for (std::int64_t chunk = 0; chunk < chunks; ++chunk, state += s.matrix()) {
+    else if (start != state)
+      std::copy(start, start + s.matrix(), state);
+    for (std::int64_t chunk = 0; chunk < chunks; ++chunk, state += kept) {
       const Decay decay(s, batch, b, chunk, dt, A[h], h);
       const std::int64_t n = decay.n, at = b * T + decay.first;
       const float* rows = xbc + at * row;
@@ -177,7 +207,7 @@ inline void ssd(const Cpu& q, const SsdShape& s, const Batch& batch, const float
                          out + t * s.inner());
       const bool end = chunk + 1 == chunks;
       if (end && !last) break;
-      float* next = end ? last + index * s.matrix() : state + s.matrix();
+      float* next = end ? last + index * s.matrix() : state + kept;
       if (next != state) std::copy(state, state + s.matrix(), next);
       for (std::int64_t t = 0; t < n; ++t) dispatch<Scaled>(q.isa(), P, decay.out[t] * step[t], x + t * row, u + t * P);
       gemm_serial(q.isa(), scratch, P, N, n, 1.f, transposed(u, P), row_major(rows + s.b(g), row), decay.total, next,
@@ -306,7 +336,8 @@ inline void ssd_step(const Cpu& q, const SsdShape& s, const float* xbc, const fl
   parallel(q, s.heads, [&](std::int64_t h, int) {
     const std::int64_t g = h / s.per_group();
     dispatch<detail::SsdStep>(q.isa(), s.head_dim, s.state, std::exp(dt[h] * A[h]), dt[h], xbc + h * s.head_dim,
-                              xbc + s.b(g), xbc + s.c(g), D[h], S + h * s.matrix(), y + h * s.head_dim);
+                              xbc + s.b(g), xbc + s.c(g), D[h], static_cast<const float*>(nullptr), S + h * s.matrix(),
+                              y + h * s.head_dim);
   });
 }
 
@@ -328,6 +359,17 @@ inline void ssd_step_size(const Cpu& q, std::int64_t rows, std::int64_t heads, c
       dispatch<StepSize>(q.isa(), heads, raw + r * raw_stride, bias, low, high, dt + r * heads);
   });
 }
+
+/// The step sizes of n heads for one token, and the decays a = exp(-dt exp(a_log)).
+struct StepDecay {
+  template <int W>
+  CHIMERA_INLINE static void run(std::int64_t n, const float* raw, const float* bias, float low, float high,
+                                 const float* a_log, float* dt, float* a) {
+    StepSize::run<W>(n, raw, bias, low, high, dt);
+    lanes<W>(n, [=](std::int64_t i, auto io)
+                    CHIMERA_LAMBDA { io.store(a + i, exp<W>(-io.load(dt + i) * exp<W>(io.load(a_log + i)))); });
+  }
+};
 
 /// draw (rows raw_stride apart) = ddt sigmoid(raw + bias) inside the limits, 0 outside; dbias +=.
 struct StepSizeBackward {
