@@ -112,3 +112,34 @@ TEST_CASE("extensions stretch what they say") {
   CHECK(factor == doctest::Approx(std::sqrt(1 + std::log(4.0) / std::log(1024.0))));
   CHECK(frequencies(r, 32, 1024, 1025)[3] == doctest::Approx(plain[3] / 8));
 }
+
+TEST_CASE("angles are exact far from the start") {
+  on_every_cpu([](const Cpu& q) {
+    for (const RopeLayout layout : {RopeLayout::adjacent, RopeLayout::halves})
+      for (const std::int64_t position : {0, 1, 8191, 131'071, 1 << 30}) {
+        CAPTURE(position);
+        const std::int64_t dims = 70;
+        const Floats inverse = frequencies({}, 70, 1024, 1024);
+        Floats angles = filled(rope_row(dims, layout), unwritten), want = angles;
+        rope_angles(q.isa(), inverse.data(), 1.5f, dims, layout, position, angles.data());
+        for (std::size_t i = 0; i < 35; ++i) {
+          const double angle = static_cast<double>(position) * static_cast<double>(inverse[i]);
+          const auto c = static_cast<float>(1.5 * std::cos(angle)), s = static_cast<float>(1.5 * std::sin(angle));
+          if (layout == RopeLayout::halves)
+            want[i] = c, want[35 + i] = s;
+          else
+            want[2 * i] = want[2 * i + 1] = c, want[70 + 2 * i] = -s, want[70 + 2 * i + 1] = s;
+        }
+        CHECK(difference(angles, want) <= 2e-7);
+      }
+  });
+}
+
+TEST_CASE("frequencies are constants of a config") {
+  constexpr float third = [] {
+    float inverse[8] = {};
+    rope_frequencies({.scaling = RopeScaling::yarn, .factor = 4.f}, 16, 1024, 4096, inverse);
+    return inverse[3];
+  }();
+  CHECK(frequencies({.scaling = RopeScaling::yarn, .factor = 4.f}, 16, 1024, 4096)[3] == third);
+}

@@ -1,6 +1,7 @@
 // Exact attention in tiles, memory linear in the length (FlashAttention-2: Dao, 2307.08691, algorithms 1 and 2).
 #pragma once
 
+#include <chimera/core/constexpr_math.hpp>
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/elementwise.hpp>
 #include <chimera/kernels/gemm.hpp>
@@ -27,13 +28,13 @@ struct AttentionShape {
 
 /// ALiBi's slopes (Press, Smith and Lewis, 2108.12409): geometric for a power of two; otherwise those of the power below,
 /// then every other slope of the power above.
-inline void alibi_slopes(std::int64_t heads, float* slopes) {
+constexpr void alibi_slopes(std::int64_t heads, float* slopes) {
   std::int64_t power = 1;
   while (2 * power <= heads) power *= 2;
   for (std::int64_t h = 0; h < heads; ++h) {
     const double exponent = h < power ? 8.0 * static_cast<double>(h + 1) / static_cast<double>(power)
                                       : 4.0 * static_cast<double>(2 * (h - power) + 1) / static_cast<double>(power);
-    slopes[h] = static_cast<float>(std::exp2(-exponent));
+    slopes[h] = static_cast<float>(constexpr_pow(2, -exponent));
   }
 }
 
