@@ -48,6 +48,7 @@ TEST_CASE("levels agree with what the kernel says of the processor") {
   const std::string words = cpu_words("flags");
 #endif
   CHECK(runs(Isa::base));
+  if (words.empty()) return;  // an emulator shows the file of the machine it runs on
   for (const Needs& n : needs) {
     CAPTURE(name(n.isa));
     bool all = true;

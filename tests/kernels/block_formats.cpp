@@ -74,6 +74,8 @@ TEST_CASE("every f16 is read as the format says, and written back with the same 
     for (std::uint32_t i = 0; i < 1 << 16; ++i) {
       const double want = value_of_f16(i), got = static_cast<double>(x[i]);
       wrong += std::isnan(want) ? !std::isnan(got) : want != got || std::signbit(want) != std::signbit(got);
+      const float by_integers = load_f16(&bytes[2 * i]);
+      wrong += std::memcmp(&by_integers, &x[i], sizeof by_integers) != 0;
       if (!std::isfinite(want)) continue;
       finite.push_back(x[i]);
       of_finite.insert(of_finite.end(), &bytes[2 * i], &bytes[2 * i] + 2);

@@ -81,6 +81,8 @@ class ThreadTeam {
   static void pause() {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb");  // as long as x86's pause; most processors pass over `yield`
 #endif
   }
 

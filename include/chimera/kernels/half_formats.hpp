@@ -1,5 +1,5 @@
-// F16 and BF16: two bytes for each number. The conversions use integer instructions alone and give the same bits on
-// every processor; rounding is to nearest, ties to even.
+// F16 and BF16: two bytes for each number. The conversions give the same bits on every processor; rounding is to
+// nearest, ties to even.
 #pragma once
 
 #include <chimera/core/namespace.hpp>
@@ -12,12 +12,13 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-/// f32 from the low 16 bits, which the others must leave zero.
+/// f32 from the low 16 bits, which the others must leave zero. A NaN becomes quiet.
 template <int W>
 CHIMERA_INLINE Vec<W> from_f16(const Ints<W>& half) {
   const Ints<W> magnitude = (half & 0x7fff) << 13;
   const Ints<W> normal = magnitude + ((127 - 15) << 23);
-  const Ints<W> infinite = magnitude + ((255 - 31) << 23);  // NaN, too
+  const Ints<W> quiet(magnitude.v > (31 << 23) ? Ints<W>(1 << 22).v : Ints<W>(0).v);
+  const Ints<W> infinite = (magnitude + ((255 - 31) << 23)) | quiet;
   // A denormal's bits, put behind the exponent of 2^-14, are 2^-14 too large.
   const Ints<W> small_bits = magnitude + ((127 - 14) << 23);
   const Ints<W> small = bits_of<W>(from_bits<W>(small_bits) - Vec<W>(6.103515625e-5f));
@@ -51,6 +52,34 @@ CHIMERA_INLINE Ints<W> to_bf16(const Vec<W>& x) {
   return Ints<W>((bits & 0x7fffffff).v > 0x7f800000 ? (upper | 0x40).v : nearest.v);
 }
 
+/// W numbers from memory: one instruction where there is one, AVX2 and AArch64.
+template <int W>
+CHIMERA_INLINE Vec<W> load_f16(const std::byte* p) {
+#if defined(__x86_64__) || defined(__i386__)
+  constexpr bool one_instruction = W >= 8;
+#elif defined(__aarch64__)
+  constexpr bool one_instruction = W == 4;
+#else
+  constexpr bool one_instruction = false;
+#endif
+  if constexpr (!one_instruction) {
+    return from_f16<W>(Ints<W>::template load<std::uint16_t>(p));
+  } else {
+    Vec<W> r;
+#if defined(__clang__)
+    typedef _Float16 Halves __attribute__((vector_size(2 * W)));
+    Halves halves;
+    std::memcpy(&halves, p, sizeof halves);
+    r.v = __builtin_convertvector(halves, typename Vec<W>::Native);
+#elif defined(__aarch64__)
+    asm("ldr %d0, %1\n\tfcvtl %0.4s, %0.4h" : "=w"(r.v) : "m"(*reinterpret_cast<const std::byte(*)[2 * W]>(p)));
+#else  // g++ 12 takes vectors of _Float16 apart
+    asm("vcvtph2ps %1, %0" : "=v"(r.v) : "m"(*reinterpret_cast<const std::byte(*)[2 * W]>(p)));
+#endif
+    return r;
+  }
+}
+
 /// One number, from and to its place in memory.
 CHIMERA_INLINE float load_f16(const std::byte* p) { return from_f16<1>(Ints<1>::load<std::uint16_t>(p)).v[0]; }
 CHIMERA_INLINE void store_f16(std::byte* p, float x) { to_f16<1>(Vec<1>(x)).store<std::uint16_t>(p); }
@@ -59,8 +88,8 @@ namespace format_parts {
 
 struct F16 {
   template <int W>
-  CHIMERA_INLINE static Vec<W> from(const Ints<W>& half) {
-    return from_f16<W>(half);
+  CHIMERA_INLINE static Vec<W> load(const std::byte* p) {
+    return load_f16<W>(p);
   }
   template <int W>
   CHIMERA_INLINE static Ints<W> to(const Vec<W>& x) {
@@ -70,8 +99,8 @@ struct F16 {
 
 struct Bf16 {
   template <int W>
-  CHIMERA_INLINE static Vec<W> from(const Ints<W>& half) {
-    return from_bf16<W>(half);
+  CHIMERA_INLINE static Vec<W> load(const std::byte* p) {
+    return from_bf16<W>(Ints<W>::template load<std::uint16_t>(p));
   }
   template <int W>
   CHIMERA_INLINE static Ints<W> to(const Vec<W>& x) {
@@ -84,9 +113,8 @@ struct DecodeHalves {
   template <int W>
   CHIMERA_INLINE static void run(const std::byte* from, std::int64_t n, float* to) {
     std::int64_t i = 0;
-    for (; i + W <= n; i += W)
-      Half::template from<W>(Ints<W>::template load<std::uint16_t>(from + 2 * i)).store(to + i);
-    for (; i < n; ++i) Half::template from<1>(Ints<1>::load<std::uint16_t>(from + 2 * i)).store(to + i);
+    for (; i + W <= n; i += W) Half::template load<W>(from + 2 * i).store(to + i);
+    for (; i < n; ++i) Half::template load<1>(from + 2 * i).store(to + i);
   }
 };
 

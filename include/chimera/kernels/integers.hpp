@@ -86,6 +86,10 @@ CHIMERA_INLINE Vec<W> product(const Vec<W>& a, const Vec<W>& b) {
   Vec<W> r(a.v * b.v);
   asm("" : "+x"(r.v));
   return r;
+#elif defined(__aarch64__)
+  Vec<W> r(a.v * b.v);
+  asm("" : "+w"(r.v));
+  return r;
 #else
   return Vec<W>(a.v * b.v);
 #endif
