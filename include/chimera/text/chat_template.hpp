@@ -68,7 +68,7 @@ inline bool ends_answer(const Tokenizer& tokenizer, const ChatTemplate& t, std::
   return tokenizer.ends_text(id) || (t.special && tokenizer.special(t.end) == id);
 }
 
-namespace detail {
+namespace chat_parts {
 
 /// Hands out the parts of a conversation in turn: form(text) of the template's, text(text) of a message's.
 template <class Form, class Text>
@@ -133,13 +133,13 @@ class ChatEncoder {
   std::vector<std::int32_t> ids_;
 };
 
-}  // namespace detail
+}  // namespace chat_parts
 
 /// The conversation as text; with `begin_answer` it ends where the model is to go on.
 inline std::string render(const ChatTemplate& t, std::span<const ChatMessage> messages, bool begin_answer) {
   std::string out;
   const auto add = [&](std::string_view text) { out += text; };
-  detail::write_chat(t, messages, begin_answer, add, add);
+  chat_parts::write_chat(t, messages, begin_answer, add, add);
   return out;
 }
 
@@ -147,8 +147,8 @@ inline std::string render(const ChatTemplate& t, std::span<const ChatMessage> me
 /// <|im_end|> is text. Without the token that begins a text (Vocabulary::add_bos).
 inline std::vector<std::int32_t> encode(const Tokenizer& tokenizer, const ChatTemplate& t,
                                         std::span<const ChatMessage> messages, bool begin_answer) {
-  detail::ChatEncoder encoder(tokenizer);
-  detail::write_chat(
+  chat_parts::ChatEncoder encoder(tokenizer);
+  chat_parts::write_chat(
       t, messages, begin_answer, [&](std::string_view text) { encoder.form(text); },
       [&](std::string_view text) { encoder.text(text, t); });
   return encoder.finish();
@@ -158,9 +158,9 @@ inline std::vector<std::int32_t> encode(const Tokenizer& tokenizer, const ChatTe
 /// `message`, and the beginning of the next answer.
 inline std::vector<std::int32_t> encode_next(const Tokenizer& tokenizer, const ChatTemplate& t,
                                              const ChatMessage& message) {
-  detail::ChatEncoder encoder(tokenizer);
+  chat_parts::ChatEncoder encoder(tokenizer);
   encoder.form(t.after_text);
-  detail::write_chat(
+  chat_parts::write_chat(
       t, {&message, 1}, true, [&](std::string_view text) { encoder.form(text); },
       [&](std::string_view text) { encoder.text(text, t); });
   return encoder.finish();
