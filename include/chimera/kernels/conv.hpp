@@ -38,11 +38,32 @@ CHIMERA_INLINE Vec<W> conv_sum(std::int64_t taps, std::int64_t channels, const f
 
 struct ConvRow {
   template <int W>
-  CHIMERA_INLINE static void run(ConvShape s, std::int64_t n, const float* const* input, const float* w,
-                                 const float* bias, float* y) {
-    lanes<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
+  CHIMERA_INLINE static void run(ConvShape s, const float* const* input, const float* w, const float* bias, float* y) {
+    lanes<W>(s.channels, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
       const Vec<W> sum = conv_sum<W>(s.taps, s.channels, input, w, bias, i, io);
       io.store(y + i, s.silu ? silu<W>(sum) : sum);
+    });
+  }
+};
+
+/// A run of `count` tokens, its window of inputs in registers; past[k] is the input taps-1-k tokens before the first.
+template <std::int64_t taps>
+struct ConvRun {
+  template <int W>
+  CHIMERA_INLINE static void run(ConvShape s, std::int64_t n, std::int64_t count, const float* const* past,
+                                 const float* x, const float* w, const float* bias, float* y) {
+    lanes<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
+      Vec<W> weight[taps], window[taps];
+      for (std::int64_t k = 0; k < taps; ++k) weight[k] = io.load(w + k * s.channels + i);
+      for (std::int64_t k = 1; k < taps; ++k) window[k] = io.load(past[k - 1] + i);
+      const Vec<W> start = io.load(bias + i);
+      for (std::int64_t t = 0; t < count; ++t) {
+        for (std::int64_t k = 1; k < taps; ++k) window[k - 1] = window[k];
+        window[taps - 1] = io.load(x + t * s.x_stride + i);
+        Vec<W> sum = start;
+        for (std::int64_t k = 0; k < taps; ++k) sum = fma<W>(weight[k], window[k], sum);
+        io.store(y + t * s.y_stride + i, s.silu ? silu<W>(sum) : sum);
+      }
     });
   }
 };
@@ -106,7 +127,7 @@ inline void causal_conv(const Cpu& q, ConvShape s, const Batch& batch, const flo
       for (std::int64_t k = 0; k < s.taps; ++k)
         input[k] = detail::conv_input(s, batch, x, past, at / batch.length, at % batch.length, k);
       const float* const* in = input;
-      dispatch<detail::ConvRow>(q.isa(), s, s.channels, in, static_cast<const float*>(taps), bias, y + at * s.y_stride);
+      dispatch<detail::ConvRow>(q.isa(), s, in, static_cast<const float*>(taps), bias, y + at * s.y_stride);
     }
   });
 }
@@ -116,18 +137,14 @@ inline void causal_conv(const Cpu& q, ConvShape s, const Batch& batch, const flo
 /// input while others still read that channel's past.
 ///
 /// The convolution of n channels, the first where the pointers are, over a run of `count` tokens, the first at `position`.
-/// w is transposed: [taps, channels]. Serial.
-inline void conv_run(Isa isa, const ConvShape& s, std::int64_t n, std::int64_t count, std::int64_t position,
-                     const float* x, const float* ring, const float* w, const float* bias, float* y) {
-  for (std::int64_t t = 0; t < count; ++t) {
-    const float* input[conv_max_taps];
-    for (std::int64_t k = 0; k < s.taps; ++k) {
-      const std::int64_t from = t - s.taps + 1 + k;
-      input[k] = from >= 0 ? x + from * s.x_stride : ring + (position + from + s.taps) % s.taps * s.channels;
-    }
-    const float* const* in = input;
-    dispatch<detail::ConvRow>(isa, s, n, in, w, bias, y + t * s.y_stride);
-  }
+/// w is transposed: [taps, channels]; taps is s.taps. Serial.
+template <std::int64_t taps>
+void conv_run(Isa isa, const ConvShape& s, std::int64_t n, std::int64_t count, std::int64_t position, const float* x,
+              const float* ring, const float* w, const float* bias, float* y) {
+  const float* input[taps] = {};
+  for (std::int64_t k = 0; k + 1 < taps; ++k) input[k] = ring + (position + 1 + k) % taps * s.channels;
+  const float* const* past = input;
+  dispatch<detail::ConvRun<taps>>(isa, s, n, count, past, x, w, bias, y);
 }
 
 /// Leaves the run's newest inputs in the ring.

@@ -107,47 +107,37 @@ struct AddTwo {
   }
 };
 
-/// One token of one head: S [P,N] in place and y [P], gated by silu(z) unless z is null. W rows of S go together, so that
-/// what they load of B and C is shared and their sums are added up across.
+/// One token of one head: S [P,N] in place and y [P], gated by silu(z) unless z is null. Two rows of S go together: they
+/// share what is loaded of B and C, and more would leave the order in which memory is fetched fast.
 struct SsdStep {
   template <int W>
   CHIMERA_INLINE static void run(std::int64_t P, std::int64_t N, float a, float dt, const float* x, const float* B,
                                  const float* C, float D, const float* z, float* S, float* y) {
     std::int64_t p = 0;
-    for (; p + W <= P; p += W) {
-      Vec<W> out[W];
-      rows<W, W>(N, a, dt, x + p, B, C, S + p * N, out);
-      gemm_parts::transpose<W>(out);
-      for (int half = W / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; ++i) out[i] += out[i + half];
-      const Vec<W> all = fma<W>(Vec<W>(D), Vec<W>::load(x + p), out[0]);
-      (z ? all * silu<W>(Vec<W>::load(z + p)) : all).store(y + p);
-    }
-    for (; p < P; ++p) {
-      Vec<W> out[1];
-      rows<W, 1>(N, a, dt, x + p, B, C, S + p * N, out);
-      const Vec<W> all(sum<W>(out[0]) + D * x[p]);
-      (z ? all * silu<W>(Vec<W>(z[p])) : all).store(y + p, 1);
-    }
+    for (; p + 2 <= P; p += 2) rows<W, 2>(N, a, dt, x + p, B, C, S + p * N, y + p);
+    if (p < P) rows<W, 1>(N, a, dt, x + p, B, C, S + p * N, y + p);
+    lanes<W>(P, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
+      const Vec<W> all = fma<W>(Vec<W>(D), io.load(x + i), io.load(y + i));
+      io.store(y + i, z ? all * silu<W>(io.load(z + i)) : all);
+    });
   }
 
  private:
-  /// out[r] = the products of row r with C, W columns apart.
   template <int W, int count>
   CHIMERA_INLINE static void rows(std::int64_t N, float a, float dt, const float* x, const float* B, const float* C,
-                                  float* S, Vec<W> (&out)[count]) {
+                                  float* S, float* y) {
     const Vec<W> decay(a);
-    float in[count];
-    for (int r = 0; r < count; ++r) in[r] = dt * x[r];
+    Vec<W> in[count], out[count];
+    for (int r = 0; r < count; ++r) in[r] = Vec<W>(dt * x[r]);
     lanes<W>(N, [&](std::int64_t i, auto io) CHIMERA_LAMBDA {
       const Vec<W> b = io.load(B + i), c = io.load(C + i);
-#pragma GCC unroll 16
       for (int r = 0; r < count; ++r) {
-        const Vec<W> state = fma<W>(Vec<W>(in[r]), b, io.load(S + r * N + i) * decay);
+        const Vec<W> state = fma<W>(in[r], b, io.load(S + r * N + i) * decay);
         io.store(S + r * N + i, state);
         out[r] = fma<W>(state, c, out[r]);
       }
     });
+    for (int r = 0; r < count; ++r) y[r] = sum<W>(out[r]);
   }
 };
 
