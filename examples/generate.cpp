@@ -55,13 +55,14 @@ Status generate(const Options& options) {
   std::int64_t written = 0;
   bool full = false;
   for (; logits && written < options.tokens; ++written) {
-    const std::int32_t token = sampler->draw(*logits);
-    if (tokenizer->ends_text(token)) break;
-    std::fputs(decoder.push(token).c_str(), stdout);
+    const auto token = sampler->draw(*logits);
+    if (!token) return token.error();
+    if (tokenizer->ends_text(*token)) break;
+    std::fputs(decoder.push(*token).c_str(), stdout);
     std::fflush(stdout);
     full = session->position() == session->context();
     if (full) break;
-    logits = session->step(token);
+    logits = session->step(*token);
   }
   std::printf("%s\n", decoder.flush().c_str());
   if (!logits) return logits.error();

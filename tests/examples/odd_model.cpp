@@ -43,10 +43,11 @@ static Status write(const std::string& path) {
   std::string text = prompt;
   auto logits = session->prefill(encode_bytes(prompt));
   for (int i = 0; i < 40 && logits; ++i) {
-    const std::int32_t token = sampler->draw(*logits);
-    if (token == end_of_text) break;
-    text += decoder.push(token);
-    logits = session->step(token);
+    const auto token = sampler->draw(*logits);
+    if (!token) return token.error();
+    if (*token == end_of_text) break;
+    text += decoder.push(*token);
+    logits = session->step(*token);
   }
   if (!logits) return logits.error();
   std::printf("%s\n", (text + decoder.flush()).c_str());

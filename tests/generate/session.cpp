@@ -168,7 +168,7 @@ TEST_CASE("after its creation a session allocates nothing") {
   const long before = allocations;
   CHECK(before > 0);
   auto logits = session->prefill(prompt);
-  for (int i = 0; i < 20 && logits; ++i) logits = session->step(sampler->draw(*logits));
+  for (int i = 0; i < 20 && logits; ++i) logits = session->step(*sampler->draw(*logits));
   session->reset();
   const long after = allocations;
   CHECK(logits);
