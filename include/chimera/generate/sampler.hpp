@@ -316,7 +316,9 @@ class TokenSampler {
   // ---- Filters: each takes candidates and leaves some of them, never none.
 
   Candidates likeliest() {
-    const float floor = settings_.top_n_sigma > 0.f ? top_.best() - settings_.top_n_sigma * deviation() : -INFINITY;
+    float floor = settings_.top_n_sigma > 0.f ? top_.best() - settings_.top_n_sigma * deviation() : -INFINITY;
+    // If no filter between top-k and min-p asks for the others, they need not be looked at.
+    if (settings_.typical_p >= 1.f && settings_.top_p >= 1.f) floor = std::max(floor, min_p_floor(top_.best()));
     if (settings_.top_k <= 0) return top_.at_least(floor);
     return top_.top(std::min(static_cast<std::size_t>(settings_.top_k), top_.vocab()), floor);
   }
@@ -334,43 +336,44 @@ class TokenSampler {
   /// Locally typical (Meister et al., 2022): |-ln p - entropy| counts, in which the logarithm of the mass cancels.
   Candidates typical(Candidates all) {
     if (settings_.typical_p >= 1.f) return all;
-    const double mass = weigh(all, 1.f);
+    const double mass = weigh(all, 1.f), enough = static_cast<double>(settings_.typical_p) * mass;
     double mean = 0;
     for (std::size_t i = 0; i < all.size(); ++i) mean += weight(i) * static_cast<double>(all[i].logit) / mass;
     const auto oddity = [&](const Candidate& c) { return std::abs(static_cast<double>(c.logit) - mean); };
-    std::sort(all.begin(), all.end(), [&](const Candidate& a, const Candidate& b) {
+    const auto order = [&](const Candidate& a, const Candidate& b) {
       return oddity(a) != oddity(b) ? oddity(a) < oddity(b) : likelier(a, b);
-    });
-    weigh(all, 1.f);
-    double sum = 0;
-    for (std::size_t i = 0; i < all.size(); ++i)
-      if ((sum += weight(i)) > static_cast<double>(settings_.typical_p) * mass) return all.first(i + 1);
-    return all;
+    };
+    return first_of_mass(all, order, [&](double sum) { return sum > enough; });
   }
 
-  /// Sorts only as many as it takes.
   Candidates within_top_p(Candidates all) {
     if (settings_.top_p >= 1.f) return all;
     const double enough = static_cast<double>(settings_.top_p) * weigh(all, 1.f);
+    return first_of_mass(all, likelier, [&](double sum) { return sum >= enough; });
+  }
+
+  /// The first in that order, until the sum of their weights is enough. Sorts not many more than that.
+  template <class Order, class Enough>
+  Candidates first_of_mass(Candidates all, Order order, Enough enough) {
+    const float best = largest(all);
     double sum = 0;
     for (std::size_t from = 0, to = 0; from < all.size(); from = to) {
       to = std::min(all.size(), std::max<std::size_t>(256, 4 * from));
-      const auto first = all.begin() + static_cast<std::ptrdiff_t>(from),
-                 last = all.begin() + static_cast<std::ptrdiff_t>(to);
-      if (last != all.end()) std::nth_element(first, last, all.end(), likelier);
-      std::sort(first, last, likelier);
-      weigh_by(all.subspan(from, to - from), all[0].logit, 1.f);
-      for (std::size_t i = from; i < to; ++i)
-        if ((sum += weight(i - from)) >= enough) return all.first(i + 1);
+      const Candidates rest = all.subspan(from), part = rest.first(to - from);
+      if (part.size() < rest.size()) std::nth_element(rest.begin(), part.end(), rest.end(), order);
+      std::sort(part.begin(), part.end(), order);
+      weigh(part, best, 1.f);
+      for (std::size_t i = 0; i < part.size(); ++i)
+        if (enough(sum += weight(i))) return all.first(from + i + 1);
     }
     return all;
   }
 
   Candidates above_min_p(Candidates all) const {
     if (settings_.min_p <= 0.f) return all;
-    const float floor = largest(all) + std::log(settings_.min_p);
-    return keep(all, [&](const Candidate& c) { return c.logit >= floor; });
+    return keep(all, [floor = min_p_floor(largest(all))](const Candidate& c) { return c.logit >= floor; });
   }
+  float min_p_floor(float best) const { return best + std::log(settings_.min_p); }
 
   /// XTC (p-e-w, 2024).
   Candidates exclude_top(Candidates all) {
@@ -415,19 +418,23 @@ class TokenSampler {
 
   /// Weight i becomes the probability of candidate i over that of the likeliest. Returns their sum.
   double weigh(Candidates all, float temperature) {
-    weigh_by(all, largest(all), temperature);
+    weigh(all, largest(all), temperature);
     double sum = 0;
     for (std::size_t i = 0; i < all.size(); ++i) sum += weight(i);
     return sum;
   }
-  void weigh_by(Candidates all, float best, float temperature) {
+  void weigh(Candidates all, float best, float temperature) {
     float* w = weights_.data();
     for (std::size_t i = 0; i < all.size(); ++i) w[i] = all[i].logit;
     dispatch<Exponentials>(top_.isa(), w, static_cast<std::int64_t>(all.size()), best, temperature, w);
   }
   double weight(std::size_t i) const { return static_cast<double>(weights_.data()[i]); }
 
-  static float largest(Candidates all) { return std::min_element(all.begin(), all.end(), likelier)->logit; }
+  static float largest(Candidates all) {
+    float best = all[0].logit;
+    for (const Candidate& c : all) best = std::max(best, c.logit);
+    return best;
+  }
   template <class Condition>
   static Candidates keep(Candidates all, Condition condition) {
     const auto end = std::remove_if(all.begin(), all.end(), [&](const Candidate& c) { return !condition(c); });
