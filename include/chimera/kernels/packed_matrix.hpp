@@ -1,0 +1,93 @@
+// Products with weights in a file's own format, packed in panels of 16 rows, and activations that are packed on the fly.
+//
+//   packed_layout.hpp   panels: layouts, packing, one row back
+//   packed_input.hpp    activations: forms, memory
+//   packed_loops.hpp    the kernels, for the instructions ("Ops") of each level: packed_base.hpp, packed_avx2.hpp
+//
+// Accuracy: activations become signed bytes with one scale for each 32 numbers, or 256 for the K formats and the ternary
+// ones, which is what llama.cpp multiplies these formats with. Products and their sums are exact in integers; blocks are
+// added in f32. F32, F16 and BF16 weights multiply f32.
+//
+// The result for a row of weights and a row of x has the same bits however many rows are multiplied together.
+#pragma once
+
+#include <chimera/core/format.hpp>
+#include <chimera/core/isa.hpp>
+#include <chimera/core/namespace.hpp>
+#include <chimera/core/tensor.hpp>
+#include <chimera/kernels/packed_avx2.hpp>
+#include <chimera/kernels/packed_base.hpp>
+#include <chimera/kernels/packed_input.hpp>
+#include <chimera/kernels/packed_layout.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace chimera::inline CHIMERA_ABI {
+
+/// Rows of one format in panels of 16, the last padded with zeros. Only formats of `holds_weights`.
+struct PackedRows {
+  Format format = Format::f32;
+  std::int64_t rows = 0, cols = 0;
+  const std::byte* data = nullptr;  // 64-byte aligned
+
+  std::int64_t panels() const { return (rows + panel_rows - 1) / panel_rows; }
+};
+
+/// Of one panel; a multiple of 64. `cols` are whole blocks of the format.
+inline std::size_t panel_bytes(Format format, std::int64_t cols) {
+  return packed_parts::with_layout(format, [cols](auto layout) {
+    using L = decltype(layout);
+    const auto blocks = static_cast<std::size_t>((cols + L::values - 1) / L::values);
+    return (blocks * L::bytes + 63) / 64 * 64;
+  });
+}
+inline std::size_t packed_bytes(Format format, std::int64_t rows, std::int64_t cols) {
+  return static_cast<std::size_t>((rows + panel_rows - 1) / panel_rows) * panel_bytes(format, cols);
+}
+
+/// Packs `count` rows, at most 16, of the file's layout as one panel; row r lies at rows[r].
+inline void pack_panel(Isa, Format format, std::int64_t cols, const std::byte* const* rows, std::int64_t count,
+                       std::byte* panel) {
+  std::memset(panel, 0, panel_bytes(format, cols));
+  packed_parts::with_layout(format, [&](auto layout) {
+    for (std::int64_t r = 0; r < count; ++r) packed_parts::pack_row<decltype(layout)>(format, cols, rows[r], r, panel);
+  });
+}
+
+/// y [cols] = scale * row: what `decode` of block_formats.hpp gives, bit for bit, times scale.
+inline void unpack_row(Isa, const PackedRows& w, std::int64_t row, float scale, float* y) {
+  const auto panel = static_cast<std::size_t>(row / panel_rows);
+  const std::byte* at = w.data + panel * panel_bytes(w.format, w.cols);
+  packed_parts::with_layout(w.format, [&](auto layout) {
+    packed_parts::unpack_row<decltype(layout)>(at, w.cols, row % panel_rows, scale, y);
+  });
+}
+
+/// Quantizes x [cols] as one row of the input. Rows may come in any order, and from several threads.
+inline void pack_input(Isa isa, const PackedInput& input, std::int64_t row, const float* x) {
+#if defined(__x86_64__)
+  if (isa >= Isa::avx2) return packed_avx2::pack_input(input, row, x);
+#endif
+  packed_base::pack_input(input, row, x);
+}
+
+/// What `multiply_panel` uses of a worker's private memory.
+constexpr std::int64_t panel_scratch_floats(std::int64_t) { return 8192; }
+
+/// out [count][16] = rows first ... first + count - 1 of the input times one panel. `isa` is the one that packed the
+/// input; w.cols == x.cols.
+inline void multiply_panel(Isa isa, const PackedRows& w, std::int64_t panel, const PackedInput& x, std::int64_t first,
+                           std::int64_t count, float* scratch, float* out) {
+  const std::byte* at = w.data + static_cast<std::size_t>(panel) * panel_bytes(w.format, w.cols);
+  packed_parts::with_layout(w.format, [&](auto layout) {
+    using L = decltype(layout);
+#if defined(__x86_64__)
+    if (isa >= Isa::avx2) return packed_avx2::multiply<L>(at, x, first, count, scratch, out);
+#endif
+    packed_base::multiply<L>(at, x, first, count, scratch, out);
+  });
+}
+
+}  // namespace chimera::inline CHIMERA_ABI
