@@ -38,13 +38,23 @@ std::int64_t activation_floats(const Batch& batch) {
   return static_cast<std::int64_t>(count.used);
 }
 
+/// While some layers still take a state.
+template <class L>
+void call_forward(const Cpu& q, Weights<L> w, const Batch& batch, const float* x, float scale, float* y, auto& a,
+                  [[maybe_unused]] float* state, Bump temp) {
+  if constexpr (requires { L::forward(q, w, batch, x, scale, y, a, state, temp); })
+    L::forward(q, w, batch, x, scale, y, a, state, temp);
+  else
+    L::forward(q, w, batch, x, scale, y, a, temp);
+}
+
 template <class L>
 Floats forward(const Cpu& q, const Floats& w, const Batch& batch, const Floats& x, float* state = nullptr) {
   Memory kept(activation_floats<L>(batch)), temp(L::temp_floats(batch));
   Bump memory = kept.bump();
   auto a = L::bind(memory, batch);
   Floats y = zeros(batch.tokens() * L::width);
-  L::forward(q, {w.data()}, batch, x.data(), 1.f, y.data(), a, state, temp.bump());
+  call_forward<L>(q, {w.data()}, batch, x.data(), 1.f, y.data(), a, state, temp.bump());
   return y;
 }
 
@@ -68,7 +78,7 @@ Results run(const Cpu& q, const Floats& w, const Batch& batch, const Floats& x, 
   auto a = L::bind(memory, batch);
   Results r{filled(batch.tokens() * L::width, y0), filled(batch.tokens() * L::width, unwritten),
             filled(static_cast<std::int64_t>(w.size()), dw0)};
-  L::forward(q, {w.data()}, batch, x.data(), scale, r.y.data(), a, nullptr, temp.bump());
+  call_forward<L>(q, {w.data()}, batch, x.data(), scale, r.y.data(), a, nullptr, temp.bump());
   L::backward(q, {w.data()}, {r.dw.data()}, batch, x.data(), dy.data(), scale, r.dx.data(), a, temp.bump());
   return r;
 }

@@ -33,7 +33,7 @@ class Packed {
   }
 
   PackedMatrix pack(Isa isa, const Tensor& t, const float* from) {
-    PackedMatrix matrix{.count = static_cast<std::size_t>(t.parts), .rows = t.rows, .cols = t.cols};
+    PackedMatrix matrix{.parts = {}, .count = static_cast<std::size_t>(t.parts), .rows = t.rows, .cols = t.cols};
     const std::int64_t rows = t.rows / t.parts;
     for (std::int64_t part = 0; part < t.parts; ++part, from += rows * t.cols) {
       const std::size_t bytes = packed_bytes(Format::f32, rows, t.cols);
