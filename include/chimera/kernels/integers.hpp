@@ -84,7 +84,7 @@ CHIMERA_INLINE Vec<W> product(const Vec<W>& a, const Vec<W>& b) {
   return Vec<W>(a.v * b.v);
 #elif defined(__x86_64__) || defined(__i386__)
   Vec<W> r(a.v * b.v);
-  asm("" : "+x"(r.v));
+  asm("" : "+x,m"(r.v));
   return r;
 #elif defined(__aarch64__)
   Vec<W> r(a.v * b.v);

@@ -3,7 +3,7 @@
 //
 //   CHIMERA_LEVEL    the namespace of its code
 //   CHIMERA_TARGET   the attribute of all its functions: a template's argument cannot choose that one
-//   Ops              in that namespace: its instructions, see packed_base.hpp
+//   Ops              in that namespace: its instructions, see packed_ops.hpp
 //
 // and includes this file, which therefore has no include guard, and which alone is empty.
 //
@@ -390,6 +390,13 @@ CHIMERA_TARGET inline void pack_input(const PackedInput& to, std::int64_t row, c
     }
   }
 }
+
+/// What a level is chosen by.
+struct Kernels {
+  static constexpr auto pack_input = &CHIMERA_LEVEL::pack_input;
+  template <class L>
+  static constexpr auto multiply = &CHIMERA_LEVEL::multiply<L>;
+};
 
 }  // namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL
 #endif

@@ -2,7 +2,8 @@
 //
 //   packed_layout.hpp   panels: layouts, packing, one row back
 //   packed_input.hpp    activations: forms, memory
-//   packed_loops.hpp    the kernels, for the instructions ("Ops") of each level: packed_base.hpp, packed_avx2.hpp
+//   packed_loops.hpp    the kernels, for the instructions ("Ops") of each level: packed_base.hpp, packed_avx2.hpp,
+//                       packed_avx512.hpp, packed_vnni.hpp, packed_neon.hpp
 //
 // Accuracy: activations become signed bytes with one scale for each 32 numbers, or 256 for the K formats and the ternary
 // ones, which is what llama.cpp multiplies these formats with. Products and their sums are exact in integers; blocks are
@@ -16,15 +17,63 @@
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/packed_avx2.hpp>
+#include <chimera/kernels/packed_avx512.hpp>
 #include <chimera/kernels/packed_base.hpp>
 #include <chimera/kernels/packed_input.hpp>
 #include <chimera/kernels/packed_layout.hpp>
+#include <chimera/kernels/packed_neon.hpp>
+#include <chimera/kernels/packed_vnni.hpp>
 
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 
 namespace chimera::inline CHIMERA_ABI {
+
+namespace packed_parts {
+
+/// The kernels of a level. One that has none of its own takes those of the best level below.
+#if defined(__aarch64__)
+template <Isa>
+struct KernelsOf : packed_neon::Kernels {};
+template <>
+struct KernelsOf<Isa::dotprod> : packed_dotprod::Kernels {};
+#else
+template <Isa>
+struct KernelsOf : packed_base::Kernels {};
+#endif
+#if defined(__x86_64__)
+template <>
+struct KernelsOf<Isa::avx2> : packed_avx2::Kernels {};
+template <>
+struct KernelsOf<Isa::avx_vnni> : packed_avx_vnni::Kernels {};
+template <>
+struct KernelsOf<Isa::avx512> : packed_avx512::Kernels {};
+template <>
+struct KernelsOf<Isa::avx512_vnni> : packed_avx512_vnni::Kernels {};
+template <>
+struct KernelsOf<Isa::avx512_bf16> : packed_avx512_vnni::Kernels {};
+#endif
+
+/// f(kernels) with the kernels of that level, or of the only one that is compiled.
+template <class F>
+void with_kernels([[maybe_unused]] Isa isa, F&& f) {
+#if defined(CHIMERA_ISA)
+  f(KernelsOf<Isa::CHIMERA_ISA>());
+#else
+  switch (isa) {
+    case Isa::base: return f(KernelsOf<Isa::base>());
+    case Isa::dotprod: return f(KernelsOf<Isa::dotprod>());
+    case Isa::avx2: return f(KernelsOf<Isa::avx2>());
+    case Isa::avx_vnni: return f(KernelsOf<Isa::avx_vnni>());
+    case Isa::avx512: return f(KernelsOf<Isa::avx512>());
+    case Isa::avx512_vnni: return f(KernelsOf<Isa::avx512_vnni>());
+    case Isa::avx512_bf16: return f(KernelsOf<Isa::avx512_bf16>());
+  }
+#endif
+}
+
+}  // namespace packed_parts
 
 /// Rows of one format in panels of 16, the last padded with zeros. Only formats of `holds_weights`.
 struct PackedRows {
@@ -67,10 +116,7 @@ inline void unpack_row(Isa, const PackedRows& w, std::int64_t row, float scale, 
 
 /// Quantizes x [cols] as one row of the input. Rows may come in any order, and from several threads.
 inline void pack_input(Isa isa, const PackedInput& input, std::int64_t row, const float* x) {
-#if defined(__x86_64__)
-  if (isa >= Isa::avx2) return packed_avx2::pack_input(input, row, x);
-#endif
-  packed_base::pack_input(input, row, x);
+  packed_parts::with_kernels(isa, [&](auto kernels) { kernels.pack_input(input, row, x); });
 }
 
 /// What `multiply_panel` uses of a worker's private memory.
@@ -82,11 +128,8 @@ inline void multiply_panel(Isa isa, const PackedRows& w, std::int64_t panel, con
                            std::int64_t count, float* scratch, float* out) {
   const std::byte* at = w.data + static_cast<std::size_t>(panel) * panel_bytes(w.format, w.cols);
   packed_parts::with_layout(w.format, [&](auto layout) {
-    using L = decltype(layout);
-#if defined(__x86_64__)
-    if (isa >= Isa::avx2) return packed_avx2::multiply<L>(at, x, first, count, scratch, out);
-#endif
-    packed_base::multiply<L>(at, x, first, count, scratch, out);
+    packed_parts::with_kernels(
+        isa, [&](auto kernels) { kernels.template multiply<decltype(layout)>(at, x, first, count, scratch, out); });
   });
 }
 
