@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 namespace chimera::inline CHIMERA_ABI {
 
@@ -32,6 +33,17 @@ struct Ints {
   /// W integers of type T, widened.
   template <class T>
   CHIMERA_INLINE static Ints load(const std::byte* p) {
+#if !defined(__clang__) && (defined(__x86_64__) || defined(__i386__))
+    if constexpr (W >= 8 && sizeof(T) == 1) {  // g++ 12 takes vectors of bytes apart
+      Ints r;
+      const auto& narrow = *reinterpret_cast<const std::byte(*)[W]>(p);
+      if constexpr (std::is_signed_v<T>)
+        asm("vpmovsxbd %1, %0" : "=v"(r.v) : "m"(narrow));
+      else
+        asm("vpmovzxbd %1, %0" : "=v"(r.v) : "m"(narrow));
+      return r;
+    }
+#endif
     typedef T Narrow __attribute__((vector_size(W * sizeof(T))));
     Narrow narrow;
     std::memcpy(&narrow, p, sizeof narrow);
