@@ -186,8 +186,9 @@ inline void attend_chunk(Isa isa, const AttentionShape& s, const KvCache& cache,
     dispatch<Scores>(isa, group, n, width, s.scale, queries, keys, scores + (j - first), stride);
   });
   for (std::int64_t g = 0; g < group; ++g)
-    dispatch<Exponentials>(isa, end - first, s.slopes ? s.slopes[kv_head * group + g] : 0.f,
-                           static_cast<float>(position - first), scores + g * stride, out.largest + g, out.sum + g);
+    dispatch<attend_parts::Exponentials>(isa, end - first, s.slopes ? s.slopes[kv_head * group + g] : 0.f,
+                                         static_cast<float>(position - first), scores + g * stride, out.largest + g,
+                                         out.sum + g);
   std::fill(out.mixed, out.mixed + group * width, 0.f);
   tiles([&](std::int64_t j, std::int64_t n) {
     const float* values = load_rows(isa, cache, cache.value(kv_head, j), n, buffer);
