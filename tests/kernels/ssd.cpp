@@ -145,13 +145,17 @@ TEST_CASE("halves that pass a state on, and single steps, give what one scan giv
     const Batch batch{.sequences = 1, .length = T};
     const Inputs in(s, batch);
     const Outcome want = reference(s, batch, in.scan(true));
-    Floats y = zeros(T * s.inner()), state = in.initial, stepped = y;
+    Floats y = zeros(T * s.inner()), state = in.initial, stepped = y, in_place = y, carried = state;
     for (const auto& [first, n] : {std::pair<std::int64_t, std::int64_t>{0, cut}, {cut, T - cut}}) {
       const Batch half{.sequences = 1, .length = n};
       Floats states = zeros(ssd_states(s, half)), products = zeros(ssd_products(s, half));
       ssd(q, s, half, in.xbc.data() + first * s.row(), in.dt.data() + first * s.heads, in.A.data(), in.D.data(),
           state.data(), y.data() + first * s.inner(), states.data(), products.data(), state.data());
+      ssd(q, s, half, in.xbc.data() + first * s.row(), in.dt.data() + first * s.heads, in.A.data(), in.D.data(),
+          carried.data(), in_place.data() + first * s.inner(), nullptr, products.data(), carried.data());
     }
+    CHECK(in_place == y);
+    CHECK(carried == state);
     CHECK(difference(y, want.y) <= 5e-6);
     CHECK(difference(state, want.last) <= 5e-6);
     state = in.initial;
