@@ -1,12 +1,16 @@
 // chimera-generate: writes text with a trained model.
 #include "engine.hpp"
 #include "program.hpp"
+#include "sampling_options.hpp"
 
 #include <chimera/core/device.hpp>
+#include <chimera/generate/beam_search.hpp>
 #include <chimera/generate/sampler.hpp>
 #include <chimera/generate/session.hpp>
+#include <chimera/generate/stop_strings.hpp>
 #include <chimera/text/tokenizer.hpp>
 
+#include <algorithm>
 #include <chrono>
 
 using namespace chimera;
@@ -17,7 +21,8 @@ struct Options {
   std::string model, prompt;
   std::int64_t tokens = 200;
   int threads = 0;
-  TokenSamplerSettings sampling;
+  SamplingOptions sampling;
+  BeamSettings beams{.width = 1};
 };
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -29,7 +34,7 @@ Status generate(const Options& options) {
   if (!saved) return saved.error();
   const auto cpu = Cpu::create(options.threads);
   if (!cpu) return cpu.error();
-  const auto weights = saved->weights(*cpu);
+  const auto weights = saved->packed(*cpu);
   if (!weights) return weights.error();
   const Config& config = *saved->model.config;
   const auto tokenizer = saved->tokenizer();
@@ -41,30 +46,50 @@ Status generate(const Options& options) {
   if (static_cast<std::int64_t>(prompt.size()) > config.context)
     return Error{"the prompt has " + std::to_string(prompt.size()) + " tokens, the context of " +
                  std::string(saved->model.name) + " holds " + std::to_string(config.context) + ": shorten the prompt"};
-  auto session = Session::create(*cpu, saved->model, weights->data());
+  auto session = Session::create(*cpu, *weights);
   if (!session) return session.error();
-  auto sampler = TokenSampler::create(config.vocab, options.sampling);
+  const auto sampling = options.sampling.settings_for(*tokenizer);
+  if (!sampling) return sampling.error();
+  auto sampler = TokenSampler::create(config.vocab, *sampling);
   if (!sampler) return sampler.error();
+  auto stop = StopStrings::create(options.sampling.stop);
+  if (!stop) return stop.error();
 
   auto start = std::chrono::steady_clock::now();
   auto logits = session->prefill(prompt);
+  if (!logits) return logits.error();
+  sampler->accept(prompt);
   const double prompt_seconds = seconds_since(start);
   start = std::chrono::steady_clock::now();
   TokenDecoder decoder(*tokenizer);
   std::fputs(options.prompt.c_str(), stdout);
   std::int64_t written = 0;
-  bool full = false;
-  for (; logits && written < options.tokens; ++written) {
-    const auto token = sampler->draw(*logits);
-    if (!token) return token.error();
-    if (tokenizer->ends_text(*token)) break;
-    std::fputs(decoder.push(*token).c_str(), stdout);
+  const auto write = [&](std::int32_t token) {
+    std::fputs(stop->push(decoder.push(token)).c_str(), stdout);
     std::fflush(stdout);
-    full = session->position() == session->context();
-    if (full) break;
-    logits = session->step(*token);
+    ++written;
+  };
+  bool full = false;
+  if (options.beams.width != 1) {
+    BeamSettings beams = options.beams;
+    beams.tokens = std::min(options.tokens, session->context() - session->position() + 1);
+    const auto found = beam_search(*session, beams, [&](std::int32_t token) { return tokenizer->ends_text(token); });
+    if (!found) return found.error();
+    full = beams.tokens < options.tokens && !found->front().ended;
+    for (const std::int32_t token : found->front().tokens)
+      if (!stop->stopped() && !tokenizer->ends_text(token)) write(token);
+  } else {
+    while (logits && written < options.tokens && !stop->stopped()) {
+      const auto token = sampler->draw(*logits);
+      if (!token) return token.error();
+      if (tokenizer->ends_text(*token)) break;
+      write(*token);
+      full = session->position() == session->context();
+      if (full) break;
+      logits = session->step(*token);
+    }
   }
-  std::printf("%s\n", decoder.flush().c_str());
+  std::printf("%s\n", (stop->push(decoder.flush()) + stop->flush()).c_str());
   if (!logits) return logits.error();
   if (std::fflush(stdout) != 0 || std::ferror(stdout)) return file_error("write", "the text");
 
@@ -85,13 +110,11 @@ int program(int argc, char** argv) {
   app.add_option("--model", options.model, model_help)->required();
   app.add_option("--prompt", options.prompt, "the text to continue");
   app.add_option("--tokens", options.tokens, "tokens to write, at most")->check(CLI::NonNegativeNumber);
-  app.add_option("--temperature,--temp", options.sampling.temperature,
-                 "higher: more surprising; 0: the likeliest token");
-  app.add_option("--top-k", options.sampling.top_k, "draw from the k likeliest tokens; 0: from all");
-  app.add_option("--top-p", options.sampling.top_p, "draw from the likeliest tokens of this total probability");
-  app.add_option("--min-p", options.sampling.min_p, "least probability, relative to the likeliest token's");
-  app.add_option("-s,--seed", options.sampling.seed, "the same seed gives the same text");
+  app.add_option("--beams", options.beams.width,
+                 "above 1: search for the likeliest text with so many beams, in place of sampling");
+  app.add_option("--length-penalty", options.beams.length_penalty, "in it: 0 prefers short texts, more longer ones");
   app.add_option("--threads", options.threads, "0: one for each processor")->check(CLI::NonNegativeNumber);
+  options.sampling.add(app);
   if (const auto code = parse(app, argc, argv)) return *code;
   const Status status = generate(options);
   return status ? success : fail("chimera-generate", status.error());

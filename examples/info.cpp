@@ -159,8 +159,10 @@ void print_costs(const AnyModel& model, std::int64_t batch, std::int64_t context
   row("activations", floats(model.loss_floats(batch, context)));
   std::printf("\nmemory of decoding, a session of %s tokens\n", grouped(model.config->context).c_str());
   row("weights", floats(weights));
-  row("state", floats(model.state_floats));
-  row("work", floats(model.decode_floats()));
+  for (const auto& [format, name] : {std::pair(KvFormat::f16, "state, keys and values f16"),
+                                     std::pair(KvFormat::q8_0, "state, keys and values q8_0")})
+    row(name, size_text(static_cast<double>(model.state_bytes(format))));
+  row("work", floats(model.decode_floats(SessionSettings{}.piece)));
 
   const double flops = training_flops_per_token(model, context);
   std::printf("\noperations for each token, context %s\n", grouped(context).c_str());

@@ -8,6 +8,7 @@
 #include <chimera/exchange/gguf_model.hpp>
 #include <chimera/exchange/hugging_face.hpp>
 #include <chimera/exchange/model_tokenizer.hpp>
+#include <chimera/exchange/pack.hpp>
 #include <chimera/train/checkpoint.hpp>
 
 #include "registry.hpp"
@@ -162,6 +163,14 @@ struct SavedModel {
     if (!weights) return weights;
     if (chimera::Status s = load(cpu, weights->data()); !s) return s.error();
     return weights;
+  }
+
+  /// For sessions: of a GGUF file in the file's own formats, of the other forms as f32.
+  chimera::Result<chimera::PackedModel> packed(const chimera::Cpu& cpu) const {
+    if (form == Form::gguf) return chimera::pack_gguf(cpu, path, model);
+    const auto arena = weights(cpu);
+    if (!arena) return arena.error();
+    return chimera::PackedModel::create(cpu, model, arena->data());
   }
 
   /// Into model.arena_floats floats.

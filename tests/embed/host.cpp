@@ -9,19 +9,21 @@ inline constexpr chimera::Config mine{.vocab = 512,
                                       .attention = {.heads = 2},
                                       .mamba2 = {.head_dim = 32, .state = 16},
                                       .ffn = {.hidden = 128}};
-using Mine = chimera::LanguageModel<mine>;
 
 int main() {
+  constexpr chimera::AnyModel model = chimera::inference_model<mine>("mine");
   const auto cpu = chimera::Cpu::create();
-  auto weights = chimera::Buffer::create(Mine::arena_floats);
-  auto state = chimera::Buffer::create(Mine::state_floats);
-  auto memory = chimera::Buffer::create(Mine::decode_floats());
-  auto logits = chimera::Buffer::create(mine.vocab);
-  if (!cpu || !weights || !state || !memory || !logits) return 1;
-  Mine::initialize(weights->data(), 1);
-  for (int position = 0; position < 32; ++position)
-    Mine::step(*cpu, weights->data(), 'a', position, state->data(), memory->data(), logits->data());
-  const float b = *(logits->data() + 'b');
-  std::printf("%lld weights, logit of b: %g\n", static_cast<long long>(Mine::parameters), double{b});
+  auto weights = chimera::Buffer::create(model.arena_floats);
+  if (!cpu || !weights) return 1;
+  model.initialize(weights->data(), 1);
+  const auto packed = chimera::PackedModel::create(*cpu, model, weights->data());
+  if (!packed) return 1;
+  auto session = chimera::Session::create(*cpu, *packed);
+  if (!session) return 1;
+  auto logits = session->step('a');
+  for (int i = 0; i < 31 && logits; ++i) logits = session->step('a');
+  if (!logits) return 1;
+  const float b = (*logits)['b'];
+  std::printf("%lld weights, logit of b: %g\n", static_cast<long long>(model.parameters), double{b});
   return b == b ? 0 : 1;  // not NaN
 }

@@ -34,7 +34,9 @@ static Status write(const std::string& path) {
   const auto words = [](GgufWriter& file) { set_tokenizer(file, *byte_tokenizer(odd.vocab), odd.vocab); };
   if (Status s = save_gguf(*cpu, path, model, weights->data(), file_types[0], "odd", words); !s) return s;
 
-  auto session = Session::create(*cpu, model, weights->data());
+  const auto packed = PackedModel::create(*cpu, model, weights->data());
+  if (!packed) return packed.error();
+  auto session = Session::create(*cpu, *packed);
   if (!session) return session.error();
   auto sampler = TokenSampler::create(odd.vocab, {.temperature = 0});
   if (!sampler) return sampler.error();

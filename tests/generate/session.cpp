@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -28,29 +29,36 @@ using namespace chimera;
 
 namespace {
 
-/// Shows what it was given: the state counts tokens and adds them up, and the logits repeat it.
+/// Shows what it was given: the state counts tokens and adds them up, and the logits repeat it. Two stages: the first
+/// reads, the second answers.
 constexpr Config echo_config{.vocab = 16, .width = 1, .context = 10};
-
-void read_token(std::int32_t token, std::int64_t position, float* state, float* logits) {
-  state[0] += 1, state[1] += static_cast<float>(token);
-  logits[0] = state[0], logits[1] = state[1], logits[2] = static_cast<float>(position);
-}
 
 AnyModel echo_model() {
   AnyModel model;
   model.config = &echo_config;
-  model.state_floats = 2;
-  model.decode_floats = [] { return std::size_t{0}; };
-  model.prefill_floats = [](std::int64_t length) { return static_cast<std::size_t>(length); };
-  model.step = [](const Cpu&, const float*, std::int32_t token, std::int64_t position, float* state, float*,
-                  float* logits) { read_token(token, position, state, logits); };
-  model.prefill = [](const Cpu&, const float*, const std::int32_t* tokens, std::int64_t length, std::int64_t position,
-                     float* state, float* memory, float* logits) {
-    memory[length - 1] = 1;
-    for (std::int64_t i = 0; i < length; ++i) read_token(tokens[i], position + i, state, logits);
-    logits[3] = static_cast<float>(length);
+  model.state_bytes = [](KvFormat) { return std::size_t{64}; };
+  model.decode_floats = [](std::int64_t rows) { return static_cast<std::size_t>(rows); };
+  model.stages = 2;
+  model.decode = [](const Cpu&, const PackedTensor*, const ModelPass& pass, int stage) {
+    for (const Run& run : pass.runs) {
+      float* state = reinterpret_cast<float*>(run.state);
+      for (std::int64_t t = 0; stage == 0 && t < run.count; ++t)
+        state[0] += 1, state[1] += static_cast<float>(pass.tokens[run.first + t]);
+      for (const Output& output : pass.outputs) {
+        if (stage == 0 || output.row != run.first + run.count - 1) continue;
+        output.logits[0] = state[0], output.logits[1] = state[1];
+        output.logits[2] = static_cast<float>(run.position + run.count - 1);
+        output.logits[3] = static_cast<float>(pass.rows);
+      }
+    }
   };
   return model;
+}
+
+PackedModel packed(const Cpu& q, const AnyModel& model) {
+  std::vector<float> weights(model.arena_floats);
+  if (model.initialize) model.initialize(weights.data(), 7);
+  return std::move(*PackedModel::create(q, model, weights.data()));
 }
 
 std::vector<std::int32_t> tokens_up_to(std::int32_t n) {
@@ -59,52 +67,57 @@ std::vector<std::int32_t> tokens_up_to(std::int32_t n) {
   return tokens;
 }
 
-constexpr Config small{.vocab = 64,
-                       .width = 32,
-                       .context = 48,
-                       .layers = pattern("M A R"),
-                       .attention = {.heads = 4, .kv_heads = 2, .window = 12},
-                       .mamba2 = {.head_dim = 16, .state = 8, .chunk = 8},
-                       .ffn = {.hidden = 48}};
+std::vector<float> copy(const Result<Session::Logits>& logits) {
+  REQUIRE(logits);
+  return {logits->begin(), logits->end()};
+}
+
+constexpr Config small_of(int context) {
+  return {.vocab = 64,
+          .width = 32,
+          .context = context,
+          .layers = pattern("M A R"),
+          .attention = {.heads = 4, .kv_heads = 2, .window = 12},
+          .mamba2 = {.head_dim = 16, .state = 8, .chunk = 8},
+          .ffn = {.hidden = 48}};
+}
+constexpr Config small = small_of(48), long_context = small_of(200);
+constexpr AnyModel small_model = inference_model<small>("small");
 
 }  // namespace
 
 TEST_CASE("a session counts positions and reads a long prompt in pieces") {
   const Cpu q = std::move(*Cpu::create(1));
-  const AnyModel model = echo_model();
-  auto session = Session::create(q, model, nullptr, 3);
+  const PackedModel model = packed(q, echo_model());
+  auto session = Session::create(q, model, {.piece = 3});
   REQUIRE(session);
   CHECK(session->context() == 10);
+  CHECK(session->logits().empty());
 
   auto logits = session->prefill(tokens_up_to(7));  // 3 + 3 + 1
   REQUIRE(logits);
   REQUIRE(logits->size() == 16);
-  CHECK((*logits)[0] == 7.f);
-  CHECK((*logits)[1] == 21.f);
-  CHECK((*logits)[2] == 6.f);
-  CHECK((*logits)[3] == 1.f);
+  CHECK(std::vector<float>(logits->begin(), logits->begin() + 4) == std::vector<float>{7, 21, 6, 1});
   CHECK(session->position() == 7);
 
   logits = session->step(15);
   REQUIRE(logits);
-  CHECK((*logits)[0] == 8.f);
-  CHECK((*logits)[1] == 36.f);
-  CHECK((*logits)[2] == 7.f);
+  CHECK(std::vector<float>(logits->begin(), logits->begin() + 4) == std::vector<float>{8, 36, 7, 1});
 
   session->reset();
   CHECK(session->position() == 0);
+  CHECK(session->logits().empty());
   logits = session->step(2);
   REQUIRE(logits);
-  CHECK((*logits)[0] == 1.f);
-  CHECK((*logits)[1] == 2.f);
-  CHECK((*logits)[2] == 0.f);
+  CHECK(std::vector<float>(logits->begin(), logits->begin() + 4) == std::vector<float>{1, 2, 0, 1});
 }
 
-TEST_CASE("what does not fit a session is an error and changes nothing") {
+TEST_CASE("what a session cannot do is an error, and changes nothing") {
   const Cpu q = std::move(*Cpu::create(1));
-  const AnyModel model = echo_model();
-  CHECK(Session::create(q, model, nullptr, 0).error().message == "a prompt's piece must be at least 1 token, found 0");
-  auto session = Session::create(q, model, nullptr);
+  const PackedModel model = packed(q, echo_model());
+  CHECK(Session::create(q, model, {.piece = 0}).error().message ==
+        "a prompt's piece must be at least 1 token, found 0");
+  auto session = Session::create(q, model);
   REQUIRE(session);
 
   CHECK(session->prefill({}).error().message == "a prompt must have at least 1 token, found none");
@@ -124,54 +137,230 @@ TEST_CASE("what does not fit a session is an error and changes nothing") {
 }
 
 TEST_CASE("a prompt gives the same logits in any pieces and token by token") {
-  constexpr AnyModel model = any_model<small>("small");
   const Cpu q = std::move(*Cpu::create(2));
-  auto weights = Buffer::create(model.arena_floats);
-  REQUIRE(weights);
-  model.initialize(weights->data(), 7);
+  const PackedModel model = packed(q, small_model);
   const std::vector<std::int32_t> prompt = tokens_up_to(41);
-
-  auto reference = Session::create(q, model, weights->data());
+  auto reference = Session::create(q, model, {.kv = KvFormat::f32});
   REQUIRE(reference);
   std::vector<float> expected;
-  for (std::int32_t token : prompt) {
-    auto logits = reference->step(token);
-    REQUIRE(logits);
-    expected.assign(logits->begin(), logits->end());
-  }
+  for (std::int32_t token : prompt) expected = copy(reference->step(token));
   for (std::int64_t piece : {1, 5, 12, 40, 48}) {
     CAPTURE(piece);
-    auto session = Session::create(q, model, weights->data(), piece);
+    auto session = Session::create(q, model, {.piece = piece, .kv = KvFormat::f32});
     REQUIRE(session);
-    auto logits = session->prefill(prompt);
-    REQUIRE(logits);
+    const std::vector<float> logits = copy(session->prefill(prompt));
     float difference = 0;
     for (std::size_t i = 0; i < expected.size(); ++i)
-      difference = std::max(difference, std::abs((*logits)[i] - expected[i]));
+      difference = std::max(difference, std::abs(logits[i] - expected[i]));
     CHECK(difference < 1e-4f);
   }
 }
 
+TEST_CASE("logits are the same bits for any number of threads, alone and in a batch of sessions") {
+  std::vector<std::vector<float>> expected;
+  for (const int threads : {1, 2, 4}) {
+    const Cpu q = std::move(*Cpu::create(threads));
+    const PackedModel model = packed(q, small_model);
+    std::vector<Session> alone, together;
+    std::vector<Session*> all;
+    std::vector<std::int32_t> tokens;
+    for (std::int32_t i = 0; i < 8; ++i) {
+      alone.push_back(std::move(*Session::create(q, model))), together.push_back(std::move(*Session::create(q, model)));
+      if (i > 0) {  // all are elsewhere
+        REQUIRE(alone.back().prefill(tokens_up_to(i)));
+        REQUIRE(together.back().prefill(tokens_up_to(i)));
+      }
+      tokens.push_back(i * 7 + 1);
+    }
+    for (Session& s : together) all.push_back(&s);
+    for (int step = 0; step < 20; ++step) {
+      REQUIRE(Session::step(all, tokens));
+      for (std::size_t i = 0; i < all.size(); ++i) {
+        const std::vector<float> want = copy(alone[i].step(tokens[i]));
+        const Session::Logits got = together[i].logits();
+        REQUIRE(std::vector<float>(got.begin(), got.end()) == want);
+        tokens[i] = static_cast<std::int32_t>(std::max_element(got.begin(), got.end()) - got.begin());
+        if (threads == 1)
+          expected.push_back(want);
+        else
+          REQUIRE(expected[static_cast<std::size_t>(step) * all.size() + i] == want);
+      }
+    }
+  }
+}
+
+TEST_CASE("a batch that cannot be is an error, and changes nothing") {
+  const Cpu q = std::move(*Cpu::create(1));
+  const PackedModel model = packed(q, small_model), other = packed(q, small_model);
+  Session a = std::move(*Session::create(q, model, {.piece = 2})), b = std::move(*Session::create(q, other));
+  Session c = std::move(*Session::create(q, model)), d = std::move(*Session::create(q, model));
+  const std::vector<std::int32_t> tokens{1, 2, 3};
+  const auto error = [&](const std::vector<Session*>& sessions, std::size_t count) {
+    const Status status = Session::step(sessions, std::span(tokens).first(count));
+    return status ? std::string("no error") : status.error().message;
+  };
+  CHECK(error({&a, &b}, 1) == "expected one token for each of at least 1 session, found 1 tokens for 2 sessions");
+  CHECK(error({&a, &b}, 2) == "sessions of one pass must have the same weights and the same format of keys and values");
+  CHECK(error({&a, &c, &d}, 3) == "the first session has room for a pass of 2 tokens, found 3 sessions");
+  CHECK(error({&c, &c}, 2) == "session 1 is given twice");
+  REQUIRE(d.prefill(std::vector<std::int32_t>(48, 1)));
+  CHECK(error({&c, &d}, 2) == "session 1: the context is full: it holds 48 tokens, 48 were read and 1 more were given");
+  CHECK(c.position() == 0);
+  CHECK(c.pending() == 0);
+  REQUIRE(d.cancel() == 0);
+  REQUIRE(c.push(tokens));
+  CHECK(error({&a, &c}, 2) == "session 1 has tokens pending");
+}
+
+TEST_CASE("a budget of time is kept, and what is read in slices is what is read at once") {
+  const Cpu q = std::move(*Cpu::create(1));
+  const PackedModel model = packed(q, small_model);
+  const std::vector<std::int32_t> prompt = tokens_up_to(41);
+  Session whole = std::move(*Session::create(q, model, {.piece = 5}));
+  const std::vector<float> expected = copy(whole.prefill(prompt));
+
+  Session sliced = std::move(*Session::create(q, model, {.piece = 5}));
+  CHECK(sliced.step(std::chrono::milliseconds(1)).empty());  // nothing was pushed
+  REQUIRE(sliced.push(prompt));
+  CHECK(sliced.pending() == 41);
+  int slices = 1;  // no time at all: one stage a call
+  Session::Logits logits;
+  while ((logits = sliced.step(std::chrono::nanoseconds(0))).empty()) ++slices;
+  CHECK(slices == 9 * small_model.stages);
+  CHECK(std::vector<float>(logits.begin(), logits.end()) == expected);
+  CHECK(sliced.position() == 41);
+
+  Session appended = std::move(*Session::create(q, model, {.piece = 5}));  // more is pushed while it reads
+  for (std::size_t at = 0; at < prompt.size(); at += 10) {
+    REQUIRE(appended.push(std::span(prompt).subspan(at, std::min<std::size_t>(10, prompt.size() - at))));
+    CHECK(appended.step(std::chrono::nanoseconds(0)).empty());
+  }
+  while ((logits = appended.step(std::chrono::hours(1))).empty()) {
+  }
+  CHECK(std::vector<float>(logits.begin(), logits.end()) == expected);
+}
+
+TEST_CASE("a prompt can be given up, and the session goes on from where it is") {
+  const Cpu q = std::move(*Cpu::create(1));
+  const PackedModel model = packed(q, small_model);
+  const std::vector<std::int32_t> prompt = tokens_up_to(41);
+  Session given_up = std::move(*Session::create(q, model, {.piece = 5}));
+  REQUIRE(given_up.push(prompt));
+  for (int i = 0; i < small_model.stages + 1; ++i) given_up.step(std::chrono::nanoseconds(0));
+  CHECK(given_up.cancel() == 31);
+  CHECK(given_up.position() == 10);
+  CHECK(given_up.logits().empty());
+  Session other = std::move(*Session::create(q, model, {.piece = 5}));
+  REQUIRE(other.prefill(std::span(prompt).first(10)));
+  CHECK(copy(given_up.step(3)) == copy(other.step(3)));
+
+  const std::atomic<bool> stop{true};
+  CHECK(other.prefill(prompt, &stop).error().message ==
+        "the context is full: it holds 48 tokens, 11 were read and 41 "
+        "more were given");
+  CHECK(other.prefill(std::span(prompt).first(7), &stop).error().message ==
+        "stopped: the last 7 tokens of the prompt were not read");
+  CHECK(other.position() == 11);
+}
+
+TEST_CASE("beyond its context a session that slides sees the newest keys") {
+  const Cpu q = std::move(*Cpu::create(1));
+  constexpr AnyModel longer = inference_model<long_context>("long");
+  const PackedModel model = packed(q, small_model), large = packed(q, longer);
+  Session sliding = std::move(*Session::create(q, model, {.piece = 9, .slide = true}));
+  Session all = std::move(*Session::create(q, large, {.piece = 9}));
+  for (int i = 0; i < 5; ++i) CHECK(copy(sliding.prefill(tokens_up_to(31))) == copy(all.prefill(tokens_up_to(31))));
+  CHECK(sliding.position() == 155);
+  CHECK_FALSE(sliding.prefill(tokens_up_to(49)));
+}
+
+TEST_CASE("a session is forked, copied, saved and restored") {
+  const Cpu q = std::move(*Cpu::create(1));
+  const PackedModel model = packed(q, small_model);
+  for (const KvFormat kv : {KvFormat::f32, KvFormat::f16, KvFormat::q8_0, KvFormat::q4_0}) {
+    Session first = std::move(*Session::create(q, model, {.kv = kv}));
+    REQUIRE(first.prefill(tokens_up_to(30)));
+    auto fork = first.fork();
+    REQUIRE(fork);
+    Session copied = std::move(*Session::create(q, model, {.kv = kv})),
+            restored = std::move(*Session::create(q, model, {.piece = 3, .kv = kv}));
+    REQUIRE(copied.copy_from(first));
+    const auto saved = first.save();
+    REQUIRE(saved);
+    REQUIRE(restored.restore(*saved));
+    CHECK(restored.position() == 30);
+    CHECK(std::equal(restored.logits().begin(), restored.logits().end(), first.logits().begin()));
+    for (std::int32_t token = 0; token < 10; ++token) {
+      const std::vector<float> expected = copy(first.step(token));
+      CHECK(copy(fork->step(token)) == expected);
+      CHECK(copy(copied.step(token)) == expected);
+      CHECK(copy(restored.step(token)) == expected);
+    }
+    CHECK(copy(fork->step(1)) != copy(first.step(2)));  // they are apart
+  }
+}
+
+TEST_CASE("what was saved by another, or is damaged, is refused and changes nothing") {
+  const Cpu q = std::move(*Cpu::create(1));
+  constexpr AnyModel longer = inference_model<long_context>("long");
+  const PackedModel model = packed(q, small_model), large = packed(q, longer);
+  Session session = std::move(*Session::create(q, model));
+  REQUIRE(session.prefill(tokens_up_to(5)));
+  const auto saved = session.save();
+  REQUIRE(saved);
+  const auto refused = [&](Session& s, std::span<const std::byte> bytes, const std::string& why) {
+    const Status status = s.restore(bytes);
+    REQUIRE_FALSE(status);
+    CHECK(status.error().message.find(why) != std::string::npos);
+  };
+  Session other = std::move(*Session::create(q, large)),
+          quantized = std::move(*Session::create(q, model, {.kv = KvFormat::q8_0}));
+  refused(other, *saved, "the session was saved with another model than long");
+  refused(quantized, *saved, "the session was saved with another format of keys and values");
+  CHECK_FALSE(quantized.copy_from(session));
+  for (std::size_t n = 0; n < saved->size(); n += n < 100 ? 1 : 997) {
+    CAPTURE(n);
+    CHECK_FALSE(session.restore(std::span(*saved).first(n)));
+    std::vector<std::byte> changed = *saved;
+    changed[n] ^= std::byte{0x10};
+    Session again = std::move(*Session::create(q, model));
+    if (again.restore(changed)) CHECK(again.position() <= again.context());  // a position is no secret
+  }
+  CHECK(session.position() == 5);
+  REQUIRE(session.push(tokens_up_to(2)));
+  CHECK_FALSE(session.save());
+  CHECK_FALSE(session.fork());
+}
+
 #ifdef CHIMERA_COUNTS_ALLOCATIONS
 TEST_CASE("after its creation a session allocates nothing") {
-  constexpr AnyModel model = any_model<small>("small");
   const Cpu q = std::move(*Cpu::create(2));
-  auto weights = Buffer::create(model.arena_floats);
-  REQUIRE(weights);
-  model.initialize(weights->data(), 7);
-  auto session = Session::create(q, model, weights->data(), 16);
+  const PackedModel model = packed(q, small_model);
+  auto session = Session::create(q, model, {.piece = 16});
+  auto second = Session::create(q, model, {.piece = 16});
   auto sampler = TokenSampler::create(small.vocab, {});
   REQUIRE(session);
+  REQUIRE(second);
   REQUIRE(sampler);
   const std::vector<std::int32_t> prompt = tokens_up_to(20);
+  Session* const both[] = {&*session, &*second};
 
   const long before = allocations;
   CHECK(before > 0);
   auto logits = session->prefill(prompt);
-  for (int i = 0; i < 20 && logits; ++i) logits = session->step(*sampler->draw(*logits));
+  for (int i = 0; i < 5 && logits; ++i) logits = session->step(*sampler->draw(*logits));
+  const Status copied = second->copy_from(*session);
+  const std::int32_t tokens[] = {1, 2};
+  const Status batch = Session::step(both, tokens);
+  const Status pushed = session->push(prompt);
+  session->step(std::chrono::nanoseconds(0));
+  session->step(std::chrono::hours(1));
   session->reset();
   const long after = allocations;
   CHECK(logits);
+  CHECK(copied);
+  CHECK(batch);
+  CHECK(pushed);
   CHECK(after == before);
 }
 #endif

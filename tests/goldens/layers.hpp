@@ -1,4 +1,4 @@
-// Runs one layer of the library on a golden file: its weights from there, forward, backward, decoding, and what they give.
+// Runs one layer of the library on a golden file: its weights from there, forward, backward, and what they give.
 #pragma once
 
 #include "golden.hpp"
@@ -14,7 +14,7 @@ namespace goldens {
 using Names = std::vector<std::vector<std::string>>;
 
 template <class L>
-void run_layer(Golden& g, const chimera::Cpu& q, const Names& names, auto&& check_activations, auto&& check_state) {
+void run_layer(Golden& g, const chimera::Cpu& q, const Names& names, auto&& check_activations) {
   constexpr std::int64_t width = L::width;
   const std::int64_t B = 2, T = g.number("T"), n = B * T;
   const Floats x = g.get("in.x", n * width), want = g.get("out.y", n * width), dy = g.get("cotangent.y", n * width);
@@ -41,7 +41,7 @@ void run_layer(Golden& g, const chimera::Cpu& q, const Names& names, auto&& chec
   chimera::Bump memory{kept.data()};
   auto a = L::bind(memory, batch);
   Floats y(x.size(), 0.f), dx(x.size(), std::numeric_limits<float>::quiet_NaN());
-  L::forward(q, w, batch, x.data(), 1.f, y.data(), a, nullptr, chimera::Bump{temp.data()});
+  L::forward(q, w, batch, x.data(), 1.f, y.data(), a, chimera::Bump{temp.data()});
   g.compare("out.y", y, want, forward_tolerance);
   check_activations(a);
   L::backward(q, w, dw, batch, x.data(), dy.data(), 1.f, dx.data(), a, chimera::Bump{temp.data()});
@@ -54,35 +54,6 @@ void run_layer(Golden& g, const chimera::Cpu& q, const Names& names, auto&& chec
       at += part.size();
     }
   }
-
-  // With a state: the whole sequence at once, half of it and then token by token, or all of it token by token.
-  for (const std::int64_t cut : {T, T / 2, std::int64_t{0}}) {
-    const std::string how = cut == T ? "with a state" : cut == 0 ? "token by token" : "half, then token by token";
-    Floats decoded(x.size(), 0.f), state(static_cast<std::size_t>(B * L::state_floats), 0.f);
-    if (cut > 0) {
-      const chimera::Batch half{.sequences = B, .length = cut};
-      Floats in, out(static_cast<std::size_t>(B * cut * width), 0.f);
-      for (std::int64_t b = 0; b < B; ++b)
-        in.insert(in.end(), x.begin() + b * T * width, x.begin() + (b * T + cut) * width);
-      chimera::Bump fresh{kept.data()};
-      auto own = L::bind(fresh, half);
-      L::forward(q, w, half, in.data(), 1.f, out.data(), own, state.data(), chimera::Bump{temp.data()});
-      for (std::int64_t b = 0; b < B; ++b)
-        std::copy_n(out.begin() + b * cut * width, cut * width, decoded.begin() + b * T * width);
-    }
-    Arena step_memory(L::temp_floats({.sequences = 1, .length = 1}) + [] {
-      chimera::Bump one;
-      L::bind(one, {.sequences = 1, .length = 1});
-      return static_cast<std::int64_t>(one.used);
-    }());
-    for (std::int64_t b = 0; b < B; ++b)
-      for (std::int64_t t = cut; t < T; ++t)
-        L::step(q, w, t, x.data() + (b * T + t) * width, 1.f, decoded.data() + (b * T + t) * width,
-                state.data() + b * L::state_floats, chimera::Bump{step_memory.data()});
-    g.compare("out.y, " + how, decoded, want, forward_tolerance);
-    for (std::int64_t b = 0; b < B; ++b) check_state(state.data() + b * L::state_floats, b, how);
-    if (!step_memory.intact()) g.fail("a decode step writes behind its memory");
-  }
   if (!weights.intact() || !gradients.intact() || !kept.intact() || !temp.intact())
     g.fail("the layer writes behind its memory");
 }
@@ -92,77 +63,55 @@ void run_attention(Golden& g, const chimera::Cpu& q) {
   using L = chimera::Attention<C>;
   const std::int64_t B = 2, T = g.number("T"), D = L::head_dim;
   const auto rows = [&](const std::string& name, std::int64_t heads) { return swap_axes(g[name], B, heads, T, D); };
-  run_layer<L>(
-      g, q, {{"q_proj.weight", "k_proj.weight", "v_proj.weight"}, {"o_proj.weight"}},
-      [&](const typename L::Activations& a) {
-        const Floats qkv =
-            side_by_side(B * T, {rows("aux.q", L::heads), rows("aux.k", L::kv_heads), rows("aux.v", L::kv_heads)});
-        g.compare("aux.q, aux.k, aux.v", {a.qkv, qkv.size()}, qkv, forward_tolerance);
-        const Floats mixed = rows("aux.o", L::heads);
-        g.compare("aux.o", {a.mixed, mixed.size()}, mixed, forward_tolerance);
-      },
-      [](const float*, std::int64_t, const std::string&) {});
+  run_layer<L>(g, q, {{"q_proj.weight", "k_proj.weight", "v_proj.weight"}, {"o_proj.weight"}},
+               [&](const typename L::Activations& a) {
+                 const Floats qkv = side_by_side(
+                     B * T, {rows("aux.q", L::heads), rows("aux.k", L::kv_heads), rows("aux.v", L::kv_heads)});
+                 g.compare("aux.q, aux.k, aux.v", {a.qkv, qkv.size()}, qkv, forward_tolerance);
+                 const Floats mixed = rows("aux.o", L::heads);
+                 g.compare("aux.o", {a.mixed, mixed.size()}, mixed, forward_tolerance);
+               });
 }
 
 template <const chimera::Config& C>
 void run_swiglu(Golden& g, const chimera::Cpu& q) {
-  run_layer<chimera::SwiGlu<C>>(
-      g, q, {{"gate_proj.weight", "up_proj.weight"}, {"down_proj.weight"}}, [](const auto&) {},
-      [](const float*, std::int64_t, const std::string&) {});
-}
-
-/// Row b of a golden state against ours. `columns` > 0: theirs is [.., columns], ours [columns, ..].
-inline void compare_state(Golden& g, const std::string& name, const std::string& how, std::int64_t b, const float* ours,
-                          std::int64_t floats, std::int64_t columns) {
-  const Floats all = g.get("out." + name, 2 * floats);
-  Floats want(all.begin() + b * floats, all.begin() + (b + 1) * floats);
-  if (columns > 0) want = swap_axes(want, 1, floats / columns, columns, 1);
-  g.compare("out." + name + ", " + how, {ours, want.size()}, want, forward_tolerance);
+  run_layer<chimera::SwiGlu<C>>(g, q, {{"gate_proj.weight", "up_proj.weight"}, {"down_proj.weight"}},
+                                [](const auto&) {});
 }
 
 template <const chimera::Config& C>
 void run_mamba2(Golden& g, const chimera::Cpu& q) {
   using L = chimera::Mamba2<C>;
-  run_layer<L>(
-      g, q,
-      {{"in_proj.weight"},
-       {"conv1d.weight"},
-       {"conv1d.bias"},
-       {"dt_bias"},
-       {"A_log"},
-       {"D"},
-       {"norm.weight"},
-       {"out_proj.weight"}},
-      [](const auto&) {},
-      [&](const float* state, std::int64_t b, const std::string& how) {
-        compare_state(g, "conv_state", how, b, state, (L::taps - 1) * L::channels, L::taps - 1);
-        compare_state(g, "ssm_state", how, b, state + L::parts.second_at(), L::heads * L::scan.matrix(), 0);
-      });
+  run_layer<L>(g, q,
+               {{"in_proj.weight"},
+                {"conv1d.weight"},
+                {"conv1d.bias"},
+                {"dt_bias"},
+                {"A_log"},
+                {"D"},
+                {"norm.weight"},
+                {"out_proj.weight"}},
+               [](const auto&) {});
 }
 
 template <const chimera::Config& C>
 void run_griffin(Golden& g, const chimera::Cpu& q) {
   using L = chimera::RgLru<C>;
-  run_layer<L>(
-      g, q,
-      {{"linear_y.weight"},
-       {"linear_y.bias"},
-       {"linear_x.weight"},
-       {"linear_x.bias"},
-       {"conv_1d.weight"},
-       {"conv_1d.bias"},
-       {"rg_lru.input_gate_weight"},
-       {"rg_lru.input_gate_bias"},
-       {"rg_lru.recurrent_gate_weight"},
-       {"rg_lru.recurrent_gate_bias"},
-       {"rg_lru.recurrent_param"},
-       {"linear_out.weight"},
-       {"linear_out.bias"}},
-      [](const auto&) {},
-      [&](const float* state, std::int64_t b, const std::string& how) {
-        compare_state(g, "conv_state", how, b, state, (L::taps - 1) * L::inner, L::taps - 1);
-        compare_state(g, "recurrent_state", how, b, state + L::parts.second_at(), L::inner, 0);
-      });
+  run_layer<L>(g, q,
+               {{"linear_y.weight"},
+                {"linear_y.bias"},
+                {"linear_x.weight"},
+                {"linear_x.bias"},
+                {"conv_1d.weight"},
+                {"conv_1d.bias"},
+                {"rg_lru.input_gate_weight"},
+                {"rg_lru.input_gate_bias"},
+                {"rg_lru.recurrent_gate_weight"},
+                {"rg_lru.recurrent_gate_bias"},
+                {"rg_lru.recurrent_param"},
+                {"linear_out.weight"},
+                {"linear_out.bias"}},
+               [](const auto&) {});
 }
 
 }  // namespace goldens

@@ -1,6 +1,8 @@
 #include "golden.hpp"
 
 #include <chimera/exchange/hugging_face.hpp>
+#include <chimera/exchange/pack.hpp>
+#include <chimera/generate/session.hpp>
 #include <chimera/model/any_model.hpp>
 
 namespace goldens {
@@ -8,44 +10,39 @@ namespace {
 
 using namespace chimera;
 
-void compare_decoding(Golden& g, const Cpu& q, const AnyModel& model, const float* weights,
-                      const std::vector<std::int32_t>& tokens, const Floats& want) {
-  const std::size_t V = static_cast<std::size_t>(model.config->vocab), T = tokens.size() / 2;
+void compare_decoding(Golden& g, const Cpu& q, const PackedModel& model, const std::vector<std::int32_t>& tokens,
+                      const Floats& want) {
+  const std::size_t V = static_cast<std::size_t>(model.config().vocab), T = tokens.size() / 2;
   Floats decoded(want.size());
   for (const std::size_t cut : {std::size_t{0}, T / 2}) {
     for (std::size_t b = 0; b < 2; ++b) {
-      Floats state(model.state_floats, 0.f);
-      Arena step_memory(static_cast<std::int64_t>(model.decode_floats())),
-          memory(static_cast<std::int64_t>(model.prefill_floats(static_cast<std::int64_t>(T))));
-      const std::int32_t* text = tokens.data() + b * T;
-      if (cut > 0) {
-        float* logits = decoded.data() + (b * T + cut - 1) * V;
-        model.prefill(q, weights, text, static_cast<std::int64_t>(cut), 0, state.data(), memory.data(), logits);
-      }
-      for (std::size_t t = cut; t < T; ++t)
-        model.step(q, weights, text[t], static_cast<std::int64_t>(t), state.data(), step_memory.data(),
-                   decoded.data() + (b * T + t) * V);
-      if (!step_memory.intact() || !memory.intact()) g.fail("decoding writes behind its memory");
+      auto session = Session::create(q, model, {.kv = KvFormat::f32});
+      if (!session) throw std::runtime_error(session.error().message);
+      const std::span text(tokens.data() + b * T, T);
+      const auto keep = [&](std::size_t t, const Result<Session::Logits>& logits) {
+        if (!logits) throw std::runtime_error(logits.error().message);
+        std::copy(logits->begin(), logits->end(), decoded.begin() + static_cast<std::ptrdiff_t>((b * T + t) * V));
+      };
+      if (cut > 0) keep(cut - 1, session->prefill(text.first(cut)));
+      for (std::size_t t = cut; t < T; ++t) keep(t, session->step(text[t]));
     }
     g.compare(cut ? "out.logits, half, then token by token" : "out.logits, token by token", decoded, want,
               logits_tolerance);
   }
 }
 
-void compare_greedy(Golden& g, const Cpu& q, const AnyModel& model, const float* weights) {
-  const std::vector<std::int32_t> prompt = g.data().integers("in.prompt"), want = g.data().integers("out.greedy");
-  Floats state(model.state_floats, 0.f), logits(static_cast<std::size_t>(model.config->vocab));
-  Arena memory(static_cast<std::int64_t>(model.prefill_floats(static_cast<std::int64_t>(prompt.size()))));
-  Arena step_memory(static_cast<std::int64_t>(model.decode_floats()));
-  auto position = static_cast<std::int64_t>(prompt.size());
-  model.prefill(q, weights, prompt.data(), position, 0, state.data(), memory.data(), logits.data());
+void compare_greedy(Golden& g, const Cpu& q, const PackedModel& model, const std::string& name) {
+  const std::vector<std::int32_t> prompt = g.data().integers("in.prompt"), want = g.data().integers(name);
+  auto session = Session::create(q, model);
+  if (!session) throw std::runtime_error(session.error().message);
+  auto logits = session->prefill(prompt);
   int wrong = 0;
   for (const std::int32_t token : want) {
-    const auto best = static_cast<std::int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-    wrong += best != token;
-    model.step(q, weights, token, position++, state.data(), step_memory.data(), logits.data());
+    if (!logits) throw std::runtime_error(logits.error().message);
+    wrong += std::max_element(logits->begin(), logits->end()) - logits->begin() != token;
+    logits = session->step(token);
   }
-  g.record("out.greedy, tokens that differ", wrong, 0.5);
+  g.record(name + ", tokens that differ", wrong, 0.5);
 }
 
 /// The two rows of tokens, each with its next token as target.
@@ -78,8 +75,10 @@ void compare_checkpoint(Golden& g, const Cpu& q, const AnyModel& model, const fl
   g.compare("out.loss", {&loss, 1}, g["out.loss"], forward_tolerance);
   if (!memory.intact()) g.fail("the loss writes behind its memory");
   compare_logits(g, q, model, weights, text, "out.logits");
-  compare_decoding(g, q, model, weights, text.tokens, g["out.logits"]);
-  compare_greedy(g, q, model, weights);
+  const auto packed = PackedModel::create(q, model, weights);
+  if (!packed) throw std::runtime_error(packed.error().message);
+  compare_decoding(g, q, *packed, text.tokens, g["out.logits"]);
+  compare_greedy(g, q, *packed, "out.greedy");
   if (!g.data().has("grad.model.norm.weight")) return;
 
   Arena training(static_cast<std::int64_t>(model.train_floats(2, batch.length))),

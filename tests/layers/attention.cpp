@@ -1,4 +1,4 @@
-#include "checks.hpp"
+#include "packed.hpp"
 
 #include <chimera/layers/attention.hpp>
 
@@ -44,6 +44,13 @@ constexpr Config plain = [] {
   c.attention.rope.scaling = RopeScaling::none;
   return c;
 }();
+/// A past of several chunks in a window that is no multiple of a tile, and a context of one window.
+constexpr Config chunked = [] {
+  Config c = base;
+  c.width = 32, c.context = 1024;
+  c.attention = {.heads = 4, .kv_heads = 1, .head_dim = 32, .window = 600};
+  return c;
+}();
 /// A norm before the output matrix.
 constexpr Config normed = [] {
   Config c = grouped;
@@ -64,16 +71,48 @@ TEST_CASE_TEMPLATE("attention", L, Attention<grouped>, Attention<alibi>, Attenti
   SUBCASE("gradients") { checks::gradients<L>(75); }
   SUBCASE("accumulation") { checks::accumulation<L>(); }
   SUBCASE("packed documents") { checks::packed_documents<L>(150); }
-  SUBCASE("a past in pieces") { checks::pieces<L>(150, {40, 1, 1, 70, 3, 20}); }
-  SUBCASE("a past token by token") { checks::pieces<L>(150, {}); }
+  SUBCASE("decoding in pieces") { checks::decodes<L>(150, {40, 1, 1, 70, 3, 20}); }
+  SUBCASE("decoding token by token") { checks::decodes<L>(150, {}); }
+  SUBCASE("decoding together") { checks::decodes_together<L>(); }
+  SUBCASE("decoding in place") { checks::decodes_in_place<L>(); }
   SUBCASE("determinism") { checks::determinism<L>(150); }
   SUBCASE("memory") { checks::memory_is_linear<L>(); }
 }
 
+TEST_CASE("decoding with a past of several chunks") {
+  using L = Attention<chunked>;
+  SUBCASE("token by token behind a piece") { checks::decodes<L>(1000, {250, 1, 1, 1, 1, 1, 1, 1, 250, 1, 480}); }
+  SUBCASE("a piece longer than the window") { checks::decodes<L>(720, {1, 700}); }
+  SUBCASE("the same bits for one token of a pass and for one of many") {
+    on_every_cpu([](const Cpu& q) {
+      const Floats w = checks::weights_of<L>(1), x = noise(601 * L::width, 2);
+      checks::Decoding<L> alone(q, w, 1), many(q, w, 5);  // up to four tokens the chunks are shared out to threads
+      const auto read = [&](std::int64_t first, std::int64_t count) {
+        const Floats part = checks::tokens<L>(x, first, count);
+        const Floats one = alone.pass({part}), all = many.pass({part, part, part, part, part});
+        for (std::int64_t b = 0; b < 5; ++b) CHECK(checks::tokens<L>(all, b * count, count) == one);
+      };
+      read(0, 599);
+      read(599, 1);
+      read(600, 1);
+    });
+  }
+}
+
+TEST_CASE("decoding with keys and values of fewer bits") {
+  using L = Attention<chunked>;
+  checks::decodes<L>(70, {30, 1, 1, 20}, KvFormat::f16, 1e-3);
+  checks::decodes<L>(70, {30, 1, 1, 20}, KvFormat::q8_0, 1e-2);
+  checks::decodes<L>(70, {30, 1, 1, 20}, KvFormat::q4_0, 0.2);
+  checks::decodes<Attention<alibi>>(70, {30, 1, 1, 20}, KvFormat::q8_0, 1e-2);
+  for (const KvFormat kv : {KvFormat::f32, KvFormat::f16, KvFormat::q8_0, KvFormat::q4_0})
+    checks::decodes_together<Attention<grouped>>(kv);
+}
+
 TEST_CASE("the ring of a window holds that window and no more") {
-  CHECK(Attention<bare>::slots == 13);
-  CHECK(Attention<grouped>::slots == 256);
-  CHECK(Attention<bare>::state_floats == floats_of({13 * 18, 13 * 18}));
+  CHECK(Attention<bare>::state_bytes(KvFormat::f16) == 2 * (2 * 13 * 32) * 2);
+  CHECK(Attention<bare>::state_bytes(KvFormat::q8_0) == 2 * round_up(2 * 13 * 34, 64));
+  CHECK(Attention<grouped>::state_bytes(KvFormat::f32) == 2 * (2 * 256 * 32) * 4);
 }
 
 TEST_CASE("YaRN at a factor of 1 is plain rotary attention") {

@@ -38,23 +38,13 @@ std::int64_t activation_floats(const Batch& batch) {
   return static_cast<std::int64_t>(count.used);
 }
 
-/// While some layers still take a state.
 template <class L>
-void call_forward(const Cpu& q, Weights<L> w, const Batch& batch, const float* x, float scale, float* y, auto& a,
-                  [[maybe_unused]] float* state, Bump temp) {
-  if constexpr (requires { L::forward(q, w, batch, x, scale, y, a, state, temp); })
-    L::forward(q, w, batch, x, scale, y, a, state, temp);
-  else
-    L::forward(q, w, batch, x, scale, y, a, temp);
-}
-
-template <class L>
-Floats forward(const Cpu& q, const Floats& w, const Batch& batch, const Floats& x, float* state = nullptr) {
+Floats forward(const Cpu& q, const Floats& w, const Batch& batch, const Floats& x) {
   Memory kept(activation_floats<L>(batch)), temp(L::temp_floats(batch));
   Bump memory = kept.bump();
   auto a = L::bind(memory, batch);
   Floats y = zeros(batch.tokens() * L::width);
-  call_forward<L>(q, {w.data()}, batch, x.data(), 1.f, y.data(), a, state, temp.bump());
+  L::forward(q, {w.data()}, batch, x.data(), 1.f, y.data(), a, temp.bump());
   return y;
 }
 
@@ -78,7 +68,7 @@ Results run(const Cpu& q, const Floats& w, const Batch& batch, const Floats& x, 
   auto a = L::bind(memory, batch);
   Results r{filled(batch.tokens() * L::width, y0), filled(batch.tokens() * L::width, unwritten),
             filled(static_cast<std::int64_t>(w.size()), dw0)};
-  call_forward<L>(q, {w.data()}, batch, x.data(), scale, r.y.data(), a, nullptr, temp.bump());
+  L::forward(q, {w.data()}, batch, x.data(), scale, r.y.data(), a, temp.bump());
   L::backward(q, {w.data()}, {r.dw.data()}, batch, x.data(), dy.data(), scale, r.dx.data(), a, temp.bump());
   return r;
 }
@@ -158,39 +148,6 @@ void packed_documents(std::int64_t T) {
     CHECK(difference(packed.y, alone.y) <= 5e-6);
     CHECK(difference(packed.dx, alone.dx) <= 5e-6);
     CHECK(difference(packed.dw, alone.dw) <= 5e-6);
-  });
-}
-
-/// The same sequence in pieces of these lengths (1: a decode step), the past in the state.
-template <class L>
-void pieces(std::int64_t T, const std::vector<std::int64_t>& lengths) {
-  on_every_cpu([&](const Cpu& q) {
-    const Floats w = weights_of<L>(1), x = noise(2 * T * L::width, 2);
-    const Floats want = forward<L>(q, w, {.sequences = 2, .length = T}, x);
-    Floats got = filled(2 * T * L::width, unwritten), state = zeros(2 * L::state_floats);
-    std::int64_t at = 0;
-    for (std::size_t piece = 0; at < T; ++piece) {
-      const std::int64_t n = piece < lengths.size() ? std::min(lengths[piece], T - at) : 1;
-      const Batch batch{.sequences = 2, .length = n, .position = at};
-      Floats in, out;
-      for (std::int64_t b = 0; b < 2; ++b)
-        in.insert(in.end(), x.begin() + (b * T + at) * L::width, x.begin() + (b * T + at + n) * L::width);
-      if (n > 1) {
-        out = forward<L>(q, w, batch, in, state.data());
-      } else {
-        out = zeros(2 * L::width);
-        const Batch one{.sequences = 1, .length = 1};
-        for (std::int64_t b = 0; b < 2; ++b) {
-          Memory temp(activation_floats<L>(one) + L::temp_floats(one));
-          L::step(q, {w.data()}, at, in.data() + b * L::width, 1.f, out.data() + b * L::width,
-                  state.data() + b * L::state_floats, temp.bump());
-        }
-      }
-      for (std::int64_t b = 0; b < 2; ++b)
-        std::copy_n(out.begin() + b * n * L::width, n * L::width, got.begin() + (b * T + at) * L::width);
-      at += n;
-    }
-    CHECK(difference(got, want) <= 5e-6);
   });
 }
 

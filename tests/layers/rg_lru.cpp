@@ -1,4 +1,4 @@
-#include "checks.hpp"
+#include "packed.hpp"
 
 #include <chimera/layers/rg_lru.hpp>
 
@@ -19,10 +19,15 @@ TEST_CASE_TEMPLATE("RG-LRU", L, RgLru<wide>, RgLru<narrow>) {
   SUBCASE("gradients") { checks::gradients<L>(75); }
   SUBCASE("accumulation") { checks::accumulation<L>(); }
   SUBCASE("packed documents") { checks::packed_documents<L>(150); }
-  SUBCASE("a past in pieces") { checks::pieces<L>(150, {40, 1, 1, 70, 3, 2, 20}); }
-  SUBCASE("a past token by token") { checks::pieces<L>(80, {}); }
   SUBCASE("determinism") { checks::determinism<L>(150); }
   SUBCASE("memory") { checks::memory_is_linear<L>(); }
+}
+
+TEST_CASE_TEMPLATE("decoding with RG-LRU", L, RgLru<wide>, RgLru<narrow>) {
+  SUBCASE("token by token") { checks::decodes<L>(60, {}); }
+  SUBCASE("in pieces") { checks::decodes<L>(150, {40, 1, 1, 70, 3, 2, 20}); }
+  SUBCASE("together") { checks::decodes_together<L>(); }
+  SUBCASE("in place") { checks::decodes_in_place<L>(); }
 }
 
 TEST_CASE("biases that a config leaves out take no weights") {

@@ -1,4 +1,4 @@
-#include "checks.hpp"
+#include "packed.hpp"
 
 #include <chimera/layers/swiglu.hpp>
 
@@ -19,7 +19,12 @@ TEST_CASE_TEMPLATE("SwiGLU as a layer", L, SwiGlu<odd>, SwiGlu<normed>) {
   SUBCASE("gradients") { checks::gradients<L>(33); }
   SUBCASE("accumulation") { checks::accumulation<L>(); }
   SUBCASE("packed documents") { checks::packed_documents<L>(150); }
-  SUBCASE("token by token") { checks::pieces<L>(20, {}); }
   SUBCASE("determinism") { checks::determinism<L>(150); }
   SUBCASE("memory") { checks::memory_is_linear<L>(); }
+}
+
+TEST_CASE_TEMPLATE("decoding with SwiGLU", L, SwiGlu<odd>, SwiGlu<normed>) {
+  SUBCASE("in pieces and token by token") { checks::decodes<L>(50, {30, 1, 7}); }
+  SUBCASE("together") { checks::decodes_together<L>(); }
+  SUBCASE("in place") { checks::decodes_in_place<L>(); }
 }

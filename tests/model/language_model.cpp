@@ -215,19 +215,23 @@ TEST_CASE("token by token, and in pieces, a model says what it says of the whole
                               all.begin() + static_cast<std::ptrdiff_t>((t + 1) * vocab));
   };
 
-  std::vector<float> state(model.state_floats), room(model.decode_floats()), logits(vocab);
-  for (std::size_t t = 0; t < length; ++t) {
-    model.step(q, w.data(), text.inputs[t], static_cast<std::int64_t>(t), state.data(), room.data(), logits.data());
-    CHECK(difference(logits, expected(t)) < 2e-5);
-  }
-
-  std::fill(state.begin(), state.end(), 0.f);
-  std::int64_t at = 0;
-  for (std::int64_t piece : {1, 13, 2, 5}) {  // crosses chunks and the attention window
-    room.resize(model.prefill_floats(piece));
-    model.prefill(q, w.data(), text.inputs.data() + at, piece, at, state.data(), room.data(), logits.data());
-    at += piece;
-    CHECK(difference(logits, expected(static_cast<std::size_t>(at - 1))) < 2e-5);
+  const auto packed = PackedModel::create(q, model, w.data());
+  REQUIRE(packed);
+  std::vector<float> logits(vocab), room(model.decode_floats(13));
+  std::vector<std::byte> state;
+  const auto read = [&](std::int64_t at, std::int64_t rows) {
+    const Run run{.first = 0, .count = rows, .position = at, .state = state.data()};
+    const Output output{rows - 1, logits.data()};
+    ModelPass pass;
+    pass.runs = {&run, 1}, pass.rows = rows, pass.kv = KvFormat::f32;
+    pass.tokens = text.inputs.data() + at, pass.outputs = {&output, 1}, pass.memory = room.data();
+    for (int stage = 0; stage < model.stages; ++stage) model.decode(q, packed->tensors(), pass, stage);
+    CHECK(difference(logits, expected(static_cast<std::size_t>(at + rows - 1))) < 2e-5);
+  };
+  for (const auto& pieces : {std::vector<std::int64_t>(length, 1), {1, 13, 2, 5}}) {  // crosses chunks and the window
+    state.assign(model.state_bytes(KvFormat::f32), std::byte{0});
+    std::int64_t at = 0;
+    for (const std::int64_t rows : pieces) read(std::exchange(at, at + rows), rows);
   }
 }
 

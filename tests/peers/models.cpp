@@ -107,7 +107,9 @@ Status write(const Cpu& q, const std::string& folder, const std::string& name, c
   std::vector<float> logits(static_cast<std::size_t>(length * C.vocab));
   m.forward(q, weights->data(), batch, memory->data(), logits.data());
 
-  auto session = Session::create(q, m, weights->data());
+  const auto packed = pack_gguf(q, *stored, m);
+  if (!packed) return packed.error();
+  auto session = Session::create(q, *packed);
   if (!session) return session.error();
   for (auto next = session->prefill(std::span(tokens).first(16)); next && greedy.size() < continued;) {
     greedy.push_back(static_cast<std::int32_t>(std::max_element(next->begin(), next->end()) - next->begin()));

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
+#include <cstring>
 #include <span>
 #include <string>
 #include <string_view>
@@ -111,14 +112,15 @@ inline Status sync_folder(const std::string& path) {
 }
 
 /// A file's bytes, mapped read-only: nothing is copied, and pages come in as they are touched.
-/// A file that another program shortens while it is mapped ends the process (SIGBUS): do not rewrite data in place, or
-/// take a copy.
+/// A file that another program shortens while it is mapped ends the process (SIGBUS) when its bytes are touched: do not
+/// rewrite data in place, take a copy, or `read` what is large.
 class MappedFile {
  public:
   MappedFile() = default;
-  MappedFile(MappedFile&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
+  MappedFile(MappedFile&& other) noexcept : bytes_(std::exchange(other.bytes_, {})), file_(std::move(other.file_)) {}
   MappedFile& operator=(MappedFile&& other) noexcept {
     std::swap(bytes_, other.bytes_);
+    std::swap(file_, other.file_);
     return *this;
   }
   ~MappedFile() {
@@ -133,6 +135,30 @@ class MappedFile {
 
   std::span<const std::byte> bytes() const { return bytes_; }
   std::size_t size() const { return bytes_.size(); }
+
+  /// Copies the bytes from `at` on without touching the map: no page of it stays in memory, and a file that has become
+  /// shorter is an error.
+  Status read(std::size_t at, std::span<std::byte> to) const {
+    if (at > size() || to.size() > size() - at)
+      return Error{"cannot read " + std::to_string(to.size()) + " bytes at " + std::to_string(at) + " of a file of " +
+                   std::to_string(size())};
+    if (!file_.ok()) {
+      std::memcpy(to.data(), bytes_.data() + at, to.size());
+      return {};
+    }
+    while (!to.empty()) {
+      const ssize_t n = ::pread(file_.fd(), to.data(), to.size(), static_cast<off_t>(at));
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return Error{"cannot read the file: " + std::generic_category().message(errno)};
+      if (n == 0)
+        return Error{"the file has become shorter: it had " + std::to_string(size()) +
+                     " bytes, and now ends before byte " + std::to_string(at)};
+      at += static_cast<std::size_t>(n);
+      to = to.subspan(static_cast<std::size_t>(n));
+    }
+    return {};
+  }
+
   std::string_view text() const { return {reinterpret_cast<const char*>(bytes_.data()), bytes_.size()}; }
 
  private:
@@ -157,10 +183,12 @@ class MappedFile {
       if (n == 0) return Error{"cannot read " + path + ": another program is shortening it"};
       at += static_cast<std::size_t>(n);
     }
+    if (!copied) mapped.file_ = std::move(file);
     return mapped;
   }
 
   std::span<const std::byte> bytes_;
+  FileHandle file_;  // of what is mapped
 };
 
 /// A file that appears whole or not at all: it is written under another name in the same folder, brought to the disk,

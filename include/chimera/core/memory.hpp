@@ -11,9 +11,7 @@
 #include <new>
 #include <string>
 
-#if defined(__linux__)
 #include <sys/mman.h>
-#endif
 
 namespace chimera {
 
@@ -23,27 +21,23 @@ inline constexpr std::size_t alignment = 64;
 /// `count` rounded up so that the next f32 tensor starts on `alignment`.
 constexpr std::size_t aligned_floats(std::size_t count) { return (count + 15) / 16 * 16; }
 
-/// A block of f32, zeroed, 64-byte aligned; on huge pages where the system offers them.
+/// A block of f32, zeroed, 64-byte aligned; a large one on huge pages where the system offers them, and in memory only as
+/// far as it was touched.
 class Buffer {
  public:
   Buffer() = default;
 
   static Result<Buffer> create(std::size_t floats) {
-    constexpr std::size_t huge_page = std::size_t{2} << 20;
-    const bool large = floats >= huge_page / sizeof(float);
-    const std::size_t unit = large ? huge_page : alignment;
-    if (floats > (SIZE_MAX - unit) / sizeof(float))
+    if (floats > (SIZE_MAX - 2 * huge_page) / sizeof(float))
       return Error{"cannot address " + std::to_string(floats) + " floats"};
-    const std::size_t bytes = (floats * sizeof(float) + unit - 1) / unit * unit;
+    const bool large = floats >= huge_page / sizeof(float);
+    const std::size_t unit = large ? huge_page : alignment, bytes = (floats * sizeof(float) + unit - 1) / unit * unit;
     Buffer b;
     b.size_ = floats;
     if (bytes == 0) return b;
-    b.data_.reset(static_cast<float*>(std::aligned_alloc(unit, bytes)));
+    b.data_ = large ? Pages(map(bytes), Free(bytes)) : Pages(static_cast<float*>(std::aligned_alloc(unit, bytes)));
     if (!b.data_) return Error{"out of memory: " + std::to_string(bytes >> 20) + " MiB were asked for"};
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-    if (large) (void)madvise(b.data_.get(), bytes, MADV_HUGEPAGE);  // a hint: refusal costs speed only
-#endif
-    std::memset(b.data_.get(), 0, bytes);
+    if (!large) std::memset(b.data_.get(), 0, bytes);
     return b;
   }
 
@@ -52,10 +46,36 @@ class Buffer {
   std::size_t size() const { return size_; }
 
  private:
+  static constexpr std::size_t huge_page = std::size_t{2} << 20;
+
   struct Free {
-    void operator()(float* p) const { std::free(p); }
+    std::size_t mapped;  // bytes; 0: from the heap
+    Free() : mapped(0) {}
+    explicit Free(std::size_t bytes) : mapped(bytes) {}
+    void operator()(float* p) const {
+      if (mapped > 0)
+        ::munmap(p, mapped);
+      else
+        std::free(p);
+    }
   };
-  std::unique_ptr<float, Free> data_;
+  using Pages = std::unique_ptr<float, Free>;
+
+  /// Zeros from the system, aligned to huge pages; null if there are none.
+  static float* map(std::size_t bytes) {
+    void* const all = ::mmap(nullptr, bytes + huge_page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (all == MAP_FAILED) return nullptr;
+    const std::size_t before = (huge_page - reinterpret_cast<std::uintptr_t>(all) % huge_page) % huge_page;
+    char* const data = static_cast<char*>(all) + before;
+    if (before > 0) ::munmap(all, before);
+    ::munmap(data + bytes, huge_page - before);
+#if defined(MADV_HUGEPAGE)
+    (void)::madvise(data, bytes, MADV_HUGEPAGE);  // a hint: refusal costs speed only
+#endif
+    return reinterpret_cast<float*>(data);
+  }
+
+  Pages data_;
   std::size_t size_ = 0;
 };
 
@@ -76,7 +96,7 @@ struct TableAllocator {
     if (!large(n)) return std::allocator<T>().allocate(n);
     const std::size_t bytes = (n * sizeof(T) + huge_page - 1) / huge_page * huge_page;
     void* data = ::operator new(bytes, std::align_val_t{huge_page});
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
+#if defined(MADV_HUGEPAGE)
     (void)madvise(data, bytes, MADV_HUGEPAGE);  // a hint: refusal costs speed only
 #endif
     return static_cast<T*>(data);

@@ -30,6 +30,7 @@ struct Tensor {
   std::int64_t rows, cols;
   Init init = Init::normal;
   bool decay = true;  // weight decay applies
+  int parts = 1;      // equal runs of rows that decoding multiplies side by side: gate and up
 
   constexpr std::int64_t size() const { return rows * cols; }
 };

@@ -200,9 +200,9 @@ inline std::vector<GgufTensor> declared(std::span<const FileWeight> table, const
 
 }  // namespace gguf_parts
 
-/// Fills `weights`, model.arena_floats of them. Errors: another config, a tensor that is missing, of another shape or
-/// without numbers, and a tensor that the model has no place for. After an error the weights are undefined.
-inline Status load_gguf(const Cpu& q, const Gguf& file, const AnyModel& model, float* weights) {
+/// Where the file has the model's weights. Errors: another config, a tensor that is missing, and one that the model has no
+/// place for.
+inline Result<std::vector<FileWeight>> find_weights(const Gguf& file, const AnyModel& model) {
   const auto config = config_from_gguf(file);
   if (!config) return config.error();
   if (!same_meaning(*config, *model.config))
@@ -218,11 +218,24 @@ inline Status load_gguf(const Cpu& q, const Gguf& file, const AnyModel& model, f
       std::memcpy(&w.divisor, scale->data.data(), sizeof w.divisor);
       if (!(std::abs(w.divisor) <= 1e6f)) return Error{"tensor " + scale->name + ": expected a number of at most 1e6"};
     }
-    if (Status s = load_weight(q, w, gguf_parts::stored(*t), weights); !s) return s;
   }
-  return check_all_known(file.tensors(), *table, [&](std::string_view name) {
-    return name.starts_with("rope_f") || (config->sub_norm && name.ends_with(".scale"));
-  });
+  if (Status s = check_all_known(file.tensors(), *table,
+                                 [&](std::string_view name) {
+                                   return name.starts_with("rope_f") || (config->sub_norm && name.ends_with(".scale"));
+                                 });
+      !s)
+    return s.error();
+  return table;
+}
+
+/// Fills `weights`, model.arena_floats of them. Errors: those of find_weights, a tensor of another shape or without
+/// numbers. After an error the weights are undefined.
+inline Status load_gguf(const Cpu& q, const Gguf& file, const AnyModel& model, float* weights) {
+  const auto table = find_weights(file, model);
+  if (!table) return table.error();
+  for (const FileWeight& w : *table)
+    if (Status s = load_weight(q, w, gguf_parts::stored(*file.tensor(w.name)), weights + w.offset); !s) return s;
+  return {};
 }
 
 /// Writes the model's weights and config, whole or not at all; `words(file)` adds the tokenizer's metadata.

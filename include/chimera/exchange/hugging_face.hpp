@@ -195,7 +195,7 @@ inline Status load_hugging_face(const Cpu& q, const std::string& folder, const A
     if (!t) return Error{"the folder " + folder + " has no tensor " + w.name};
     const auto format = format_of(*t);
     if (!format) return format.error();
-    if (Status s = load_weight(q, w, {t->name, t->shape, *format, t->data}, weights); !s) return s;
+    if (Status s = load_weight(q, w, {t->name, t->shape, *format, t->data}, weights + w.offset); !s) return s;
   }
   return check_all_known(file->tensors(), *table, [&](std::string_view name) {
     return name.ends_with("rotary_emb.inv_freq") || (model.config->tied && name == "lm_head.weight");

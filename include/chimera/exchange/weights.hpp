@@ -147,6 +147,8 @@ inline std::pair<std::int64_t, std::int64_t> range_of(const Config& c, Rows whic
 struct FileWeight {
   std::string name;
   std::vector<std::int64_t> shape{};  // slowest first
+  std::size_t tensor = 0;             // of AnyModel::tensors, of which it holds some rows
+  std::int64_t first = 0;             // of these rows
   std::size_t offset = 0;             // floats from the start of the arena
   std::int64_t rows = 0, cols = 0;
   bool matrix = false;     // of a product: may be stored in any format
@@ -165,6 +167,12 @@ struct FileWeight {
     if (i >= turning) return r;
     return r - i + (file_has_halves ? i % half * 2 + i / half : i % 2 * half + i / 2);
   }
+  /// Which row of the file is row `r` of ours.
+  std::int64_t file_row(std::int64_t r) const {
+    const std::int64_t i = head > 0 ? r % head : 0, half = turning / 2;
+    if (i >= turning) return r;
+    return r - i + (file_has_halves ? i % 2 * half + i / 2 : i % half * 2 + i / half);
+  }
 };
 
 /// All tensors that hold the model's weights in files of that family, in arena order; an error for a weight that they
@@ -178,7 +186,8 @@ inline Result<std::vector<FileWeight>> file_weights(const AnyModel& model, Famil
   const bool other_order =
       family != Family::own && c.attention.position == Position::rope && c.attention.rope.layout != theirs;
   std::vector<FileWeight> all;
-  for (const NamedTensor& t : model.tensors) {
+  for (std::size_t tensor = 0; tensor < model.tensors.size(); ++tensor) {
+    const NamedTensor& t = model.tensors[tensor];
     std::string_view ours = t.name(), block;
     if (ours.starts_with("blk.")) {
       const std::size_t dot = ours.find('.', 4);
@@ -186,11 +195,14 @@ inline Result<std::vector<FileWeight>> file_weights(const AnyModel& model, Famil
     }
     const std::size_t before = all.size();
     if (family == Family::own)
-      all.push_back({.name = std::string(t.name()), .offset = t.offset, .rows = t.rows, .cols = t.cols});
+      all.push_back(
+          {.name = std::string(t.name()), .tensor = tensor, .offset = t.offset, .rows = t.rows, .cols = t.cols});
     for (const Rule& rule : rules(family)) {
       if (rule.ours != ours) continue;
       const auto [first, rows] = range_of(c, rule.rows, t.rows);
       FileWeight w{.name = std::string(rule.theirs),
+                   .tensor = tensor,
+                   .first = first,
                    .offset = t.offset + static_cast<std::size_t>(first * t.cols),
                    .rows = rows,
                    .cols = t.cols,
@@ -247,16 +259,26 @@ struct StoredTensor {
   std::span<const std::byte> data;
 };
 
-/// Reads one tensor into the arena. Errors: another shape, a format that holds no weights, numbers that are none.
-inline Status load_weight(const Cpu& q, const FileWeight& w, const StoredTensor& t, float* arena) {
+inline Status check_shape(const FileWeight& w, const StoredTensor& t) {
+  using namespace weight_parts;
+  if (without_ones(w.shape) == without_ones(t.shape)) return {};
+  return Error{"tensor " + std::string(t.name) + ": expected the shape " + shape_text(w.shape) + ", found " +
+               shape_text(t.shape)};
+}
+
+inline Status check_numbers(const StoredTensor& t, std::span<const std::byte> data) {
+  const NotFinite bad = find_not_finite(t.format, data);
+  if (bad.count == 0) return {};
+  return Error{"tensor " + std::string(t.name) + ": expected numbers, found " + std::to_string(bad.count) +
+               " that are none, the first in block " + std::to_string(bad.block)};
+}
+
+/// Reads one tensor into x [rows, cols]. Errors: another shape, a format that holds no weights, numbers that are none.
+inline Status load_weight(const Cpu& q, const FileWeight& w, const StoredTensor& t, float* x) {
   using namespace weight_parts;
   const std::string name(t.name);
-  if (without_ones(w.shape) != without_ones(t.shape))
-    return Error{"tensor " + name + ": expected the shape " + shape_text(w.shape) + ", found " + shape_text(t.shape)};
-  if (const NotFinite bad = find_not_finite(t.format, t.data); bad.count > 0)
-    return Error{"tensor " + name + ": expected numbers, found " + std::to_string(bad.count) +
-                 " that are none, the first in block " + std::to_string(bad.block)};
-  float* x = arena + w.offset;
+  if (Status s = check_shape(w, t); !s) return s;
+  if (Status s = check_numbers(t, t.data); !s) return s;
   if (Status s = decode(q, t.format, t.data.data(), w.size(), x); !s)
     return Error{"tensor " + name + ": " + s.error().message};
   for (std::int64_t i = 0; w.divisor != 1.f && i < w.size(); ++i) x[i] *= w.divisor;

@@ -186,6 +186,21 @@ class Gguf {
   /// Null if there is none of that name.
   const GgufTensor* tensor(std::string_view name) const { return tensor_index_.find(tensors_, name_of, name); }
 
+  /// Copies the tensor's bytes from `at` on. Of a mapped file that has become shorter it is an error, where touching
+  /// `data` would end the process.
+  Status read(const GgufTensor& t, std::size_t at, std::span<std::byte> to) const {
+    if (at > t.data.size() || to.size() > t.data.size() - at)
+      return Error{"tensor " + t.name + " has " + std::to_string(t.data.size()) + " bytes, " +
+                   std::to_string(to.size()) + " from byte " + std::to_string(at) + " were asked for"};
+    if (file_.bytes().empty()) {
+      std::memcpy(to.data(), t.data.data() + at, to.size());
+      return {};
+    }
+    const Status s = file_.read(static_cast<std::size_t>(t.data.data() - file_.bytes().data()) + at, to);
+    if (!s) return Error{"tensor " + t.name + ": " + s.error().message};
+    return {};
+  }
+
   /// In the order of the file.
   std::span<const GgufEntry> entries() const { return entries_; }
   /// Null if there is none of that key.

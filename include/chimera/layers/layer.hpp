@@ -1,11 +1,11 @@
 // What every layer is, and the plain linear map most of them are made of.
 //
-// A layer is one file with four parts: its weights, forward, backward, and the decode step.
+// A layer is one file with four parts: its weights, forward, backward, and decode.
 //   forward:  y += scale * layer(x)              x, y [B,T,width]; x is already normalised
 //   backward: dx = scale * dlayer/dx . dy        weight gradients accumulate (+=)
-//   step:     y += scale * layer(x) for one token, the past in `state`
-// `state` (zero at the start of a sequence, state_floats for each) is what decoding carries; forward with a state reads the
-// past from it and leaves the new past in it. `temp` is working memory, at least temp_floats(batch).
+//   decode:   y += scale * layer(norm(x)) for the tokens of a pass, with packed weights; y may be x  (layers/decode.hpp)
+// What decoding carries of a sequence is state_bytes large, a multiple of 64, and all zero at the sequence's start. `temp`
+// is working memory, at least temp_floats(batch), or decode_floats(rows).
 #pragma once
 
 #include <chimera/config/config.hpp>
@@ -13,8 +13,8 @@
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/gemm.hpp>
+#include <chimera/layers/decode.hpp>
 
-#include <algorithm>
 #include <concepts>
 #include <cstdint>
 
@@ -22,35 +22,16 @@ namespace chimera::inline CHIMERA_ABI {
 
 template <class L>
 concept Layer = requires(const Cpu& q, Weights<L> w, Weights<L, float> dw, const Batch& batch, const float* x, float* y,
-                         typename L::Activations& a, Bump& memory, Bump temp) {
+                         typename L::Activations& a, PackedWeights<L> packed, const Pass& pass, const NormedRows& in,
+                         Bump& memory, Bump temp) {
   { L::params.size() } -> std::convertible_to<std::size_t>;
-  { L::state_floats } -> std::convertible_to<std::int64_t>;
   { L::bind(memory, batch) } -> std::same_as<typename L::Activations>;
   { L::temp_floats(batch) } -> std::same_as<std::int64_t>;
-  L::forward(q, w, batch, x, 1.f, y, a, y, temp);
+  L::forward(q, w, batch, x, 1.f, y, a, temp);
   L::backward(q, w, dw, batch, x, x, 1.f, y, a, temp);
-  L::step(q, w, std::int64_t{}, x, 1.f, y, y, temp);
-};
-
-/// What decoding carries for one sequence in two parts, each aligned. Kernels want one part of all sequences in a piece.
-struct TwoPartState {
-  std::int64_t first, second;  // floats
-
-  constexpr std::int64_t second_at() const { return floats_of({first}); }
-  constexpr std::int64_t floats() const { return floats_of({first, second}); }
-
-  void gather(std::int64_t sequences, const float* state, float* firsts, float* seconds) const {
-    for (std::int64_t b = 0; b < sequences; ++b, state += floats()) {
-      std::copy_n(state, first, firsts + b * first);
-      std::copy_n(state + second_at(), second, seconds + b * second);
-    }
-  }
-  void scatter(std::int64_t sequences, const float* firsts, const float* seconds, float* state) const {
-    for (std::int64_t b = 0; b < sequences; ++b, state += floats()) {
-      std::copy_n(firsts + b * first, first, state);
-      std::copy_n(seconds + b * second, second, state + second_at());
-    }
-  }
+  { L::state_bytes(KvFormat::f16) } -> std::same_as<std::int64_t>;
+  { L::decode_floats(std::int64_t{}) } -> std::same_as<std::int64_t>;
+  L::decode(q, packed, pass, in, 1.f, y, temp);
 };
 
 /// A dense matrix W [out, in] as it lies in the arena.

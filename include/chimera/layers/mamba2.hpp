@@ -4,9 +4,12 @@
 #include <chimera/kernels/conv.hpp>
 #include <chimera/kernels/norm.hpp>
 #include <chimera/kernels/ssd.hpp>
+#include <chimera/layers/decode.hpp>
 #include <chimera/layers/layer.hpp>
 
+#include <algorithm>
 #include <cmath>
+#include <cstdint>
 
 namespace chimera::inline CHIMERA_ABI {
 
@@ -28,9 +31,6 @@ struct Mamba2 {
                                      Tensor{"ssm_norm.weight", 1, inner, Init::one, false},
                                      Tensor{"ssm_out.weight", width, inner, Init::branch_output}};
   static constexpr Linear in{row, width}, out{width, inner};
-  // Decoding carries the convolution's last inputs [taps-1, channels] and the states [heads, head_dim, state].
-  static constexpr TwoPartState parts{(taps - 1) * channels, scan.matrix() * heads};
-  static constexpr std::int64_t state_floats = parts.floats();
 
   struct Activations {
     float* zxbcdt;    // [B,T,row]
@@ -52,26 +52,22 @@ struct Mamba2 {
             memory.take(heads)};
   }
   static std::int64_t temp_floats(const Batch& batch) {
-    const std::int64_t n = batch.tokens(), s = batch.sequences;
-    return floats_of({n * inner, n * inner, n * row, n * channels, n * heads, heads, s * parts.first, s * parts.second,
+    const std::int64_t n = batch.tokens();
+    return floats_of({n * inner, n * inner, n * row, n * channels, n * heads, heads,
                       std::max({norm_backward_temp(n, inner), ssd_backward_temp(scan, batch),
                                 conv_backward_temp(convolution, batch)})});
   }
 
   // 2. Forward.
   static void forward(const Cpu& q, Weights<Mamba2> w, const Batch& batch, const float* x, float scale, float* y,
-                      Activations& a, float* state, Bump temp) {
-    const std::int64_t n = batch.tokens(), sequences = state ? batch.sequences : 0;
+                      Activations& a, Bump temp) {
+    const std::int64_t n = batch.tokens();
     float* gated = temp.take(n * inner);
-    float* past = state ? temp.take(sequences * parts.first) : nullptr;
-    float* carried = state ? temp.take(sequences * parts.second) : nullptr;
-    parts.gather(sequences, state, past, carried);
     linear(q, in, n, 1.f, x, width, w[input], 0.f, a.zxbcdt, row);
-    causal_conv(q, convolution, batch, a.zxbcdt + inner, past, w[conv], w[conv_bias], a.xbc, temp);
-    step_size(q, w, n, a);
-    ssd(q, scan, batch, a.xbc, a.dt, a.a, w[d], carried, a.y, a.states, a.products, carried);
-    if (state) conv_remember(convolution, batch, a.zxbcdt + inner, past);
-    parts.scatter(sequences, past, carried, state);
+    causal_conv(q, convolution, batch, a.zxbcdt + inner, w[conv], w[conv_bias], a.xbc, temp);
+    ssd_step_size(q, n, heads, a.zxbcdt + inner + channels, row, w[dt_bias], C.mamba2.dt_min, C.mamba2.dt_max, a.dt);
+    for (std::int64_t h = 0; h < heads; ++h) a.a[h] = -std::exp(w[a_log][h]);
+    ssd(q, scan, batch, a.xbc, a.dt, a.a, w[d], nullptr, a.y, a.states, a.products, nullptr);
     gated_rms_norm(q, norm_shape(n), a.y, a.zxbcdt, row, w[norm], gated);
     linear(q, out, n, scale, gated, inner, w[output], 1.f, y, width);
   }
@@ -102,30 +98,118 @@ struct Mamba2 {
     linear_input_gradient(q, in, n, 1.f, dzxbcdt, row, w[input], 0.f, dx, width);
   }
 
-  // 4. Decode step.
-  static void step(const Cpu& q, Weights<Mamba2> w, std::int64_t, const float* x, float scale, float* y, float* state,
-                   Bump temp) {
-    const Batch one{.sequences = 1, .length = 1};
-    Activations a = bind(temp, one);
-    float* gated = temp.take(inner);
-    linear(q, in, 1, 1.f, x, width, w[input], 0.f, a.zxbcdt, row);
-    causal_conv(q, convolution, one, a.zxbcdt + inner, state, w[conv], w[conv_bias], a.xbc, temp);
-    conv_remember(convolution, one, a.zxbcdt + inner, state);
-    step_size(q, w, 1, a);
-    ssd_step(q, scan, a.xbc, a.dt, a.a, w[d], state + parts.second_at(), a.y);
-    gated_rms_norm(q, norm_shape(1), a.y, a.zxbcdt, row, w[norm], gated);
-    linear(q, out, 1, scale, gated, inner, w[output], 1.f, y, width);
+  // 4. Decode. A sequence carries the convolution's ring [taps, channels] and the states [heads, head_dim, state].
+  static constexpr std::int64_t ring = taps * channels;
+  static constexpr std::int64_t state_bytes(KvFormat) {
+    return floats_of({ring, heads * scan.matrix()}) * std::int64_t{sizeof(float)};
+  }
+  static std::int64_t decode_floats(std::int64_t rows) {
+    const Batch piece{.sequences = 1, .length = rows};
+    return floats_of({rows * row, rows * inner,
+                      std::max({product_floats(rows, width), product_floats(rows, inner),
+                                floats_of({rows * channels, rows * heads, heads, ssd_products(scan, piece)})})});
+  }
+
+  static void decode(const Cpu& q, PackedWeights<Mamba2> w, const Pass& pass, const NormedRows& x, float scale,
+                     float* y, Bump temp) {
+    float* zxbcdt = temp.take(pass.rows * row);
+    float* gated = temp.take(pass.rows * inner);
+    product(
+        q, w.matrix(input), pass.rows, [&](std::int64_t t, float* buffer) { return x.row(q.isa(), t, buffer); },
+        [&](std::int64_t t, std::int64_t first, std::int64_t count, const float* values) {
+          std::copy_n(values, count, zxbcdt + t * row + first);
+        },
+        temp);
+    single_tokens(q, w, pass, zxbcdt, gated);
+    for (const Run& run : pass.runs)
+      if (run.count > 1) piece(q, w, run, zxbcdt + run.first * row, gated + run.first * inner, temp);
+    product(
+        q, w.matrix(output), pass.rows,
+        [&](std::int64_t t, float* buffer) {
+          dispatch<RmsNorm>(q.isa(), norm_shape(1), static_cast<const float*>(gated + t * inner),
+                            static_cast<const float*>(nullptr), std::int64_t{0}, w.vector(norm), buffer);
+          return buffer;
+        },
+        [&](std::int64_t t, std::int64_t first, std::int64_t count, const float* values) {
+          dispatch<AddScaled>(q.isa(), count, scale, values, y + t * width + first);
+        },
+        temp);
   }
 
  private:
   static constexpr ConvShape convolution{channels, taps, row, channels, true};
-  static constexpr NormShape norm_shape(std::int64_t rows) {
-    return {rows, inner, inner / C.mamba2.groups, C.norm_eps};
+
+  static float* ring_of(const Run& run) { return reinterpret_cast<float*>(run.state); }
+  static float* states_of(const Run& run) { return ring_of(run) + floats_of({ring}); }
+
+  /// From the in-projection to y silu(z) for all runs of one token, in tasks of some heads of a group. Each task
+  /// convolves B and C for itself.
+  static void single_tokens(const Cpu& q, PackedWeights<Mamba2> w, const Pass& pass, const float* zxbcdt,
+                            float* gated) {
+    const std::int64_t groups = static_cast<std::int64_t>(pass.runs.size()) * scan.groups;
+    const std::int64_t wanted = std::clamp<std::int64_t>(ceil_div(2 * q.threads(), groups), 1, scan.per_group());
+    const std::int64_t most = ceil_div(scan.per_group(), wanted), blocks = ceil_div(scan.per_group(), most);
+    parallel(q, groups * blocks, [&](std::int64_t index, int worker) {
+      const std::int64_t block = index % blocks, g = index / blocks % scan.groups;
+      const Run& run = pass.runs[static_cast<std::size_t>(index / blocks / scan.groups)];
+      if (run.count > 1) return;
+      const std::int64_t h0 = g * scan.per_group() + block * most, n = std::min(most, scan.per_group() - block * most);
+      const float* z = zxbcdt + run.first * row;
+      const float* xbc = z + inner;
+      Bump scratch{q.scratch(worker)};
+      float* x = scratch.take(n * scan.head_dim);
+      float* b = scratch.take(scan.state);
+      float* c = scratch.take(scan.state);
+      float* dt = scratch.take(n);
+      float* a = scratch.take(n);
+      const auto convolve = [&](std::int64_t at, std::int64_t count, float* out, bool owner) {
+        conv_run<taps>(q.isa(), convolution, count, 1, run.position, xbc + at, ring_of(run) + at, w.vector(conv) + at,
+                       w.vector(conv_bias) + at, out);
+        if (owner) conv_remember(convolution, count, 1, run.position, xbc + at, ring_of(run) + at);
+      };
+      convolve(h0 * scan.head_dim, n * scan.head_dim, x, true);
+      convolve(scan.b(g), scan.state, b, block == 0);
+      convolve(scan.c(g), scan.state, c, block == 0);
+      dispatch<StepDecay>(q.isa(), n, xbc + channels + h0, w.vector(dt_bias) + h0, C.mamba2.dt_min, C.mamba2.dt_max,
+                          w.vector(a_log) + h0, dt, a);
+      for (std::int64_t i = 0; i < n; ++i) {
+        const std::int64_t h = h0 + i, at = h * scan.head_dim;
+        dispatch<detail::SsdStep>(q.isa(), scan.head_dim, scan.state, a[i], dt[i], x + i * scan.head_dim, b, c,
+                                  w.vector(d)[h], z + at, states_of(run) + h * scan.matrix(),
+                                  gated + run.first * inner + at);
+      }
+    });
   }
 
-  static void step_size(const Cpu& q, Weights<Mamba2> w, std::int64_t rows, Activations& a) {
-    ssd_step_size(q, rows, heads, a.zxbcdt + inner + channels, row, w[dt_bias], C.mamba2.dt_min, C.mamba2.dt_max, a.dt);
-    for (std::int64_t h = 0; h < heads; ++h) a.a[h] = -std::exp(w[a_log][h]);
+  /// The same for one run of several tokens, in chunks.
+  static void piece(const Cpu& q, PackedWeights<Mamba2> w, const Run& run, const float* zxbcdt, float* gated,
+                    Bump temp) {
+    const Batch batch{.sequences = 1, .length = run.count};
+    float* xbc = temp.take(run.count * channels);
+    float* dt = temp.take(run.count * heads);
+    float* a = temp.take(heads);
+    float* products = temp.take(ssd_products(scan, batch));
+    constexpr std::int64_t strip = 128;
+    parallel(q, ceil_div(channels, strip), [&](std::int64_t i, int) {
+      const std::int64_t at = i * strip, n = std::min(strip, channels - at);
+      const float* in = zxbcdt + inner + at;
+      conv_run<taps>(q.isa(), convolution, n, run.count, run.position, in, ring_of(run) + at, w.vector(conv) + at,
+                     w.vector(conv_bias) + at, xbc + at);
+      conv_remember(convolution, n, run.count, run.position, in, ring_of(run) + at);
+    });
+    ssd_step_size(q, run.count, heads, zxbcdt + inner + channels, row, w.vector(dt_bias), C.mamba2.dt_min,
+                  C.mamba2.dt_max, dt);
+    for (std::int64_t h = 0; h < heads; ++h) a[h] = -std::exp(w.vector(a_log)[h]);
+    ssd(q, scan, batch, xbc, dt, a, w.vector(d), states_of(run), gated, nullptr, products, states_of(run));
+    parallel_rows(q, run.count, 8, [&](std::int64_t first, std::int64_t n, int) {
+      for (std::int64_t t = first; t < first + n; ++t)
+        dispatch<SiluGate>(q.isa(), inner, zxbcdt + t * row, static_cast<const float*>(gated + t * inner),
+                           gated + t * inner);
+    });
+  }
+
+  static constexpr NormShape norm_shape(std::int64_t rows) {
+    return {rows, inner, inner / C.mamba2.groups, C.norm_eps};
   }
 };
 

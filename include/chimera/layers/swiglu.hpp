@@ -4,7 +4,11 @@
 
 #include <chimera/kernels/elementwise.hpp>
 #include <chimera/kernels/norm.hpp>
+#include <chimera/layers/decode.hpp>
 #include <chimera/layers/layer.hpp>
+
+#include <algorithm>
+#include <cstdint>
 
 namespace chimera::inline CHIMERA_ABI {
 
@@ -15,13 +19,12 @@ struct SwiGlu {
   // 1. Weights, in arena order.
   enum Param : std::size_t { gate_up, down, sub_norm };  // gate_up: the rows of gate, then the rows of up
   static constexpr auto params = [] {
-    std::array<Tensor, C.sub_norm ? 3 : 2> all{Tensor{"ffn_gate_up.weight", 2 * hidden, width},
+    std::array<Tensor, C.sub_norm ? 3 : 2> all{Tensor{"ffn_gate_up.weight", 2 * hidden, width, Init::normal, true, 2},
                                                Tensor{"ffn_down.weight", width, hidden, Init::branch_output}};
     if constexpr (C.sub_norm) all[sub_norm] = Tensor{"ffn_sub_norm.weight", 1, hidden, Init::one, false};
     return all;
   }();
   static constexpr Linear in{2 * hidden, width}, out{width, hidden};
-  static constexpr std::int64_t state_floats = 0;
 
   struct Activations {
     float* gate_up;  // [B,T,2 hidden]; backward overwrites it
@@ -34,7 +37,7 @@ struct SwiGlu {
 
   // 2. Forward.
   static void forward(const Cpu& q, Weights<SwiGlu> w, const Batch& batch, const float* x, float scale, float* y,
-                      Activations& a, float*, Bump temp) {
+                      Activations& a, Bump temp) {
     const std::int64_t n = batch.tokens();
     float* h = temp.take(n * hidden);
     linear(q, in, n, 1.f, x, width, w[gate_up], 0.f, a.gate_up, 2 * hidden);
@@ -72,12 +75,39 @@ struct SwiGlu {
     linear_input_gradient(q, in, n, 1.f, a.gate_up, 2 * hidden, w[gate_up], 0.f, dx, width);
   }
 
-  // 4. Decode step: nothing is carried.
-  static void step(const Cpu& q, Weights<SwiGlu> w, std::int64_t, const float* x, float scale, float* y, float*,
-                   Bump temp) {
-    const Batch one{.sequences = 1, .length = 1};
-    Activations a = bind(temp, one);
-    forward(q, w, one, x, scale, y, a, nullptr, temp);
+  // 4. Decode: nothing is carried.
+  static constexpr std::int64_t state_bytes(KvFormat) { return 0; }
+  static std::int64_t decode_floats(std::int64_t rows) {
+    return floats_of({rows * hidden, std::max(product_floats(rows, width), product_floats(rows, hidden))});
+  }
+
+  /// The matrix gate_up has two parts: gate and up.
+  static void decode(const Cpu& q, PackedWeights<SwiGlu> w, const Pass& pass, const NormedRows& x, float scale,
+                     float* y, Bump temp) {
+    float* h = temp.take(pass.rows * hidden);
+    const PackedMatrix& both = w.matrix(gate_up);
+    paired_product(
+        q, both.part(0), both.part(1), pass.rows,
+        [&](std::int64_t t, float* buffer) { return x.row(q.isa(), t, buffer); },
+        [&](std::int64_t t, std::int64_t first, std::int64_t count, const float* gate, const float* up) {
+          dispatch<SiluGate>(q.isa(), count, gate, up, h + t * hidden + first);
+        },
+        temp);
+    product(
+        q, w.matrix(down), pass.rows,
+        [&](std::int64_t t, [[maybe_unused]] float* buffer) {
+          const float* row = h + t * hidden;
+          if constexpr (C.sub_norm) {
+            dispatch<RmsNorm>(q.isa(), norm(1), row, static_cast<const float*>(nullptr), std::int64_t{0},
+                              w.vector(sub_norm), buffer);
+            row = buffer;
+          }
+          return row;
+        },
+        [&](std::int64_t t, std::int64_t first, std::int64_t count, const float* values) {
+          dispatch<AddScaled>(q.isa(), count, scale, values, y + t * width + first);
+        },
+        temp);
   }
 
  private:

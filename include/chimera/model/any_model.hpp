@@ -6,6 +6,7 @@
 #include <chimera/core/device.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/tensor.hpp>
+#include <chimera/layers/decode.hpp>
 
 #include <array>
 #include <cstdint>
@@ -21,7 +22,13 @@ struct NamedTensor {
   std::size_t offset = 0;  // floats from the start of the arena
   Init init = Init::zero;
   bool decay = false;
+  int parts = 1;         // of rows that decoding multiplies side by side
+  std::size_t slot = 0;  // in the table of packed weights
 
+  /// Whether decoding multiplies with its rows; it holds all other weights as f32.
+  constexpr bool packed() const { return rows > 1 && (init == Init::normal || init == Init::branch_output); }
+  /// Taps of a convolution [channels, taps], which decoding wants as [taps, channels].
+  constexpr bool taps() const { return init == Init::conv; }
   constexpr std::string_view name() const { return text.data(); }
   constexpr std::int64_t size() const { return rows * cols; }
 };
@@ -53,6 +60,19 @@ struct TrainingStep {
   std::uint64_t step = 0;  // one number for each micro-batch
 };
 
+/// A row of a pass whose logits are asked for.
+struct Output {
+  std::int64_t row = 0;
+  float* logits = nullptr;  // [vocab]
+};
+
+/// A pass of a whole model: the state of each run is that of its sequence, model.state_bytes(kv) of it, 64-byte aligned.
+struct ModelPass : Pass {
+  const std::int32_t* tokens = nullptr;  // [rows], below the vocab
+  std::span<const Output> outputs;
+  float* memory = nullptr;  // decode_floats(rows)
+};
+
 struct AnyModel {
   std::string_view name;
   const Config* config = nullptr;
@@ -74,16 +94,15 @@ struct AnyModel {
   /// Logits [B,T,vocab] of a whole batch, in the memory of `loss`. Targets are not read.
   void (*forward)(const Cpu&, const float* weights, const TokenBatch&, float* memory, float* logits) = nullptr;
 
-  std::size_t state_floats = 0;              // what decoding carries from token to token; all zero at the start
-  std::size_t (*decode_floats)() = nullptr;  // working memory of one step
-  /// Reads token number `position` of a sequence, writes logits [vocab].
-  void (*step)(const Cpu&, const float* weights, std::int32_t token, std::int64_t position, float* state, float* memory,
-               float* logits) = nullptr;
-  /// Working memory of `prefill` for that many tokens at once.
-  std::size_t (*prefill_floats)(std::int64_t length) = nullptr;
-  /// As `step` for tokens[0..length), all at once; logits are those after the last.
-  void (*prefill)(const Cpu&, const float* weights, const std::int32_t* tokens, std::int64_t length,
-                  std::int64_t position, float* state, float* memory, float* logits) = nullptr;
+  std::size_t slots = 0;  // of packed weights
+  /// What decoding carries from token to token of one sequence; all zero at the start.
+  std::size_t (*state_bytes)(KvFormat) = nullptr;
+  /// Working memory of a pass.
+  std::size_t (*decode_floats)(std::int64_t rows) = nullptr;
+  int stages = 0;  // of a pass
+  /// Does one stage of a pass, which is done when all have run in their order: stages take about the same time, that of a
+  /// block. In between, a pass is its memory and the states, and the host may do other things.
+  void (*decode)(const Cpu&, const PackedTensor* weights, const ModelPass&, int stage) = nullptr;
 };
 
 }  // namespace chimera::inline CHIMERA_ABI

@@ -54,7 +54,6 @@ struct Block {
     for (std::size_t i = 0; i < Ffn::params.size(); ++i) all[ffn_at + i] = Ffn::params[i];
     return all;
   }();
-  static constexpr std::int64_t state_floats = Mix::state_floats;
 
   struct Activations {
     float* middle;  // x' [B,T,width]
@@ -74,20 +73,19 @@ struct Block {
 
   // 2. Forward. y may be x when nothing is kept.
   static void forward(const Cpu& q, Weights<Block> w, const Batch& batch, const float* x, float* y, Activations& a,
-                      float* state, Dropout drop, Bump temp) {
+                      Dropout drop, Bump temp) {
     const std::int64_t n = batch.tokens() * width;
     float* u = temp.take(n);
     float* middle = a.middle ? a.middle : y;
     if (middle != x) std::copy(x, x + n, middle);
     rms_norm(q, norm(batch), middle, w[0], u);
     add_branch(q, n, middle, drop, temp, [&](float scale, float* out, Bump rest) {
-      Mix::forward(q, mixer(w), batch, u, scale, out, a.mixer, state, rest);
+      Mix::forward(q, mixer(w), batch, u, scale, out, a.mixer, rest);
     });
     if (y != middle) std::copy(middle, middle + n, y);
     rms_norm(q, norm(batch), y, w[ffn_norm], u);
-    add_branch(q, n, y, drop.branch(1), temp, [&](float scale, float* out, Bump rest) {
-      Ffn::forward(q, ffn(w), batch, u, scale, out, a.ffn, nullptr, rest);
-    });
+    add_branch(q, n, y, drop.branch(1), temp,
+               [&](float scale, float* out, Bump rest) { Ffn::forward(q, ffn(w), batch, u, scale, out, a.ffn, rest); });
   }
 
   // 3. Backward: dx holds the gradient of y and becomes that of x.
@@ -106,14 +104,15 @@ struct Block {
     rms_norm_backward(q, norm(batch), x, w[0], du, dx, dw[0], temp);
   }
 
-  // 4. Decode step, x [width] in place.
-  static void step(const Cpu& q, Weights<Block> w, std::int64_t position, float* x, float* state, Bump temp) {
-    float* u = temp.take(width);
-    const Batch one{.sequences = 1, .length = 1};
-    rms_norm(q, norm(one), x, w[0], u);
-    Mix::step(q, mixer(w), position, u, C.residual_scale, x, state, temp);
-    rms_norm(q, norm(one), x, w[ffn_norm], u);
-    Ffn::step(q, ffn(w), position, u, C.residual_scale, x, nullptr, temp);
+  // 4. Decode: x [rows,width] in place.
+  static constexpr std::int64_t state_bytes(KvFormat kv) { return Mix::state_bytes(kv); }
+  static std::int64_t decode_floats(std::int64_t rows) {
+    return std::max(Mix::decode_floats(rows), Ffn::decode_floats(rows));
+  }
+  static void decode(const Cpu& q, PackedWeights<Block> w, const Pass& pass, float* x, Bump temp) {
+    const auto normed = [&](std::size_t norm) { return NormedRows{x, width, w.vector(norm), C.norm_eps}; };
+    Mix::decode(q, {w.tensors + mixer_at}, pass, normed(0), C.residual_scale, x, temp);
+    Ffn::decode(q, {w.tensors + ffn_at}, pass, normed(ffn_norm), C.residual_scale, x, temp);
   }
 
  private:

@@ -12,15 +12,17 @@
 namespace chimera::inline CHIMERA_ABI {
 
 /// Sizes and places of what crosses the border between a program and its engine.
-inline constexpr std::array<std::size_t, 9> engine_layout{sizeof(AnyModel),
-                                                          offsetof(AnyModel, prefill),
-                                                          sizeof(Config),
-                                                          sizeof(NamedTensor),
-                                                          offsetof(NamedTensor, decay),
-                                                          sizeof(TokenBatch),
-                                                          sizeof(Loss),
-                                                          sizeof(Cpu),
-                                                          sizeof(Executor)};
+inline constexpr std::array<std::size_t, 11> engine_layout{sizeof(AnyModel),
+                                                           offsetof(AnyModel, decode),
+                                                           sizeof(Config),
+                                                           sizeof(NamedTensor),
+                                                           offsetof(NamedTensor, slot),
+                                                           sizeof(PackedTensor),
+                                                           sizeof(ModelPass),
+                                                           sizeof(TokenBatch),
+                                                           sizeof(Loss),
+                                                           sizeof(Cpu),
+                                                           sizeof(Executor)};
 
 /// The members before `model` are read first, and the others only if these agree.
 struct Engine {

@@ -95,11 +95,24 @@ class LanguageModel : Check<C> {
   static constexpr std::size_t arena_floats = norm_at + aligned_floats(static_cast<std::size_t>(width)) +
                                               (C.tied ? 0 : aligned_floats(static_cast<std::size_t>(vocab * width)));
 
+  /// Where the weights of each block lie in the table of packed weights, behind the embedding; then the last norm's and
+  /// the output matrix's.
+  static constexpr auto slot_at = [] {
+    std::array<std::size_t, layers + 1> at{1};
+    for (int i = 0; i < layers; ++i)
+      with_block<C>(C.layers[i], [&](auto type) {
+        at[static_cast<std::size_t>(i) + 1] = at[static_cast<std::size_t>(i)] + decltype(type)::type::params.size();
+      });
+    return at;
+  }();
+  static constexpr std::size_t norm_slot = slot_at[layers], output_slot = C.tied ? 0 : norm_slot + 1;
+  static constexpr std::size_t slots = norm_slot + (C.tied ? 1 : 2);
+
   /// Name, shape and offset of every weight, in arena order.
   static constexpr std::array<NamedTensor, tensor_count> tensors = [] {
     std::array<NamedTensor, tensor_count> table{};
     std::size_t n = 0;
-    const auto add = [&](int block, const Tensor& t, std::size_t offset) {
+    const auto add = [&](int block, const Tensor& t, std::size_t offset, std::size_t slot) {
       if (t.size() == 0) return;
       NamedTensor& row = table[n++];
       std::size_t at = 0;
@@ -113,17 +126,19 @@ class LanguageModel : Check<C> {
         write(".");
       }
       write(t.name);
-      row.rows = t.rows, row.cols = t.cols, row.offset = offset, row.init = t.init, row.decay = t.decay;
+      row.rows = t.rows, row.cols = t.cols, row.offset = offset, row.init = t.init, row.decay = t.decay,
+      row.parts = t.parts, row.slot = slot;
     };
-    add(-1, Tensor{"token_embd.weight", vocab, width}, 0);
+    add(-1, Tensor{"token_embd.weight", vocab, width}, 0, 0);
     for (int i = 0; i < layers; ++i)
       with_block<C>(C.layers[i], [&](auto type) {
         using B = typename decltype(type)::type;
         for (std::size_t p = 0; p < B::params.size(); ++p)
-          add(i, B::params[p], block_at[static_cast<std::size_t>(i)] + offsets<B>[p]);
+          add(i, B::params[p], block_at[static_cast<std::size_t>(i)] + offsets<B>[p],
+              slot_at[static_cast<std::size_t>(i)] + p);
       });
-    add(-1, Tensor{"output_norm.weight", 1, width, Init::one, false}, norm_at);
-    if (!C.tied) add(-1, Tensor{"output.weight", vocab, width}, output_at);
+    add(-1, Tensor{"output_norm.weight", 1, width, Init::one, false}, norm_at, norm_slot);
+    if (!C.tied) add(-1, Tensor{"output.weight", vocab, width}, output_at, output_slot);
     return table;
   }();
 
@@ -134,14 +149,6 @@ class LanguageModel : Check<C> {
     return n;
   }();
 
-  /// What decoding carries from token to token; all zero at the start.
-  static constexpr std::size_t state_floats = [] {
-    std::int64_t n = 0;
-    for (int i = 0; i < layers; ++i)
-      with_block<C>(C.layers[i], [&](auto type) { n += floats_of({decltype(type)::type::state_floats}); });
-    return static_cast<std::size_t>(n);
-  }();
-
   // The functions of AnyModel; see there.
   static void initialize(float* weights, std::uint64_t seed);
   static std::size_t loss_floats(std::int64_t sequences, std::int64_t length);
@@ -150,15 +157,18 @@ class LanguageModel : Check<C> {
   static Loss train(const Cpu& q, const float* weights, const TokenBatch& batch, const TrainingStep& step,
                     float* memory, float* gradients);
   static void forward(const Cpu& q, const float* weights, const TokenBatch& batch, float* memory, float* logits);
-  static std::size_t decode_floats();
-  static void step(const Cpu& q, const float* weights, std::int32_t token, std::int64_t position, float* state,
-                   float* memory, float* logits);
-  static std::size_t prefill_floats(std::int64_t length);
-  static void prefill(const Cpu& q, const float* weights, const std::int32_t* tokens, std::int64_t length,
-                      std::int64_t position, float* state, float* memory, float* logits);
+  static constexpr std::size_t state_bytes(KvFormat kv);
+  static std::size_t decode_floats(std::int64_t rows);
+  static void decode(const Cpu& q, const PackedTensor* weights, const ModelPass& pass, int stage);
+
+  /// Of a pass: one for each block, and some for the head, so that each is about as much work as a block.
+  static constexpr int head_stages =
+      static_cast<int>(std::clamp<std::int64_t>(vocab * width * layers / (parameters - vocab * width + 1), 1, 64));
+  static constexpr int stages = layers + head_stages;
 
  private:
   static constexpr Head head{vocab, width, C.logit_scale};
+  static constexpr std::int64_t run_floats_of_one = sizeof(Run) / sizeof(float);
   static constexpr bool keep_all = !C.checkpointing;
   static constexpr NormShape norm_shape(std::int64_t rows) { return {rows, width, width, C.norm_eps}; }
 
@@ -191,22 +201,40 @@ class LanguageModel : Check<C> {
 
   /// Embedding and all blocks, nothing kept: x [B,T,width] is the residual stream. `memory` is what x lies in front of.
   static void run(const Cpu& q, const float* weights, const Batch& batch, const std::int32_t* tokens, float* x,
-                  float* state, Bump memory) {
+                  Bump memory) {
     embed(q, batch.tokens(), width, tokens, C.embedding_scale, weights, x);
     for (int i = 0; i < layers; ++i)
       with_block<C>(C.layers[i], [&](auto type) {
         using B = typename decltype(type)::type;
         Bump place = memory;
         auto a = B::bind(place, batch, false);
-        B::forward(q, block<B>(weights, i), batch, x, x, a, state, Dropout{}, place);
-        if (state) state += floats_of({B::state_floats});
+        B::forward(q, block<B>(weights, i), batch, x, x, a, Dropout{}, place);
       });
+  }
+  /// One of the head's stages: the logits of its share of the vocabulary.
+  static void write_logits(const Cpu& q, const PackedTensor* weights, const ModelPass& pass, const float* x, int part,
+                           Bump temp) {
+    const PackedMatrix& all = weights[output_slot].matrix;
+    const std::int64_t share = (all.parts[0].rows.panels() + head_stages - 1) / head_stages, panel = part * share;
+    if (pass.outputs.empty() || panel >= all.parts[0].rows.panels()) return;
+    const PackedMatrix some = all.panels(panel, share);
+    const NormedRows normed{x, width, weights[norm_slot].values, C.norm_eps};
+    product(
+        q, some, static_cast<std::int64_t>(pass.outputs.size()),
+        [&](std::int64_t i, float* buffer) {
+          return normed.row(q.isa(), pass.outputs[static_cast<std::size_t>(i)].row, buffer);
+        },
+        [&](std::int64_t i, std::int64_t first, std::int64_t count, const float* values) {
+          float* out = pass.outputs[static_cast<std::size_t>(i)].logits + panel * panel_rows + first;
+          for (std::int64_t r = 0; r < count; ++r) out[r] = values[r] * (1.f / C.logit_scale);
+        },
+        temp);
   }
   /// What the head reads of a whole batch, [B,T,width]: taken from `memory`.
   static const float* last(const Cpu& q, const float* weights, const TokenBatch& batch, Bump& memory) {
     const std::int64_t n = batch.tokens();
     float* x = memory.take(n * width);
-    run(q, weights, batch, batch.inputs, x, nullptr, memory);
+    run(q, weights, batch, batch.inputs, x, memory);
     float* u = memory.take(n * width);
     rms_norm(q, norm_shape(n), x, weights + norm_at, u);
     return u;
@@ -279,7 +307,7 @@ Loss LanguageModel<C>::train(const Cpu& q, const float* weights, const TokenBatc
       const std::size_t at = static_cast<std::size_t>(i);
       Bump own = place[at];
       auto a = B::bind(own, batch, true);
-      B::forward(q, block<B>(weights, i), batch, x[at], x[at + 1], a, nullptr, drop.branch(2 * at + 1), temp);
+      B::forward(q, block<B>(weights, i), batch, x[at], x[at + 1], a, drop.branch(2 * at + 1), temp);
     });
   };
   embed(q, n, width, batch.inputs, C.embedding_scale, weights, x[0]);
@@ -310,42 +338,47 @@ Loss LanguageModel<C>::train(const Cpu& q, const float* weights, const TokenBatc
 }
 
 template <const Config& C>
-std::size_t LanguageModel<C>::decode_floats() {
-  return prefill_floats(1);
-}
-
-template <const Config& C>
-void LanguageModel<C>::step(const Cpu& q, const float* weights, std::int32_t token, std::int64_t position, float* state,
-                            float* memory, float* logits) {
-  Bump rest{memory};
-  float* x = rest.take(width);
-  float* u = rest.take(width);
-  embed(q, 1, width, &token, C.embedding_scale, weights, x);
+constexpr std::size_t LanguageModel<C>::state_bytes(KvFormat kv) {
+  std::int64_t n = 0;
   for (int i = 0; i < layers; ++i)
-    with_block<C>(C.layers[i], [&](auto type) {
-      using B = typename decltype(type)::type;
-      B::step(q, block<B>(weights, i), position, x, state, rest);
-      state += floats_of({B::state_floats});
+    with_block<C>(C.layers[i], [&](auto type) { n += decltype(type)::type::state_bytes(kv); });
+  return static_cast<std::size_t>(n);
+}
+
+template <const Config& C>
+std::size_t LanguageModel<C>::decode_floats(std::int64_t rows) {
+  std::int64_t most = product_floats(rows, width);
+  for (int i = 0; i < layers; ++i)
+    with_block<C>(C.layers[i], [&](auto type) { most = std::max(most, decltype(type)::type::decode_floats(rows)); });
+  return static_cast<std::size_t>(floats_of({rows * width, rows * run_floats_of_one, most}));
+}
+
+template <const Config& C>
+void LanguageModel<C>::decode(const Cpu& q, const PackedTensor* weights, const ModelPass& pass, int stage) {
+  Bump rest{pass.memory};
+  float* x = rest.take(pass.rows * width);
+  Run* runs = reinterpret_cast<Run*>(rest.take(pass.rows * run_floats_of_one));
+  if (stage == 0) {
+    const PackedPart& table = weights[0].matrix.parts[0];
+    parallel_rows(q, pass.rows, 16, [&](std::int64_t first, std::int64_t count, int) {
+      for (std::int64_t t = first; t < first + count; ++t)
+        unpack_row(q.isa(), table.rows, pass.tokens[t], C.embedding_scale * table.scale, x + t * width);
     });
-  rms_norm(q, norm_shape(1), x, weights + norm_at, u);
-  head.logits(q, 1, u, weights + output_at, logits);
-}
+  }
+  if (stage >= layers) return write_logits(q, weights, pass, x, stage - layers, rest);
 
-template <const Config& C>
-std::size_t LanguageModel<C>::prefill_floats(std::int64_t length) {
-  return loss_floats(1, length) + aligned_floats(static_cast<std::size_t>(width));
-}
-
-template <const Config& C>
-void LanguageModel<C>::prefill(const Cpu& q, const float* weights, const std::int32_t* tokens, std::int64_t length,
-                               std::int64_t position, float* state, float* memory, float* logits) {
-  const Batch batch{.sequences = 1, .length = length, .position = position};
-  Bump rest{memory};
-  float* x = rest.take(length * width);
-  run(q, weights, batch, tokens, x, state, rest);
-  float* u = rest.take(width);
-  rms_norm(q, norm_shape(1), x + (length - 1) * width, weights + norm_at, u);
-  head.logits(q, 1, u, weights + output_at, logits);
+  std::int64_t offset = 0;
+  for (int i = 0; i < stage; ++i)
+    with_block<C>(C.layers[i], [&](auto type) { offset += decltype(type)::type::state_bytes(pass.kv); });
+  for (std::size_t r = 0; r < pass.runs.size(); ++r) {
+    runs[r] = pass.runs[r];
+    runs[r].state += offset;
+  }
+  const Pass own{{runs, pass.runs.size()}, pass.rows, pass.kv};
+  with_block<C>(C.layers[stage], [&](auto type) {
+    using B = typename decltype(type)::type;
+    B::decode(q, PackedWeights<B>{weights + slot_at[static_cast<std::size_t>(stage)]}, own, x, rest);
+  });
 }
 
 /// The model without its type, for running it alone: `train` and `train_floats` are null, and no backward is compiled.
@@ -361,11 +394,11 @@ constexpr AnyModel inference_model(std::string_view name) {
           .loss_floats = M::loss_floats,
           .loss = M::loss,
           .forward = M::forward,
-          .state_floats = M::state_floats,
+          .slots = M::slots,
+          .state_bytes = M::state_bytes,
           .decode_floats = M::decode_floats,
-          .step = M::step,
-          .prefill_floats = M::prefill_floats,
-          .prefill = M::prefill};
+          .stages = M::stages,
+          .decode = M::decode};
 }
 
 /// The model without its type.

@@ -1,0 +1,200 @@
+// Decoding: what layers are told of a pass over some tokens, and products with packed weights.
+//
+// A pass has `rows` tokens, in runs of consecutive tokens of one sequence: one run is a prompt's piece, a run of one token
+// is a decode step, several such runs are a batch of sessions. What a row becomes depends on its run alone, not on the
+// other rows, and not on the number of threads.
+#pragma once
+
+#include <chimera/core/device.hpp>
+#include <chimera/core/namespace.hpp>
+#include <chimera/core/tensor.hpp>
+#include <chimera/kernels/kv_cache.hpp>
+#include <chimera/kernels/norm.hpp>
+#include <chimera/kernels/packed_matrix.hpp>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace chimera::inline CHIMERA_ABI {
+
+/// Rows first .. first + rows.rows - 1 of a matrix, multiplied by `scale`.
+struct PackedPart {
+  PackedRows rows;
+  std::int64_t first = 0;
+  float scale = 1.f;
+};
+
+/// A matrix [rows, cols] whose rows may come in several formats: q, k and v of one layer.
+struct PackedMatrix {
+  std::array<PackedPart, 3> parts;
+  std::size_t count = 0;
+  std::int64_t rows = 0, cols = 0;
+
+  /// One part as a matrix of its own.
+  PackedMatrix part(std::size_t i) const {
+    PackedPart p = parts[i];
+    p.first = 0;
+    return {{p}, 1, p.rows.rows, cols};
+  }
+  /// Some panels of the first part, as a matrix of their own.
+  PackedMatrix panels(std::int64_t first, std::int64_t number) const {
+    PackedPart p = parts[0];
+    p.first = 0;
+    p.rows.data += static_cast<std::size_t>(first) * panel_bytes(p.rows.format, cols);
+    p.rows.rows = std::min(number * panel_rows, p.rows.rows - first * panel_rows);
+    return {{p}, 1, p.rows.rows, cols};
+  }
+  InputForms forms() const {
+    InputForms all{};
+    for (std::size_t i = 0; i < count; ++i) all = all | input_forms(parts[i].rows.format);
+    return all;
+  }
+};
+
+/// One weight of a packed model: a matrix, or f32 as they lie in the arena.
+struct PackedTensor {
+  PackedMatrix matrix;
+  const float* values = nullptr;
+};
+
+/// A layer's weights. The taps of a convolution (conv1d.weight) lie transposed here: [taps, channels].
+template <class Layer>
+struct PackedWeights {
+  const PackedTensor* tensors;
+
+  const PackedMatrix& matrix(std::size_t param) const { return tensors[param].matrix; }
+  const float* vector(std::size_t param) const { return tensors[param].values; }
+};
+
+/// Consecutive tokens of one sequence.
+struct Run {
+  std::int64_t first = 0;      // row of the pass
+  std::int64_t count = 1;      // tokens
+  std::int64_t position = 0;   // of the first in its sequence
+  std::byte* state = nullptr;  // of the layer at hand, for this sequence
+};
+
+struct Pass {
+  std::span<const Run> runs;
+  std::int64_t rows = 0;
+  KvFormat kv = KvFormat::f16;
+};
+
+/// What a layer reads: the residual stream x [rows, width], normalised.
+struct NormedRows {
+  const float* x;
+  std::int64_t width;
+  const float* weight;
+  float eps;
+
+  /// Row t, computed into buffer [width].
+  const float* row(Isa isa, std::int64_t t, float* buffer) const {
+    dispatch<RmsNorm>(isa, NormShape{1, width, width, eps}, x + t * width, static_cast<const float*>(nullptr),
+                      std::int64_t{0}, weight, buffer);
+    return buffer;
+  }
+};
+
+namespace decode_parts {
+
+inline constexpr std::int64_t row_block = 128;  // rows of a pass that one task multiplies: they fit the second cache
+
+/// What all formats together want of a product's input.
+inline constexpr std::array all_packed{Format::f32,  Format::bf16, Format::q8_0, Format::q4_0,
+                                       Format::q4_k, Format::q6_k, Format::tq2_0};
+
+/// Calls task(panel, input, first row, rows, scratch) for every panel and every block of rows.
+template <class Prepare, class Task>
+void over_panels(const Cpu& q, InputForms forms, std::int64_t cols, std::int64_t panels, std::int64_t rows,
+                 Prepare& prepare, Bump temp, Task task) {
+  const std::int64_t share = std::max<std::int64_t>(1, panels / (std::int64_t{8} * q.threads()));
+  if (rows == 1) {  // every worker prepares the row for itself: cheaper than waiting for one that does
+    std::atomic<std::int64_t> next{0};
+    parallel(q, q.threads(), [&](std::int64_t, int worker) {
+      if (next.load(std::memory_order_relaxed) >= panels) return;
+      Bump scratch{q.scratch(worker)};
+      const PackedInput input = bind_packed_input(scratch, forms, 1, cols);
+      float* buffer = scratch.take(cols);
+      pack_input(q.isa(), input, 0, prepare(0, buffer));
+      for (std::int64_t at; (at = next.fetch_add(share, std::memory_order_relaxed)) < panels;)
+        for (std::int64_t p = at; p < std::min(at + share, panels); ++p) task(p, input, 0, 1, scratch.take(0));
+    });
+    return;
+  }
+  const PackedInput input = bind_packed_input(temp, forms, rows, cols);
+  parallel(q, rows, [&](std::int64_t t, int worker) { pack_input(q.isa(), input, t, prepare(t, q.scratch(worker))); });
+  const std::int64_t shares = (panels + share - 1) / share, blocks = (rows + row_block - 1) / row_block;
+  parallel(q, shares * blocks, [&](std::int64_t index, int worker) {
+    const std::int64_t first = index / shares * row_block, at = index % shares * share;
+    for (std::int64_t p = at; p < std::min(at + share, panels); ++p)
+      task(p, input, first, std::min(row_block, rows - first), q.scratch(worker));
+  });
+}
+
+/// One panel's results [rows][panel_rows] for rows first ..
+inline void multiply(Isa isa, const PackedPart& part, std::int64_t panel, const PackedInput& input, std::int64_t first,
+                     std::int64_t rows, float* scratch, float* out) {
+  multiply_panel(isa, part.rows, panel, input, first, rows, scratch, out);
+  if (part.scale != 1.f)
+    for (std::int64_t i = 0; i < rows * panel_rows; ++i) out[i] *= part.scale;
+}
+
+}  // namespace decode_parts
+
+/// Floats of `temp` that a product of `rows` inputs [cols] uses.
+inline std::int64_t product_floats(std::int64_t rows, std::int64_t cols) {
+  if (rows == 1) return 0;
+  InputForms forms{};
+  for (const Format format : decode_parts::all_packed) forms = forms | input_forms(format);
+  Bump memory;
+  bind_packed_input(memory, forms, rows, cols);
+  return static_cast<std::int64_t>(memory.used);
+}
+
+/// For every row t and every panel of w, in parallel: finish(t, first, count, values) with values [count] = rows
+/// first .. of w times the row that prepare(t, buffer [cols]) returns. `prepare` may be called several times for a row, by
+/// any worker, and only reads what is shared; `finish` is called once for each (t, panel).
+template <class Prepare, class Finish>
+void product(const Cpu& q, const PackedMatrix& w, std::int64_t rows, Prepare prepare, Finish finish, Bump temp) {
+  using namespace decode_parts;
+  std::int64_t panels = 0;
+  for (std::size_t i = 0; i < w.count; ++i) panels += w.parts[i].rows.panels();
+  over_panels(
+      q, w.forms(), w.cols, panels, rows, prepare, temp,
+      [&](std::int64_t panel, const PackedInput& input, std::int64_t first, std::int64_t count, float* scratch) {
+        const PackedPart* part = w.parts.data();
+        for (; panel >= part->rows.panels(); ++part) panel -= part->rows.panels();
+        alignas(64) float out[row_block * panel_rows];
+        multiply(q.isa(), *part, panel, input, first, count, scratch, out);
+        const std::int64_t row = panel * panel_rows;
+        for (std::int64_t t = 0; t < count; ++t)
+          finish(first + t, part->first + row, std::min(panel_rows, part->rows.rows - row),
+                 static_cast<const float*>(out + t * panel_rows));
+      });
+}
+
+/// The same for two matrices of one shape, each of one part, whose results belong together:
+/// finish(t, first, count, values of a, values of b).
+template <class Prepare, class Finish>
+void paired_product(const Cpu& q, const PackedMatrix& a, const PackedMatrix& b, std::int64_t rows, Prepare prepare,
+                    Finish finish, Bump temp) {
+  using namespace decode_parts;
+  over_panels(
+      q, a.forms() | b.forms(), a.cols, a.parts[0].rows.panels(), rows, prepare, temp,
+      [&](std::int64_t panel, const PackedInput& input, std::int64_t first, std::int64_t count, float* scratch) {
+        alignas(64) float outs[2][row_block * panel_rows];
+        multiply(q.isa(), a.parts[0], panel, input, first, count, scratch, outs[0]);
+        multiply(q.isa(), b.parts[0], panel, input, first, count, scratch, outs[1]);
+        const std::int64_t row = panel * panel_rows;
+        for (std::int64_t t = 0; t < count; ++t)
+          finish(first + t, row, std::min(panel_rows, a.rows - row),
+                 static_cast<const float*>(outs[0] + t * panel_rows),
+                 static_cast<const float*>(outs[1] + t * panel_rows));
+      });
+}
+
+}  // namespace chimera::inline CHIMERA_ABI

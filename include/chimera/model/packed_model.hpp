@@ -1,0 +1,194 @@
+// A model's weights as decoding wants them: matrices repacked in the format that they come in, all else as f32, in one
+// block of memory that never changes and that any number of sessions read.
+#pragma once
+
+#include <chimera/config/config_text.hpp>
+#include <chimera/core/checksum.hpp>
+#include <chimera/core/device.hpp>
+#include <chimera/core/memory.hpp>
+#include <chimera/core/namespace.hpp>
+#include <chimera/core/result.hpp>
+#include <chimera/model/any_model.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace chimera::inline CHIMERA_ABI {
+
+/// Rows first .. first + rows - 1 of a matrix of the model, as some source holds them: in `format`, to be multiplied by
+/// `scale`.
+struct RowSource {
+  std::size_t tensor;  // index in AnyModel::tensors
+  std::int64_t first, rows;
+  Format format;
+  float scale = 1.f;
+};
+
+class PackedModel {
+ public:
+  /// `sources` cover every matrix of the model (NamedTensor::packed), in any order. read(source, row, count, to) copies
+  /// that many rows of a source, in its format; it is called by many threads. values(tensor, to) writes another weight as
+  /// f32. Both return a Status.
+  template <class Read, class Values>
+  static Result<PackedModel> create(const Cpu& q, const AnyModel& model, std::span<const RowSource> sources,
+                                    const Read& read, const Values& values) {
+    PackedModel packed;
+    packed.model_ = model;
+    packed.tensors_.resize(model.slots);
+    std::vector<Place> places = packed.plan(sources);
+    for (const NamedTensor& t : model.tensors)
+      if (const PackedMatrix& m = packed.tensors_[t.slot].matrix; t.packed() && m.rows != t.rows)
+        return Error{"weight " + std::string(t.name()) + " has " + std::to_string(t.rows) + " rows, " +
+                     std::to_string(m.rows) + " were given"};
+    auto memory = Buffer::create(packed.place(nullptr, sources, places));
+    if (!memory) return memory.error();
+    packed.memory_ = std::move(*memory);
+    packed.place(packed.memory_.data(), sources, places);
+    for (const NamedTensor& t : model.tensors)
+      if (!t.packed())
+        if (Status s = packed.fill(t, values); !s) return s.error();
+    for (std::size_t i = 0; i < sources.size(); ++i)
+      if (Status s = packed.fill(q, sources[i], places[i], i, read); !s) return s.error();
+    packed.fingerprint_ = packed.sampled_checksum();
+    return packed;
+  }
+
+  /// Of weights in an arena [model.arena_floats], as f32.
+  static Result<PackedModel> create(const Cpu& q, const AnyModel& model, const float* weights) {
+    std::vector<RowSource> sources;
+    for (std::size_t i = 0; i < model.tensors.size(); ++i)
+      if (const NamedTensor& t = model.tensors[i]; t.packed())
+        for (int part = 0; part < t.parts; ++part)
+          sources.push_back({i, t.rows / t.parts * part, t.rows / t.parts, Format::f32});
+    return create(
+        q, model, sources,
+        [&](std::size_t source, std::int64_t row, std::int64_t count, std::byte* to) {
+          const RowSource& s = sources[source];
+          const NamedTensor& t = model.tensors[s.tensor];
+          const float* from = weights + t.offset + static_cast<std::size_t>((s.first + row) * t.cols);
+          std::memcpy(to, from, static_cast<std::size_t>(count * t.cols) * sizeof(float));
+          return Status{};
+        },
+        [&](std::size_t tensor, float* to) {
+          const NamedTensor& t = model.tensors[tensor];
+          std::copy_n(weights + t.offset, t.size(), to);
+          return Status{};
+        });
+  }
+
+  const AnyModel& model() const { return model_; }
+  const Config& config() const { return *model_.config; }
+  const PackedTensor* tensors() const { return tensors_.data(); }
+  /// Of memory.
+  std::size_t bytes() const { return memory_.size() * sizeof(float); }
+  /// Tells models apart: of the config, and of samples of all weights.
+  std::uint32_t fingerprint() const { return fingerprint_; }
+
+ private:
+  /// A source's part of its matrix.
+  struct Place {
+    std::size_t slot = 0, part = 0;
+    std::byte* data = nullptr;
+  };
+
+  PackedModel() = default;
+
+  /// Gives every source its part, in the order of rows.
+  std::vector<Place> plan(std::span<const RowSource> sources) {
+    std::vector<std::size_t> order(sources.size());
+    for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+    std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+      return std::pair(sources[a].tensor, sources[a].first) < std::pair(sources[b].tensor, sources[b].first);
+    });
+    std::vector<Place> places(sources.size());
+    for (const std::size_t i : order) {
+      const RowSource& s = sources[i];
+      const NamedTensor& t = model_.tensors[s.tensor];
+      PackedMatrix& m = tensors_[t.slot].matrix;
+      if (m.count == m.parts.size() || s.first != m.rows) continue;  // found by `create`: rows are missing
+      places[i] = {t.slot, m.count, nullptr};
+      m.parts[m.count++] = {PackedRows{s.format, s.rows, t.cols, nullptr}, s.first, s.scale};
+      m.rows += s.rows, m.cols = t.cols;
+    }
+    return places;
+  }
+
+  /// Hands out the memory, or counts its floats where there is none.
+  std::size_t place(float* base, std::span<const RowSource> sources, std::vector<Place>& places) {
+    Bump memory{base};
+    for (const NamedTensor& t : model_.tensors)
+      if (!t.packed()) tensors_[t.slot].values = memory.take(t.size());
+    for (std::size_t i = 0; i < sources.size(); ++i) {
+      PackedRows& rows = tensors_[places[i].slot].matrix.parts[places[i].part].rows;
+      const std::size_t bytes = packed_bytes(rows.format, rows.rows, rows.cols);
+      places[i].data = reinterpret_cast<std::byte*>(memory.take(static_cast<std::int64_t>(bytes / sizeof(float))));
+      rows.data = places[i].data;
+    }
+    return memory.used;
+  }
+
+  template <class Values>
+  Status fill(const NamedTensor& t, const Values& values) {
+    float* to = const_cast<float*>(tensors_[t.slot].values);
+    if (Status s = values(static_cast<std::size_t>(&t - model_.tensors.data()), to); !s || !t.taps()) return s;
+    std::vector<float> taps(to, to + t.size());
+    for (std::int64_t c = 0; c < t.rows; ++c)
+      for (std::int64_t k = 0; k < t.cols; ++k) to[k * t.rows + c] = taps[static_cast<std::size_t>(c * t.cols + k)];
+    return {};
+  }
+
+  /// All threads read and pack panels. An error is asked for again by the thread that reports it.
+  template <class Read>
+  Status fill(const Cpu& q, const RowSource& source, const Place& place, std::size_t index, const Read& read) {
+    const PackedRows& w = tensors_[place.slot].matrix.parts[place.part].rows;
+    const std::size_t row_bytes = static_cast<std::size_t>(format_bytes(w.format, w.cols));
+    std::atomic<bool> failed{false};
+    const auto pack = [&](std::int64_t panel, std::byte* bytes) -> Status {
+      const std::int64_t first = panel * panel_rows, count = std::min(panel_rows, w.rows - first);
+      if (Status s = read(index, first, count, bytes); !s) return s;
+      const std::byte* rows[panel_rows];
+      for (std::int64_t r = 0; r < count; ++r) rows[r] = bytes + static_cast<std::size_t>(r) * row_bytes;
+      pack_panel(q.isa(), source.format, w.cols, rows, count,
+                 place.data + static_cast<std::size_t>(panel) * panel_bytes(w.format, w.cols));
+      return {};
+    };
+    std::vector<std::byte> buffers(row_bytes * panel_rows * static_cast<std::size_t>(q.threads()));
+    const auto buffer = [&](int worker) {
+      return buffers.data() + row_bytes * panel_rows * static_cast<std::size_t>(worker);
+    };
+    parallel(q, w.panels(), [&](std::int64_t panel, int worker) {
+      if (!failed.load(std::memory_order_relaxed) && !pack(panel, buffer(worker)))
+        failed.store(true, std::memory_order_relaxed);
+    });
+    if (!failed) return {};
+    for (std::int64_t panel = 0; panel < w.panels(); ++panel)
+      if (Status s = pack(panel, buffer(0)); !s) return s;
+    return Error{"weight " + std::string(model_.tensors[source.tensor].name()) + " changed while it was read"};
+  }
+
+  std::uint32_t sampled_checksum() const {
+    constexpr std::size_t sample = 4096;
+    const std::string text = config_lines(config());
+    std::uint32_t sum = crc32c(text.data(), text.size());
+    for (const PackedTensor& t : tensors_)
+      for (std::size_t i = 0; i < t.matrix.count; ++i) {
+        const PackedRows& rows = t.matrix.parts[i].rows;
+        sum = crc32c(rows.data, std::min(sample, packed_bytes(rows.format, rows.rows, rows.cols)), sum);
+      }
+    return sum;
+  }
+
+  AnyModel model_;
+  Buffer memory_;
+  std::vector<PackedTensor> tensors_;  // [model.slots]
+  std::uint32_t fingerprint_ = 0;
+};
+
+}  // namespace chimera::inline CHIMERA_ABI
