@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace chimera::inline CHIMERA_ABI {
 
@@ -64,15 +65,29 @@ struct KvCache {
 
 /// Keeps one row: x [head_dim].
 inline void store_row(Isa isa, const KvCache& cache, const float* x, std::byte* row) {
+  using namespace format_parts;
   alignas(64) float padded[KvShape::most_head_dim] = {};
   std::copy_n(x, cache.shape.head_dim, padded);
-  format_parts::encode_blocks(isa, format_of(cache.format), padded, cache.shape.row(), row);
+  const float* from = padded;
+  const std::int64_t n = cache.shape.row();
+  switch (cache.format) {
+    case KvFormat::f32: std::memcpy(row, from, static_cast<std::size_t>(n) * sizeof(float)); return;
+    case KvFormat::f16: return dispatch<EncodeHalves<F16>>(isa, from, n, row);
+    case KvFormat::q8_0: return dispatch<EncodeBlocks<Q8_0>>(isa, from, n, row);
+    case KvFormat::q4_0: return dispatch<EncodeBlocks<Q4_0>>(isa, from, n, row);
+  }
 }
 
-/// n rows that lie together as f32 [n, row()]: in `buffer`, or where they are.
-inline const float* load_rows(Isa isa, const KvCache& cache, const std::byte* rows, std::int64_t n, float* buffer) {
-  if (cache.format == KvFormat::f32) return reinterpret_cast<const float*>(rows);
-  format_parts::decode_blocks(isa, format_of(cache.format), rows, n * cache.shape.row(), buffer);
+/// `count` rows that lie together as f32 [count, row()]: in `buffer`, or where they are.
+inline const float* load_rows(Isa isa, const KvCache& cache, const std::byte* rows, std::int64_t count, float* buffer) {
+  using namespace format_parts;
+  const std::int64_t n = count * cache.shape.row();
+  switch (cache.format) {
+    case KvFormat::f32: return reinterpret_cast<const float*>(rows);
+    case KvFormat::f16: dispatch<DecodeHalves<F16>>(isa, rows, n, buffer); break;
+    case KvFormat::q8_0: dispatch<DecodeBlocks<Q8_0>>(isa, rows, n, buffer); break;
+    case KvFormat::q4_0: dispatch<DecodeBlocks<Q4_0>>(isa, rows, n, buffer); break;
+  }
   return buffer;
 }
 
