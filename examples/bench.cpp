@@ -1,0 +1,243 @@
+// chimera-bench: how fast a model reads and writes on this machine, and how much of the machine that is.
+#include "engine.hpp"
+#include "program.hpp"
+#include "session_options.hpp"
+
+#include <chimera/core/random.hpp>
+#include <chimera/generate/session.hpp>
+#include <chimera/io/json.hpp>
+#include <chimera/kernels/roofline.hpp>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <span>
+#include <vector>
+
+using namespace chimera;
+
+namespace {
+
+struct Options {
+  std::string model;
+  std::int64_t prompt = 512, generate = 128, repeat = 5;
+  int threads = 0;
+  SessionSettings session;
+  bool json = false, roofline = true;
+};
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+/// A model's weights as they are stored.
+struct Weights {
+  double bytes = 0;
+  double bytes_read = 0;   // for a token that is written: all but an embedding of which it is a row
+  double operations = 0;   // for a token of a prompt, whose logits nobody wants; a multiply-add counts two
+  std::string_view form;   // of most bytes
+  bool quantized = false;  // most products are of integers
+};
+
+Result<Weights> weights_of(const SavedModel& saved) {
+  Weights w;
+  std::array<double, 64> bytes_in{};  // [format]
+  const auto add = [&](std::string_view name, Format format, std::int64_t rows, std::int64_t cols) {
+    const double bytes = static_cast<double>(format_bytes(format, rows * cols));
+    const bool embedding = name == "token_embd.weight";
+    w.bytes += bytes;
+    if (!embedding || saved.model.config->tied) w.bytes_read += bytes;
+    if (rows > 1 && cols > 1 && !embedding && name != "output.weight")
+      w.operations += 2 * static_cast<double>(rows) * static_cast<double>(cols);
+    bytes_in[static_cast<std::size_t>(format)] += bytes;
+  };
+  if (saved.form == SavedModel::Form::gguf) {
+    const auto file = Gguf::open(saved.path);
+    if (!file) return file.error();
+    for (const GgufTensor& t : file->tensors()) add(t.name, t.format, t.size() / t.ne[0], t.ne[0]);
+  } else {
+    for (const NamedTensor& t : saved.model.tensors) add(t.name(), Format::f32, t.rows, t.cols);
+  }
+  const FormatInfo& most =
+      *format_info(static_cast<Format>(std::max_element(bytes_in.begin(), bytes_in.end()) - bytes_in.begin()));
+  w.form = most.name, w.quantized = most.values > 1;
+  return w;
+}
+
+/// Tokens a second, of some runs.
+struct Speed {
+  std::vector<double> runs;
+
+  double best() const { return runs.empty() ? 0 : *std::max_element(runs.begin(), runs.end()); }
+  double median() const {
+    if (runs.empty()) return 0;
+    std::vector<double> sorted = runs;
+    std::sort(sorted.begin(), sorted.end());
+    return (sorted[(sorted.size() - 1) / 2] + sorted[sorted.size() / 2]) / 2;
+  }
+};
+
+struct Figures {
+  double load = 0, first_token = 0;  // s since the program began
+  Speed prefill, decode;
+  double memory = 0;  // bytes at most, of the whole process
+  // Of this machine, in the same run: bytes read and operations a second; 0: not measured.
+  double bandwidth = 0, peak = 0;
+};
+
+/// Of this process. (What getrusage tells may be that of the process which started it.)
+double peak_memory() {
+  double kib = 0;
+  if (std::FILE* status = std::fopen("/proc/self/status", "r")) {
+    for (char line[256]; std::fgets(line, sizeof line, status) && std::sscanf(line, "VmHWM: %lf", &kib) != 1;) {
+    }
+    std::fclose(status);
+  }
+  return 1024 * kib;
+}
+
+/// The same random tokens in every run.
+std::vector<std::int32_t> random_tokens(std::int64_t count, int vocab) {
+  Random random{1};
+  std::vector<std::int32_t> tokens(static_cast<std::size_t>(count));
+  for (std::int32_t& t : tokens) t = static_cast<std::int32_t>(random.below(static_cast<std::uint64_t>(vocab)));
+  return tokens;
+}
+
+Result<Figures> measure(const SavedModel& saved, const Weights& weights, const Cpu& cpu, const Options& options,
+                        Clock::time_point start) {
+  Figures figures;
+  const Config& config = *saved.model.config;
+  if (options.prompt + options.generate > config.context)
+    return Error{"--prompt and --generate make " + grouped(options.prompt + options.generate) +
+                 " tokens, and the context holds " + grouped(config.context)};
+  const auto packed = saved.packed(cpu);
+  if (!packed) return packed.error();
+  auto session = Session::create(cpu, *packed, options.session);
+  if (!session) return session.error();
+  figures.load = seconds_since(start);
+  const auto tokens = random_tokens(options.prompt + options.generate, config.vocab);
+  const std::span prompt = std::span(tokens).first(static_cast<std::size_t>(options.prompt));
+  const std::span rest = std::span(tokens).subspan(prompt.size());
+
+  // The first run warms caches up: only its first token counts.
+  for (std::int64_t run = 0; run <= options.repeat; ++run) {
+    session->reset();
+    const auto begin = Clock::now();
+    if (const auto logits = session->prefill(prompt); !logits) return logits.error();
+    const double read = seconds_since(begin);
+    if (run == 0) figures.first_token = seconds_since(start);
+    const auto middle = Clock::now();
+    for (const std::int32_t token : rest)
+      if (const auto logits = session->step(token); !logits) return logits.error();
+    const double written = seconds_since(middle);
+    if (run == 0) continue;
+    figures.prefill.runs.push_back(static_cast<double>(prompt.size()) / read);
+    if (!rest.empty()) figures.decode.runs.push_back(static_cast<double>(rest.size()) / written);
+  }
+  figures.memory = peak_memory();
+  if (options.roofline && options.repeat > 0) {
+    const auto bandwidth = roofline::measure_read_bandwidth(cpu);
+    if (!bandwidth) return bandwidth.error();
+    figures.bandwidth = *bandwidth;
+    figures.peak = weights.quantized ? roofline::measure_peak_int8(cpu) : roofline::measure_peak_f32(cpu);
+  }
+  return figures;
+}
+
+/// 0 if the one is not known.
+double share(double part, double whole) { return whole > 0 ? part / whole : 0; }
+
+void print_json(const SavedModel& saved, const Weights& weights, const Cpu& cpu, const Options& options,
+                const Figures& f) {
+  const auto list = [](const Speed& speed) {
+    std::string text;
+    for (const double run : speed.runs) text += (text.empty() ? "" : ", ") + formatted("%.2f", run);
+    return "[" + text + "]";
+  };
+  const auto name = [](std::string_view text) { return json_quoted(text); };
+  std::printf(
+      "{\"model\": %s, \"file\": %s, \"format\": %s, \"bytes\": %.0f, \"weights\": %lld,\n \"threads\": %d, \"isa\": "
+      "%s, "
+      "\"prompt\": %lld, \"generate\": %lld, \"repeat\": %lld,\n \"prefill_tps\": %.2f, \"decode_tps\": %.2f, "
+      "\"prefill_tps_best\": %.2f, \"decode_tps_best\": %.2f,\n \"prefill_runs\": %s, \"decode_runs\": %s,\n "
+      "\"load_s\": %.4f, \"first_token_s\": %.4f, \"memory\": %.0f,\n \"read_bandwidth\": %.4g, "
+      "\"bandwidth_share\": %.4f, \"peak_operations\": %.4g, \"peak_share\": %.4f}\n",
+      name(saved.model.name).c_str(), name(saved.path).c_str(), name(weights.form).c_str(), weights.bytes,
+      static_cast<long long>(saved.model.parameters), cpu.threads(), name(chimera::name(cpu.isa())).c_str(),
+      static_cast<long long>(options.prompt), static_cast<long long>(options.generate),
+      static_cast<long long>(options.repeat), f.prefill.median(), f.decode.median(), f.prefill.best(), f.decode.best(),
+      list(f.prefill).c_str(), list(f.decode).c_str(), f.load, f.first_token, f.memory, f.bandwidth,
+      share(f.decode.best() * weights.bytes_read, f.bandwidth), f.peak,
+      share(f.prefill.best() * weights.operations, f.peak));
+}
+
+void print_table(const SavedModel& saved, const Weights& weights, const Cpu& cpu, const Options& options,
+                 const Figures& f) {
+  const std::string file = saved.path.substr(saved.path.rfind('/') + 1);
+  const int width = static_cast<int>(file.size());
+  const std::string line(file.size(), '-');
+  std::printf(
+      "| %-*s | format |     size | weights | threads |    test |    tok/s |     best | of the roofline       |\n",
+      width, "model");
+  std::printf(
+      "| %s | ------ | -------: | ------: | ------: | ------: | -------: | -------: | --------------------- |\n",
+      line.c_str());
+  const auto row = [&](const char* test, std::int64_t tokens, const Speed& speed, const std::string& roof) {
+    if (speed.runs.empty()) return;
+    std::printf("| %-*s | %-6.*s | %8s | %7s | %7d | %7s | %8.1f | %8.1f | %-21s |\n", width, file.c_str(),
+                static_cast<int>(weights.form.size()), weights.form.data(), size_text(weights.bytes).c_str(),
+                rounded(static_cast<double>(saved.model.parameters)).c_str(), cpu.threads(),
+                (test + std::to_string(tokens)).c_str(), speed.median(), speed.best(), roof.c_str());
+  };
+  const double computed = f.prefill.best() * weights.operations, read = f.decode.best() * weights.bytes_read;
+  row("pp", options.prompt, f.prefill,
+      f.peak > 0 ? formatted("%.0f %% of %.0f %s", 100 * computed / f.peak, f.peak * 1e-9,
+                             weights.quantized ? "int8 GOP/s" : "GFLOP/s")
+                 : "");
+  row("tg", options.generate, f.decode,
+      f.bandwidth > 0 ? formatted("%.0f %% of %.1f GB/s", 100 * read / f.bandwidth, f.bandwidth * 1e-9) : "");
+  std::printf("\nloaded after %.3f s, first token after %.3f s, at most %s of memory\n", f.load, f.first_token,
+              size_text(f.memory).c_str());
+}
+
+Status bench(const Options& options, Clock::time_point start) {
+  const auto saved = SavedModel::find(options.model);
+  if (!saved) return saved.error();
+  const auto weights = weights_of(*saved);
+  if (!weights) return weights.error();
+  const auto cpu = Cpu::create(options.threads);
+  if (!cpu) return cpu.error();
+  const auto figures = measure(*saved, *weights, *cpu, options, start);
+  if (!figures) return figures.error();
+  (options.json ? print_json : print_table)(*saved, *weights, *cpu, options, *figures);
+  if (std::fflush(stdout) != 0 || std::ferror(stdout)) return file_error("write", "the figures");
+  return {};
+}
+
+int program(int argc, char** argv) {
+  const auto start = Clock::now();
+  Options options;
+  CLI::App app{"Measures how fast a model reads a prompt and writes.", "chimera-bench"};
+  app.footer(engine_help);
+  app.option_defaults()->always_capture_default()->take_last();
+  app.add_option("--model", options.model, model_help)->required();
+  app.add_option("-t,--threads", options.threads, "0: one for each processor")->check(CLI::NonNegativeNumber);
+  app.add_option("-p,--prompt", options.prompt, "tokens to read at once; they are random")->check(CLI::PositiveNumber);
+  app.add_option("-n,--generate", options.generate, "tokens to read one by one, after the prompt")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("-r,--repeat", options.repeat, "runs, after one that counts for the first token alone")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--piece", options.session.piece, "tokens of a prompt in one pass")->check(CLI::PositiveNumber);
+  add_kv_option(app, options.session.kv);
+  app.add_flag("!--no-roofline", options.roofline, "spare the second that it takes to measure what the machine can do");
+  app.add_flag("--json", options.json, "write one JSON object: medians, best and single runs");
+  if (const auto code = parse(app, argc, argv)) return *code;
+  const Status status = bench(options, start);
+  return status ? success : fail("chimera-bench", status.error());
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return run_program("chimera-bench", [&] { return program(argc, argv); });
+}
