@@ -19,6 +19,21 @@ inline constexpr int W = Ops::lanes, parts = 16 / W, tokens = Ops::tokens;
 using F = Vec<W>;
 using I = Ints<W>;
 
+/// n x parts registers, not set: constructors of an array run in a loop, behind which g++ 12 keeps it in memory.
+template <class V, int n>
+struct Registers {
+  typename V::Native v[n][parts];
+
+  CHIMERA_TARGET CHIMERA_INLINE V get(int t, int p) const { return V(v[t][p]); }
+  CHIMERA_TARGET CHIMERA_INLINE void set(int t, int p, const V& x) { v[t][p] = x.v; }
+  CHIMERA_TARGET CHIMERA_INLINE void clear() {
+#pragma GCC unroll 16
+    for (int t = 0; t < n; ++t)
+#pragma GCC unroll 16
+      for (int p = 0; p < parts; ++p) v[t][p] = V().v;
+  }
+};
+
 CHIMERA_TARGET CHIMERA_INLINE F floats_at(const void* p) {
   F r;
   std::memcpy(&r.v, p, sizeof r.v);
@@ -34,6 +49,16 @@ CHIMERA_TARGET CHIMERA_INLINE I broadcast(const void* p) {
   float x = 0;
   std::memcpy(&x, p, sizeof x);
   return bits_of<W>(F(x));
+}
+
+/// Keeps what comes before apart from what comes behind: g++ 12 would make all products first and add them later, for
+/// which there are too few registers.
+template <class V, int n>
+CHIMERA_TARGET CHIMERA_INLINE void in_order([[maybe_unused]] Registers<V, n>& sums, [[maybe_unused]] int t) {
+#if defined(__x86_64__) && !defined(__clang__)
+#pragma GCC unroll 16
+  for (int p = 0; p < parts; ++p) asm volatile("" : "+x"(sums.v[t][p]));
+#endif
 }
 
 /// Group g of W rows of a unit; `at` is their place in its first line.
@@ -128,6 +153,9 @@ CHIMERA_TARGET CHIMERA_INLINE F add_block(const F& acc, const I& sum, const I& l
   return y;
 }
 
+/// How far ahead of its use a panel is fetched: processors follow a stream no further than a page.
+inline constexpr int prefetch_ahead = 3072;
+
 /// out [16] = blocks of a panel times one row of x.
 template <class L, class Input>
 CHIMERA_TARGET void multiply_row(const std::byte* w, const Input* x, std::int64_t blocks, float* out) {
@@ -136,18 +164,27 @@ CHIMERA_TARGET void multiply_row(const std::byte* w, const Input* x, std::int64_
   for (std::int64_t b = 0; b < blocks; ++b, w += L::bytes, ++x) {
     const SubBlocks<L> sub(w);
     I totals[parts], least[parts], sums[runs][parts];
+    for (int at = L::scales_at; at < L::bytes; at += line) __builtin_prefetch(w + at + prefetch_ahead);
     for (int u = 0; u < L::units; ++u) {
+#pragma GCC unroll 16
+      for (int at = 0; at < L::unit_bytes; at += line) __builtin_prefetch(w + u * L::unit_bytes + at + prefetch_ahead);
       if (L::run <= 32 || u == 0)
+#pragma GCC unroll 16
         for (int r = 0; r < runs; ++r)
+#pragma GCC unroll 16
           for (int p = 0; p < parts; ++p) sums[r][p] = start<L>(*x, u * runs + r);
+#pragma GCC unroll 16
       for (int i = 0; i < 8; ++i) {
         const int g = i / 2 + i % 2 * 4, r = runs == 2 ? g / 4 : 0;  // both halves of a line at once
         const I v = broadcast(x->q + 32 * u + 4 * g);
+#pragma GCC unroll 16
         for (int p = 0; p < parts; ++p)
           sums[r][p] = dot<L>(sums[r][p], codes<L::bits>(w + u * L::unit_bytes + 4 * W * p, g), v);
       }
       if (L::run > 32 && u + 1 < L::units) continue;
+#pragma GCC unroll 16
       for (int r = 0; r < runs; ++r)
+#pragma GCC unroll 16
         for (int p = 0; p < parts; ++p) {
           if constexpr (L::scaled)
             totals[p] = totals[p] + Ops::total(sums[r][p], sub.scale(u * runs + r, p));
@@ -155,12 +192,15 @@ CHIMERA_TARGET void multiply_row(const std::byte* w, const Input* x, std::int64_
             totals[p] = totals[p] + total<L>(sums[r][p]);
         }
       if constexpr (L::minimum && L::scaled)
+#pragma GCC unroll 16
         for (int p = 0; p < parts; ++p) least[p] = least[p] + Ops::total(broadcast(x->sums32 + u), sub.minimum(u, p));
     }
+#pragma GCC unroll 16
     for (int p = 0; p < parts; ++p)
       acc[p] = add_block<L>(acc[p], totals[p], least[p], Ops::halves(w + L::d_at + 2 * W * p),
                             L::minimum ? Ops::halves(w + L::minimum_at + 2 * W * p) : F(), *x);
   }
+#pragma GCC unroll 16
   for (int p = 0; p < parts; ++p) acc[p].store(out + p * W);
 }
 
@@ -176,11 +216,13 @@ struct Unpacked {
   CHIMERA_TARGET static void from(const std::byte* w, std::int64_t blocks, std::byte* to) {
     for (; blocks > 0; --blocks, w += L::bytes, to += bytes) {
       const SubBlocks<L> sub(w);
+#pragma GCC unroll 16
       for (int p = 0; p < parts; ++p) {
         const int at = 4 * W * p;
         put(to + at, bits_of<W>(Ops::halves(w + L::d_at + 2 * W * p)));
         if constexpr (L::minimum) put(to + minimum_at + at, bits_of<W>(Ops::halves(w + L::minimum_at + 2 * W * p)));
         if constexpr (L::scaled)
+#pragma GCC unroll 16
           for (int r = 0; r < runs; ++r) put(to + scales_at + r * line + at, sub.scale(r, p));
         if constexpr (L::scaled && L::minimum)
           for (int u = 0; u < L::units; ++u) put(to + minima_at + u * line + at, sub.minimum(u, p));
@@ -201,39 +243,57 @@ CHIMERA_TARGET void multiply_tile(const std::byte* w, const Input* const (&rows)
   const Input* x[tokens];
   std::copy_n(rows, tokens, x);
   for (std::int64_t b = 0; b < blocks; ++b, w += U::bytes) {
-    I totals[tokens][parts], least[tokens][parts];
+    Registers<I, tokens> totals, least;
+    totals.clear();
+    least.clear();
     const std::byte* group = w + U::codes_at;
     for (int r = 0, k = 0; r < U::runs; ++r) {
-      I sums[tokens][parts];
+      Registers<I, tokens> sums;
+#pragma GCC unroll 16
       for (int t = 0; t < tokens; ++t)
-        for (int p = 0; p < parts; ++p) sums[t][p] = start<L>(*x[t], r);
+#pragma GCC unroll 16
+        for (int p = 0; p < parts; ++p) sums.set(t, p, start<L>(*x[t], r));
 #pragma GCC unroll 1
       for (int g = 0; g < L::run / 4; ++g, group += line, k += 4) {
         I c[parts];
+#pragma GCC unroll 16
         for (int p = 0; p < parts; ++p) c[p] = ints_at(group + 4 * W * p);
+#pragma GCC unroll 16
         for (int t = 0; t < tokens; ++t) {
           const I v = broadcast(x[t]->q + k);
-          for (int p = 0; p < parts; ++p) sums[t][p] = dot<L>(sums[t][p], c[p], v);
+#pragma GCC unroll 16
+          for (int p = 0; p < parts; ++p) sums.set(t, p, dot<L>(sums.get(t, p), c[p], v));
+          in_order(sums, t);
         }
       }
+#pragma GCC unroll 16
       for (int t = 0; t < tokens; ++t)
+#pragma GCC unroll 16
         for (int p = 0; p < parts; ++p) {
-          if constexpr (L::scaled)
-            totals[t][p] = totals[t][p] + Ops::total(sums[t][p], ints_at(w + U::scales_at + r * line + 4 * W * p));
+          if constexpr (U::runs == 1)
+            totals.set(t, p, total<L>(sums.get(t, p)));
+          else if constexpr (L::scaled)
+            totals.set(t, p,
+                       totals.get(t, p) + Ops::total(sums.get(t, p), ints_at(w + U::scales_at + r * line + 4 * W * p)));
           else
-            totals[t][p] = totals[t][p] + total<L>(sums[t][p]);
+            totals.set(t, p, totals.get(t, p) + total<L>(sums.get(t, p)));
         }
     }
     if constexpr (L::scaled && L::minimum)
       for (int u = 0; u < L::units; ++u)
+#pragma GCC unroll 16
         for (int t = 0; t < tokens; ++t)
+#pragma GCC unroll 16
           for (int p = 0; p < parts; ++p)
-            least[t][p] =
-                least[t][p] + Ops::total(broadcast(x[t]->sums32 + u), ints_at(w + U::minima_at + u * line + 4 * W * p));
+            least.set(t, p,
+                      least.get(t, p) +
+                          Ops::total(broadcast(x[t]->sums32 + u), ints_at(w + U::minima_at + u * line + 4 * W * p)));
+#pragma GCC unroll 16
     for (int t = 0; t < tokens; ++t) {
+#pragma GCC unroll 16
       for (int p = 0; p < parts; ++p) {
         float* a = acc + t * panel_rows + p * W;
-        add_block<L>(F::load(a), totals[t][p], least[t][p], floats_at(w + 4 * W * p),
+        add_block<L>(F::load(a), totals.get(t, p), least.get(t, p), floats_at(w + 4 * W * p),
                      L::minimum ? floats_at(w + U::minimum_at + 4 * W * p) : F(), *x[t])
             .store(a);
       }
@@ -263,20 +323,26 @@ template <class L, int n>
 CHIMERA_TARGET CHIMERA_INLINE void multiply_floats(const std::byte* w, const float* const* x, std::int64_t depth,
                                                    float* acc) {
   for (std::int64_t k0 = 0; k0 < depth; k0 += float_run) {
-    F sums[n][parts];
+    Registers<F, n> sums;
+    sums.clear();
     const std::int64_t end = std::min(k0 + float_run, depth);
     for (std::int64_t k = k0; k < end; ++k) {
       F c[parts];
+#pragma GCC unroll 16
       for (int p = 0; p < parts; ++p) c[p] = weights_at<L>(w, k, p);
+#pragma GCC unroll 16
       for (int t = 0; t < n; ++t) {
         const F v(x[t][k]);
-        for (int p = 0; p < parts; ++p) sums[t][p] = fma<W>(c[p], v, sums[t][p]);
+#pragma GCC unroll 16
+        for (int p = 0; p < parts; ++p) sums.set(t, p, fma<W>(c[p], v, sums.get(t, p)));
       }
     }
+#pragma GCC unroll 16
     for (int t = 0; t < n; ++t)
+#pragma GCC unroll 16
       for (int p = 0; p < parts; ++p) {
         float* a = acc + t * panel_rows + p * W;
-        (F::load(a) + sums[t][p]).store(a);
+        (F::load(a) + sums.get(t, p)).store(a);
       }
   }
 }
@@ -327,6 +393,7 @@ CHIMERA_TARGET void multiply(const std::byte* w, const PackedInput& input, std::
     for (std::int64_t k = 0; k < cols; k += float_depth) {
       const std::int64_t depth = std::min(float_depth, cols - k);
       for (std::int64_t i = 0; i < depth; ++i)
+#pragma GCC unroll 16
         for (int p = 0; p < parts; ++p)
           weights_at<L>(w + k / L::values * L::bytes, i, p).store(scratch + i * panel_rows + p * W);
       for (std::int64_t t = 0; t < count; t += tokens) {
