@@ -1,17 +1,21 @@
-// chimera-config: the config of a model's file as a C++ header.
+// chimera-config: the config of a model's file as a C++ header, and the file itself as a part of a program.
 #include "program.hpp"
 
 #include <chimera/config/size.hpp>
 #include <chimera/core/files.hpp>
 #include <chimera/exchange/config_from_file.hpp>
 #include <chimera/exchange/config_source.hpp>
+#include <chimera/io/gguf.hpp>
+
+#include <climits>
+#include <cstdlib>
 
 using namespace chimera;
 
 namespace {
 
 struct Options {
-  std::string file, name, out;
+  std::string file, name, out, embed;
 };
 
 /// The part of a path that says which model it is: "a/tiny" of a/tiny.gguf, a/tiny/ and a/tiny/config.json.
@@ -26,6 +30,22 @@ std::string stem(const std::string& path) {
   return is_folder(path) ? file : file.substr(0, file.rfind('.'));
 }
 
+/// Writes the C++ file that holds the GGUF file.
+Status write_embedding(const Options& options, const std::string& name) {
+  constexpr std::size_t most = std::size_t{1} << 30;  // code of the usual kind reaches 2 GiB of its program
+  const auto gguf = Gguf::open(options.file);
+  if (!gguf) return Error{"only a GGUF file can be embedded: " + gguf.error().message};
+  const auto file = MappedFile::open(options.file);
+  if (!file) return file.error();
+  if (file->size() > most)
+    return Error{"cannot embed " + options.file + ": a program can hold 1 GiB of it, and it has " +
+                 size_text(static_cast<double>(file->size()))};
+  char path[PATH_MAX];
+  if (!::realpath(options.file.c_str(), path)) return file_error("find", options.file);
+  const auto source = embedding_source(name, path);
+  return source ? write_text(options.embed, *source) : source.error();
+}
+
 Status write_config(const Options& options) {
   const auto config = config_from_file(options.file);
   if (!config) return config.error();
@@ -33,18 +53,17 @@ Status write_config(const Options& options) {
   const std::string facts = "The config of " + path.substr(path.rfind('/') + 1) +
                             ", written by chimera-config: " + grouped(parameter_count(*config)) + " weights, " +
                             std::to_string(config->layers.count) + (config->layers.count == 1 ? " layer." : " layers.");
-  const auto header =
-      config_header(*config, options.name.empty() ? config_identifier(stem(path)) : options.name, facts);
+  const std::string name = options.name.empty() ? config_identifier(stem(path)) : options.name;
+  const auto header = config_header(*config, name, facts, !options.embed.empty());
   if (!header) return header.error();
+  if (!options.embed.empty())
+    if (Status s = write_embedding(options, name); !s) return s;
   if (options.out.empty()) {
     std::fputs(header->c_str(), stdout);
     if (std::fflush(stdout) != 0 || std::ferror(stdout)) return file_error("write", "the header");
     return {};
   }
-  auto file = AtomicFile::create(options.out);
-  if (!file) return file.error();
-  if (Status s = file->write(*header); !s) return s;
-  return file->commit();
+  return write_text(options.out, *header);
 }
 
 int program(int argc, char** argv) {
@@ -56,6 +75,10 @@ int program(int argc, char** argv) {
       ->required();
   app.add_option("--name", options.name, "of the constexpr chimera::Config; empty: made from FILE's name");
   app.add_option("--out", options.out, "the header to write; empty: standard output");
+  app.add_option(
+      "--embed", options.embed,
+      "a C++ file to write as well, which takes all of a GGUF file into the program; the header then declares\n"
+      "std::span<const std::byte> NAME_file()");
   if (const auto code = parse(app, argc, argv)) return *code;
   const Status status = write_config(options);
   return status ? success : fail("chimera-config", status.error());

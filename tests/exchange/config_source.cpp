@@ -87,3 +87,19 @@ TEST_CASE("facts in a header stay comments") {
                           "#pragma once\n"));
   CHECK(header->ends_with(*config_source(presets::nano, "mine")));
 }
+
+TEST_CASE("a program that holds the file says where it is, whatever its name") {
+  const auto header = config_header(presets::nano, "mine", "", true);
+  REQUIRE(header.ok());
+  CHECK(header->ends_with(";\n\n/// The whole file.\nstd::span<const std::byte> mine_file();\n"));
+  CHECK(header->find("#include <span>") != std::string::npos);
+
+  const auto source = embedding_source("mine", "/models/a-1.gguf");
+  REQUIRE(source.ok());
+  CHECK(source->find(".incbin \\\"/models/a-1.gguf\\\"\\n\"\n") != std::string::npos);
+  CHECK(source->find("std::span<const std::byte> mine_file() {") != std::string::npos);
+  const auto odd = embedding_source("mine", "/a b\"\n\\\xE0\x01%n");
+  REQUIRE(odd.ok());
+  CHECK(odd->find("/a\\\\040b\\\\042\\\\012\\\\134\\\\340\\\\001\\\\045n\\\"") != std::string::npos);
+  CHECK_FALSE(embedding_source("a b", "/a"));
+}

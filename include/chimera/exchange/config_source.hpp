@@ -1,4 +1,5 @@
-// A config as C++ source: what a file tells at run time becomes the constexpr value that a model is compiled from.
+// A config as C++ source: what a file tells at run time becomes the constexpr value that a model is compiled from. The
+// whole file can become part of the program, too.
 #pragma once
 
 #include <chimera/config/config.hpp>
@@ -225,8 +226,10 @@ inline Result<std::string> config_source(const Config& config, std::string_view 
          "};\n";
 }
 
-/// A whole header that declares the config; `facts` are lines of its comment, as text: none of it becomes code.
-inline Result<std::string> config_header(const Config& config, std::string_view name, std::string_view facts) {
+/// A whole header that declares the config; `facts` are lines of its comment, as text: none of it becomes code. With
+/// `embedded` it also declares what embedding_source defines.
+inline Result<std::string> config_header(const Config& config, std::string_view name, std::string_view facts,
+                                         bool embedded = false) {
   auto declaration = config_source(config, name);
   if (!declaration) return declaration;
   std::string header;
@@ -235,7 +238,37 @@ inline Result<std::string> config_header(const Config& config, std::string_view 
     facts.remove_prefix(std::min(facts.size(), line.size() + 1));
     header.append("// ").append(source::comment_text(line)).append("\n");
   }
-  return header + "#pragma once\n\n#include <chimera/config/config.hpp>\n\n" + *declaration;
+  header += "#pragma once\n\n#include <chimera/config/config.hpp>\n\n";
+  if (embedded) header += "#include <cstddef>\n#include <span>\n\n";
+  header += *declaration;
+  if (embedded) header += "\n/// The whole file.\nstd::span<const std::byte> " + std::string(name) + "_file();\n";
+  return header;
+}
+
+/// A C++ file that defines `std::span<const std::byte> NAME_file()`: all of the file at `path`, an absolute one, aligned
+/// to 64 bytes. The assembler reads the file when this is compiled. An error if `name` is no identifier.
+inline Result<std::string> embedding_source(std::string_view name, std::string_view path) {
+  if (!is_identifier(name)) return Error{"expected an identifier, found \"" + std::string(name) + "\""};
+  std::string quoted;  // by octal numbers, for the assembler, in a literal of C++
+  for (const char c : path) {
+    if (is_identifier(std::string{'a', c}) || c == '/' || c == '.' || c == '-') {
+      quoted += c;
+      continue;
+    }
+    quoted += "\\\\";
+    for (int shift = 6; shift >= 0; shift -= 3)
+      quoted += static_cast<char>('0' + (static_cast<unsigned char>(c) >> shift) % 8);
+  }
+  const std::string function = std::string(name) + "_file", label = "chimera_" + function;
+  std::string source = "#include <cstddef>\n#include <span>\n\n__asm__(\n";
+  for (const std::string& line :
+       {std::string(".pushsection .rodata"), std::string(".balign 64"), ".globl " + label + ", " + label + "_end",
+        ".hidden " + label + ", " + label + "_end", label + ":", ".incbin \\\"" + quoted + "\\\"",
+        label + "_end:", std::string(".popsection")})
+    source += "    \"" + line + "\\n\"\n";
+  return source + ");\n\nextern \"C\" const std::byte " + label + "[], " + label +
+         "_end[];\n\nstd::span<const std::byte> " + function + "();\nstd::span<const std::byte> " + function +
+         "() { return {" + label + ", " + label + "_end}; }\n";
 }
 
 }  // namespace chimera

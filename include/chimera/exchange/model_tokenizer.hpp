@@ -54,7 +54,29 @@ inline Result<Tokenizer> with_special_ids(const Tokenizer& tokenizer) {
   return Tokenizer::create(std::move(v));
 }
 
-/// Of a model of `vocab` tokens: of a GGUF file, or of the folder that `path` is or lies in; bytes if there is none.
+namespace model_tokenizer_parts {
+
+/// What was found in `source`, as a model of `vocab` tokens uses it.
+inline Result<Tokenizer> completed(const Tokenizer& found, const std::string& source, int vocab) {
+  auto tokenizer = with_special_ids(found);
+  if (!tokenizer) return Error{"cannot use the tokenizer of " + source + ": " + tokenizer.error().message};
+  if (tokenizer->size() > vocab)
+    return Error{"the tokenizer of " + source + " has " + std::to_string(tokenizer->size()) + " tokens, the model " +
+                 std::to_string(vocab)};
+  return tokenizer;
+}
+
+}  // namespace model_tokenizer_parts
+
+/// Of a model of `vocab` tokens in a GGUF file; bytes if there is none.
+inline Result<Tokenizer> tokenizer_of(const Gguf& file, int vocab) {
+  if (!file.has("tokenizer.ggml.model")) return byte_tokenizer(vocab);
+  const auto tokenizer = read_tokenizer(file);
+  if (!tokenizer) return Error{"cannot use the tokenizer of the model's file: " + tokenizer.error().message};
+  return model_tokenizer_parts::completed(*tokenizer, "the model's file", vocab);
+}
+
+/// Of a GGUF file, or of the folder that `path` is or lies in; bytes if there is none.
 inline Result<Tokenizer> tokenizer_of(const std::string& path, int vocab) {
   const bool gguf = path.ends_with(".gguf") && !is_folder(path);
   const std::string file = gguf ? path : (is_folder(path) ? path : folder_of(path)) + "/tokenizer.json";
@@ -65,13 +87,9 @@ inline Result<Tokenizer> tokenizer_of(const std::string& path, int vocab) {
   } else if (!exists(file)) {
     return byte_tokenizer(vocab);
   }
-  auto tokenizer = load_tokenizer(file);
-  if (tokenizer) tokenizer = with_special_ids(*tokenizer);
+  const auto tokenizer = load_tokenizer(file);
   if (!tokenizer) return Error{"cannot use the tokenizer of " + tokenizer.error().message};
-  if (tokenizer->size() > vocab)
-    return Error{"the tokenizer of " + file + " has " + std::to_string(tokenizer->size()) + " tokens, the model " +
-                 std::to_string(vocab)};
-  return tokenizer;
+  return model_tokenizer_parts::completed(*tokenizer, file, vocab);
 }
 
 /// tokenizer.json and tokenizer_config.json.
