@@ -7,8 +7,8 @@
 namespace chimera::inline CHIMERA_ABI {
 
 /// y_t = b + sum_k w[k] x_{t-K+1+k}, channel by channel; w [channels, taps], oldest tap first.
-/// Rows of x and y lie x_stride and y_stride apart. Taps before the token's document, or before the batch's row when no
-/// `past` is given, count as zero; past [B, taps-1, channels] holds the row's previous inputs, oldest first.
+/// Rows of x and y lie x_stride and y_stride apart. Taps before the token's document, or before the batch's row, count
+/// as zero.
 struct ConvShape {
   std::int64_t channels, taps, x_stride, y_stride;
   bool silu;
@@ -17,13 +17,11 @@ struct ConvShape {
 namespace detail {
 
 /// Input of tap k for token t of row b, or null where it counts as zero.
-inline const float* conv_input(const ConvShape& s, const Batch& batch, const float* x, const float* past,
-                               std::int64_t b, std::int64_t t, std::int64_t k) {
+inline const float* conv_input(const ConvShape& s, const Batch& batch, const float* x, std::int64_t b, std::int64_t t,
+                               std::int64_t k) {
   const std::int64_t from = t - s.taps + 1 + k;
   const std::int64_t start = batch.document_start ? batch.document_start[b * batch.length + t] : 0;
-  if (from >= start) return x + (b * batch.length + from) * s.x_stride;
-  if (from >= 0 || start > 0 || !past) return nullptr;
-  return past + (b * (s.taps - 1) + s.taps - 1 + from) * s.channels;
+  return from >= start ? x + (b * batch.length + from) * s.x_stride : nullptr;
 }
 
 /// The convolution before SiLU at channels i..; taps[k] null counts as zero. w is transposed: [taps, channels].
@@ -117,15 +115,15 @@ inline void transpose_taps(const ConvShape& s, const float* w, float* transposed
 }
 
 /// bias may be null.
-inline void causal_conv(const Cpu& q, ConvShape s, const Batch& batch, const float* x, const float* past,
-                        const float* w, const float* bias, float* y, Bump temp) {
+inline void causal_conv(const Cpu& q, ConvShape s, const Batch& batch, const float* x, const float* w,
+                        const float* bias, float* y, Bump temp) {
   float* taps = temp.take(conv_temp(s));
   transpose_taps(s, w, taps);
   parallel_rows(q, batch.tokens(), 16, [&](std::int64_t first, std::int64_t n, int) {
     for (std::int64_t at = first; at < first + n; ++at) {
       const float* input[conv_max_taps];
       for (std::int64_t k = 0; k < s.taps; ++k)
-        input[k] = detail::conv_input(s, batch, x, past, at / batch.length, at % batch.length, k);
+        input[k] = detail::conv_input(s, batch, x, at / batch.length, at % batch.length, k);
       const float* const* in = input;
       dispatch<detail::ConvRow>(q.isa(), s, in, static_cast<const float*>(taps), bias, y + at * s.y_stride);
     }
@@ -148,8 +146,8 @@ void conv_run(Isa isa, const ConvShape& s, std::int64_t n, std::int64_t count, s
 }
 
 /// Leaves the run's newest inputs in the ring.
-inline void conv_remember_run(const ConvShape& s, std::int64_t n, std::int64_t count, std::int64_t position,
-                              const float* x, float* ring) {
+inline void conv_remember(const ConvShape& s, std::int64_t n, std::int64_t count, std::int64_t position, const float* x,
+                          float* ring) {
   for (std::int64_t t = std::max<std::int64_t>(0, count - s.taps); t < count; ++t)
     std::copy_n(x + t * s.x_stride, n, ring + (position + t) % s.taps * s.channels);
 }
@@ -169,7 +167,7 @@ inline void causal_conv_backward(const Cpu& q, ConvShape s, const Batch& batch, 
     for (std::int64_t at = p * conv_rows; at < std::min((p + 1) * conv_rows, batch.tokens()); ++at) {
       const float* input[conv_max_taps];
       for (std::int64_t k = 0; k < s.taps; ++k)
-        input[k] = detail::conv_input(s, batch, x, nullptr, at / batch.length, at % batch.length, k);
+        input[k] = detail::conv_input(s, batch, x, at / batch.length, at % batch.length, k);
       const float* const* in = input;
       float* d = dy + at * s.y_stride;
       if (s.silu) dispatch<detail::ConvRowSlope>(q.isa(), s, in, t, bias, d);
@@ -195,19 +193,6 @@ inline void causal_conv_backward(const Cpu& q, ConvShape s, const Batch& batch, 
   if (db) sum_rows(q, parts, part, s.channels, partial + s.taps * s.channels, db);
   for (std::int64_t c = 0; c < s.channels; ++c)
     for (std::int64_t k = 0; k < s.taps; ++k) dw[c * s.taps + k] += dtaps[k * s.channels + c];
-}
-
-/// Leaves the row's last taps-1 inputs in past [B, taps-1, channels], for the tokens to come.
-inline void conv_remember(ConvShape s, const Batch& batch, const float* x, float* past) {
-  const std::int64_t keep = s.taps - 1;
-  for (std::int64_t b = 0; b < batch.sequences; ++b) {
-    float* p = past + b * keep * s.channels;
-    for (std::int64_t k = 0; k < keep; ++k) {
-      const std::int64_t from = batch.length - keep + k;  // negative: an input older than this batch
-      const float* row = from >= 0 ? x + (b * batch.length + from) * s.x_stride : p + (keep + from) * s.channels;
-      std::copy(row, row + s.channels, p + k * s.channels);
-    }
-  }
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
