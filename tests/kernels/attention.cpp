@@ -71,31 +71,6 @@ TEST_CASE("attention and its gradient: groups, windows, ALiBi, documents") {
   });
 }
 
-TEST_CASE("one query against a ring of keys is attention with the ring's window") {
-  on_every_cpu([](const Cpu& q) {
-    for (const Case& c : cases) {
-      CAPTURE(c.T);
-      CAPTURE(c.window);
-      Floats slopes = zeros(c.heads);
-      alibi_slopes(c.heads, slopes.data());
-      const AttentionShape s{c.heads, c.kv_heads, c.head_dim, c.window, 0.4f, c.alibi ? slopes.data() : nullptr};
-      const Batch batch{.sequences = 1, .length = c.T};
-      const std::int64_t kv = c.kv_heads * c.head_dim, rows = c.heads * c.head_dim;
-      const Floats qkv = noise(c.T * s.row(), 1);
-      for (const std::int64_t slots : {std::min(c.window, c.T), c.window + 3}) {
-        Floats keys = filled(slots * kv, unwritten), values = keys, out = filled(c.T * rows, unwritten);
-        for (std::int64_t t = 0; t < c.T; ++t) {
-          const float* token = qkv.data() + t * s.row();
-          std::copy_n(token + s.key(0), kv, keys.begin() + t % slots * kv);
-          std::copy_n(token + s.value(0), kv, values.begin() + t % slots * kv);
-          attend_one(q, s, token, keys.data(), values.data(), slots, t, out.data() + t * rows);
-        }
-        CHECK(difference(out, reference(s, batch, doubles(qkv))) <= 2e-6);
-      }
-    }
-  });
-}
-
 TEST_CASE("large scores do not overflow") {
   on_every_cpu([](const Cpu& q) {
     const AttentionShape s{2, 1, 8, 1000, 1.f};

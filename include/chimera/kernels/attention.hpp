@@ -214,34 +214,4 @@ inline void attention_backward(const Cpu& q, const AttentionShape& s, const Batc
   });
 }
 
-/// One query row [heads*head_dim] against a ring of `slots` keys and values [slots, kv_heads*head_dim], of which the
-/// newest is number `position` and lies in slot position mod slots. The reference of `attention`, and the decode step.
-inline void attend_one(const Cpu& q, const AttentionShape& s, const float* query, const float* keys,
-                       const float* values, std::int64_t slots, std::int64_t position, float* out) {
-  using namespace detail;
-  constexpr std::int64_t tile = attention_tile;
-  const std::int64_t D = s.head_dim, ld = s.kv_heads * D;
-  const std::int64_t first = std::max<std::int64_t>(0, position - std::min(slots, s.window) + 1);
-  parallel(q, s.heads, [&](std::int64_t h, int) {
-    const std::int64_t kv = h / s.group();
-    const float slope = s.slopes ? s.slopes[h] : 0.f;
-    float* o = out + h * D;
-    std::fill(o, o + D, 0.f);
-    float m = -std::numeric_limits<float>::infinity(), l = 0.f;
-    for (std::int64_t j0 = first; j0 <= position; j0 += tile) {
-      const std::int64_t n = std::min(tile, position + 1 - j0);
-      float scores[tile];
-      for (std::int64_t j = 0; j < n; ++j)
-        scores[j] = s.scale * dot(q.isa(), D, query + h * D, keys + (j0 + j) % slots * ld + kv * D);
-      float correction = 1.f;
-      dispatch<SoftmaxRow>(q.isa(), n, Visible{0, n}, slope, static_cast<float>(position - j0), scores + 0, &m, &l,
-                           &correction);
-      dispatch<Scaled>(q.isa(), D, correction, static_cast<const float*>(o), o);
-      for (std::int64_t j = 0; j < n; ++j)
-        dispatch<AddScaled>(q.isa(), D, scores[j], values + (j0 + j) % slots * ld + kv * D, o);
-    }
-    dispatch<Scaled>(q.isa(), D, 1.f / l, static_cast<const float*>(o), o);
-  });
-}
-
 }  // namespace chimera::inline CHIMERA_ABI

@@ -13,7 +13,7 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
+#include <cstdint>
 #include <utility>
 
 namespace chimera::inline CHIMERA_ABI {
@@ -99,13 +99,13 @@ struct Attention {
   // 4. Decode.
   static constexpr std::int64_t state_bytes(KvFormat kv) { return ring.bytes(kv); }
   static std::int64_t decode_floats(std::int64_t n) {
-    return floats_of({n * row, n * rows, n * parts(n) * softmax}) +
+    return floats_of({n * row, n * rows, softmaxes(n) * softmax}) +
            std::max(product_floats(n, width), product_floats(n, rows));
   }
   static void decode(const Cpu& q, PackedWeights<Attention> w, const Pass& pass, const NormedRows& x, float scale,
                      float* y, Bump temp) {
     const std::int64_t n = pass.rows;
-    const Decoding d{q, pass, temp.take(n * row), temp.take(n * rows), temp.take(n * parts(n) * softmax)};
+    const Decoding d{q, pass, temp.take(n * row), temp.take(n * rows), temp.take(softmaxes(n) * softmax)};
     product(
         q, w.matrix(qkv), n, [&](std::int64_t t, float* buffer) { return x.row(q.isa(), t, buffer); },
         [&](std::int64_t t, std::int64_t first, std::int64_t count, const float* values) {
@@ -172,8 +172,11 @@ struct Attention {
     KvCache cache(const Run& run) const { return {ring, pass.kv, run.state}; }
   };
 
-  /// The past of a token is shared out to threads where a pass has few of them: most parts of one token.
-  static constexpr std::int64_t parts(std::int64_t n) { return n <= 4 ? ceil_div(ring.slots, chunk) + 1 : 1; }
+  /// The past of a token is shared out to threads where a pass has few of them: most parts of one token, and of all.
+  static constexpr std::int64_t few = 4, most_parts = ceil_div(ring.slots, chunk) + 1;
+  static constexpr std::int64_t parts(std::int64_t n) { return n <= few ? most_parts : 1; }
+  static constexpr std::int64_t softmaxes(std::int64_t n) { return std::max(n, std::min(n, few) * most_parts); }
+
   static constexpr std::int64_t first_chunk(std::int64_t position) {
     return std::max<std::int64_t>(0, position - shape.window + 1) / chunk;
   }
