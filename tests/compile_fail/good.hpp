@@ -1,8 +1,8 @@
 // A config that compiles; each case spoils one thing of it. `// error:` in a case's first line is what the compiler's
-// first error must contain.
+// first error must contain. LanguageModel<C> asks Check<C> first.
 #pragma once
 
-#include <chimera/chimera.hpp>
+#include <chimera/config/check.hpp>
 
 using namespace chimera;
 

@@ -6,4 +6,4 @@ inline constexpr Config bad = [] {
   c.mamba2.dt_min = 1.f, c.mamba2.dt_max = 0.1f;
   return c;
 }();
-constexpr auto count = LanguageModel<bad>::parameters;
+constexpr bool checked = Check<bad>::ok;

@@ -6,4 +6,4 @@ inline constexpr Config bad = [] {
   c.mamba2.head_dim = 96;
   return c;
 }();
-constexpr auto count = LanguageModel<bad>::parameters;
+constexpr bool checked = Check<bad>::ok;

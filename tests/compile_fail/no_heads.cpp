@@ -6,4 +6,4 @@ inline constexpr Config bad = [] {
   c.attention.heads = 0;
   return c;
 }();
-constexpr auto count = LanguageModel<bad>::parameters;
+constexpr bool checked = Check<bad>::ok;

@@ -6,4 +6,4 @@ inline constexpr Config bad = [] {
   c.norm_eps = 0.f;
   return c;
 }();
-constexpr auto count = LanguageModel<bad>::parameters;
+constexpr bool checked = Check<bad>::ok;

@@ -6,4 +6,4 @@ inline constexpr Config bad = [] {
   c.vocab = 2'147'483'647, c.width = 2'147'483'520, c.attention.head_dim = 32;
   return c;
 }();
-constexpr auto count = LanguageModel<bad>::parameters;
+constexpr bool checked = Check<bad>::ok;

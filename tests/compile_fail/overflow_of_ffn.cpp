@@ -6,4 +6,4 @@ inline constexpr Config bad = [] {
   c.ffn.hidden = 2'147'483'647, c.width = 1'048'576, c.attention.heads = 8'192;
   return c;
 }();
-constexpr auto count = LanguageModel<bad>::parameters;
+constexpr bool checked = Check<bad>::ok;

@@ -6,4 +6,4 @@ inline constexpr Config bad = [] {
   c.attention.rope.dims = 34;
   return c;
 }();
-constexpr auto count = LanguageModel<bad>::parameters;
+constexpr bool checked = Check<bad>::ok;

@@ -6,4 +6,4 @@ inline constexpr Config bad = [] {
   c.layers = pattern("M A", 0);
   return c;
 }();
-constexpr auto count = LanguageModel<bad>::parameters;
+constexpr bool checked = Check<bad>::ok;
