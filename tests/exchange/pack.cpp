@@ -1,0 +1,132 @@
+#include <chimera/exchange/model_tokenizer.hpp>
+#include <chimera/exchange/pack.hpp>
+
+#include "models.hpp"
+#include "temporary_folder.hpp"
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+using namespace chimera;
+
+namespace {
+
+const std::vector<AnyModel>& models() {
+  static const std::vector<AnyModel> all{table_of<hybrid>("hybrid"), table_of<hybrid_in_halves>("hybrid_in_halves"),
+                                         table_of<plain>("plain"), table_of<griffin>("griffin"),
+                                         table_of<bitnet>("bitnet")};
+  return all;
+}
+
+void save(const Cpu& q, const std::string& path, const AnyModel& m, const Floats& w, const FileType& type) {
+  const Status saved = save_gguf(q, path, m, w.data(), type, m.name, [&](GgufWriter& f) {
+    set_tokenizer(f, *byte_tokenizer(m.config->vocab), m.config->vocab);
+  });
+  REQUIRE_MESSAGE(saved.ok(), message(saved));
+}
+
+std::vector<std::byte> bytes_of(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  const auto* p = reinterpret_cast<const std::byte*>(text.data());
+  return {p, p + text.size()};
+}
+
+/// Whether decoding sees the weights of the arena.
+void check_equal(const PackedModel& packed, const Floats& arena) {
+  const AnyModel& m = packed.model();
+  for (const NamedTensor& t : m.tensors) {
+    CAPTURE(t.name());
+    const PackedTensor& slot = packed.tensors()[t.slot];
+    const float* want = arena.data() + t.offset;
+    Floats got(static_cast<std::size_t>(t.size()));
+    if (t.packed()) {
+      REQUIRE(slot.matrix.rows == t.rows);
+      REQUIRE(slot.matrix.cols == t.cols);
+      for (std::size_t i = 0; i < slot.matrix.count; ++i) {
+        const PackedPart& part = slot.matrix.parts[i];
+        CHECK(part.first / (t.rows / t.parts) == (part.first + part.rows.rows - 1) / (t.rows / t.parts));
+        for (std::int64_t r = 0; r < part.rows.rows; ++r)
+          unpack_row(Isa::base, part.rows, r, part.scale, got.data() + (part.first + r) * t.cols);
+      }
+    } else {
+      for (std::int64_t i = 0; i < t.size(); ++i)
+        got[static_cast<std::size_t>(i)] = slot.values[t.taps() ? i % t.cols * t.rows + i / t.cols : i];
+    }
+    CHECK(std::equal(got.begin(), got.end(), want));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("weights are packed from a file of any format as they are loaded from it") {
+  const TemporaryFolder folder;
+  const std::string path = folder / "m.gguf";
+  for (const int threads : {1, 3}) {
+    const Cpu q = cpu(Isa::base, threads);
+    for (const FileType& type : file_types)
+      for (const AnyModel& m : models()) {
+        CAPTURE(m.name);
+        CAPTURE(type.name);
+        save(q, path, m, weights_of(m), type);
+        Floats loaded(m.arena_floats, 0.f);
+        REQUIRE(load_gguf(q, *Gguf::open(path), m, loaded.data()));
+        const auto packed = pack_gguf(q, path, m);
+        REQUIRE_MESSAGE(packed, message(packed));
+        check_equal(*packed, loaded);
+        const auto from_memory = pack_gguf(q, bytes_of(path), m);
+        REQUIRE_MESSAGE(from_memory, message(from_memory));
+        CHECK(from_memory->fingerprint() == packed->fingerprint());
+      }
+  }
+}
+
+TEST_CASE("weights are packed from an arena, and told apart") {
+  const Cpu q = cpu(Isa::base, 2);
+  for (const AnyModel& m : models()) {
+    Floats w = weights_of(m);
+    const auto packed = PackedModel::create(q, m, w.data());
+    REQUIRE(packed);
+    check_equal(*packed, w);
+    w[0] += 1;
+    CHECK(PackedModel::create(q, m, w.data())->fingerprint() != packed->fingerprint());
+  }
+}
+
+TEST_CASE("sources that do not make up a matrix are refused") {
+  const Cpu q = cpu(Isa::base, 1);
+  const AnyModel m = table_of<plain>("plain");
+  const auto read = [](std::size_t, std::int64_t, std::int64_t, std::byte*) { return Status{}; };
+  const auto values = [](std::size_t, float*) { return Status{}; };
+  const std::int64_t rows = m.tensors[0].rows;
+  for (const auto& sources : {std::vector<RowSource>{},
+                              {{0, 0, rows - 1, Format::f32}},
+                              {{0, 1, rows - 1, Format::f32}},
+                              {{0, 0, rows, Format::f32}, {0, 1, 2, Format::f32}}}) {
+    const auto packed = PackedModel::create(q, m, sources, read, values);
+    REQUIRE_FALSE(packed);
+    CHECK(contains(message(packed), "rows"));
+  }
+}
+
+TEST_CASE("a file whose numbers are none, or that becomes shorter while it is read, is an error") {
+  const TemporaryFolder folder;
+  const std::string path = folder / "m.gguf";
+  const Cpu q = cpu(Isa::base, 2);
+  const AnyModel m = table_of<plain>("plain");
+  Floats w = weights_of(m);
+  save(q, path, m, w, file_types[0]);
+  const auto size = std::filesystem::file_size(path);
+  const auto file = Gguf::open(path);
+  REQUIRE(file);
+  std::filesystem::resize_file(path, size - 8192);
+  CHECK(contains(message(pack_gguf(q, *file, m)), "the file has become shorter"));
+  std::filesystem::resize_file(path, size);
+
+  auto bytes = bytes_of(path);
+  std::fill(bytes.end() - 64, bytes.end(), std::byte{0xFF});
+  CHECK(contains(message(pack_gguf(q, bytes, m)), "expected numbers"));
+  CHECK_FALSE(pack_gguf(q, std::span(bytes).first(bytes.size() / 2), m));
+  CHECK(contains(message(pack_gguf(q, path, table_of<hybrid>("hybrid"))), "is not that of the model hybrid"));
+}
