@@ -338,7 +338,10 @@ TEST_CASE("after its creation a session allocates nothing") {
   const PackedModel model = packed(q, small_model);
   auto session = Session::create(q, model, {.piece = 16});
   auto second = Session::create(q, model, {.piece = 16});
-  auto sampler = TokenSampler::create(small.vocab, {});
+  TokenSamplerSettings all;
+  all.logit_bias = {{1, 1.f}}, all.repeat_penalty = 1.1f, all.dry_multiplier = 1.f, all.top_n_sigma = 3.f;
+  all.typical_p = 0.9f, all.xtc_probability = 0.5f, all.temperature_range = 0.2f;
+  auto sampler = TokenSampler::create(small.vocab, all);
   REQUIRE(session);
   REQUIRE(second);
   REQUIRE(sampler);
@@ -348,6 +351,7 @@ TEST_CASE("after its creation a session allocates nothing") {
   const long before = allocations;
   CHECK(before > 0);
   auto logits = session->prefill(prompt);
+  sampler->accept(prompt);
   for (int i = 0; i < 5 && logits; ++i) logits = session->step(*sampler->draw(*logits));
   const Status copied = second->copy_from(*session);
   const std::int32_t tokens[] = {1, 2};
