@@ -253,9 +253,11 @@ void pack_row(Format format, std::int64_t cols, const std::byte* from, std::int6
       if (L::minimum) std::memcpy(panel + L::minimum_at + 2 * row, from + fields.minimum, 2);
     }
   } else {
-    const auto size = static_cast<std::size_t>(file_bytes);
-    for (std::int64_t k = 0; k < cols; ++k, from += size)
-      std::memcpy(panel + k / L::values * L::bytes + (L::values * row + k % L::values) * file_bytes, from, size);
+    constexpr std::size_t size = L::bytes / 16;  // of `values` numbers, which lie side by side
+    const std::int64_t blocks = cols / L::values;
+    for (std::int64_t b = 0; b < blocks; ++b, from += size, panel += L::bytes)
+      std::memcpy(panel + static_cast<std::size_t>(row) * size, from, size);
+    if (cols % L::values != 0) std::memcpy(panel + static_cast<std::size_t>(row) * size, from, size / L::values);
   }
 }
 

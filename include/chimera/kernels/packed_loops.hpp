@@ -15,7 +15,9 @@ namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 
 using namespace packed_parts;
 
-inline constexpr int W = Ops::lanes, parts = 16 / W, tokens = Ops::tokens;
+inline constexpr int W = Ops::lanes, parts = 16 / W;
+/// Rows of x of a tile. f32 need no registers on the way from a product to its sum.
+inline constexpr int tokens = Ops::tokens, float_tokens = tokens * 3 / 2;
 using F = Vec<W>;
 using I = Ints<W>;
 
@@ -154,7 +156,7 @@ CHIMERA_TARGET CHIMERA_INLINE F add_block(const F& acc, const I& sum, const I& l
 }
 
 /// How far ahead of its use a panel is fetched: processors follow a stream no further than a page.
-inline constexpr int prefetch_ahead = 3072;
+inline constexpr int prefetch_ahead = 2048;
 
 /// out [16] = blocks of a panel times one row of x.
 template <class L, class Input>
@@ -320,13 +322,13 @@ inline constexpr std::int64_t float_run = 32;
 
 /// acc [n][16] += `depth` numbers of a panel times n rows of x, `stride` apart.
 template <class L, int n>
-CHIMERA_TARGET CHIMERA_INLINE void multiply_floats(const std::byte* w, const float* const* x, std::int64_t depth,
-                                                   float* acc) {
+CHIMERA_TARGET void multiply_floats(const std::byte* w, const float* const* x, std::int64_t depth, float* acc) {
   for (std::int64_t k0 = 0; k0 < depth; k0 += float_run) {
     Registers<F, n> sums;
     sums.clear();
     const std::int64_t end = std::min(k0 + float_run, depth);
     for (std::int64_t k = k0; k < end; ++k) {
+      if (n == 1) __builtin_prefetch(w + k * L::bytes / L::values + prefetch_ahead);
       F c[parts];
 #pragma GCC unroll 16
       for (int p = 0; p < parts; ++p) c[p] = weights_at<L>(w, k, p);
@@ -393,16 +395,15 @@ CHIMERA_TARGET void multiply(const std::byte* w, const PackedInput& input, std::
     for (std::int64_t k = 0; k < cols; k += float_depth) {
       const std::int64_t depth = std::min(float_depth, cols - k);
       for (std::int64_t i = 0; i < depth; ++i)
-#pragma GCC unroll 16
         for (int p = 0; p < parts; ++p)
           weights_at<L>(w + k / L::values * L::bytes, i, p).store(scratch + i * panel_rows + p * W);
-      for (std::int64_t t = 0; t < count; t += tokens) {
-        alignas(64) float acc[tokens * panel_rows] = {};
-        const std::int64_t rows = std::min<std::int64_t>(tokens, count - t);
-        const float* tile[tokens];
-        for (int i = 0; i < tokens; ++i) tile[i] = x + std::min(t + i, count - 1) * stride + k;
+      for (std::int64_t t = 0; t < count; t += float_tokens) {
+        alignas(64) float acc[float_tokens * panel_rows] = {};
+        const std::int64_t rows = std::min<std::int64_t>(float_tokens, count - t);
+        const float* tile[float_tokens];
+        for (int i = 0; i < float_tokens; ++i) tile[i] = x + std::min(t + i, count - 1) * stride + k;
         std::copy_n(out + t * panel_rows, rows * panel_rows, acc);
-        multiply_floats<LayoutF32, tokens>(reinterpret_cast<const std::byte*>(scratch), tile, depth, acc);
+        multiply_floats<LayoutF32, float_tokens>(reinterpret_cast<const std::byte*>(scratch), tile, depth, acc);
         std::copy_n(acc, rows * panel_rows, out + t * panel_rows);
       }
     }
