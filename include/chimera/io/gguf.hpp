@@ -156,7 +156,7 @@ inline Result<std::uint64_t> gguf_tensor_bytes(std::span<const std::int64_t> ne,
 
 }  // namespace detail
 
-/// A file that is open for reading: all of its header is checked, nothing of its data is touched or copied. Spans,
+/// A file that is open for reading: all of its header is checked and copied, nothing of its data is touched. Spans,
 /// views and pointers handed out live as long as this (and, after `parse`, as the caller's bytes).
 class Gguf {
  public:
@@ -285,6 +285,7 @@ class Gguf {
     if (!file) return file.error();
     auto gguf = parse(file->bytes(), limits);
     if (!gguf) return Error{"cannot read " + path + ": " + gguf.error().message};
+    if (Status s = file->own(gguf->header_bytes_); !s) return Error{"cannot read " + path + ": " + s.error().message};
     gguf->file_ = std::move(*file);
     gguf->source_ = path;
     return gguf;
@@ -382,6 +383,7 @@ class Gguf {
     if (Status s = tensor_index_.build(tensors_, name_of, "tensors"); !s) return s;
 
     const std::uint64_t header = bytes.size() - left_.size(), padding = (unit - header % unit) % unit;
+    header_bytes_ = static_cast<std::size_t>(header);
     left_ = left_.subspan(static_cast<std::size_t>(std::min<std::uint64_t>(padding, left_.size())));
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
       if (offsets[i] > left_.size() || sizes[i] > left_.size() - offsets[i])
@@ -462,6 +464,7 @@ class Gguf {
   MappedFile file_;
   std::string source_ = "GGUF";
   std::span<const std::byte> left_;
+  std::size_t header_bytes_ = 0;
   std::uint32_t version_ = 0;
   std::vector<GgufEntry> entries_;
   std::vector<GgufTensor> tensors_;
