@@ -30,6 +30,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 }
 
 Status generate(const Options& options) {
+  if (Status s = options.beams.check(); !s) return s;
   const auto saved = SavedModel::find(options.model);
   if (!saved) return saved.error();
   const auto cpu = Cpu::create(options.threads);

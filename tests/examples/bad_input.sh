@@ -98,4 +98,10 @@ expect 0 'the context of 1024 tokens is full' chimera-generate --model run --pro
 expect 0 'tok/s' chimera-generate --model run --tokens 3
 expect 1 'top_p must be above 0' chimera-generate --model run --top-p 2
 expect 1 'temperature must be a number' chimera-generate --model run --temperature nan
+expect 1 'dry_base must be 1 or more, found 0' chimera-generate --model run --dry-base 0
+expect 1 'a logit bias is ID+BIAS or ID-BIAS, found 7' chimera-generate --model run --logit-bias 7
+expect 1 'is for a token of the vocabulary of 512, found token 512' chimera-generate --model run --logit-bias 512+1
+expect 1 'a stop string has 1 to 256 bytes, found 0' chimera-generate --model run --stop ''
+expect 1 'a search has 1 to 64 beams, found 0' chimera-generate --model run --beams 0
+expect 0 'tok/s' chimera-generate --model run --beams 3 --tokens 3
 finish
