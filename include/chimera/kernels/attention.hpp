@@ -67,10 +67,13 @@ struct SoftmaxRow {
                                  float* l, float* correction) {
     if (slope != 0.f)
       for (std::int64_t j = see.begin; j < see.end; ++j) row[j] -= slope * (distance - static_cast<float>(j));
-    float top = *m;
-    for (std::int64_t j = see.begin; j < see.end; ++j) top = row[j] > top ? row[j] : top;
-    for (std::int64_t j = 0; j < see.begin; ++j) row[j] = -std::numeric_limits<float>::infinity();
-    for (std::int64_t j = std::max(see.begin, see.end); j < n; ++j) row[j] = -std::numeric_limits<float>::infinity();
+    std::fill(row, row + see.begin, -std::numeric_limits<float>::infinity());
+    std::fill(row + std::max(see.begin, see.end), row + n, -std::numeric_limits<float>::infinity());
+    Vec<W> tops(*m);
+    std::int64_t whole = 0;
+    for (; whole + W <= n; whole += W) tops = max<W>(Vec<W>::load(row + whole), tops);
+    float top = largest<W>(tops);
+    for (std::int64_t j = whole; j < n; ++j) top = row[j] > top ? row[j] : top;
     if (top == -std::numeric_limits<float>::infinity()) {  // nothing seen so far
       std::fill(row, row + n, 0.f);
       *correction = 1.f;
@@ -79,9 +82,10 @@ struct SoftmaxRow {
     *correction = exp<1>(Vec<1>(*m - top)).v[0];
     *m = top;
     Vec<W> total;
-    lanes<W>(
-        n, [&](std::int64_t j, auto io) CHIMERA_LAMBDA { io.store(row + j, exp<W>(io.load(row + j) - Vec<W>(top))); });
-    lanes<W>(n, [&](std::int64_t j, auto io) CHIMERA_LAMBDA { total += io.load(row + j); });
+    lanes<W>(n, [&](std::int64_t j, auto io) CHIMERA_LAMBDA {
+      io.store(row + j, exp<W>(io.load(row + j) - Vec<W>(top)));
+      total += io.load(row + j);
+    });
     *l = *l * *correction + sum<W>(total);
   }
 };
