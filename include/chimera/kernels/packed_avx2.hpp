@@ -31,8 +31,29 @@ struct Ops {
   CHIMERA_TARGET CHIMERA_INLINE static __m256i in(const I& x) { return reinterpret_cast<__m256i>(x.v); }
   CHIMERA_TARGET CHIMERA_INLINE static I out(__m256i x) { return I(reinterpret_cast<I::Native>(x)); }
 
+  /// sum + x, after what comes before: g++ 12 would make all products of a tile first, for which there are too few
+  /// registers.
+  CHIMERA_TARGET CHIMERA_INLINE static I add16(const I& sum, const I& x) {
+#if defined(__clang__)
+    return out(_mm256_add_epi16(in(sum), in(x)));
+#else
+    I r = sum;
+    asm volatile("vpaddw %1, %0, %0" : "+x"(r.v) : "x"(x.v));
+    return r;
+#endif
+  }
+  CHIMERA_TARGET CHIMERA_INLINE static I add32(const I& sum, const I& x) {
+#if defined(__clang__)
+    return sum + x;
+#else
+    I r = sum;
+    asm volatile("vpaddd %1, %0, %0" : "+x"(r.v) : "x"(x.v));
+    return r;
+#endif
+  }
+
   CHIMERA_TARGET CHIMERA_INLINE static I dot(const I& sum, const I& codes, const I& x) {
-    return out(_mm256_add_epi16(in(sum), _mm256_maddubs_epi16(in(codes), in(x))));
+    return add16(sum, out(_mm256_maddubs_epi16(in(codes), in(x))));
   }
   CHIMERA_TARGET CHIMERA_INLINE static I total(const I& sum) {
     return out(_mm256_madd_epi16(in(sum), _mm256_set1_epi16(1)));
@@ -50,7 +71,7 @@ struct Ops {
   /// |codes| times x with the signs of codes: a pair is at most 2 * 128 * 127.
   CHIMERA_TARGET CHIMERA_INLINE static I wide_dot(const I& sum, const I& codes, const I& x) {
     const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(in(codes)), _mm256_sign_epi8(in(x), in(codes)));
-    return out(_mm256_add_epi32(in(sum), _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))));
+    return add32(sum, out(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))));
   }
   CHIMERA_TARGET CHIMERA_INLINE static I wide_start(const I&) { return {}; }
 

@@ -65,8 +65,8 @@ struct PackedInput {
   packed_parts::InputBlock32* blocks_of_32 = nullptr;    // [rows, cols / 32]
   packed_parts::InputBlock256* blocks_of_256 = nullptr;  // [rows, cols / 256]
 
-  /// Whole cache lines; zeros behind the numbers.
-  std::int64_t stride() const { return static_cast<std::int64_t>(aligned_floats(static_cast<std::size_t>(cols))); }
+  /// A cache line more than the numbers take: rows that lie a power of two apart would share one set of the cache.
+  std::int64_t stride() const { return static_cast<std::int64_t>(aligned_floats(static_cast<std::size_t>(cols))) + 16; }
 };
 
 /// Takes the memory for `rows` rows; a Bump without memory only counts.
