@@ -319,8 +319,17 @@ class TokenSampler {
     float floor = settings_.top_n_sigma > 0.f ? top_.best() - settings_.top_n_sigma * deviation() : -INFINITY;
     // If no filter between top-k and min-p asks for the others, they need not be looked at.
     if (settings_.typical_p >= 1.f && settings_.top_p >= 1.f) floor = std::max(floor, min_p_floor(top_.best()));
+    // Top-p alone reaches its probability before tokens that all together have less than the rest.
+    if (nucleus_of_all())
+      floor = std::max(
+          floor, top_.best() + static_cast<float>(std::log((1 - static_cast<double>(settings_.top_p)) * top_.mass(1.f) /
+                                                           static_cast<double>(top_.vocab()))));
     if (settings_.top_k <= 0) return top_.at_least(floor);
     return top_.top(std::min(static_cast<std::size_t>(settings_.top_k), top_.vocab()), floor);
+  }
+  /// Whether no filter comes before top-p.
+  bool nucleus_of_all() const {
+    return settings_.top_n_sigma <= 0.f && settings_.top_k <= 0 && settings_.typical_p >= 1.f && settings_.top_p < 1.f;
   }
   /// The standard deviation of all logits but those of minus infinity.
   float deviation() const {
@@ -348,7 +357,8 @@ class TokenSampler {
 
   Candidates within_top_p(Candidates all) {
     if (settings_.top_p >= 1.f) return all;
-    const double enough = static_cast<double>(settings_.top_p) * weigh(all, 1.f);
+    const double mass = nucleus_of_all() ? top_.mass(1.f) : weigh(all, 1.f);
+    const double enough = static_cast<double>(settings_.top_p) * mass;
     return first_of_mass(all, likelier, [&](double sum) { return sum >= enough; });
   }
 
