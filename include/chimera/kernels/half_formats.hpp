@@ -52,17 +52,19 @@ CHIMERA_INLINE Ints<W> to_bf16(const Vec<W>& x) {
   return Ints<W>((bits & 0x7fffffff).v > 0x7f800000 ? (upper | 0x40).v : nearest.v);
 }
 
-/// W numbers from memory: one instruction where there is one, AVX2 and AArch64.
+/// W numbers from memory: by one instruction where there is one, AVX2 and AArch64.
 template <int W>
 CHIMERA_INLINE Vec<W> load_f16(const std::byte* p) {
 #if defined(__x86_64__) || defined(__i386__)
-  constexpr bool one_instruction = W >= 8;
+  constexpr int of_one = 8;
 #elif defined(__aarch64__)
-  constexpr bool one_instruction = W == 4;
+  constexpr int of_one = 4;
 #else
-  constexpr bool one_instruction = false;
+  constexpr int of_one = 0;
 #endif
-  if constexpr (!one_instruction) {
+  if constexpr (W == 2 * of_one) {
+    return joined<W>(load_f16<W / 2>(p), load_f16<W / 2>(p + W));
+  } else if constexpr (W != of_one) {
     return from_f16<W>(Ints<W>::template load<std::uint16_t>(p));
   } else {
     Vec<W> r;

@@ -34,7 +34,8 @@ struct Ints {
   template <class T>
   CHIMERA_INLINE static Ints load(const std::byte* p) {
 #if !defined(__clang__) && (defined(__x86_64__) || defined(__i386__))
-    if constexpr (W >= 8 && sizeof(T) == 1) {  // g++ 12 takes vectors of bytes apart
+    // g++ 12 takes vectors of bytes apart.
+    if constexpr (W == 8 && sizeof(T) == 1) {
       Ints r;
       const auto& narrow = *reinterpret_cast<const std::byte(*)[W]>(p);
       if constexpr (std::is_signed_v<T>)
@@ -42,6 +43,9 @@ struct Ints {
       else
         asm("vpmovzxbd %1, %0" : "=v"(r.v) : "m"(narrow));
       return r;
+    } else if constexpr (W == 16 && sizeof(T) == 1) {
+      const Ints<8> a = Ints<8>::load<T>(p), b = Ints<8>::load<T>(p + 8);
+      return Ints(__builtin_shufflevector(a.v, b.v, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
     }
 #endif
     typedef T Narrow __attribute__((vector_size(W * sizeof(T))));
@@ -87,23 +91,14 @@ CHIMERA_INLINE Vec<W> from_bits(const Ints<W>& x) {
 }
 
 /// a b, rounded before it is used. A product that the compiler fuses with the sum behind it is not, at levels that have
-/// an instruction for both. (g++ fuses after inlining, whatever the function says: it must not see where the product
-/// comes from.)
+/// an instruction for both.
 template <int W>
 CHIMERA_INLINE Vec<W> product(const Vec<W>& a, const Vec<W>& b) {
 #if defined(__clang__)
 #pragma clang fp contract(off)
   return Vec<W>(a.v * b.v);
-#elif defined(__x86_64__) || defined(__i386__)
-  Vec<W> r(a.v * b.v);
-  asm("" : "+x,m"(r.v));
-  return r;
-#elif defined(__aarch64__)
-  Vec<W> r(a.v * b.v);
-  asm("" : "+w"(r.v));
-  return r;
 #else
-  return Vec<W>(a.v * b.v);
+  return Vec<W>(__builtin_assoc_barrier(a.v * b.v));
 #endif
 }
 

@@ -116,6 +116,14 @@ CHIMERA_INLINE Vec<W> swap_pairs(const Vec<W>& x) {
   }(std::make_integer_sequence<int, W>{});
 }
 
+/// The lanes of two vectors of half the width.
+template <int W>
+CHIMERA_INLINE Vec<W> joined(const Vec<W / 2>& low, const Vec<W / 2>& high) {
+  return [&]<int... i>(std::integer_sequence<int, i...>) CHIMERA_LAMBDA {
+    return Vec<W>(__builtin_shufflevector(low.v, high.v, i...));
+  }(std::make_integer_sequence<int, W>{});
+}
+
 /// Sum of the lanes: halves are added until one is left.
 template <int W>
 CHIMERA_INLINE float sum(const Vec<W>& x) {
