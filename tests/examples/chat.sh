@@ -1,0 +1,115 @@
+# chimera-chat through pipes: turns, commands, Ctrl-C, and what it says when something is wrong.
+. "$(dirname "$0")/common.sh"
+expect 0 'saved' chimera-train $small --steps 2 --data "$text" --out run
+chat="chimera-chat --model run --tokens 12 --temp 0"
+endless="chimera-chat --model run --tokens 0 --temp 0 --logit-bias 256-inf --logit-bias 258-inf"
+
+# say LINES ARGUMENTS...: what the chat answers is in stdout, its exit code in $code.
+say() {
+  lines=$1
+  shift
+  printf "$lines" | "$@" >stdout 2>stderr
+  code=$?
+}
+
+printf 'Flags\n'
+expect 2 'model is required' chimera-chat
+expect 2 'template' $chat --template alpaca
+expect 2 'expected one of f32, f16, q8_0, q4_0, found f8' $chat --kv f8
+expect 1 'no such file or folder' chimera-chat --model nowhere
+expect 1 'the model has no token <|start_of_role|>: choose another --template' $chat --template granite
+check 'without a message it ends' $chat </dev/null
+
+printf 'Conversations\n'
+say 'hello\n' $chat
+check 'one answer' test $code -eq 0 -a "$(wc -l <stdout)" -ge 1
+check 'and nothing else' test ! -s stderr
+cp stdout once
+say 'hello\nhello\n/reset\nhello\n' $chat
+check 'a reset forgets' sh -c 'head -n 1 stdout >first && tail -n 1 stdout | cmp - first && test "$(wc -l <stdout)" -ge 3'
+say 'hello' $chat
+check 'a last line without an end' cmp stdout once
+say 'hel\\\nlo\n/save lines\n' $chat
+check 'a line goes on in the next' grep -aq '"content": "hel\\nlo"' lines
+say 'hello\n' $chat --system 'Be brief.'
+check 'a system message is read' sh -c '! cmp -s stdout once'
+say '\n\nhello\n' $chat
+check 'empty lines are no messages' cmp stdout once
+for kv in f32 q8_0 q4_0; do
+  say 'hello\n' $chat --kv $kv
+  check "keys and values in $kv" test $code -eq 0 -a -s stdout
+done
+say 'hello\n' $chat --template plain
+check 'a plain template' test $code -eq 0 -a -s stdout
+say '/help\n/quit\nhello\n' $chat
+check '/help lists the commands, /quit ends' sh -c "test $code -eq 0 -a ! -s stdout && grep -q '^/save FILE' stderr"
+say '/usr/bin is a folder\n' $chat
+check 'a path is no command' test $code -eq 0 -a -s stdout
+
+printf 'Saving\n'
+say 'hello\nand now?\n' $chat --system 'Be brief.'
+cp stdout both
+say 'hello\n/save talk\n' $chat --system 'Be brief.'
+cp stdout parts
+check 'the file begins with the conversation' grep -aq '"role": "user", "content": "hello"' talk
+say '/load talk\nand now?\n/save again\n' $chat
+cat stdout >>parts
+check 'it goes on as if it had not been saved' cmp parts both
+check 'and tells how much was there' grep -q 'loaded 3 messages' stderr
+say '/load talk\nand now?\n' $chat --kv q8_0
+check 'what another cache remembers is read anew' sh -c "test $code -eq 0 && grep -q 'the text is read anew: .*format of keys and values' stderr"
+printf '{"template": "chatml", "read": false, "end_is_read": false, "messages": []}' >empty
+say '/load empty\nhello\n' $chat
+check 'an empty conversation' cmp stdout once
+
+# refuse PATTERN LINES ARGUMENTS...
+refuse() {
+  pattern=$1
+  shift
+  say "$@"
+  check "refused: $pattern" sh -c "test $code -eq 1 && tail -n 1 stderr | grep -q '^chimera-chat: .*$pattern'"
+}
+printf 'Refusals\n'
+refuse 'there is no command /what; /help lists them' '/what\nhello\n' $chat
+refuse 'name a file: /save FILE' '/save\n' $chat
+refuse 'cannot open missing' '/load missing\n' $chat
+refuse 'cannot write nowhere/talk' '/save nowhere/talk\n' $chat
+cp "$text" source
+refuse 'source is no conversation of chimera-chat: expected a value' '/load source\n' $chat
+printf '{"template": "chatml", "read": true, "end_is_read": false, "messages": [{"role": "king", "content": ""}]}' >king
+refuse 'expected a role of system, user or assistant, found king' '/load king\n' $chat
+head -c 2000 talk >cut
+say '/load cut\nand now?\n' $chat
+check 'what a damaged file remembers is read anew' sh -c "test $code -eq 0 && grep -q 'the text is read anew: .*not whole' stderr"
+long=$(head -c 1100 /dev/zero | tr '\0' x)
+refuse 'the message takes .* of the context of 1,024 1,024 are left: /reset starts anew' "$long\n" $chat
+refuse 'the context of 1,024 tokens is full: /reset starts anew' 'hello\n' $endless
+say "$long\nhello\n" $chat --slide
+check 'a message beyond the context is refused even when it slides' test $code -eq 1
+say 'hello\nhello\nhello\n' $endless --tokens 400 --slide
+check 'but a conversation slides' test $code -eq 0
+
+printf 'Ctrl-C\n'
+mkfifo pipe
+$endless --slide <pipe >answers 2>stderr &
+process=$!
+exec 3>pipe
+printf 'hello\n' >&3
+while [ ! -s answers ]; do sleep 0.05; done
+kill -INT $process
+while [ "$(tail -c 1 answers | od -An -c)" != "  \\n" ]; do sleep 0.05; done
+check 'stops an answer' kill -0 $process
+size=$(wc -c <answers)
+printf '/reset\nhello\n' >&3
+while [ "$(wc -c <answers)" -le "$size" ]; do sleep 0.05; done
+check 'and the next one begins' kill -0 $process
+kill -INT $process
+sleep 0.3
+kill -INT $process
+sleep 0.1
+check 'once at the prompt it warns' grep -q 'Ctrl-C once more' stderr
+kill -INT $process
+wait $process
+check 'twice it ends' test $? -eq 0
+exec 3>&-
+finish
