@@ -8,8 +8,9 @@
 //   2 bits   2 lines: group g in line g / 4 at bit 2 (g % 4)
 //   6 bits   4 lines of the lower four bits, then 2 of the upper two
 //
-// A block holds the units' codes, then what its sub-blocks are scaled by, then 16 f16 scales d, then 16 f16 offsets. All
-// panels but those of Q4_1, Q5_0, Q5_1, Q5_K and TQ1_0 take as many bytes as the file's rows.
+// A block holds what its sub-blocks are scaled by, then the units' codes, then 16 f16 scales d, then 16 f16 offsets: in
+// the order of their use, which is what a processor fetches ahead. All panels but those of Q4_1, Q5_0, Q5_1, Q5_K and
+// TQ1_0 take as many bytes as the file's rows.
 //
 // F32, F16: number k of 16 rows, then number k + 1. BF16: numbers k and k + 1 of each row side by side.
 #pragma once
@@ -58,8 +59,8 @@ struct Layout {
   static constexpr bool wide = S.wide, minimum = S.minimum, scaled = S.scales != SubScales::none;
   static constexpr bool six_bits = S.scales == SubScales::six_bits;
   static constexpr int units = values / 32, unit_bytes = 32 * 16 * bits / 8;
-  static constexpr int scales_at = units * unit_bytes;
-  static constexpr int d_at = scales_at + (six_bits ? 192 : scaled ? 256 : 0), minimum_at = d_at + 32;
+  static constexpr int scales_at = 0, codes_at = six_bits ? 192 : scaled ? 256 : 0;
+  static constexpr int d_at = codes_at + units * unit_bytes, minimum_at = d_at + 32;
   static constexpr int bytes = minimum_at + (minimum ? 32 : 0);
 };
 
@@ -247,7 +248,8 @@ void pack_row(Format format, std::int64_t cols, const std::byte* from, std::int6
     for (std::int64_t k = 0; k < cols; k += L::values, from += file_bytes, panel += L::bytes) {
       Group g[L::values / 4];
       load_groups(format, from, g);
-      for (int u = 0; u < L::units; ++u) store_unit<L::bits>(g + 8 * u, panel + u * L::unit_bytes + 4 * row);
+      for (int u = 0; u < L::units; ++u)
+        store_unit<L::bits>(g + 8 * u, panel + L::codes_at + u * L::unit_bytes + 4 * row);
       for (int i = 0; i < fields.sub_bytes; ++i) panel[L::scales_at + 16 * i + row] = from[fields.sub + i];
       std::memcpy(panel + L::d_at + 2 * row, from + fields.d, 2);
       if (L::minimum) std::memcpy(panel + L::minimum_at + 2 * row, from + fields.minimum, 2);
@@ -274,7 +276,7 @@ void unpack_row(const std::byte* panel, std::int64_t cols, std::int64_t row, flo
           L::six_bits ? format_parts::SixBitPairs::load(sub) : format_parts::SixBitPairs{};
       for (int u = 0; u < L::units; ++u) {
         Group g[8];
-        load_unit<L::bits>(panel + u * L::unit_bytes + 4 * row, g);
+        load_unit<L::bits>(panel + L::codes_at + u * L::unit_bytes + 4 * row, g);
         for (int i = 0; i < 8; ++i, y += 4) {
           float unit = d, offset = minimum;
           if constexpr (L::six_bits) {

@@ -157,10 +157,11 @@ CHIMERA_TARGET void multiply_row(const std::byte* w, const Input* x, std::int64_
   for (std::int64_t b = 0; b < blocks; ++b, w += L::bytes, ++x) {
     const SubBlocks<L> sub(w);
     I totals[parts], least[parts], sums[runs][parts];
-    for (int at = L::scales_at; at < L::bytes; at += line) __builtin_prefetch(w + at + ahead);
+    for (int at = 0; at < L::codes_at; at += line) __builtin_prefetch(w + at + ahead);
     for (int u = 0; u < L::units; ++u) {
 #pragma GCC unroll 16
-      for (int at = 0; at < L::unit_bytes; at += line) __builtin_prefetch(w + u * L::unit_bytes + at + ahead);
+      for (int at = 0; at < L::unit_bytes; at += line)
+        __builtin_prefetch(w + L::codes_at + u * L::unit_bytes + at + ahead);
       if (L::run <= 32 || u == 0)
 #pragma GCC unroll 16
         for (int r = 0; r < runs; ++r)
@@ -172,7 +173,7 @@ CHIMERA_TARGET void multiply_row(const std::byte* w, const Input* x, std::int64_
         const I v = broadcast(x->q + 32 * u + 4 * g);
 #pragma GCC unroll 16
         for (int p = 0; p < parts; ++p)
-          sums[r][p] = dot<L>(sums[r][p], codes<L::bits>(w + u * L::unit_bytes + 4 * W * p, g), v);
+          sums[r][p] = dot<L>(sums[r][p], codes<L::bits>(w + L::codes_at + u * L::unit_bytes + 4 * W * p, g), v);
       }
       if (L::run > 32 && u + 1 < L::units) continue;
 #pragma GCC unroll 16
@@ -221,7 +222,7 @@ struct Unpacked {
           for (int u = 0; u < L::units; ++u) put(to + minima_at + u * line + at, sub.minimum(u, p));
         for (int u = 0; u < L::units; ++u)
           for (int g = 0; g < 8; ++g)
-            put(to + codes_at + (8 * u + g) * line + at, codes<L::bits>(w + u * L::unit_bytes + at, g));
+            put(to + codes_at + (8 * u + g) * line + at, codes<L::bits>(w + L::codes_at + u * L::unit_bytes + at, g));
       }
     }
   }
