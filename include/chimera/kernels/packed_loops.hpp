@@ -344,6 +344,17 @@ CHIMERA_TARGET void multiply_floats(const std::byte* w, const float* const* x, s
 inline constexpr std::int64_t code_depth = 1024, float_depth = 256;
 inline constexpr std::int64_t few_rows = 2;  // up to here row by row
 
+/// f(sums) with room for the sums of `tile` rows [tile][16]: where they lie, or beside that if only `left` rows are there.
+template <int tile, class F>
+CHIMERA_TARGET CHIMERA_INLINE void with_room(std::int64_t left, float* sums, F f) {
+  if (left >= tile) return f(sums);
+  alignas(64) float some[tile * panel_rows];
+  std::copy_n(sums, left * panel_rows, some);
+  std::fill(some + left * panel_rows, some + tile * panel_rows, 0.f);
+  f(some);
+  std::copy_n(some, left * panel_rows, sums);
+}
+
 template <class L>
 CHIMERA_TARGET void multiply(const std::byte* w, const PackedInput& input, std::int64_t first, std::int64_t count,
                              float* scratch, float* out) {
@@ -363,13 +374,10 @@ CHIMERA_TARGET void multiply(const std::byte* w, const PackedInput& input, std::
       const std::int64_t n = std::min(step, blocks - b);
       Unpacked<L>::from(w + b * L::bytes, n, unpacked);
       for (std::int64_t t = 0; t < count; t += tokens) {
-        alignas(64) float acc[tokens * panel_rows] = {};
-        const std::int64_t rows = std::min<std::int64_t>(tokens, count - t);
         const Input* tile[tokens];
         for (int i = 0; i < tokens; ++i) tile[i] = x + std::min(t + i, count - 1) * blocks + b;
-        std::copy_n(out + t * panel_rows, rows * panel_rows, acc);
-        multiply_tile<L>(unpacked, tile, n, acc);
-        std::copy_n(acc, rows * panel_rows, out + t * panel_rows);
+        with_room<tokens>(count - t, out + t * panel_rows,
+                          [&](float* acc) CHIMERA_LAMBDA { multiply_tile<L>(unpacked, tile, n, acc); });
       }
     }
   } else {
@@ -389,13 +397,11 @@ CHIMERA_TARGET void multiply(const std::byte* w, const PackedInput& input, std::
         for (int p = 0; p < parts; ++p)
           weights_at<L>(w + k / L::values * L::bytes, i, p).store(scratch + i * panel_rows + p * W);
       for (std::int64_t t = 0; t < count; t += float_tokens) {
-        alignas(64) float acc[float_tokens * panel_rows] = {};
-        const std::int64_t rows = std::min<std::int64_t>(float_tokens, count - t);
         const float* tile[float_tokens];
         for (int i = 0; i < float_tokens; ++i) tile[i] = x + std::min(t + i, count - 1) * stride + k;
-        std::copy_n(out + t * panel_rows, rows * panel_rows, acc);
-        multiply_floats<LayoutF32, float_tokens>(reinterpret_cast<const std::byte*>(scratch), tile, depth, acc);
-        std::copy_n(acc, rows * panel_rows, out + t * panel_rows);
+        with_room<float_tokens>(count - t, out + t * panel_rows, [&](float* acc) CHIMERA_LAMBDA {
+          multiply_floats<LayoutF32, float_tokens>(reinterpret_cast<const std::byte*>(scratch), tile, depth, acc);
+        });
       }
     }
   }
