@@ -20,9 +20,9 @@
 struct Color {
   float r = 0, g = 0, b = 0;
 
-  friend Color operator+(Color a, Color b) { return {a.r + b.r, a.g + b.g, a.b + b.b}; }
-  friend Color operator*(Color a, Color b) { return {a.r * b.r, a.g * b.g, a.b * b.b}; }
-  friend Color operator*(Color a, float x) { return {a.r * x, a.g * x, a.b * x}; }
+  Color operator+(Color c) const { return {r + c.r, g + c.g, b + c.b}; }
+  Color operator*(Color c) const { return {r * c.r, g * c.g, b * c.b}; }
+  Color operator*(float x) const { return {r * x, g * x, b * x}; }
 };
 inline Color mix(Color a, Color b, float share) { return a * (1 - share) + b * share; }
 
