@@ -19,3 +19,4 @@ done | xargs -P "$(nproc)" -I COMMAND sh -c COMMAND
 "$compiler" -static $(for test in main $tests; do echo "$(basename $test).o"; done) -o tests
 "$emulator" -cpu max ./tests
 "$emulator" -cpu cortex-a53 ./tests --source-file="*packed_matrix*"
+"${compiler%g++}objdump" -d packed_matrix.o | grep -q sdot
