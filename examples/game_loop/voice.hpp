@@ -7,8 +7,10 @@
 #include <chimera/generate/session.hpp>
 #include <chimera/text/tokenizer.hpp>
 
+#include <array>
 #include <chrono>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,8 +25,11 @@ class Voice {
                                        const chimera::TokenSamplerSettings& settings) {
     // Short pieces: a step ends at most one block's time for a piece after its budget. A game has no end, so what is
     // older than the context is forgotten.
-    auto session = chimera::Session::create(cpu, weights, {.piece = 8, .slide = true});
+    auto session = chimera::Session::create(cpu, weights, {.piece = piece, .slide = true});
     if (!session) return session.error();
+    // The system hands out memory when it is touched first, which may take 20 ms: here, not within a frame.
+    if (const auto logits = session->prefill(std::array<std::int32_t, piece>{}); !logits) return logits.error();
+    session->reset();
     auto sampler = chimera::TokenSampler::create(weights.config().vocab, settings);
     if (!sampler) return sampler.error();
     return Voice(tokenizer, std::move(*session), std::move(*sampler));
@@ -59,6 +64,7 @@ class Voice {
 
  private:
   static constexpr int longest = 60;  // tokens of an answer
+  static constexpr int piece = 8;     // tokens that are read at once
 
   Voice(const chimera::Tokenizer& tokenizer, chimera::Session session, chimera::TokenSampler sampler)
       : tokenizer_(&tokenizer), decoder_(tokenizer), session_(std::move(session)), sampler_(std::move(sampler)) {}
