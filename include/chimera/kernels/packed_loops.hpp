@@ -162,11 +162,12 @@ CHIMERA_TARGET void multiply_row(const std::byte* w, const Input* x, std::int64_
 #pragma GCC unroll 16
       for (int at = 0; at < L::unit_bytes; at += line)
         __builtin_prefetch(w + L::codes_at + u * L::unit_bytes + at + ahead);
-      if (L::run <= 32 || u == 0)
+      if (L::run <= 32 || u == 0) {
 #pragma GCC unroll 16
         for (int r = 0; r < runs; ++r)
 #pragma GCC unroll 16
           for (int p = 0; p < parts; ++p) sums[r][p] = start<L>(*x, u * runs + r);
+      }
 #pragma GCC unroll 16
       for (int i = 0; i < 8; ++i) {
         const int g = i / 2 + i % 2 * 4, r = runs == 2 ? g / 4 : 0;  // both halves of a line at once
@@ -311,7 +312,7 @@ CHIMERA_TARGET CHIMERA_INLINE F weights_at(const std::byte* panel, std::int64_t 
 /// Products that are added before they join the others: short sums keep more digits.
 inline constexpr std::int64_t float_run = 32;
 
-/// acc [n][16] += `depth` numbers of a panel times n rows of x, `stride` apart.
+/// acc [n][16] += `depth` numbers of a panel times n rows of x.
 template <class L, int n>
 CHIMERA_TARGET void multiply_floats(const std::byte* w, const float* const* x, std::int64_t depth, float* acc) {
   for (std::int64_t k0 = 0; k0 < depth; k0 += float_run) {
