@@ -2,6 +2,7 @@
 #include "engine.hpp"
 #include "program.hpp"
 
+#include <chimera/generate/session.hpp>
 #include <chimera/optim/adamw.hpp>
 #include <chimera/train/trainer.hpp>
 
