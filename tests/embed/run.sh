@@ -70,7 +70,7 @@ case $how in
     echo '{}' >config.json
     ! CXX=$compiler cmake -S "$chimera/examples/embed" -B wrong -Dchimera_ROOT="$work/prefix" \
       -DMODEL="$work/config.json" 2>why
-    grep -q 'EMBED takes a .gguf file, found .*config.json' why
+    tr -s '\n ' ' ' <why | grep -q 'EMBED takes a .gguf file, found .*config.json' # CMake breaks lines
     CXX=$compiler CXXFLAGS=-O2 cmake -S "$chimera/examples/embed" -B . -Dchimera_ROOT="$work/prefix" \
       -DMODEL="$work/model.gguf"
     cmake --build .
