@@ -292,8 +292,9 @@ TEST_CASE("products are those of the quantized x, and near those of x") {
         const Input input(isa, input_forms(format), cols, x);
         for (const std::int64_t count : {1, 5}) {
           const Floats y = product(isa, w, input, 0, count);
-          CHECK(relative_error(y, rounded) <= 2e-6);
-          CHECK(relative_error(y, exact) <= (multiplies_floats(format) ? 2e-6 : 8e-3));
+          const bool halves = isa == Isa::avx512_bf16 && format == Format::bf16;  // x, too
+          CHECK(relative_error(y, rounded) <= (halves ? 4e-3 : 2e-6));
+          CHECK(relative_error(y, exact) <= (halves ? 4e-3 : multiplies_floats(format) ? 2e-6 : 8e-3));
         }
       });
     }

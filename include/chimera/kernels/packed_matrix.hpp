@@ -4,10 +4,12 @@
 //   packed_input.hpp    activations: forms, memory
 //   packed_loops.hpp    the kernels, for the instructions ("Ops") of each level: packed_base.hpp, packed_avx2.hpp,
 //                       packed_avx512.hpp, packed_vnni.hpp, packed_neon.hpp
+//   packed_bf16.hpp     a kernel of its own, for BF16 weights
 //
 // Accuracy: activations become signed bytes with one scale for each 32 numbers, or 256 for the K formats and the ternary
 // ones, which is what llama.cpp multiplies these formats with. Products and their sums are exact in integers; blocks are
-// added in f32. F32, F16 and BF16 weights multiply f32.
+// added in f32. F32, F16 and BF16 weights multiply f32; at the level avx512_bf16 x is rounded to
+// BF16 for BF16 weights.
 //
 // The result for a row of weights and a row of x has the same bits however many rows are multiplied together.
 #pragma once
@@ -19,6 +21,7 @@
 #include <chimera/kernels/packed_avx2.hpp>
 #include <chimera/kernels/packed_avx512.hpp>
 #include <chimera/kernels/packed_base.hpp>
+#include <chimera/kernels/packed_bf16.hpp>
 #include <chimera/kernels/packed_input.hpp>
 #include <chimera/kernels/packed_layout.hpp>
 #include <chimera/kernels/packed_neon.hpp>
@@ -52,7 +55,7 @@ struct KernelsOf<Isa::avx512> : packed_avx512::Kernels {};
 template <>
 struct KernelsOf<Isa::avx512_vnni> : packed_avx512_vnni::Kernels {};
 template <>
-struct KernelsOf<Isa::avx512_bf16> : packed_avx512_vnni::Kernels {};
+struct KernelsOf<Isa::avx512_bf16> : packed_avx512_bf16::Kernels {};
 #endif
 
 /// f(kernels) with the kernels of that level, or of the only one that is compiled.
