@@ -117,9 +117,41 @@ inline void unpack_row(Isa, const PackedRows& w, std::int64_t row, float scale, 
   });
 }
 
+namespace packed_parts {
+
+/// The kernels of all levels. They are members of a template so that a program of many files can compile them once: with
+/// CHIMERA_EXTERN_KERNELS defined everywhere, and `template struct chimera::packed_parts::AllKernels<void>;` in one file.
+template <class>
+struct AllKernels {
+  static void pack_input(Isa isa, const PackedInput& input, std::int64_t row, const float* x);
+  static void multiply(Isa isa, const PackedRows& w, std::int64_t panel, const PackedInput& x, std::int64_t first,
+                       std::int64_t count, float* scratch, float* out);
+};
+
+template <class T>
+void AllKernels<T>::pack_input(Isa isa, const PackedInput& input, std::int64_t row, const float* x) {
+  with_kernels(isa, [&](auto kernels) { kernels.pack_input(input, row, x); });
+}
+
+template <class T>
+void AllKernels<T>::multiply(Isa isa, const PackedRows& w, std::int64_t panel, const PackedInput& x, std::int64_t first,
+                             std::int64_t count, float* scratch, float* out) {
+  const std::byte* at = w.data + static_cast<std::size_t>(panel) * panel_bytes(w.format, w.cols);
+  with_layout(w.format, [&](auto layout) {
+    with_kernels(isa,
+                 [&](auto kernels) { kernels.template multiply<decltype(layout)>(at, x, first, count, scratch, out); });
+  });
+}
+
+#if defined(CHIMERA_EXTERN_KERNELS)
+extern template struct AllKernels<void>;
+#endif
+
+}  // namespace packed_parts
+
 /// Quantizes x [cols] as one row of the input. Rows may come in any order, and from several threads.
 inline void pack_input(Isa isa, const PackedInput& input, std::int64_t row, const float* x) {
-  packed_parts::with_kernels(isa, [&](auto kernels) { kernels.pack_input(input, row, x); });
+  packed_parts::AllKernels<void>::pack_input(isa, input, row, x);
 }
 
 /// What `multiply_panel` uses of a worker's private memory.
@@ -129,11 +161,7 @@ constexpr std::int64_t panel_scratch_floats(std::int64_t) { return 8192; }
 /// input; w.cols == x.cols.
 inline void multiply_panel(Isa isa, const PackedRows& w, std::int64_t panel, const PackedInput& x, std::int64_t first,
                            std::int64_t count, float* scratch, float* out) {
-  const std::byte* at = w.data + static_cast<std::size_t>(panel) * panel_bytes(w.format, w.cols);
-  packed_parts::with_layout(w.format, [&](auto layout) {
-    packed_parts::with_kernels(
-        isa, [&](auto kernels) { kernels.template multiply<decltype(layout)>(at, x, first, count, scratch, out); });
-  });
+  packed_parts::AllKernels<void>::multiply(isa, w, panel, x, first, count, scratch, out);
 }
 
 }  // namespace chimera::inline CHIMERA_ABI

@@ -107,33 +107,13 @@ inline constexpr std::int64_t row_block = 128;  // rows of a pass that one task 
 inline constexpr std::array all_packed{Format::f32,  Format::bf16, Format::q8_0, Format::q4_0,
                                        Format::q4_k, Format::q6_k, Format::tq2_0};
 
-/// Calls task(panel, input, first row, rows, scratch) for every panel and every block of rows.
-template <class Prepare, class Task>
-void over_panels(const Cpu& q, InputForms forms, std::int64_t cols, std::int64_t panels, std::int64_t rows,
-                 Prepare& prepare, Bump temp, Task task) {
-  const std::int64_t share = std::max<std::int64_t>(1, panels / (std::int64_t{8} * q.threads()));
-  if (rows == 1) {  // every worker prepares the row for itself: cheaper than waiting for one that does
-    std::atomic<std::int64_t> next{0};
-    parallel(q, q.threads(), [&](std::int64_t, int worker) {
-      if (next.load(std::memory_order_relaxed) >= panels) return;
-      Bump scratch{q.scratch(worker)};
-      const PackedInput input = bind_packed_input(scratch, forms, 1, cols);
-      float* buffer = scratch.take(cols);
-      pack_input(q.isa(), input, 0, prepare(0, buffer));
-      for (std::int64_t at; (at = next.fetch_add(share, std::memory_order_relaxed)) < panels;)
-        for (std::int64_t p = at; p < std::min(at + share, panels); ++p) task(p, input, 0, 1, scratch.take(0));
-    });
-    return;
-  }
-  const PackedInput input = bind_packed_input(temp, forms, rows, cols);
-  parallel(q, rows, [&](std::int64_t t, int worker) { pack_input(q.isa(), input, t, prepare(t, q.scratch(worker))); });
-  const std::int64_t shares = (panels + share - 1) / share, blocks = (rows + row_block - 1) / row_block;
-  parallel(q, shares * blocks, [&](std::int64_t index, int worker) {
-    const std::int64_t first = index / shares * row_block, at = index % shares * share;
-    for (std::int64_t p = at; p < std::min(at + share, panels); ++p)
-      task(p, input, first, std::min(row_block, rows - first), q.scratch(worker));
-  });
-}
+/// What a product asks of its layer, as functions and what they work on: the loops below are compiled once, and not for
+/// every layer of every config.
+struct Steps {
+  void* self;
+  const float* (*prepare)(void* self, std::int64_t t, float* buffer);
+  void (*finish)(void* self, std::int64_t t, std::int64_t first, std::int64_t count, const float* a, const float* b);
+};
 
 /// One panel's results [rows][panel_rows] for rows first ..
 inline void multiply(Isa isa, const PackedPart& part, std::int64_t panel, const PackedInput& input, std::int64_t first,
@@ -141,6 +121,53 @@ inline void multiply(Isa isa, const PackedPart& part, std::int64_t panel, const 
   multiply_panel(isa, part.rows, panel, input, first, rows, scratch, out);
   if (part.scale != 1.f)
     for (std::int64_t i = 0; i < rows * panel_rows; ++i) out[i] *= part.scale;
+}
+
+/// One panel of a, and of b if there is one, times rows first .. of the input.
+inline void multiply_and_finish(Isa isa, const PackedMatrix& a, const PackedMatrix* b, std::int64_t panel,
+                                const PackedInput& input, std::int64_t first, std::int64_t rows, float* scratch,
+                                const Steps& steps) {
+  const PackedPart* part = a.parts.data();
+  for (; panel >= part->rows.panels(); ++part) panel -= part->rows.panels();
+  alignas(64) float outs[2][row_block * panel_rows];
+  multiply(isa, *part, panel, input, first, rows, scratch, outs[0]);
+  if (b) multiply(isa, b->parts[0], panel, input, first, rows, scratch, outs[1]);
+  const std::int64_t row = panel * panel_rows, count = std::min(panel_rows, part->rows.rows - row);
+  for (std::int64_t t = 0; t < rows; ++t)
+    steps.finish(steps.self, first + t, part->first + row, count, outs[0] + t * panel_rows, outs[1] + t * panel_rows);
+}
+
+/// `b`, if given, has one part as a has, of the same shape.
+inline void run_product(const Cpu& q, const PackedMatrix& a, const PackedMatrix* b, std::int64_t rows,
+                        const Steps& steps, Bump temp) {
+  const InputForms forms = b ? a.forms() | b->forms() : a.forms();
+  std::int64_t panels = 0;
+  for (std::size_t i = 0; i < a.count; ++i) panels += a.parts[i].rows.panels();
+  const std::int64_t share = std::max<std::int64_t>(1, panels / (std::int64_t{8} * q.threads()));
+  if (rows == 1) {  // every worker prepares the row for itself: cheaper than waiting for one that does
+    std::atomic<std::int64_t> next{0};
+    parallel(q, q.threads(), [&](std::int64_t, int worker) {
+      if (next.load(std::memory_order_relaxed) >= panels) return;
+      Bump scratch{q.scratch(worker)};
+      const PackedInput input = bind_packed_input(scratch, forms, 1, a.cols);
+      float* buffer = scratch.take(a.cols);
+      pack_input(q.isa(), input, 0, steps.prepare(steps.self, 0, buffer));
+      for (std::int64_t at; (at = next.fetch_add(share, std::memory_order_relaxed)) < panels;)
+        for (std::int64_t p = at; p < std::min(at + share, panels); ++p)
+          multiply_and_finish(q.isa(), a, b, p, input, 0, 1, scratch.take(0), steps);
+    });
+    return;
+  }
+  const PackedInput input = bind_packed_input(temp, forms, rows, a.cols);
+  parallel(q, rows, [&](std::int64_t t, int worker) {
+    pack_input(q.isa(), input, t, steps.prepare(steps.self, t, q.scratch(worker)));
+  });
+  const std::int64_t shares = (panels + share - 1) / share, blocks = (rows + row_block - 1) / row_block;
+  parallel(q, shares * blocks, [&](std::int64_t index, int worker) {
+    const std::int64_t first = index / shares * row_block, at = index % shares * share;
+    for (std::int64_t p = at; p < std::min(at + share, panels); ++p)
+      multiply_and_finish(q.isa(), a, b, p, input, first, std::min(row_block, rows - first), q.scratch(worker), steps);
+  });
 }
 
 }  // namespace decode_parts
@@ -160,21 +187,18 @@ inline std::int64_t product_floats(std::int64_t rows, std::int64_t cols) {
 /// any worker, and only reads what is shared; `finish` is called once for each (t, panel).
 template <class Prepare, class Finish>
 void product(const Cpu& q, const PackedMatrix& w, std::int64_t rows, Prepare prepare, Finish finish, Bump temp) {
-  using namespace decode_parts;
-  std::int64_t panels = 0;
-  for (std::size_t i = 0; i < w.count; ++i) panels += w.parts[i].rows.panels();
-  over_panels(
-      q, w.forms(), w.cols, panels, rows, prepare, temp,
-      [&](std::int64_t panel, const PackedInput& input, std::int64_t first, std::int64_t count, float* scratch) {
-        const PackedPart* part = w.parts.data();
-        for (; panel >= part->rows.panels(); ++part) panel -= part->rows.panels();
-        alignas(64) float out[row_block * panel_rows];
-        multiply(q.isa(), *part, panel, input, first, count, scratch, out);
-        const std::int64_t row = panel * panel_rows;
-        for (std::int64_t t = 0; t < count; ++t)
-          finish(first + t, part->first + row, std::min(panel_rows, part->rows.rows - row),
-                 static_cast<const float*>(out + t * panel_rows));
-      });
+  struct Both {
+    Prepare& prepare;
+    Finish& finish;
+  } both{prepare, finish};
+  decode_parts::run_product(q, w, nullptr, rows,
+                            {&both,
+                             [](void* self, std::int64_t t, float* buffer) -> const float* {
+                               return static_cast<Both*>(self)->prepare(t, buffer);
+                             },
+                             [](void* self, std::int64_t t, std::int64_t first, std::int64_t count, const float* values,
+                                const float*) { static_cast<Both*>(self)->finish(t, first, count, values); }},
+                            temp);
 }
 
 /// The same for two matrices of one shape, each of one part, whose results belong together:
@@ -182,19 +206,18 @@ void product(const Cpu& q, const PackedMatrix& w, std::int64_t rows, Prepare pre
 template <class Prepare, class Finish>
 void paired_product(const Cpu& q, const PackedMatrix& a, const PackedMatrix& b, std::int64_t rows, Prepare prepare,
                     Finish finish, Bump temp) {
-  using namespace decode_parts;
-  over_panels(
-      q, a.forms() | b.forms(), a.cols, a.parts[0].rows.panels(), rows, prepare, temp,
-      [&](std::int64_t panel, const PackedInput& input, std::int64_t first, std::int64_t count, float* scratch) {
-        alignas(64) float outs[2][row_block * panel_rows];
-        multiply(q.isa(), a.parts[0], panel, input, first, count, scratch, outs[0]);
-        multiply(q.isa(), b.parts[0], panel, input, first, count, scratch, outs[1]);
-        const std::int64_t row = panel * panel_rows;
-        for (std::int64_t t = 0; t < count; ++t)
-          finish(first + t, row, std::min(panel_rows, a.rows - row),
-                 static_cast<const float*>(outs[0] + t * panel_rows),
-                 static_cast<const float*>(outs[1] + t * panel_rows));
-      });
+  struct Both {
+    Prepare& prepare;
+    Finish& finish;
+  } both{prepare, finish};
+  decode_parts::run_product(q, a, &b, rows,
+                            {&both,
+                             [](void* self, std::int64_t t, float* buffer) -> const float* {
+                               return static_cast<Both*>(self)->prepare(t, buffer);
+                             },
+                             [](void* self, std::int64_t t, std::int64_t first, std::int64_t count, const float* x,
+                                const float* y) { static_cast<Both*>(self)->finish(t, first, count, x, y); }},
+                            temp);
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
