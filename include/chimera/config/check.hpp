@@ -33,6 +33,16 @@ constexpr std::int64_t size_bound(const Config& c) {
   return total;
 }
 
+/// Whether the numbers that frequencies are divided by are above 0.
+constexpr bool has_positive_factors(const Config& c) {
+  const Rope& r = c.attention.rope;
+  bool positive = r.base > 0.f && r.factor > 0.f;
+  for (std::size_t i = 0; r.scaling == RopeScaling::longrope && i < Rope::max_pairs; ++i)
+    if (static_cast<std::int64_t>(2 * i) < c.rope_dims())
+      positive = positive && r.short_factor[i] > 0.f && r.long_factor[i] > 0.f;
+  return positive;
+}
+
 // All rules, in an order in which a later one may rely on those before it. A macro, because a static_assert takes its
 // words from nowhere but a literal.
 #define CHIMERA_CONFIG_RULES(c, rule)                                                                           \
@@ -59,6 +69,8 @@ constexpr std::int64_t size_bound(const Config& c) {
   rule(!has_kind(c, Kind::attention) || c.attention.position != Position::rope ||                               \
            (c.rope_dims() % 2 == 0 && c.rope_dims() <= c.head_dim()),                                           \
        "chimera: rope.dims must be even and at most head_dim");                                                 \
+  rule(!has_kind(c, Kind::attention) || c.attention.position != Position::rope || has_positive_factors(c),      \
+       "chimera: rope.base, rope.factor and LongRoPE's factors must be above 0");                               \
   rule(!has_kind(c, Kind::mamba2) ||                                                                            \
            (c.mamba2.head_dim > 0 && c.ssm_inner() > 0 && c.ssm_inner() % c.mamba2.head_dim == 0),              \
        "chimera: mamba2.expand * width must be a multiple of mamba2.head_dim");                                 \
