@@ -236,7 +236,7 @@ class Scene {
         heat(x, y) = std::max(0.f, heat(from, y + 1) - 0.13f * random_.uniform());
       }
   }
-  float& heat(int x, int y) { return heat_[static_cast<std::size_t>(y * heat_width + x)]; }
+  float& heat(int x, int y) { return heat_[static_cast<std::size_t>(y) * heat_width + static_cast<std::size_t>(x)]; }
   void draw_fire(Picture& p) {
     for (int y = 0; y < heat_height; ++y)
       for (int x = 0; x < heat_width; ++x)
