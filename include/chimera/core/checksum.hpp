@@ -8,7 +8,7 @@
 
 namespace chimera {
 
-namespace detail {
+namespace checksum_parts {
 
 /// table[k][b]: the remainder of byte b followed by k zero bytes; polynomial 0x1EDC6F41, bits reversed.
 inline constexpr auto crc32c_table = [] {
@@ -52,15 +52,15 @@ __attribute__((target("sse4.2"))) inline std::uint32_t crc32c_sse42(std::uint32_
 }
 #endif
 
-}  // namespace detail
+}  // namespace checksum_parts
 
 /// Of n bytes. To go on after a first part, hand in that part's result.
 inline std::uint32_t crc32c(const void* data, std::size_t n, std::uint32_t before = 0) {
   const auto* p = static_cast<const unsigned char*>(data);
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("sse4.2")) return ~detail::crc32c_sse42(~before, p, n);
+  if (__builtin_cpu_supports("sse4.2")) return ~checksum_parts::crc32c_sse42(~before, p, n);
 #endif
-  return ~detail::crc32c_portable(~before, p, n);
+  return ~checksum_parts::crc32c_portable(~before, p, n);
 }
 
 /// As TensorFlow stores it: rotated and offset, so that the checksum of bytes that hold checksums stays sound.
