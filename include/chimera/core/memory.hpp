@@ -79,6 +79,17 @@ class Buffer {
   std::size_t size_ = 0;
 };
 
+/// For a part of a Buffer of which little may ever be touched: it comes in small pages, so that memory is taken, and
+/// cleared, only where it is. Nothing of it may have been touched yet.
+inline void keep_sparse([[maybe_unused]] void* data, [[maybe_unused]] std::size_t bytes) {
+#if defined(MADV_NOHUGEPAGE)
+  constexpr std::uintptr_t page = 4096;
+  const auto first = (reinterpret_cast<std::uintptr_t>(data) + page - 1) / page * page,
+             last = (reinterpret_cast<std::uintptr_t>(data) + bytes) / page * page;
+  if (first < last) (void)::madvise(reinterpret_cast<void*>(first), last - first, MADV_NOHUGEPAGE);  // a hint
+#endif
+}
+
 /// For vectors that are read here and there: large ones come on huge pages where the system offers them, so that finding
 /// an entry costs one miss of the cache and not a second one for its page.
 template <class T>
