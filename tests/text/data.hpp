@@ -10,7 +10,7 @@
 #include <iterator>
 #include <string>
 
-inline std::string data_path(const std::string& name) { return std::string(CHIMERA_DATA) + "/" + name; }
+inline std::string data_path(const std::string& name) { return std::string(CHIMERA_DATA).append("/").append(name); }
 
 /// The file's bytes, unpacked if its name ends in .gz; empty, with a word about it, where the file is not.
 inline std::string read_data(const std::string& name) {

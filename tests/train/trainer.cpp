@@ -30,15 +30,15 @@ struct Listener : TrainingHost {
 };
 
 /// A corpus, a device and a trainer on them.
-struct Run {
+struct TestRun {
   TemporaryFolder data_folder;
   std::unique_ptr<Corpus> corpus;
   std::unique_ptr<Cpu> q;
   std::unique_ptr<Trainer> trainer;
   Listener host;
 
-  explicit Run(const TrainerSettings& settings, const std::string& folder = "", int threads = 1,
-               const std::string& text = bigram::text(20'000)) {
+  explicit TestRun(const TrainerSettings& settings, const std::string& folder = "", int threads = 1,
+                   const std::string& text = bigram::text(20'000)) {
     faults = {};
     corpus = std::make_unique<Corpus>(std::move(*Corpus::open(write_file(data_folder / "t.txt", text), bigram::vocab)));
     q = std::make_unique<Cpu>(std::move(*Cpu::create(threads)));
@@ -89,7 +89,7 @@ void check_mentions(const std::string& message, const std::string& part) {
 TEST_CASE("a model learns its text") {
   TrainerSettings s = quick();
   s.steps = 200;
-  Run run(s);
+  TestRun run(s);
   CHECK(run.run() == Ended::finished);
   CHECK(run.host.steps.size() == 200);
   CHECK(run.host.steps.front().loss == doctest::Approx(std::log(257)).epsilon(0.02));
@@ -103,7 +103,7 @@ TEST_CASE("a model learns its text") {
 TEST_CASE("the report of a step says what happened") {
   TrainerSettings s = quick();
   s.accumulation = 2, s.warmup = 10;
-  Run run(s);
+  TestRun run(s);
   run.run();
   const StepReport& r = run.host.steps[19];
   CHECK(r.step == 20);
@@ -122,7 +122,7 @@ TEST_CASE("the report of a step says what happened") {
 }
 
 TEST_CASE("validation is the mean over every target of the split, once") {
-  Run run(quick());
+  TestRun run(quick());
   const std::int64_t n = run.corpus->tokens(), first = n - n / 10;
   std::vector<std::int32_t> tokens(static_cast<std::size_t>(n - first));
   run.corpus->read(first, n - first, tokens.data());
@@ -137,7 +137,7 @@ TEST_CASE("validation is the mean over every target of the split, once") {
 TEST_CASE("validation can be limited to its first tokens") {
   TrainerSettings s = quick();
   s.validation_tokens = 500;
-  CHECK(Run(s).trainer->validate().targets == 500);
+  CHECK(TestRun(s).trainer->validate().targets == 500);
 }
 
 TEST_CASE("micro-batches add up to one large batch") {
@@ -146,7 +146,7 @@ TEST_CASE("micro-batches add up to one large batch") {
   // Documents make the number of targets differ between micro-batches: a mean of means would differ.
   std::string text;
   for (int i = 0; i < 2'000; ++i) text += std::string(static_cast<std::size_t>(i % 11), 'a') + "bc\n<|endoftext|>\n";
-  Run a(large, "", 1, text), b(small, "", 1, text);
+  TestRun a(large, "", 1, text), b(small, "", 1, text);
   a.run();
   b.run();
   double worst = 0;
@@ -161,19 +161,19 @@ TEST_CASE("n steps, save, load and n steps are 2n steps, bit for bit") {
   for (Sampling sampling : {Sampling::random, Sampling::shuffled}) {
     TrainerSettings s = quick();
     s.sampling = sampling, s.accumulation = 2, s.schedule = ScheduleShape::wsd_sqrt, s.validation_interval = 0;
-    Run whole(s);
+    TestRun whole(s);
     faults.noise = true;
     whole.run();
 
     TemporaryFolder folder;
     s.checkpoint_interval = 20;
-    Run first(s, folder.path);
+    TestRun first(s, folder.path);
     faults.noise = true;
     first.host.stop_after = 45;  // in the middle of step 23
     CHECK(first.run() == Ended::stopped);
     CHECK(first.host.checkpoints.back() == folder / "checkpoint-000022.chimera");
 
-    Run second(s, folder.path);
+    TestRun second(s, folder.path);
     faults.noise = true;
     const auto resumed = second.trainer->resume();
     REQUIRE(resumed);
@@ -197,7 +197,7 @@ TEST_CASE("n steps, save, load and n steps are 2n steps, bit for bit") {
 }
 
 TEST_CASE("the number of threads changes no bit") {
-  Run a(quick(), "", 1), b(quick(), "", 3);
+  TestRun a(quick(), "", 1), b(quick(), "", 3);
   a.run();
   b.run();
   CHECK(a.weights() == b.weights());
@@ -207,12 +207,12 @@ TEST_CASE("a step without sense is skipped, said and counted; the weights stay")
   for (Skip kind : {Skip::loss_not_finite, Skip::gradient_not_finite, Skip::spike}) {
     TrainerSettings s = quick();
     s.steps = 31, s.validation_interval = 0;
-    Run run(s);
+    TestRun run(s);
     // What the weights were before and after step 31, which is micro-batch 30.
     TemporaryFolder folder;
     std::vector<float> before;
     struct Watch : Listener {
-      Run* run;
+      TestRun* run;
       std::vector<float>* before;
       void on_step(const StepReport& r) override {
         Listener::on_step(r);
@@ -237,7 +237,7 @@ TEST_CASE("a step without sense is skipped, said and counted; the weights stay")
 TEST_CASE("the run goes on after a skipped step, from a clean gradient") {
   TrainerSettings s = quick();
   s.steps = 200;
-  Run run(s);
+  TestRun run(s);
   faults.nan_loss = 3, faults.infinite_gradient = 60, faults.spike = 100;
   run.run();
   CHECK(run.trainer->progress().skipped == 3);
@@ -247,7 +247,7 @@ TEST_CASE("the run goes on after a skipped step, from a clean gradient") {
 TEST_CASE("a run that only skips ends with an error") {
   TrainerSettings s = quick();
   s.skip_limit = 5;
-  Run run(s);
+  TestRun run(s);
   faults.forever_from = 10;
   check_mentions(run.error(),
                  "ended at step 15: 5 steps in a row were skipped, the last because the loss is not finite");
@@ -256,7 +256,7 @@ TEST_CASE("a run that only skips ends with an error") {
 TEST_CASE("a loss that stays high is soon no spike") {
   TrainerSettings s = quick();
   s.steps = 60;
-  Run run(s);
+  TestRun run(s);
   // A fresh model, loss 5.5, in a run whose loss was 1: twice the running mean passes 5.5 after some 20 steps.
   Progress low;
   low.loss_mean = 1, low.updates = 100;
@@ -275,7 +275,7 @@ TEST_CASE("a loss that stays high is soon no spike") {
 
 TEST_CASE("stopping before the first step saves nothing and loses nothing") {
   TemporaryFolder folder;
-  Run run(quick(), folder.path);
+  TestRun run(quick(), folder.path);
   run.host.stop_after = 0;
   CHECK(run.run() == Ended::stopped);
   CHECK(run.host.steps.empty());
@@ -285,7 +285,7 @@ TEST_CASE("stopping before the first step saves nothing and loses nothing") {
 TEST_CASE("a stop during validation is resumed by validating") {
   TemporaryFolder folder;
   TrainerSettings s = quick();
-  Run run(s, folder.path);
+  TestRun run(s, folder.path);
   run.host.stop_after = 12;  // ten steps, then the third batch of the first validation
   CHECK(run.run() == Ended::stopped);
   CHECK(run.host.validations.empty());
@@ -297,7 +297,7 @@ TEST_CASE("checkpoints come at their interval and old ones go") {
   TemporaryFolder folder;
   TrainerSettings s = quick();
   s.checkpoint_interval = 15, s.keep = 2;
-  Run run(s, folder.path);
+  TestRun run(s, folder.path);
   run.run();
   CHECK(run.host.checkpoints.size() == 3);
   CHECK(*list_checkpoints(folder.path) == std::vector<std::int64_t>{40, 30});
@@ -305,8 +305,8 @@ TEST_CASE("checkpoints come at their interval and old ones go") {
 
 TEST_CASE("a folder with checkpoints is resumed or left alone") {
   TemporaryFolder folder;
-  Run(quick(), folder.path).run();
-  Run again(quick(), folder.path);
+  TestRun(quick(), folder.path).run();
+  TestRun again(quick(), folder.path);
   check_mentions(again.error(), "holds checkpoints of an earlier run");
   REQUIRE(again.trainer->resume());
   CHECK(again.run() == Ended::finished);
@@ -315,7 +315,7 @@ TEST_CASE("a folder with checkpoints is resumed or left alone") {
 
 TEST_CASE("resuming an empty folder starts at the beginning") {
   TemporaryFolder folder;
-  Run run(quick(), folder.path);
+  TestRun run(quick(), folder.path);
   const auto resumed = run.trainer->resume();
   REQUIRE(resumed);
   CHECK(resumed->path.empty());
@@ -326,17 +326,17 @@ TEST_CASE("resuming passes over damage, and says so; with nothing else it fails 
   TemporaryFolder folder;
   TrainerSettings s = quick();
   s.checkpoint_interval = 20;
-  Run(s, folder.path).run();
+  TestRun(s, folder.path).run();
   std::string newest = read_file(folder / "checkpoint-000040.chimera");
   newest[newest.size() / 2] ^= 1;
   write_file(folder / "checkpoint-000040.chimera", newest);
-  Run run(s, folder.path);
+  TestRun run(s, folder.path);
   const auto resumed = run.trainer->resume();
   REQUIRE(resumed);
   CHECK(resumed->step == 20);
   check_mentions(resumed->note, "checkpoint-000040.chimera: its section");
   write_file(folder / "checkpoint-000020.chimera", "x");
-  Run none(s, folder.path);
+  TestRun none(s, folder.path);
   const auto before = none.weights();
   const auto failed = none.trainer->resume();
   REQUIRE_FALSE(failed.ok());
@@ -346,10 +346,10 @@ TEST_CASE("resuming passes over damage, and says so; with nothing else it fails 
 
 TEST_CASE("resuming says which settings and data are others") {
   TemporaryFolder folder;
-  Run(quick(), folder.path).run();
+  TestRun(quick(), folder.path).run();
   TrainerSettings s = quick();
   s.steps = 60, s.batch = 2;
-  Run run(s, folder.path, 1, bigram::text(10'000));
+  TestRun run(s, folder.path, 1, bigram::text(10'000));
   const auto resumed = run.trainer->resume();
   REQUIRE(resumed);
   CHECK(resumed->note == "steps 40 is now 60, batch 4 is now 2; the training data had 18000 tokens and now has 9000");
@@ -361,7 +361,7 @@ TEST_CASE("a full disk ends the run with its reason; the last checkpoint stays")
   TemporaryFolder folder;
   TrainerSettings s = quick();
   s.checkpoint_interval = 10;
-  Run run(s, folder.path);
+  TestRun run(s, folder.path);
   std::signal(SIGXFSZ, SIG_IGN);
   struct Filler : Listener {
     rlimit before;
@@ -381,7 +381,7 @@ TEST_CASE("a full disk ends the run with its reason; the last checkpoint stays")
 }
 
 TEST_CASE("measuring a step changes nothing") {
-  Run a(quick()), b(quick());
+  TestRun a(quick()), b(quick());
   CHECK(a.trainer->measure_step() > 0);
   a.run();
   b.run();
@@ -389,7 +389,7 @@ TEST_CASE("measuring a step changes nothing") {
 }
 
 TEST_CASE("a run's length can be set late") {
-  Run run(quick());
+  TestRun run(quick());
   REQUIRE(run.trainer->set_steps(12).ok());
   CHECK_FALSE(run.trainer->set_steps(0).ok());
   run.run();
@@ -400,7 +400,7 @@ TEST_CASE("a run's length can be set late") {
 TEST_CASE("the host may change the run's length from within it, longer or shorter") {
   for (std::int64_t steps : {7, 60}) {
     TemporaryFolder folder;
-    Run run(quick(), folder.path);
+    TestRun run(quick(), folder.path);
     struct Clock : Listener {
       Trainer* trainer;
       std::int64_t steps;
@@ -418,7 +418,7 @@ TEST_CASE("the host may change the run's length from within it, longer or shorte
 }
 
 TEST_CASE("without a validation split there is no validation") {
-  Run run(quick());
+  TestRun run(quick());
   auto made = Trainer::create(*run.q, bigram::model(), split(*run.corpus, 0), quick());
   REQUIRE(made);
   CHECK_FALSE(made->validates());
@@ -427,7 +427,7 @@ TEST_CASE("without a validation split there is no validation") {
 }
 
 TEST_CASE("a validation split in which nothing counts ends no run early") {
-  Run run(quick(), "", 1, bigram::text(2'000) + "\n<|endoftext|>\n<|endoftext|>\n");
+  TestRun run(quick(), "", 1, bigram::text(2'000) + "\n<|endoftext|>\n<|endoftext|>\n");
   const std::int64_t n = run.corpus->tokens();
   const Split data{{&*run.corpus, 0, n - 2}, {&*run.corpus, n - 2, n}};
   auto made = Trainer::create(*run.q, bigram::model(), data, quick());
