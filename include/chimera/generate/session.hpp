@@ -44,7 +44,7 @@ class Session {
     if (!block) return block.error();
     s.block_ = std::move(*block);
     s.bind(s.block_.data());
-    keep_sparse(s.state_, s.state_bytes());  // of the keys and values of a long context most are never there
+    if (s.model().keep_state_sparse) s.model().keep_state_sparse(settings.kv, s.state_);
     return s;
   }
 

@@ -143,7 +143,6 @@ inline void run_product(const Cpu& q, const PackedMatrix& a, const PackedMatrix*
   const InputForms forms = b ? a.forms() | b->forms() : a.forms();
   std::int64_t panels = 0;
   for (std::size_t i = 0; i < a.count; ++i) panels += a.parts[i].rows.panels();
-  const std::int64_t share = std::max<std::int64_t>(1, panels / (std::int64_t{8} * q.threads()));
   if (rows == 1) {  // every worker prepares the row for itself: cheaper than waiting for one that does
     std::atomic<std::int64_t> next{0};
     parallel(q, q.threads(), [&](std::int64_t, int worker) {
@@ -152,9 +151,13 @@ inline void run_product(const Cpu& q, const PackedMatrix& a, const PackedMatrix*
       const PackedInput input = bind_packed_input(scratch, forms, 1, a.cols);
       float* buffer = scratch.take(a.cols);
       pack_input(q.isa(), input, 0, steps.prepare(steps.self, 0, buffer));
-      for (std::int64_t at; (at = next.fetch_add(share, std::memory_order_relaxed)) < panels;)
-        for (std::int64_t p = at; p < std::min(at + share, panels); ++p)
-          multiply_and_finish(q.isa(), a, b, p, input, 0, 1, scratch.take(0), steps);
+      // Long runs of panels first, which memory likes, and single ones in the end, so that nobody waits for long.
+      for (std::int64_t at = next.load(std::memory_order_relaxed); at < panels;) {
+        const std::int64_t end = at + std::max<std::int64_t>(1, (panels - at) / (std::int64_t{4} * q.threads()));
+        if (!next.compare_exchange_weak(at, end, std::memory_order_relaxed)) continue;
+        for (; at < end; ++at) multiply_and_finish(q.isa(), a, b, at, input, 0, 1, scratch.take(0), steps);
+        at = next.load(std::memory_order_relaxed);
+      }
     });
     return;
   }
@@ -162,6 +165,7 @@ inline void run_product(const Cpu& q, const PackedMatrix& a, const PackedMatrix*
   parallel(q, rows, [&](std::int64_t t, int worker) {
     pack_input(q.isa(), input, t, steps.prepare(steps.self, t, q.scratch(worker)));
   });
+  const std::int64_t share = std::max<std::int64_t>(1, panels / (std::int64_t{8} * q.threads()));
   const std::int64_t shares = (panels + share - 1) / share, blocks = (rows + row_block - 1) / row_block;
   parallel(q, shares * blocks, [&](std::int64_t index, int worker) {
     const std::int64_t first = index / shares * row_block, at = index % shares * share;

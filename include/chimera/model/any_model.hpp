@@ -97,6 +97,8 @@ struct AnyModel {
   std::size_t slots = 0;  // of packed weights
   /// What decoding carries from token to token of one sequence; all zero at the start.
   std::size_t (*state_bytes)(KvFormat) = nullptr;
+  /// Of fresh memory for it, which parts may stay untouched for long: keep_sparse. May be null.
+  void (*keep_state_sparse)(KvFormat, std::byte* state) = nullptr;
   /// Working memory of a pass.
   std::size_t (*decode_floats)(std::int64_t rows) = nullptr;
   int stages = 0;  // of a pass

@@ -158,6 +158,7 @@ class LanguageModel : Check<C> {
                     float* memory, float* gradients);
   static void forward(const Cpu& q, const float* weights, const TokenBatch& batch, float* memory, float* logits);
   static constexpr std::size_t state_bytes(KvFormat kv);
+  static void keep_state_sparse(KvFormat kv, std::byte* state);
   static std::size_t decode_floats(std::int64_t rows);
   static void decode(const Cpu& q, const PackedTensor* weights, const ModelPass& pass, int stage);
 
@@ -346,6 +347,16 @@ constexpr std::size_t LanguageModel<C>::state_bytes(KvFormat kv) {
 }
 
 template <const Config& C>
+void LanguageModel<C>::keep_state_sparse(KvFormat kv, std::byte* state) {
+  for (int i = 0; i < layers; ++i)
+    with_block<C>(C.layers[i], [&](auto type) {
+      using B = typename decltype(type)::type;
+      if (B::sparse_state) keep_sparse(state, static_cast<std::size_t>(B::state_bytes(kv)));
+      state += B::state_bytes(kv);
+    });
+}
+
+template <const Config& C>
 std::size_t LanguageModel<C>::decode_floats(std::int64_t rows) {
   std::int64_t most = product_floats(rows, width);
   for (int i = 0; i < layers; ++i)
@@ -396,6 +407,7 @@ constexpr AnyModel inference_model(std::string_view name) {
           .forward = M::forward,
           .slots = M::slots,
           .state_bytes = M::state_bytes,
+          .keep_state_sparse = M::keep_state_sparse,
           .decode_floats = M::decode_floats,
           .stages = M::stages,
           .decode = M::decode};
