@@ -119,7 +119,7 @@ inline void rope_angles(Isa isa, const float* inverse, float factor, std::int64_
   const std::int64_t pairs = dims / 2, padded = (pairs + 15) / 16 * 16;
   for (std::int64_t i = 0; i < padded; ++i) {
     const double angle = i < pairs ? static_cast<double>(position) * inverse[i] * quarters : 0.0;
-    const auto nearest = static_cast<std::int64_t>(angle + 0.5);
+    const std::int64_t nearest = std::llround(angle);
     left[i] = static_cast<float>(angle - static_cast<double>(nearest));
     whole[i] = static_cast<std::int32_t>(nearest & 3);
   }
