@@ -8,6 +8,7 @@
 #include <chimera/kernels/integers.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 namespace chimera::inline CHIMERA_ABI {
