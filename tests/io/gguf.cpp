@@ -139,9 +139,9 @@ TEST_CASE("a GGUF file copied key for key and tensor for tensor is the same") {
 
 TEST_CASE("tensors are aligned as general.alignment says, the last one's padding is written") {
   TemporaryFolder folder;
-  for (std::uint32_t alignment : {1u, 8u, 4096u}) {
+  for (std::uint32_t unit : {1u, 8u, 4096u}) {
     GgufWriter writer;
-    writer.set("general.alignment", alignment);
+    writer.set("general.alignment", unit);
     REQUIRE(writer.add("a", {3}, Format::i8).ok());
     REQUIRE(writer.add("b", {5}, Format::i8).ok());
     REQUIRE(writer.begin(folder / "a.gguf").ok());
@@ -149,11 +149,11 @@ TEST_CASE("tensors are aligned as general.alignment says, the last one's padding
     REQUIRE(writer.append(bytes_of("defgh")).ok());
     REQUIRE(writer.commit().ok());
     const std::string bytes = read_file(folder / "a.gguf");
-    CHECK(bytes.size() % alignment == 0);
+    CHECK(bytes.size() % unit == 0);
     const auto file = Gguf::parse(bytes_of(bytes));
     REQUIRE(file);
     for (const GgufTensor& t : file->tensors())
-      CHECK(static_cast<std::size_t>(t.data.data() - bytes_of(bytes).data()) % alignment == 0);
+      CHECK(static_cast<std::size_t>(t.data.data() - bytes_of(bytes).data()) % unit == 0);
     CHECK(std::memcmp(file->tensor("b")->data.data(), "defgh", 5) == 0);
   }
 }
