@@ -29,5 +29,5 @@ say "Layout of the code"
 find include tests examples bench -name '*.[ch]pp' -exec clang-format-16 --dry-run -Werror {} +
 
 say "clang-tidy"
-clang-tidy-16 --quiet --warnings-as-errors='*' -p build/asan tests/embed/host.cpp examples/train.cpp
+clang-tidy-16 --quiet --warnings-as-errors='*' tests/embed/host.cpp examples/train.cpp -- -std=c++20 -I include
 say "All tests passed"
