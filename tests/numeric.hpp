@@ -46,6 +46,9 @@ inline chimera::Cpu cpu(chimera::Isa isa, int threads) {
 
 /// Every level this processor runs: for kernels of integers. Those of floats differ by their lanes alone.
 inline std::vector<chimera::Isa> every_level() {
+#if defined(CHIMERA_ISA)
+  return {chimera::Isa::CHIMERA_ISA};  // the only one that is compiled
+#endif
   std::vector<chimera::Isa> levels;
   for (const chimera::Isa isa : chimera::all_levels)
     if (chimera::runs(isa)) levels.push_back(isa);
