@@ -3,6 +3,7 @@
 
 #include <chimera/core/namespace.hpp>
 #include <chimera/kernels/integers.hpp>
+#include <chimera/kernels/packed_avx2.hpp>
 #include <chimera/kernels/packed_input.hpp>
 #include <chimera/kernels/packed_layout.hpp>
 #include <chimera/kernels/packed_ops.hpp>
