@@ -159,18 +159,6 @@ class MappedFile {
     return {};
   }
 
-  /// Takes the first `bytes` into memory of their own, where they are: what becomes of that part of the file does not
-  /// matter any more. Spans stay as they are.
-  Status own(std::size_t bytes) {
-    if (!file_.ok()) return {};
-    const std::size_t page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-    bytes = std::min((bytes + page - 1) / page * page, size());
-    void* const data = const_cast<std::byte*>(bytes_.data());
-    if (::mmap(data, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
-      return Error{"cannot copy the start of the file: " + std::generic_category().message(errno)};
-    return read(0, {static_cast<std::byte*>(data), bytes});
-  }
-
   std::string_view text() const { return {reinterpret_cast<const char*>(bytes_.data()), bytes_.size()}; }
 
  private:

@@ -9,6 +9,7 @@
 
 #include <chimera/core/files.hpp>
 #include <chimera/core/format.hpp>
+#include <chimera/core/memory.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/io/tensor_file.hpp>
 
@@ -160,21 +161,20 @@ inline Result<std::uint64_t> gguf_tensor_bytes(std::span<const std::int64_t> ne,
 /// views and pointers handed out live as long as this (and, after `parse`, as the caller's bytes).
 class Gguf {
  public:
-  /// Maps the file; see MappedFile for what must not happen to it meanwhile.
+  /// Maps the data and copies the header; see MappedFile for what must not happen to the file meanwhile.
   static Result<Gguf> open(const std::string& path, const GgufLimits& limits = {}) {
-    return of(MappedFile::open(path), path, limits);
+    return of(MappedFile::open(path), path, limits, true);
   }
 
   /// Reads all of it into memory.
   static Result<Gguf> read(const std::string& path, const GgufLimits& limits = {}) {
-    return of(MappedFile::copy(path), path, limits);
+    return of(MappedFile::copy(path), path, limits, false);
   }
 
   /// Of bytes that stay where they are.
   static Result<Gguf> parse(std::span<const std::byte> bytes, const GgufLimits& limits = {}) {
     Gguf gguf;
-    gguf.left_ = bytes;
-    if (Status s = gguf.read_header(bytes, limits); !s) return s.error();
+    if (Status s = gguf.read_header(bytes, bytes, limits); !s) return s.error();
     return gguf;
   }
 
@@ -281,14 +281,26 @@ class Gguf {
   }
 
  private:
-  static Result<Gguf> of(Result<MappedFile> file, const std::string& path, const GgufLimits& limits) {
+  static Result<Gguf> of(Result<MappedFile> file, const std::string& path, const GgufLimits& limits, bool mapped) {
     if (!file) return file.error();
+    const auto failed = [&](const Error& e) { return Error{"cannot read " + path + ": " + e.message}; };
     auto gguf = parse(file->bytes(), limits);
-    if (!gguf) return Error{"cannot read " + path + ": " + gguf.error().message};
-    if (Status s = file->own(gguf->header_bytes_); !s) return Error{"cannot read " + path + ": " + s.error().message};
+    if (!gguf) return failed(gguf.error());
+    if (mapped)
+      if (Status s = gguf->own_header(*file, limits); !s) return failed(s.error());
     gguf->file_ = std::move(*file);
     gguf->source_ = path;
     return gguf;
+  }
+
+  /// Reads the header again, from memory of its own: what becomes of the file does not matter to it any more.
+  Status own_header(const MappedFile& file, const GgufLimits& limits) {
+    auto copy = Buffer::create((header_bytes_ + sizeof(float) - 1) / sizeof(float));
+    if (!copy) return copy.error();
+    const std::span bytes(reinterpret_cast<std::byte*>(copy->data()), header_bytes_);
+    if (Status s = file.read(0, bytes); !s) return s;
+    header_ = std::move(*copy);
+    return read_header(bytes, file.bytes(), limits);
   }
 
   static bool is_number(GgufType t) { return detail::gguf_bytes(t) > 0 && t != GgufType::boolean; }
@@ -347,7 +359,9 @@ class Gguf {
     return detail::check_name(name, most, whose);
   }
 
-  Status read_header(std::span<const std::byte> bytes, const GgufLimits& limits) {
+  /// `header` is the start of the file, or a copy of it.
+  Status read_header(std::span<const std::byte> header, std::span<const std::byte> file, const GgufLimits& limits) {
+    left_ = header;
     std::uint32_t magic = 0;
     if (!take(magic) || magic != 0x46554747) return Error{"it is not a GGUF file"};
     std::uint64_t tensors = 0, entries = 0;
@@ -362,7 +376,7 @@ class Gguf {
     if (tensors > limits.tensors || tensors > left_.size() / least_tensor)
       return Error{"it claims " + std::to_string(tensors) + " tensors, more than it may or can hold"};
 
-    entries_.resize(static_cast<std::size_t>(entries));
+    entries_.assign(static_cast<std::size_t>(entries), {});
     for (GgufEntry& e : entries_)
       if (Status s = read_entry(e, limits); !s) return s;
     if (Status s = entry_index_.build(entries_, key_of, "metadata entries"); !s) return s;
@@ -375,21 +389,21 @@ class Gguf {
                      std::to_string(limits.alignment) + " was expected"};
     }
 
-    tensors_.resize(static_cast<std::size_t>(tensors));
+    tensors_.assign(static_cast<std::size_t>(tensors), {});
     std::uint64_t end = 0;  // of the tensors so far, in the data, padded
     std::vector<std::uint64_t> offsets(tensors_.size()), sizes(tensors_.size());
     for (std::size_t i = 0; i < tensors_.size(); ++i)
       if (Status s = read_tensor(tensors_[i], limits, unit, end, offsets[i], sizes[i]); !s) return s;
     if (Status s = tensor_index_.build(tensors_, name_of, "tensors"); !s) return s;
 
-    const std::uint64_t header = bytes.size() - left_.size(), padding = (unit - header % unit) % unit;
-    header_bytes_ = static_cast<std::size_t>(header);
-    left_ = left_.subspan(static_cast<std::size_t>(std::min<std::uint64_t>(padding, left_.size())));
+    header_bytes_ = header.size() - left_.size();
+    const std::uint64_t start = (header_bytes_ + unit - 1) / unit * unit;
+    const auto data = file.subspan(static_cast<std::size_t>(std::min<std::uint64_t>(start, file.size())));
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
-      if (offsets[i] > left_.size() || sizes[i] > left_.size() - offsets[i])
+      if (offsets[i] > data.size() || sizes[i] > data.size() - offsets[i])
         return Error{"tensor " + tensors_[i].name + " ends beyond the file: " + std::to_string(sizes[i]) +
-                     " bytes at offset " + std::to_string(offsets[i]) + " of " + std::to_string(left_.size())};
-      tensors_[i].data = left_.subspan(static_cast<std::size_t>(offsets[i]), static_cast<std::size_t>(sizes[i]));
+                     " bytes at offset " + std::to_string(offsets[i]) + " of " + std::to_string(data.size())};
+      tensors_[i].data = data.subspan(static_cast<std::size_t>(offsets[i]), static_cast<std::size_t>(sizes[i]));
     }
     return {};
   }
@@ -462,6 +476,7 @@ class Gguf {
   }
 
   MappedFile file_;
+  Buffer header_;  // of a mapped file
   std::string source_ = "GGUF";
   std::span<const std::byte> left_;
   std::size_t header_bytes_ = 0;
