@@ -23,3 +23,8 @@ lacks avx512 'vpdpbusd'
 has avx512_vnni 'vpdpbusd .*%zmm'
 lacks avx512_vnni 'vpmaddubsw'
 has avx512_bf16 'vdpbf16ps .*%zmm'
+
+# g++ has taken vectors apart and put them together lane by lane.
+for level in avx2 avx_vnni avx512 avx512_vnni avx512_bf16; do
+  lacks "$level" 'vunpcklps|valignd|vpinsrd|vinsertps'
+done

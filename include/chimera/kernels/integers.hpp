@@ -97,6 +97,11 @@ CHIMERA_INLINE Vec<W> product(const Vec<W>& a, const Vec<W>& b) {
 #if defined(__clang__)
 #pragma clang fp contract(off)
   return Vec<W>(a.v * b.v);
+#elif defined(__x86_64__) || defined(__i386__)
+  // g++ 12 takes 16 lanes apart for __builtin_assoc_barrier.
+  Vec<W> r(a.v * b.v);
+  asm("" : "+v"(r.v));
+  return r;
 #else
   return Vec<W>(__builtin_assoc_barrier(a.v * b.v));
 #endif

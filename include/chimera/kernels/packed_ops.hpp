@@ -43,7 +43,7 @@ struct IntegerOps {
   CHIMERA_INLINE static void quantize(const float* x, float inverse, std::int8_t* q) {
     using V = Vec<W>;
     for (int i = 0; i < 32; i += W) {
-      const V scaled = product<W>(V::load(x + i), V(inverse));
+      const V scaled = V::load(x + i) * V(inverse);
       const V limited = min<W>(max<W>(scaled, V(-127.f)), V(127.f));
       truncated<W>(format_parts::nearest<W>(limited)).template store<std::int8_t>(reinterpret_cast<std::byte*>(q + i));
     }
