@@ -58,7 +58,7 @@ Weights make_weights(const Cpu& q, Format format, std::int64_t cols) {
   (void)encode(q, format, noise(cols * panel_rows).data(), cols * panel_rows, file.data());
   const std::byte* rows[panel_rows];
   for (std::size_t r = 0; r < panel_rows; ++r) rows[r] = file.data() + r * row_bytes;
-  w.pack_seconds = roofline::best_seconds(0.1, [&] { pack_panel(q.isa(), format, cols, rows, panel_rows, data); });
+  w.pack_seconds = roofline::best_seconds(0.1, [&] { pack_panel(format, cols, rows, panel_rows, data); });
   for (std::size_t p = 1; p < panels; ++p) std::memcpy(data + p * panel, data, panel);
   w.rows.data = data;
   return w;
@@ -88,7 +88,7 @@ void report(const Cpu& q, Format format, std::int64_t cols, const Peaks& peaks) 
     parallel(q, q.threads(), [&](std::int64_t, int worker) {
       alignas(64) float out[prompt * panel_rows];
       for (std::int64_t at; (at = next.fetch_add(1, std::memory_order_relaxed)) < first + number;)
-        multiply_panel(q.isa(), w.rows, at, input, 0, rows, q.scratch(worker), out);
+        multiply_panels(q.isa(), w.rows, at, 1, input, 0, rows, q.scratch(worker), out);
     });
   };
   // Decoding and plain reading take turns at pieces that the caches have forgotten: others' load troubles both alike.

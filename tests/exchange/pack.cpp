@@ -48,7 +48,7 @@ void check_equal(const PackedModel& packed, const Floats& arena) {
         const PackedPart& part = slot.matrix.parts[i];
         CHECK(part.first / (t.rows / t.parts) == (part.first + part.rows.rows - 1) / (t.rows / t.parts));
         for (std::int64_t r = 0; r < part.rows.rows; ++r)
-          unpack_row(Isa::base, part.rows, r, part.scale, got.data() + (part.first + r) * t.cols);
+          unpack_row(part.rows, r, part.scale, got.data() + (part.first + r) * t.cols);
       }
     } else {
       for (std::int64_t i = 0; i < t.size(); ++i)

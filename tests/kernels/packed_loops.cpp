@@ -67,7 +67,7 @@ struct Packed {
 
   template <class Layout>
   Floats times(const std::byte* panel) const {
-    Floats all, scratch = zeros(panel_scratch_floats(cols) + 16), out = zeros(rows * panel_rows);
+    Floats all, scratch = zeros(panel_scratch_floats + 16), out = zeros(rows * panel_rows);
     for (const std::int64_t count : {1, 2, 3, 8, 9, 19}) {
       Kernels::template multiply<Layout>(panel, input, rows - count, count, aligned(scratch), out.data());
       all.insert(all.end(), out.begin(), out.begin() + count * panel_rows);
@@ -86,7 +86,7 @@ bool same(Format format) {
   const std::byte* lines[panel_rows];
   for (std::int64_t r = 0; r < panel_rows; ++r) lines[r] = file.data() + r * row_bytes;
   std::byte* const panel = aligned(memory);
-  pack_panel(Isa::base, format, cols, lines, panel_rows, panel);
+  pack_panel(format, cols, lines, panel_rows, panel);
   const Packed<packed_avx2::Kernels> narrow(input_forms(format), x);
   const Packed<packed_16_lanes::Kernels> wide(input_forms(format), x);
   return wide.template times<Layout>(panel) == narrow.template times<Layout>(panel);

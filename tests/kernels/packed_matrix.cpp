@@ -64,7 +64,7 @@ struct Matrix {
       const std::byte* lines[panel_rows];
       const std::int64_t count = std::min(panel_rows, rows - p * panel_rows);
       for (std::int64_t i = 0; i < count; ++i) lines[i] = file.data() + (p * panel_rows + i) * row_bytes;
-      pack_panel(Isa::base, format, cols, lines, count, at);
+      pack_panel(format, cols, lines, count, at);
     }
   }
   Matrix(const Matrix&) = delete;
@@ -131,10 +131,10 @@ struct Input {
 /// Rows first ... of x W^T: [count][rows of w].
 Floats product(Isa isa, const Matrix& w, const Input& x, std::int64_t first, std::int64_t count) {
   Floats y = zeros(count * w.rows), out = filled(count * panel_rows + 1, unwritten);
-  std::vector<float> memory(static_cast<std::size_t>(panel_scratch_floats(w.cols)) + 16, unwritten);
+  std::vector<float> memory(static_cast<std::size_t>(panel_scratch_floats) + 16, unwritten);
   auto* scratch = reinterpret_cast<float*>((reinterpret_cast<std::uintptr_t>(memory.data()) + 63) / 64 * 64);
   for (std::int64_t p = 0; p < w.packed.panels(); ++p) {
-    multiply_panel(isa, w.packed, p, x.packed, first, count, scratch, out.data());
+    multiply_panels(isa, w.packed, p, 1, x.packed, first, count, scratch, out.data());
     CHECK(std::isnan(out.back()));
     for (std::int64_t t = 0; t < count; ++t)
       std::copy_n(out.data() + t * panel_rows, std::min(panel_rows, w.rows - p * panel_rows),
@@ -202,8 +202,8 @@ TEST_CASE("a packed row is what the file's blocks stand for") {
           for (std::int64_t i = 0; i < rows; ++i) {
             Floats y = filled(cols + 1, 42.f), z = y;
             const Floats want(w.values.begin() + i * cols, w.values.begin() + (i + 1) * cols);
-            unpack_row(Isa::base, w.packed, i, 1.f, y.data());
-            unpack_row(Isa::base, w.packed, i, -3.f, z.data());
+            unpack_row(w.packed, i, 1.f, y.data());
+            unpack_row(w.packed, i, -3.f, z.data());
             CHECK(y.back() == 42.f);
             y.pop_back();
             CHECK(y == want);

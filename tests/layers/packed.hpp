@@ -12,7 +12,7 @@ namespace checks {
 template <class L>
 class Packed {
  public:
-  Packed(Isa isa, const Floats& w) {
+  explicit Packed(const Floats& w) {
     for (std::size_t p = 0; p < L::params.size(); ++p) {
       const Tensor& t = L::params[p];
       const float* from = w.data() + offsets<L>[p];
@@ -20,7 +20,7 @@ class Packed {
       if (t.name.ends_with("conv1d.weight"))
         tensors_[p].values = transpose(t, from);
       else if (t.rows > 1)
-        tensors_[p].matrix = pack(isa, t, from);
+        tensors_[p].matrix = pack(t, from);
     }
   }
   PackedWeights<L> weights() const { return {tensors_.data()}; }
@@ -32,7 +32,7 @@ class Packed {
     return to;
   }
 
-  PackedMatrix pack(Isa isa, const Tensor& t, const float* from) {
+  PackedMatrix pack(const Tensor& t, const float* from) {
     PackedMatrix matrix{.parts = {}, .count = static_cast<std::size_t>(t.parts), .rows = t.rows, .cols = t.cols};
     const std::int64_t rows = t.rows / t.parts;
     for (std::int64_t part = 0; part < t.parts; ++part, from += rows * t.cols) {
@@ -43,7 +43,7 @@ class Packed {
         const std::int64_t count = std::min(panel_rows, rows - row);
         for (std::int64_t r = 0; r < count; ++r)
           lines[r] = reinterpret_cast<const std::byte*>(from + (row + r) * t.cols);
-        pack_panel(isa, Format::f32, t.cols, lines, count,
+        pack_panel(Format::f32, t.cols, lines, count,
                    data + static_cast<std::size_t>(row / panel_rows) * panel_bytes(Format::f32, t.cols));
       }
       matrix.parts[static_cast<std::size_t>(part)] = {{Format::f32, rows, t.cols, data}, part * rows, 1.f};
@@ -60,7 +60,7 @@ template <class L>
 class Decoding {
  public:
   Decoding(const Cpu& q, const Floats& w, std::size_t sequences, KvFormat kv = KvFormat::f32)
-      : q_(q), packed_(q.isa(), w), norm_(noise(L::width, 99)), kv_(kv), positions_(sequences, 0) {
+      : q_(q), packed_(w), norm_(noise(L::width, 99)), kv_(kv), positions_(sequences, 0) {
     for (float& v : norm_) v += 2.f;
     for (std::size_t b = 0; b < sequences; ++b)
       states_.push_back(std::move(*Buffer::create(static_cast<std::size_t>(L::state_bytes(kv)) / sizeof(float))));

@@ -100,7 +100,7 @@ inline std::size_t packed_bytes(Format format, std::int64_t rows, std::int64_t c
 }
 
 /// Packs `count` rows, at most 16, of the file's layout as one panel; row r lies at rows[r].
-inline void pack_panel(Isa, Format format, std::int64_t cols, const std::byte* const* rows, std::int64_t count,
+inline void pack_panel(Format format, std::int64_t cols, const std::byte* const* rows, std::int64_t count,
                        std::byte* panel) {
   std::memset(panel, 0, panel_bytes(format, cols));
   packed_parts::with_layout(format, [&](auto layout) {
@@ -109,7 +109,7 @@ inline void pack_panel(Isa, Format format, std::int64_t cols, const std::byte* c
 }
 
 /// y [cols] = scale * row: what `decode` of block_formats.hpp gives, bit for bit, times scale.
-inline void unpack_row(Isa, const PackedRows& w, std::int64_t row, float scale, float* y) {
+inline void unpack_row(const PackedRows& w, std::int64_t row, float scale, float* y) {
   const auto panel = static_cast<std::size_t>(row / panel_rows);
   const std::byte* at = w.data + panel * panel_bytes(w.format, w.cols);
   packed_parts::with_layout(w.format, [&](auto layout) {
@@ -124,8 +124,8 @@ namespace packed_parts {
 template <class>
 struct AllKernels {
   static void pack_input(Isa isa, const PackedInput& input, std::int64_t row, const float* x);
-  static void multiply(Isa isa, const PackedRows& w, std::int64_t panel, const PackedInput& x, std::int64_t first,
-                       std::int64_t count, float* scratch, float* out);
+  static void multiply(Isa isa, const PackedRows& w, std::int64_t panel, std::int64_t panels, const PackedInput& x,
+                       std::int64_t first, std::int64_t count, float* scratch, float* out);
 };
 
 template <class T>
@@ -134,12 +134,15 @@ void AllKernels<T>::pack_input(Isa isa, const PackedInput& input, std::int64_t r
 }
 
 template <class T>
-void AllKernels<T>::multiply(Isa isa, const PackedRows& w, std::int64_t panel, const PackedInput& x, std::int64_t first,
-                             std::int64_t count, float* scratch, float* out) {
-  const std::byte* at = w.data + static_cast<std::size_t>(panel) * panel_bytes(w.format, w.cols);
+void AllKernels<T>::multiply(Isa isa, const PackedRows& w, std::int64_t panel, std::int64_t panels,
+                             const PackedInput& x, std::int64_t first, std::int64_t count, float* scratch, float* out) {
+  const std::size_t bytes = panel_bytes(w.format, w.cols);
+  const std::byte* at = w.data + static_cast<std::size_t>(panel) * bytes;
   with_layout(w.format, [&](auto layout) {
-    with_kernels(isa,
-                 [&](auto kernels) { kernels.template multiply<decltype(layout)>(at, x, first, count, scratch, out); });
+    with_kernels(isa, [&](auto kernels) {
+      for (std::int64_t p = 0; p < panels; ++p, at += bytes, out += count * panel_rows)
+        kernels.template multiply<decltype(layout)>(at, x, first, count, scratch, out);
+    });
   });
 }
 
@@ -154,14 +157,14 @@ inline void pack_input(Isa isa, const PackedInput& input, std::int64_t row, cons
   packed_parts::AllKernels<void>::pack_input(isa, input, row, x);
 }
 
-/// What `multiply_panel` uses of a worker's private memory.
-constexpr std::int64_t panel_scratch_floats(std::int64_t) { return 8192; }
+/// What `multiply_panels` uses of a worker's private memory.
+inline constexpr std::int64_t panel_scratch_floats = 8192;
 
-/// out [count][16] = rows first ... first + count - 1 of the input times one panel. `isa` is the one that packed the
-/// input; w.cols == x.cols.
-inline void multiply_panel(Isa isa, const PackedRows& w, std::int64_t panel, const PackedInput& x, std::int64_t first,
-                           std::int64_t count, float* scratch, float* out) {
-  packed_parts::AllKernels<void>::multiply(isa, w, panel, x, first, count, scratch, out);
+/// out [panels][count][16] = rows first ... first + count - 1 of the input times some panels, from `panel` on. `isa` is
+/// the one that packed the input; w.cols == x.cols.
+inline void multiply_panels(Isa isa, const PackedRows& w, std::int64_t panel, std::int64_t panels, const PackedInput& x,
+                            std::int64_t first, std::int64_t count, float* scratch, float* out) {
+  packed_parts::AllKernels<void>::multiply(isa, w, panel, panels, x, first, count, scratch, out);
 }
 
 }  // namespace chimera::inline CHIMERA_ABI

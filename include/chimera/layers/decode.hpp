@@ -103,6 +103,8 @@ namespace decode_parts {
 
 inline constexpr std::int64_t row_block = 128;  // rows of a pass that one task multiplies: they fit the second cache
 
+inline constexpr std::int64_t together = 8;  // panels that one row is multiplied with at once
+
 /// What all formats together want of a product's input.
 inline constexpr std::array all_packed{Format::f32,  Format::bf16, Format::q8_0, Format::q4_0,
                                        Format::q4_k, Format::q6_k, Format::tq2_0};
@@ -115,26 +117,29 @@ struct Steps {
   void (*finish)(void* self, std::int64_t t, std::int64_t first, std::int64_t count, const float* a, const float* b);
 };
 
-/// One panel's results [rows][panel_rows] for rows first ..
-inline void multiply(Isa isa, const PackedPart& part, std::int64_t panel, const PackedInput& input, std::int64_t first,
-                     std::int64_t rows, float* scratch, float* out) {
-  multiply_panel(isa, part.rows, panel, input, first, rows, scratch, out);
+/// Results [panels][rows][panel_rows] for rows first ..
+inline void multiply(Isa isa, const PackedPart& part, std::int64_t panel, std::int64_t panels, const PackedInput& input,
+                     std::int64_t first, std::int64_t rows, float* scratch, float* out) {
+  multiply_panels(isa, part.rows, panel, panels, input, first, rows, scratch, out);
   if (part.scale != 1.f)
-    for (std::int64_t i = 0; i < rows * panel_rows; ++i) out[i] *= part.scale;
+    for (std::int64_t i = 0; i < panels * rows * panel_rows; ++i) out[i] *= part.scale;
 }
 
-/// One panel of a, and of b if there is one, times rows first .. of the input.
-inline void multiply_and_finish(Isa isa, const PackedMatrix& a, const PackedMatrix* b, std::int64_t panel,
-                                const PackedInput& input, std::int64_t first, std::int64_t rows, float* scratch,
-                                const Steps& steps) {
+/// Panels of a, and of b if there is one, times rows first .. of the input; several panels only for one row, whose
+/// results then lie side by side. Fewer panels than asked for if a part of the matrix ends: as many as it returns.
+inline std::int64_t multiply_and_finish(Isa isa, const PackedMatrix& a, const PackedMatrix* b, std::int64_t panel,
+                                        std::int64_t panels, const PackedInput& input, std::int64_t first,
+                                        std::int64_t rows, float* scratch, const Steps& steps) {
   const PackedPart* part = a.parts.data();
   for (; panel >= part->rows.panels(); ++part) panel -= part->rows.panels();
+  panels = std::min(panels, part->rows.panels() - panel);
   alignas(64) float outs[2][row_block * panel_rows];
-  multiply(isa, *part, panel, input, first, rows, scratch, outs[0]);
-  if (b) multiply(isa, b->parts[0], panel, input, first, rows, scratch, outs[1]);
-  const std::int64_t row = panel * panel_rows, count = std::min(panel_rows, part->rows.rows - row);
+  multiply(isa, *part, panel, panels, input, first, rows, scratch, outs[0]);
+  if (b) multiply(isa, b->parts[0], panel, panels, input, first, rows, scratch, outs[1]);
+  const std::int64_t row = panel * panel_rows, count = std::min(panels * panel_rows, part->rows.rows - row);
   for (std::int64_t t = 0; t < rows; ++t)
     steps.finish(steps.self, first + t, part->first + row, count, outs[0] + t * panel_rows, outs[1] + t * panel_rows);
+  return panels;
 }
 
 /// `b`, if given, has one part as a has, of the same shape.
@@ -155,7 +160,9 @@ inline void run_product(const Cpu& q, const PackedMatrix& a, const PackedMatrix*
       for (std::int64_t at = next.load(std::memory_order_relaxed); at < panels;) {
         const std::int64_t end = at + std::max<std::int64_t>(1, (panels - at) / (std::int64_t{4} * q.threads()));
         if (!next.compare_exchange_weak(at, end, std::memory_order_relaxed)) continue;
-        for (; at < end; ++at) multiply_and_finish(q.isa(), a, b, at, input, 0, 1, scratch.take(0), steps);
+        while (at < end)
+          at +=
+              multiply_and_finish(q.isa(), a, b, at, std::min(end - at, together), input, 0, 1, scratch.take(0), steps);
         at = next.load(std::memory_order_relaxed);
       }
     });
@@ -170,7 +177,8 @@ inline void run_product(const Cpu& q, const PackedMatrix& a, const PackedMatrix*
   parallel(q, shares * blocks, [&](std::int64_t index, int worker) {
     const std::int64_t first = index / shares * row_block, at = index % shares * share;
     for (std::int64_t p = at; p < std::min(at + share, panels); ++p)
-      multiply_and_finish(q.isa(), a, b, p, input, first, std::min(row_block, rows - first), q.scratch(worker), steps);
+      multiply_and_finish(q.isa(), a, b, p, 1, input, first, std::min(row_block, rows - first), q.scratch(worker),
+                          steps);
   });
 }
 

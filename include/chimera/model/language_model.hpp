@@ -373,7 +373,7 @@ void LanguageModel<C>::decode(const Cpu& q, const PackedTensor* weights, const M
     const PackedPart& table = weights[0].matrix.parts[0];
     parallel_rows(q, pass.rows, 16, [&](std::int64_t first, std::int64_t count, int) {
       for (std::int64_t t = first; t < first + count; ++t)
-        unpack_row(q.isa(), table.rows, pass.tokens[t], C.embedding_scale * table.scale, x + t * width);
+        unpack_row(table.rows, pass.tokens[t], C.embedding_scale * table.scale, x + t * width);
     });
   }
   if (stage >= layers) return write_logits(q, weights, pass, x, stage - layers, rest);

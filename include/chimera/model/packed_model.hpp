@@ -155,7 +155,7 @@ class PackedModel {
       if (Status s = read(index, first, count, bytes); !s) return s;
       const std::byte* rows[panel_rows];
       for (std::int64_t r = 0; r < count; ++r) rows[r] = bytes + static_cast<std::size_t>(r) * row_bytes;
-      pack_panel(q.isa(), source.format, w.cols, rows, count,
+      pack_panel(source.format, w.cols, rows, count,
                  place.data + static_cast<std::size_t>(panel) * panel_bytes(w.format, w.cols));
       return {};
     };
