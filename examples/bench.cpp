@@ -10,7 +10,6 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <span>
 #include <vector>
 
@@ -25,9 +24,6 @@ struct Options {
   SessionSettings session;
   bool json = false, roofline = true;
 };
-
-using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 /// A model's weights as they are stored.
 struct Weights {

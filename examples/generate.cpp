@@ -11,7 +11,6 @@
 #include <chimera/text/tokenizer.hpp>
 
 #include <algorithm>
-#include <chrono>
 
 using namespace chimera;
 
@@ -24,10 +23,6 @@ struct Options {
   SamplingOptions sampling;
   BeamSettings beams{.width = 1};
 };
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 Status generate(const Options& options) {
   if (Status s = options.beams.check(); !s) return s;
@@ -56,12 +51,12 @@ Status generate(const Options& options) {
   auto stop = StopStrings::create(options.sampling.stop);
   if (!stop) return stop.error();
 
-  auto start = std::chrono::steady_clock::now();
+  auto start = Clock::now();
   auto logits = session->prefill(prompt);
   if (!logits) return logits.error();
   sampler->accept(prompt);
   const double prompt_seconds = seconds_since(start);
-  start = std::chrono::steady_clock::now();
+  start = Clock::now();
   TokenDecoder decoder(*tokenizer);
   std::fputs(options.prompt.c_str(), stdout);
   std::int64_t written = 0;

@@ -9,7 +9,6 @@
 
 #include <unistd.h>
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <span>
 #include <vector>
@@ -25,9 +24,6 @@ struct Options {
   SessionSettings session;
   bool json = false;
 };
-
-using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 /// Negative log-likelihoods, in nats.
 struct Score {

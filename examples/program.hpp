@@ -1,4 +1,4 @@
-// What the programs share: flags, errors, and numbers as people read them.
+// What the programs share: flags, errors, numbers as people read them, the clock, and models on disk.
 #pragma once
 
 #include <chimera/core/device.hpp>
@@ -15,6 +15,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -117,6 +118,11 @@ inline std::string duration(double seconds) {
   if (s < 3600) return formatted("%d:%02d", static_cast<int>(s / 60), static_cast<int>(s % 60));
   return formatted("%lld:%02d:%02d", static_cast<long long>(s / 3600), static_cast<int>(s / 60 % 60),
                    static_cast<int>(s % 60));
+}
+
+using Clock = std::chrono::steady_clock;
+inline double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
 /// For --help of a flag that SavedModel::find reads.

@@ -9,7 +9,6 @@
 
 #include <sys/stat.h>
 #include <unistd.h>
-#include <chrono>
 
 using namespace chimera;
 
@@ -20,9 +19,6 @@ struct Options {
   std::int64_t context = 512, tokens = 0;
   int threads = 0;
 };
-
-using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 std::string_view name(Format format) { return format_info(format)->name; }
 

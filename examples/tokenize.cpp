@@ -12,7 +12,6 @@
 #include <unistd.h>
 #include <algorithm>
 #include <charconv>
-#include <chrono>
 #include <csignal>
 #include <deque>
 #include <iostream>
@@ -34,9 +33,6 @@ struct Options {
   int threads = 0;
   bool jsonl = false, special = false;
 };
-
-using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 /// By what most letters of the text are: "hi" for Devanagari, "en" for Latin, "other".
 std::string script_language(std::string_view text) {

@@ -13,7 +13,6 @@
 #include <chimera/train/metrics.hpp>
 #include <chimera/train/trainer.hpp>
 
-#include <chrono>
 #include <csignal>
 #include <cstdlib>
 
@@ -163,7 +162,7 @@ class Run : public TrainingHost {
                     static_cast<long long>(r.skipped)));
     seconds_per_token_ += (1 / r.tokens_per_second - seconds_per_token_) * (r.step == first_step_ + 1 ? 1 : 0.1);
     const bool last = r.step == r.steps;
-    if (last || r.step == first_step_ + 1 || elapsed(printed_) > (terminal_ ? 0.2 : 5)) {
+    if (last || r.step == first_step_ + 1 || seconds_since(printed_) > (terminal_ ? 0.2 : 5)) {
       printed_ = Clock::now();
       const double usual_share = r.flops_per_second / r.tokens_per_second / seconds_per_token_ / peak_;
       show(formatted("step %lld/%lld  loss %.4f  norm %.2f  %s tok/s  %.0f %% of peak  %s left",
@@ -203,9 +202,6 @@ class Run : public TrainingHost {
   const Curve& curve() const { return curve_; }
 
  private:
-  using Clock = std::chrono::steady_clock;
-  static double elapsed(Clock::time_point since) { return std::chrono::duration<double>(Clock::now() - since).count(); }
-
   /// The progress line: written over on a terminal, one after the other elsewhere.
   void show(const std::string& line) {
     if (!terminal_) return void(std::fprintf(stderr, "%s\n", line.c_str()));

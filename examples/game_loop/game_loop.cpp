@@ -42,7 +42,6 @@ struct Options {
   TokenSamplerSettings sampling;
 };
 
-using Clock = std::chrono::steady_clock;
 double milliseconds(Clock::duration d) { return std::chrono::duration<double, std::milli>(d).count(); }
 
 /// Of this thread: no time in which others had the processor.
