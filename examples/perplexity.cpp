@@ -7,7 +7,6 @@
 #include <chimera/generate/session.hpp>
 #include <chimera/io/json.hpp>
 
-#include <unistd.h>
 #include <algorithm>
 #include <cmath>
 #include <span>
@@ -46,25 +45,6 @@ double negative_log_likelihood(std::span<const float> logits, std::int32_t token
   for (const float x : logits) sum += std::exp(static_cast<double>(x) - largest);
   return largest + std::log(sum) - static_cast<double>(logits[static_cast<std::size_t>(token)]);
 }
-
-/// "chunk 12 of 142: 23.1455, 1290 tok/s, 0:03 left": one line on a terminal, one now and then elsewhere.
-class ProgressLine {
- public:
-  void show(std::int64_t chunk, std::int64_t chunks, double tokens, const Score& score) {
-    if (chunk < chunks && seconds_since(shown_) < (terminal_ ? 0.2 : 10)) return;
-    shown_ = Clock::now();
-    const double seconds = seconds_since(start_),
-                 left = seconds * static_cast<double>(chunks - chunk) / static_cast<double>(chunk);
-    std::fprintf(stderr, "%schunk %s of %s: %.4f, %.0f tok/s, %s left%s", terminal_ ? "\r" : "", grouped(chunk).c_str(),
-                 grouped(chunks).c_str(), score.perplexity(), tokens / seconds, duration(left).c_str(),
-                 terminal_ && chunk < chunks ? "   " : "   \n");
-  }
-  double seconds() const { return seconds_since(start_); }
-
- private:
-  Clock::time_point start_ = Clock::now(), shown_ = start_;
-  bool terminal_ = ::isatty(STDERR_FILENO) == 1;
-};
 
 /// Reads chunks side by side: one pass of tokens, one from each, reads every weight once.
 Status read_chunks(std::span<Session> sessions, std::span<const std::int32_t> tokens, std::int64_t context,
@@ -131,6 +111,7 @@ Status measure(const Options& options) {
   }
 
   Score score;
+  const auto start = Clock::now();
   ProgressLine line;
   for (std::int64_t done = 0; done < chunks;) {
     const std::int64_t count = std::min(options.together, chunks - done);
@@ -138,18 +119,25 @@ Status measure(const Options& options) {
                                                 static_cast<std::size_t>(count * options.context));
     if (Status s =
             read_chunks(std::span(sessions).first(static_cast<std::size_t>(count)), part, options.context, bos, score);
-        !s)
+        !s) {
+      line.end();
       return s;
+    }
     done += count;
-    line.show(done, chunks, static_cast<double>(done * options.context), score);
+    if (done < chunks && !line.due()) continue;
+    const double chunk_seconds = seconds_since(start) / static_cast<double>(done);
+    line.show(formatted("chunk %s of %s: %.4f, %.0f tok/s, %s left", grouped(done).c_str(), grouped(chunks).c_str(),
+                        score.perplexity(), static_cast<double>(options.context) / chunk_seconds,
+                        duration(chunk_seconds * static_cast<double>(chunks - done)).c_str()));
   }
+  line.end();
   if (options.json)
     std::printf(
         "{\"model\": %s, \"text\": %s, \"context\": %lld, \"chunks\": %lld, \"tokens\": %lld,\n "
         "\"perplexity\": %.6f, \"error\": %.6f, \"seconds\": %.3f}\n",
         json_quoted(saved->path).c_str(), json_quoted(options.text).c_str(), static_cast<long long>(options.context),
         static_cast<long long>(chunks), static_cast<long long>(score.tokens), score.perplexity(), score.error(),
-        line.seconds());
+        seconds_since(start));
   else
     std::printf("perplexity of %s tokens: %.4f +/- %.4f\n", grouped(score.tokens).c_str(), score.perplexity(),
                 score.error());

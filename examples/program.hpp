@@ -1,4 +1,4 @@
-// What the programs share: flags, errors, numbers as people read them, the clock, and models on disk.
+// What the programs share: flags, errors, numbers as people read them, the clock, progress, and models on disk.
 #pragma once
 
 #include <chimera/core/device.hpp>
@@ -15,6 +15,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include <unistd.h>
 #include <chrono>
 #include <cmath>
 #include <cstdint>
@@ -124,6 +125,37 @@ using Clock = std::chrono::steady_clock;
 inline double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
+
+/// How far a program is, on stderr: a line that is written over on a terminal, one now and then elsewhere.
+class ProgressLine {
+ public:
+  /// Enough time has passed since the last line.
+  bool due() const { return seconds_since(shown_) >= (terminal_ ? 0.2 : 5); }
+
+  void show(const std::string& line) {
+    shown_ = Clock::now();
+    if (!terminal_) return void(std::fprintf(stderr, "%s\n", line.c_str()));
+    std::fprintf(stderr, "\r%-*s", width_, line.c_str());
+    width_ = static_cast<int>(line.size());
+  }
+
+  /// Takes the line away, so that other words can stand in its place.
+  void clear() {
+    if (width_ > 0) std::fprintf(stderr, "\r%*s\r", width_, "");
+    width_ = 0;
+  }
+
+  /// Leaves the line as it is: what follows starts on its own.
+  void end() {
+    if (width_ > 0) std::fputc('\n', stderr);
+    width_ = 0;
+  }
+
+ private:
+  Clock::time_point shown_ = Clock::now();
+  bool terminal_ = ::isatty(STDERR_FILENO) == 1;
+  int width_ = 0;  // characters on the terminal's line
+};
 
 /// For --help of a flag that SavedModel::find reads.
 inline constexpr const char* model_help = "a run's folder, a checkpoint, a GGUF file, or a Hugging Face folder";

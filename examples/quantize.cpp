@@ -8,7 +8,6 @@
 #include <chimera/train/data.hpp>
 
 #include <sys/stat.h>
-#include <unistd.h>
 
 using namespace chimera;
 
@@ -33,37 +32,6 @@ bool same_file(const std::string& a, const std::string& b) {
   struct stat x, y;
   return ::stat(a.c_str(), &x) == 0 && ::stat(b.c_str(), &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
-
-/// "tensor 12 of 142, 1290 MB/s, 0:03 left": one line on a terminal, one now and then elsewhere.
-class ProgressLine {
- public:
-  ProgressLine(std::size_t tensors, std::int64_t bytes) : tensors_(tensors), bytes_(static_cast<double>(bytes)) {}
-
-  void show(std::size_t tensor, std::int64_t read) {
-    if (seconds_since(shown_) < (terminal_ ? 0.2 : 5)) return;
-    shown_ = Clock::now();
-    const double done = static_cast<double>(read), speed = done / seconds_since(start_);
-    const std::string line = formatted("tensor %zu of %zu, %.0f MB/s, %s left", tensor + 1, tensors_, speed / 1e6,
-                                       speed > 0 ? duration((bytes_ - done) / speed).c_str() : "?");
-    if (!terminal_) return void(std::fprintf(stderr, "%s\n", line.c_str()));
-    std::fprintf(stderr, "\r%-*s", width_, line.c_str());
-    width_ = static_cast<int>(line.size());
-  }
-
-  void clear() {
-    if (width_ > 0) std::fprintf(stderr, "\r%*s\r", width_, "");
-    width_ = 0;
-  }
-
-  double seconds() const { return seconds_since(start_); }
-
- private:
-  std::size_t tensors_;
-  double bytes_;
-  Clock::time_point start_ = Clock::now(), shown_ = start_;
-  bool terminal_ = ::isatty(STDERR_FILENO) == 1;
-  int width_ = 0;  // characters on the terminal's line
-};
 
 /// How well a model foretells a text.
 struct Perplexity {
@@ -190,13 +158,18 @@ Status quantize(const Options& options) {
   }
   if (again) std::fprintf(stderr, "note: %s is quantized already, and its errors stay\n", options.in.c_str());
 
-  ProgressLine line(in->tensors().size(), bytes);
-  auto tensors = quantize_gguf(*cpu, *in, options.out, *type,
-                               [&](std::size_t tensor, std::int64_t read) { line.show(tensor, read); });
+  const auto start = Clock::now();
+  ProgressLine line;
+  auto tensors = quantize_gguf(*cpu, *in, options.out, *type, [&](std::size_t tensor, std::int64_t read) {
+    if (!line.due()) return;
+    const double done = static_cast<double>(read), speed = done / seconds_since(start);
+    line.show(formatted("tensor %zu of %zu, %.0f MB/s, %s left", tensor + 1, in->tensors().size(), speed / 1e6,
+                        speed > 0 ? duration((static_cast<double>(bytes) - done) / speed).c_str() : "?"));
+  });
   line.clear();
   if (!tensors) return tensors.error();
   outcome.tensors = std::move(*tensors);
-  outcome.seconds = line.seconds();
+  outcome.seconds = seconds_since(start);
   std::int64_t written = 0;
   for (const QuantizedTensor& t : outcome.tensors) written += t.bytes_written;
 

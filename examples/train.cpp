@@ -162,13 +162,12 @@ class Run : public TrainingHost {
                     static_cast<long long>(r.skipped)));
     seconds_per_token_ += (1 / r.tokens_per_second - seconds_per_token_) * (r.step == first_step_ + 1 ? 1 : 0.1);
     const bool last = r.step == r.steps;
-    if (last || r.step == first_step_ + 1 || seconds_since(printed_) > (terminal_ ? 0.2 : 5)) {
-      printed_ = Clock::now();
+    if (last || r.step == first_step_ + 1 || line_.due()) {
       const double usual_share = r.flops_per_second / r.tokens_per_second / seconds_per_token_ / peak_;
-      show(formatted("step %lld/%lld  loss %.4f  norm %.2f  %s tok/s  %.0f %% of peak  %s left",
-                     static_cast<long long>(r.step), static_cast<long long>(r.steps), r.loss, r.gradient_norm,
-                     grouped(static_cast<std::int64_t>(1 / seconds_per_token_)).c_str(), 100 * usual_share,
-                     duration(r.seconds_left).c_str()));
+      line_.show(formatted("step %lld/%lld  loss %.4f  norm %.2f  %s tok/s  %.0f %% of peak  %s left",
+                           static_cast<long long>(r.step), static_cast<long long>(r.steps), r.loss, r.gradient_norm,
+                           grouped(static_cast<std::int64_t>(1 / seconds_per_token_)).c_str(), 100 * usual_share,
+                           duration(r.seconds_left).c_str()));
     }
     if (options_.run.minutes > 0)
       record(fit_to_clock(seconds_per_token_ * static_cast<double>(trainer_.settings().tokens_per_step())));
@@ -194,23 +193,13 @@ class Run : public TrainingHost {
   bool should_stop() override { return stop_asked != 0; }
 
   /// Ends the progress line, so that what follows starts on its own.
-  void finish_line() {
-    if (line_ > 0) std::fputc('\n', stderr);
-    line_ = 0;
-  }
+  void finish_line() { line_.end(); }
 
   const Curve& curve() const { return curve_; }
 
  private:
-  /// The progress line: written over on a terminal, one after the other elsewhere.
-  void show(const std::string& line) {
-    if (!terminal_) return void(std::fprintf(stderr, "%s\n", line.c_str()));
-    std::fprintf(stderr, "\r%-*s", line_, line.c_str());
-    line_ = static_cast<int>(line.size());
-  }
   void say(const std::string& line) {
-    if (terminal_) std::fprintf(stderr, "\r%*s\r", line_, "");
-    line_ = 0;
+    line_.clear();
     std::fprintf(stderr, "%s\n", line.c_str());
   }
 
@@ -241,9 +230,8 @@ class Run : public TrainingHost {
   Curve curve_;
   double peak_;
   std::int64_t first_step_;
-  Clock::time_point printed_ = Clock::now();
-  bool terminal_ = ::isatty(STDERR_FILENO) == 1, told_ = false;
-  int line_ = 0;  // characters on the terminal's line
+  bool told_ = false;
+  ProgressLine line_;
   double seconds_per_token_ = 0;
 };
 
