@@ -217,15 +217,17 @@ int program(int argc, char** argv) {
   app.footer(engine_help);
   app.option_defaults()->always_capture_default()->take_last();
   app.add_option("--model", options.model, model_help)->required();
-  app.add_option("-t,--threads", options.threads, "0: one for each processor")->check(CLI::NonNegativeNumber);
-  app.add_option("-p,--prompt", options.prompt, "tokens to read at once; they are random")->check(CLI::PositiveNumber);
+  app.add_option("-t,--threads", options.threads, "0: one for each processor")->check(non_negative());
+  app.add_option("-p,--prompt", options.prompt, "tokens to read at once; they are random")->check(positive());
   app.add_option("-n,--generate", options.generate, "tokens to read one by one, after the prompt")
-      ->check(CLI::NonNegativeNumber);
+      ->check(non_negative());
   app.add_option("-r,--repeat", options.repeat, "runs, after one that counts for the first token alone")
-      ->check(CLI::NonNegativeNumber);
-  app.add_option("--piece", options.session.piece, "tokens of a prompt in one pass")->check(CLI::PositiveNumber);
+      ->check(non_negative());
+  app.add_option("--piece", options.session.piece, "tokens of a prompt in one pass")->check(positive());
   add_kv_option(app, options.session.kv);
-  app.add_flag("!--no-roofline", options.roofline, "spare the second that it takes to measure what the machine can do");
+  app.add_flag_callback(
+      "--no-roofline", [&] { options.roofline = false; },
+      "spare the second that it takes to measure what the machine can do");
   app.add_flag("--json", options.json, "write one JSON object: medians, best and single runs");
   if (const auto code = parse(app, argc, argv)) return *code;
   const Status status = bench(options, start);

@@ -356,12 +356,11 @@ int program(int argc, char** argv) {
   for (const ChatTemplate& t : chat_templates) names.emplace_back(t.name);
   app.add_option("--template", options.form, "how conversations are written; usually as the model's file says")
       ->check(CLI::IsMember(names));
-  app.add_option("-n,--tokens", options.tokens, "of an answer, at most; 0: until it ends")
-      ->check(CLI::NonNegativeNumber);
+  app.add_option("-n,--tokens", options.tokens, "of an answer, at most; 0: until it ends")->check(non_negative());
   options.sampling.add(app);
   add_kv_option(app, options.session.kv);
   app.add_flag("--slide", options.session.slide, "in a full context forget the oldest keys and values and go on");
-  app.add_option("--threads", options.threads, "0: one for each processor")->check(CLI::NonNegativeNumber);
+  app.add_option("--threads", options.threads, "0: one for each processor")->check(non_negative());
   if (const auto code = parse(app, argc, argv)) return *code;
   const Status status = converse(options);
   return status ? success : fail("chimera-chat", status.error());

@@ -122,7 +122,7 @@ int program(int argc, char** argv) {
       ->required();
   app.add_option("--format", options.format, "of the matrices in OUT: f32, f16, bf16; in GGUF also q8_0, q4_k_m, ...");
   app.add_option("--name", options.name, "of the model in OUT; if not given, that of IN");
-  app.add_option("--threads", options.threads, "0: one for each processor")->check(CLI::NonNegativeNumber);
+  app.add_option("--threads", options.threads, "0: one for each processor")->check(non_negative());
   if (const auto code = parse(app, argc, argv)) return *code;
   const Status status = convert(options);
   return status ? success : fail("chimera-convert", status.error());

@@ -105,11 +105,11 @@ int program(int argc, char** argv) {
   app.option_defaults()->always_capture_default()->take_last();
   app.add_option("--model", options.model, model_help)->required();
   app.add_option("--prompt", options.prompt, "the text to continue");
-  app.add_option("--tokens", options.tokens, "tokens to write, at most")->check(CLI::NonNegativeNumber);
+  app.add_option("--tokens", options.tokens, "tokens to write, at most")->check(non_negative());
   app.add_option("--beams", options.beams.width,
                  "above 1: search for the likeliest text with so many beams, in place of sampling");
   app.add_option("--length-penalty", options.beams.length_penalty, "in it: 0 prefers short texts, more longer ones");
-  app.add_option("--threads", options.threads, "0: one for each processor")->check(CLI::NonNegativeNumber);
+  app.add_option("--threads", options.threads, "0: one for each processor")->check(non_negative());
   options.sampling.add(app);
   if (const auto code = parse(app, argc, argv)) return *code;
   const Status status = generate(options);

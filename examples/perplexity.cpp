@@ -157,10 +157,10 @@ int program(int argc, char** argv) {
   app.add_option("--model", options.model, model_help)->required();
   app.add_option("--context", options.context, "tokens of a chunk")
       ->check(CLI::Range(std::int64_t{4}, std::int64_t{1} << 30));
-  app.add_option("--chunks", options.chunks, "at most; 0: all")->check(CLI::NonNegativeNumber);
+  app.add_option("--chunks", options.chunks, "at most; 0: all")->check(non_negative());
   app.add_option("--together", options.together, "chunks that are read side by side")->check(CLI::Range(1, 256));
   add_kv_option(app, options.session.kv);
-  app.add_option("--threads", options.threads, "0: one for each processor")->check(CLI::NonNegativeNumber);
+  app.add_option("--threads", options.threads, "0: one for each processor")->check(non_negative());
   app.add_flag("--json", options.json, "write one JSON object");
   if (const auto code = parse(app, argc, argv)) return *code;
   const Status status = measure(options);

@@ -53,10 +53,28 @@ inline std::optional<int> parse(CLI::App& app, int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);
-    std::fprintf(stderr, "%s: %s; see %s --help\n", app.get_name().c_str(), e.what(), app.get_name().c_str());
+    std::string command = app.get_name();
+    for (const CLI::App* sub : app.get_subcommands()) command += " " + sub->get_name();
+    std::fprintf(stderr, "%s: %s; see %s --help\n", app.get_name().c_str(), e.what(), command.c_str());
     return wrong_usage;
   }
   return std::nullopt;
+}
+
+/// Checks of numbers with a lower bound alone: CLI11's own write out the largest double when they fail.
+inline CLI::Validator number_check(const char* name, const char* bound, bool (*holds)(double)) {
+  const auto check = [=](const std::string& given) -> std::string {
+    double value = 0;
+    if (CLI::detail::lexical_cast(given, value) && holds(value)) return {};
+    return std::string("expected a number ") + bound + ", found " + given;
+  };
+  return {check, name};
+}
+inline CLI::Validator non_negative() {
+  return number_check("NONNEGATIVE", "of at least 0", [](double x) { return x >= 0; });
+}
+inline CLI::Validator positive() {
+  return number_check("POSITIVE", "above 0", [](double x) { return x > 0; });
 }
 
 /// A flag that takes one of a few words.
@@ -182,7 +200,7 @@ struct SavedModel {
       return SavedModel{gguf ? Form::gguf : Form::hugging_face, path, *model};
     }
     auto file = chimera::find_checkpoint(path);
-    if (!file) return file.error();
+    if (!file) return chimera::Error{file.error().message + " (a model is " + model_help + ")"};
     auto header = chimera::read_checkpoint_header(*file);
     if (!header) return header.error();
     auto model = find_model(header->info.config);

@@ -195,12 +195,11 @@ int program(int argc, char** argv) {
   app.add_option("IN", options.in, "a GGUF file")->required();
   app.add_option("OUT", options.out, "the GGUF file to write")->required();
   app.add_option("FORMAT", options.format, "one of " + type_names())->required();
-  app.add_option("--threads", options.threads, "0: one for each processor")->check(CLI::NonNegativeNumber);
+  app.add_option("--threads", options.threads, "0: one for each processor")->check(non_negative());
   app.add_option("--report", options.report, "also write the errors of all tensors to this file, as JSON");
   app.add_option("--text", options.text, "measure the model's perplexity on this text, before and after");
-  app.add_option("--context", options.context, "tokens that the model sees of the text at once")
-      ->check(CLI::PositiveNumber);
-  app.add_option("--tokens", options.tokens, "of the text, 0: all")->check(CLI::NonNegativeNumber);
+  app.add_option("--context", options.context, "tokens that the model sees of the text at once")->check(positive());
+  app.add_option("--tokens", options.tokens, "of the text, 0: all")->check(non_negative());
   app.footer(engine_help);
   if (const auto code = parse(app, argc, argv)) return *code;
   const Status status = quantize(options);

@@ -30,7 +30,7 @@ struct RunOptions {
 
   static chimera::Result<RunOptions> load(const std::string& folder) {
     const auto file = chimera::MappedFile::open(path(folder));
-    if (!file) return chimera::Error{"cannot resume: " + file.error().message};
+    if (!file) return chimera::Error{"cannot resume: " + file.error().message + "; a run begins without --resume"};
     RunOptions run;
     for (const chimera::Status& s :
          {chimera::from_lines(file->text(), run), chimera::from_lines(file->text(), run.settings)})

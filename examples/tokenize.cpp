@@ -353,9 +353,10 @@ int program(int argc, char** argv) {
       ->add_option("--weight", options.weights,
                    "LANGUAGE=NUMBER: its part in the mix, 1 for each that is not named; "
                    "without this the mix of hi and en is searched that brings parity")
-      ->take_all();
+      ->take_all()
+      ->default_str("");
   training->add_option("--parity", options.parity, "tokens of Hindi for one of English to reach, at most")
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   training->add_option("--special", options.specials, "special tokens, which get the last ids")->take_all();
   add_choice(*training, "--pretokenizer", options.rules,
              {{"qwen35", PreTokenizer::qwen35},
@@ -370,11 +371,11 @@ int program(int argc, char** argv) {
     CLI::Option* inputs =
         command->add_option("--input", options.inputs,
                             "text files, FILE or LANGUAGE=FILE; if not said, the language is hi or en by the script");
-    inputs->take_all()->expected(1, CLI::detail::expected_max_vector_size);
+    inputs->take_all()->expected(1, CLI::detail::expected_max_vector_size)->default_str("");
     if (command == training) inputs->required();
     command->add_option("--parallel", options.parallel,
                         R"(aligned sentences to compare the languages on, lines {"en": "...", "hi": "..."})");
-    command->add_option("--threads", options.threads, "0: one for each processor")->check(CLI::NonNegativeNumber);
+    command->add_option("--threads", options.threads, "0: one for each processor")->check(non_negative());
   }
   for (CLI::App* command : {encoding, decoding, statistic})
     command->add_option("--tokenizer", options.tokenizer, "tokenizer.json, a .tiktoken file or a GGUF")->required();

@@ -57,11 +57,11 @@ std::optional<int> parse_flags(int argc, char** argv, Options& options) {
       ->excludes(tokenizer)
       ->excludes(from);
   app.add_option("--recipe", options.recipe, "a ready-made run; flags given change its settings: shakespeare");
-  app.add_option("--threads", options.threads, "0: one for each processor")->check(CLI::NonNegativeNumber);
+  app.add_option("--threads", options.threads, "0: one for each processor")->check(non_negative());
 
   CLI::Option* steps = app.add_option("--steps", s.steps, "length of the run, in updates");
   app.add_option("--minutes", run.minutes, "length of the run, by the clock; validation not counted")
-      ->check(CLI::NonNegativeNumber)
+      ->check(non_negative())
       ->excludes(steps);
   app.add_option("--batch", s.batch, "sequences computed at once");
   app.add_option("--context", s.context, "tokens of a sequence");

@@ -212,10 +212,9 @@ int program(int argc, char** argv) {
   app.option_defaults()->always_capture_default()->take_last();
   app.add_option("--model", options.model, std::string(model_help) + "; without one the storyteller murmurs");
   app.add_option("--frames", options.frames, "play alone for so many frames, with or without a terminal; 0: you play")
-      ->check(CLI::NonNegativeNumber);
-  app.add_option("--budget", options.budget, "ms of each frame in which the model thinks")->check(CLI::PositiveNumber);
-  app.add_option("--threads", options.threads, "of the model; 0: one for each processor")
-      ->check(CLI::NonNegativeNumber);
+      ->check(non_negative());
+  app.add_option("--budget", options.budget, "ms of each frame in which the model thinks")->check(positive());
+  app.add_option("--threads", options.threads, "of the model; 0: one for each processor")->check(non_negative());
   app.add_option("--temperature,--temp", options.sampling.temperature, "higher: more surprising");
   app.add_option("-s,--seed", options.sampling.seed, "the same seed gives the same words");
   if (const auto code = parse(app, argc, argv)) return *code;
