@@ -24,5 +24,6 @@ trap - INT
 
 printf '\nThe model writes:\n\n'
 "$programs/chimera-generate" --model "$run" --prompt 'The ' --tokens 400
-printf '\nIts loss curve: %s\nMore text: %s --model %s --prompt "..."\n' \
-  "$run/loss.svg" "$programs/chimera-generate" "$run"
+printf '\nIts loss curve: %s\n' "$run/loss.svg"
+printf 'More text: %s --model %s --prompt "..."\n' "$programs/chimera-generate" "$run"
+printf 'More training, to ten minutes in all: %s --resume --out %s --minutes 10\n' "$programs/chimera-train" "$run"
