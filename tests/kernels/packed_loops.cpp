@@ -15,7 +15,7 @@
 #define CHIMERA_TARGET CHIMERA_AVX2
 namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 
-struct Ops : packed_parts::IntegerOps<16> {
+struct Ops : packed_parts::UnsignedOps<16> {
   static constexpr int tokens = 8;
 
   /// For unsigned codes, as vpdpbusd.
@@ -29,9 +29,8 @@ struct Ops : packed_parts::IntegerOps<16> {
     return r;
   }
   CHIMERA_TARGET static I wide_dot(const I& sum, const I& codes, const I& x) {
-    return dot(sum, I(codes.v ^ I(static_cast<std::int32_t>(0x80808080)).v), x);
+    return dot(sum, unsigned_codes(codes), x);
   }
-  CHIMERA_INLINE static I wide_start(const I& word) { return word << 7; }
 };
 
 }  // namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL

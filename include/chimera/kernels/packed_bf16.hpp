@@ -43,7 +43,7 @@ CHIMERA_TARGET void multiply_rows(const std::byte* w, const PackedInput& input, 
 #pragma GCC unroll 16
     for (int t = 0; t < n; ++t) sums[t] = _mm512_setzero_ps();
     for (std::int64_t i = 0; i < pairs; ++i, w += line) {
-      if (n == 1) __builtin_prefetch(w + packed_avx512_vnni::prefetch_ahead);
+      if (n == 1) packed_avx512_vnni::fetch(w + packed_avx512_vnni::prefetch_ahead);
       const __m512i weights = _mm512_loadu_si512(w);
 #pragma GCC unroll 16
       for (int t = 0; t < n; ++t)  // clang 16 crashes on the intrinsic of a broadcast

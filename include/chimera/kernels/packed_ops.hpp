@@ -61,5 +61,17 @@ struct IntegerOps {
   CHIMERA_INLINE static std::int32_t value(std::int32_t word) { return word; }
 };
 
+/// Where the instruction multiplies unsigned bytes with signed ones, as vpdpbusd: signed codes become code + 128, and sums
+/// start from -128 times the sum of x.
+template <int W>
+struct UnsignedOps : IntegerOps<W> {
+  using I = Ints<W>;
+
+  CHIMERA_INLINE static I unsigned_codes(const I& codes) {
+    return I(codes.v ^ I(static_cast<std::int32_t>(0x80808080)).v);
+  }
+  CHIMERA_INLINE static I wide_start(const I& word) { return word << 7; }
+};
+
 }  // namespace packed_parts
 }  // namespace chimera::inline CHIMERA_ABI

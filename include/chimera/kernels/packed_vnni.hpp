@@ -22,18 +22,16 @@
 #define CHIMERA_TARGET __attribute__((target("avx2,fma,f16c,avxvnni")))
 namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 
-struct Ops : packed_parts::IntegerOps<8> {
+struct Ops : packed_parts::UnsignedOps<8> {
   static constexpr int tokens = 4;
 
   CHIMERA_TARGET CHIMERA_INLINE static I dot(const I& sum, const I& codes, const I& x) {
     return I(reinterpret_cast<I::Native>(_mm256_dpbusd_avx_epi32(
         reinterpret_cast<__m256i>(sum.v), reinterpret_cast<__m256i>(codes.v), reinterpret_cast<__m256i>(x.v))));
   }
-  /// Codes + 128 are unsigned; the start takes 128 times the inputs away again.
   CHIMERA_TARGET CHIMERA_INLINE static I wide_dot(const I& sum, const I& codes, const I& x) {
-    return dot(sum, I(codes.v ^ I(static_cast<std::int32_t>(0x80808080)).v), x);
+    return dot(sum, unsigned_codes(codes), x);
   }
-  CHIMERA_INLINE static I wide_start(const I& word) { return word << 7; }
 };
 
 }  // namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL
@@ -45,7 +43,7 @@ struct Ops : packed_parts::IntegerOps<8> {
 #define CHIMERA_TARGET __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2,fma,f16c")))
 namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 
-struct Ops : packed_parts::IntegerOps<16> {
+struct Ops : packed_parts::UnsignedOps<16> {
   static constexpr int tokens = 8;
 
   CHIMERA_TARGET CHIMERA_INLINE static I dot(const I& sum, const I& codes, const I& x) {
@@ -53,9 +51,8 @@ struct Ops : packed_parts::IntegerOps<16> {
         reinterpret_cast<__m512i>(sum.v), reinterpret_cast<__m512i>(codes.v), reinterpret_cast<__m512i>(x.v))));
   }
   CHIMERA_TARGET CHIMERA_INLINE static I wide_dot(const I& sum, const I& codes, const I& x) {
-    return dot(sum, I(codes.v ^ I(static_cast<std::int32_t>(0x80808080)).v), x);
+    return dot(sum, unsigned_codes(codes), x);
   }
-  CHIMERA_INLINE static I wide_start(const I& word) { return word << 7; }
 };
 
 }  // namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL
