@@ -23,7 +23,7 @@
 namespace chimera::inline CHIMERA_ABI {
 
 struct SessionSettings {
-  std::int64_t piece = 128;     // tokens of a prompt that are read at once: more are faster and take more memory
+  std::int64_t piece = 256;     // tokens of a prompt that are read at once: more are faster and take more memory
   KvFormat kv = KvFormat::f16;  // in which keys and values are remembered
   bool slide = false;           // beyond the context: forget the oldest keys and values instead of an error
 };

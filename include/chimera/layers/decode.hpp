@@ -175,7 +175,8 @@ inline void run_product(const Cpu& q, const PackedMatrix& a, const PackedMatrix*
   const std::int64_t share = std::max<std::int64_t>(1, panels / (std::int64_t{8} * q.threads()));
   const std::int64_t shares = (panels + share - 1) / share, blocks = (rows + row_block - 1) / row_block;
   parallel(q, shares * blocks, [&](std::int64_t index, int worker) {
-    const std::int64_t first = index / shares * row_block, at = index % shares * share;
+    // The row blocks of a share follow each other: its weights are in the caches then.
+    const std::int64_t first = index % blocks * row_block, at = index / blocks * share;
     for (std::int64_t p = at; p < std::min(at + share, panels); ++p)
       multiply_and_finish(q.isa(), a, b, p, 1, input, first, std::min(row_block, rows - first), q.scratch(worker),
                           steps);
