@@ -105,10 +105,6 @@ inline constexpr std::int64_t row_block = 128;  // rows of a pass that one task 
 
 inline constexpr std::int64_t together = 8;  // panels that one row is multiplied with at once
 
-/// What all formats together want of a product's input.
-inline constexpr std::array all_packed{Format::f32,  Format::bf16, Format::q8_0, Format::q4_0,
-                                       Format::q4_k, Format::q6_k, Format::tq2_0};
-
 /// What a product asks of its layer, as functions and what they work on: the loops below are compiled once, and not for
 /// every layer of every config.
 struct Steps {
@@ -185,13 +181,11 @@ inline void run_product(const Cpu& q, const PackedMatrix& a, const PackedMatrix*
 
 }  // namespace decode_parts
 
-/// Floats of `temp` that a product of `rows` inputs [cols] uses.
+/// Floats of `temp` that a product of `rows` inputs [cols] uses at most: with weights of formats that want all forms.
 inline std::int64_t product_floats(std::int64_t rows, std::int64_t cols) {
   if (rows == 1) return 0;
-  InputForms forms{};
-  for (const Format format : decode_parts::all_packed) forms = forms | input_forms(format);
   Bump memory;
-  bind_packed_input(memory, forms, rows, cols);
+  bind_packed_input(memory, InputForms::f32 | InputForms::blocks_of_32 | InputForms::blocks_of_256, rows, cols);
   return static_cast<std::int64_t>(memory.used);
 }
 
