@@ -106,15 +106,11 @@ struct Attention {
                      float* y, Bump temp) {
     const std::int64_t n = pass.rows;
     const Decoding d{q, pass, temp.take(n * row), temp.take(n * rows), temp.take(softmaxes(n) * softmax)};
-    product(
-        q, w.matrix(qkv), n, [&](std::int64_t t, float* buffer) { return x.row(q.isa(), t, buffer); },
-        [&](std::int64_t t, std::int64_t first, std::int64_t count, const float* values) {
-          std::copy_n(values, count, d.tokens + t * row + first);
-        },
-        temp);
+    project(
+        q, w.matrix(qkv), n, [&](std::int64_t t, float* buffer) { return x.row(q.isa(), t, buffer); }, d.tokens, temp);
     attend_tokens(d);
     attend_pieces(d);
-    product(
+    add_projection(
         q, w.matrix(output), n,
         [&](std::int64_t t, float* buffer) {
           const float* mixed = mixed_row(d, t, buffer);
@@ -126,10 +122,7 @@ struct Attention {
             return mixed;
           }
         },
-        [&](std::int64_t t, std::int64_t first, std::int64_t count, const float* values) {
-          for (std::int64_t i = 0; i < count; ++i) y[t * width + first + i] += scale * values[i];
-        },
-        temp);
+        scale, y, temp);
   }
 
  private:

@@ -8,6 +8,7 @@
 #include <chimera/core/device.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/tensor.hpp>
+#include <chimera/kernels/elementwise.hpp>
 #include <chimera/kernels/kv_cache.hpp>
 #include <chimera/kernels/norm.hpp>
 #include <chimera/kernels/packed_matrix.hpp>
@@ -208,7 +209,30 @@ void product(const Cpu& q, const PackedMatrix& w, std::int64_t rows, Prepare pre
                             temp);
 }
 
-/// The same for two matrices of one shape, each of one part, whose results belong together:
+/// y [rows, w.rows] = the products.
+template <class Prepare>
+void project(const Cpu& q, const PackedMatrix& w, std::int64_t rows, Prepare prepare, float* y, Bump temp) {
+  product(
+      q, w, rows, prepare,
+      [&](std::int64_t t, std::int64_t first, std::int64_t count, const float* values) {
+        std::copy_n(values, count, y + t * w.rows + first);
+      },
+      temp);
+}
+
+/// y [rows, w.rows] += scale * the products.
+template <class Prepare>
+void add_projection(const Cpu& q, const PackedMatrix& w, std::int64_t rows, Prepare prepare, float scale, float* y,
+                    Bump temp) {
+  product(
+      q, w, rows, prepare,
+      [&](std::int64_t t, std::int64_t first, std::int64_t count, const float* values) {
+        dispatch<AddScaled>(q.isa(), count, scale, values, y + t * w.rows + first);
+      },
+      temp);
+}
+
+/// As `product` for two matrices of one shape, each of one part, whose results belong together:
 /// finish(t, first, count, values of a, values of b).
 template <class Prepare, class Finish>
 void paired_product(const Cpu& q, const PackedMatrix& a, const PackedMatrix& b, std::int64_t rows, Prepare prepare,

@@ -114,26 +114,20 @@ struct Mamba2 {
                      float* y, Bump temp) {
     float* zxbcdt = temp.take(pass.rows * row);
     float* gated = temp.take(pass.rows * inner);
-    product(
-        q, w.matrix(input), pass.rows, [&](std::int64_t t, float* buffer) { return x.row(q.isa(), t, buffer); },
-        [&](std::int64_t t, std::int64_t first, std::int64_t count, const float* values) {
-          std::copy_n(values, count, zxbcdt + t * row + first);
-        },
+    project(
+        q, w.matrix(input), pass.rows, [&](std::int64_t t, float* buffer) { return x.row(q.isa(), t, buffer); }, zxbcdt,
         temp);
     single_tokens(q, w, pass, zxbcdt, gated);
     for (const Run& run : pass.runs)
       if (run.count > 1) piece(q, w, run, zxbcdt + run.first * row, gated + run.first * inner, temp);
-    product(
+    add_projection(
         q, w.matrix(output), pass.rows,
         [&](std::int64_t t, float* buffer) {
           dispatch<RmsNorm>(q.isa(), norm_shape(1), static_cast<const float*>(gated + t * inner),
                             static_cast<const float*>(nullptr), std::int64_t{0}, w.vector(norm), buffer);
           return buffer;
         },
-        [&](std::int64_t t, std::int64_t first, std::int64_t count, const float* values) {
-          dispatch<AddScaled>(q.isa(), count, scale, values, y + t * width + first);
-        },
-        temp);
+        scale, y, temp);
   }
 
  private:

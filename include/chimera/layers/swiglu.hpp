@@ -93,7 +93,7 @@ struct SwiGlu {
           dispatch<SiluGate>(q.isa(), count, gate, up, h + t * hidden + first);
         },
         temp);
-    product(
+    add_projection(
         q, w.matrix(down), pass.rows,
         [&](std::int64_t t, [[maybe_unused]] float* buffer) {
           const float* row = h + t * hidden;
@@ -104,10 +104,7 @@ struct SwiGlu {
           }
           return row;
         },
-        [&](std::int64_t t, std::int64_t first, std::int64_t count, const float* values) {
-          dispatch<AddScaled>(q.isa(), count, scale, values, y + t * width + first);
-        },
-        temp);
+        scale, y, temp);
   }
 
  private:
