@@ -20,6 +20,7 @@ namespace chimera::inline CHIMERA_ABI {
 
 /// How a session keeps keys and values.
 enum class KvFormat : std::uint8_t { f32, f16, q8_0, q4_0 };
+inline constexpr std::size_t kv_formats = 4;
 
 constexpr Format format_of(KvFormat format) {
   switch (format) {

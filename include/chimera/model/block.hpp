@@ -13,8 +13,6 @@
 #include <boost/hana/tuple.hpp>
 #include <boost/hana/type.hpp>
 
-#include <type_traits>
-
 namespace chimera::inline CHIMERA_ABI {
 
 /// The layer behind one word of a pattern.
@@ -108,8 +106,6 @@ struct Block {
 
   // 4. Decode: x [rows,width] in place.
   static constexpr std::int64_t state_bytes(KvFormat kv) { return Mix::state_bytes(kv); }
-  /// A ring of keys and values fills as a text goes on.
-  static constexpr bool sparse_state = std::is_same_v<Mix, Attention<C>>;
   static std::int64_t decode_floats(std::int64_t rows) {
     return std::max(Mix::decode_floats(rows), Ffn::decode_floats(rows));
   }

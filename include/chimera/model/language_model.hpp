@@ -81,6 +81,19 @@ class LanguageModel : Check<C> {
   static constexpr std::size_t norm_at = block_at[layers];
   static constexpr std::size_t output_at = C.tied ? 0 : norm_at + aligned_floats(static_cast<std::size_t>(width));
 
+  // Where the state of each block lies in that of a sequence, in bytes, and behind the last its size.
+  static constexpr auto state_offsets = [] {
+    std::array<std::array<std::size_t, layers + 1>, kv_formats> all{};
+    for (std::size_t i = 0; i < layers; ++i)
+      with_block<C>(C.layers.kind[i], [&](auto type) {
+        for (std::size_t kv = 0; kv < kv_formats; ++kv)
+          all[kv][i + 1] =
+              all[kv][i] + static_cast<std::size_t>(decltype(type)::type::state_bytes(static_cast<KvFormat>(kv)));
+      });
+    return all;
+  }();
+  static constexpr const auto& state_at(KvFormat kv) { return state_offsets[static_cast<std::size_t>(kv)]; }
+
   static constexpr std::size_t tensor_count = [] {
     std::size_t n = C.tied ? 2 : 3;
     for (int i = 0; i < layers; ++i)
@@ -157,7 +170,7 @@ class LanguageModel : Check<C> {
   static Loss train(const Cpu& q, const float* weights, const TokenBatch& batch, const TrainingStep& step,
                     float* memory, float* gradients);
   static void forward(const Cpu& q, const float* weights, const TokenBatch& batch, float* memory, float* logits);
-  static constexpr std::size_t state_bytes(KvFormat kv);
+  static constexpr std::size_t state_bytes(KvFormat kv) { return state_at(kv)[layers]; }
   static void keep_state_sparse(KvFormat kv, std::byte* state);
   static std::size_t decode_floats(std::int64_t rows);
   static void decode(const Cpu& q, const PackedTensor* weights, const ModelPass& pass, int stage);
@@ -339,21 +352,10 @@ Loss LanguageModel<C>::train(const Cpu& q, const float* weights, const TokenBatc
 }
 
 template <const Config& C>
-constexpr std::size_t LanguageModel<C>::state_bytes(KvFormat kv) {
-  std::int64_t n = 0;
-  for (int i = 0; i < layers; ++i)
-    with_block<C>(C.layers[i], [&](auto type) { n += decltype(type)::type::state_bytes(kv); });
-  return static_cast<std::size_t>(n);
-}
-
-template <const Config& C>
 void LanguageModel<C>::keep_state_sparse(KvFormat kv, std::byte* state) {
-  for (int i = 0; i < layers; ++i)
-    with_block<C>(C.layers[i], [&](auto type) {
-      using B = typename decltype(type)::type;
-      if (B::sparse_state) keep_sparse(state, static_cast<std::size_t>(B::state_bytes(kv)));
-      state += B::state_bytes(kv);
-    });
+  const auto& at = state_at(kv);
+  for (std::size_t i = 0; i < layers; ++i)  // a ring of keys and values fills as a text goes on
+    if (C.layers.kind[i] == Kind::attention) keep_sparse(state + at[i], at[i + 1] - at[i]);
 }
 
 template <const Config& C>
@@ -378,12 +380,9 @@ void LanguageModel<C>::decode(const Cpu& q, const PackedTensor* weights, const M
   }
   if (stage >= layers) return write_logits(q, weights, pass, x, stage - layers, rest);
 
-  std::int64_t offset = 0;
-  for (int i = 0; i < stage; ++i)
-    with_block<C>(C.layers[i], [&](auto type) { offset += decltype(type)::type::state_bytes(pass.kv); });
   for (std::size_t r = 0; r < pass.runs.size(); ++r) {
     runs[r] = pass.runs[r];
-    runs[r].state += offset;
+    runs[r].state += state_at(pass.kv)[static_cast<std::size_t>(stage)];
   }
   const Pass own{{runs, pass.runs.size()}, pass.rows, pass.kv};
   with_block<C>(C.layers[stage], [&](auto type) {
