@@ -117,7 +117,7 @@ Result<Figures> measure(const SavedModel& saved, const Weights& weights, const C
 
   // The first run warms caches up: only its first token counts.
   for (std::int64_t run = 0; run <= options.repeat; ++run) {
-    if (run > 0) session->reset();  // it touches the memory of the whole context
+    if (run > 0) session->reset();
     const auto begin = Clock::now();
     if (const auto logits = session->prefill(prompt); !logits) return logits.error();
     const double read = seconds_since(begin);

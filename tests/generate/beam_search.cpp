@@ -228,6 +228,8 @@ TEST_CASE("a real session is searched as the toy is") {
   AnyModel model;
   model.config = &config;
   model.state_bytes = [](KvFormat) { return std::size_t{64}; };
+  model.clear_state = [](KvFormat, std::byte* state) { std::memset(state, 0, 64); };
+  model.copy_state = [](KvFormat, std::int64_t, const std::byte* from, std::byte* to) { std::memcpy(to, from, 64); };
   model.decode_floats = [](std::int64_t) { return std::size_t{16}; };
   model.stages = 1;
   model.decode = [](const Cpu&, const PackedTensor*, const ModelPass& pass, int) {

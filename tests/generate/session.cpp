@@ -8,6 +8,7 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,8 @@ AnyModel echo_model() {
   AnyModel model;
   model.config = &echo_config;
   model.state_bytes = [](KvFormat) { return std::size_t{64}; };
+  model.clear_state = [](KvFormat, std::byte* state) { std::memset(state, 0, 64); };
+  model.copy_state = [](KvFormat, std::int64_t, const std::byte* from, std::byte* to) { std::memcpy(to, from, 64); };
   model.decode_floats = [](std::int64_t rows) { return static_cast<std::size_t>(rows); };
   model.stages = 2;
   model.decode = [](const Cpu&, const PackedTensor*, const ModelPass& pass, int stage) {
@@ -298,6 +301,32 @@ TEST_CASE("a session is forked, copied, saved and restored") {
     }
     CHECK(copy(fork->step(1)) != copy(first.step(2)));  // they are apart
   }
+}
+
+TEST_CASE("a session that is reset is as a fresh one, and one that is copied over as its source") {
+  const Cpu q = std::move(*Cpu::create(1));
+  const PackedModel model = packed(q, small_model);
+  const std::vector<std::int32_t> other(40, 63);
+  for (const KvFormat kv : {KvFormat::f32, KvFormat::f16, KvFormat::q8_0, KvFormat::q4_0})
+    for (const std::int32_t n : {5, 30}) {  // the ring of 12 keys is not full, and has wrapped round
+      CAPTURE(n);
+      Session fresh = std::move(*Session::create(q, model, {.kv = kv})),
+              reset = std::move(*Session::create(q, model, {.kv = kv})),
+              copied = std::move(*Session::create(q, model, {.kv = kv}));
+      REQUIRE(fresh.prefill(tokens_up_to(n)));
+      REQUIRE(reset.prefill(other));
+      reset.reset();
+      CHECK(copy(reset.prefill(tokens_up_to(n))) == copy(fresh.logits()));
+      REQUIRE(copied.prefill(other));
+      REQUIRE(copied.copy_from(fresh));
+      CHECK(*reset.save() == *fresh.save());
+      CHECK(*copied.save() == *fresh.save());
+      for (std::int32_t token = 0; token < 15; ++token) {
+        const std::vector<float> expected = copy(fresh.step(token));
+        CHECK(copy(reset.step(token)) == expected);
+        CHECK(copy(copied.step(token)) == expected);
+      }
+    }
 }
 
 TEST_CASE("what was saved by another, or is damaged, is refused and changes nothing") {

@@ -162,7 +162,7 @@ class Session {
 
   /// Forgets everything.
   void reset() {
-    std::memset(state_, 0, state_bytes());
+    model().clear_state(settings_.kv, state_);
     position_ = first_ = queued_ = 0;
     stage_ = 0;
     answered_ = false;
@@ -182,7 +182,7 @@ class Session {
     if (other.weights_ != weights_ || other.settings_.kv != settings_.kv)
       return Error{"a session can only be copied into one of the same weights and the same format of keys and values"};
     if (other.queued_ > 0 || queued_ > 0) return Error{"a session with tokens pending cannot be copied"};
-    std::memcpy(state_, other.state_, state_bytes());
+    model().copy_state(settings_.kv, other.position_, other.state_, state_);
     std::copy_n(other.logits_, weights_->config().vocab, logits_);
     position_ = other.position_, answered_ = other.answered_;
     return {};
@@ -193,7 +193,7 @@ class Session {
     if (queued_ > 0) return Error{"a session with tokens pending cannot be saved"};
     std::vector<std::byte> bytes(sizeof(Saved) + logits_bytes() + state_bytes());
     std::memcpy(bytes.data() + sizeof(Saved), logits_, logits_bytes());
-    std::memcpy(bytes.data() + sizeof(Saved) + logits_bytes(), state_, state_bytes());
+    model().copy_state(settings_.kv, position_, state_, bytes.data() + sizeof(Saved) + logits_bytes());
     Saved head = expected();
     head.position = position_, head.answered = answered_;
     head.checksum = crc32c(bytes.data() + sizeof(Saved), bytes.size() - sizeof(Saved));
@@ -227,7 +227,7 @@ class Session {
       return Error{"the saved session is at position " + std::to_string(head.position) + ", the context holds " +
                    std::to_string(context())};
     std::memcpy(logits_, saved.data() + sizeof head, logits_bytes());
-    std::memcpy(state_, saved.data() + sizeof head + logits_bytes(), state_bytes());
+    model().copy_state(settings_.kv, head.position, saved.data() + sizeof head + logits_bytes(), state_);
     position_ = head.position, answered_ = head.answered != 0;
     return {};
   }

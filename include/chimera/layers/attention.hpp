@@ -13,7 +13,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <utility>
 
 namespace chimera::inline CHIMERA_ABI {
@@ -98,6 +100,13 @@ struct Attention {
 
   // 4. Decode.
   static constexpr std::int64_t state_bytes(KvFormat kv) { return ring.bytes(kv); }
+  /// Copies the keys and values of a sequence of that many tokens.
+  static void copy_rows(KvFormat kv, std::int64_t tokens, const std::byte* from, std::byte* to) {
+    const KvCache cache{ring, kv, to};
+    const auto bytes = static_cast<std::size_t>(std::min(tokens, ring.slots) * ring.row_bytes(kv));
+    for (std::int64_t h = 0; h < kv_heads; ++h)
+      for (std::byte* head : {cache.key(h, 0), cache.value(h, 0)}) std::memcpy(head, from + (head - to), bytes);
+  }
   static std::int64_t decode_floats(std::int64_t n) {
     return floats_of({n * row, n * rows, softmaxes(n) * softmax}) +
            std::max(product_floats(n, width), product_floats(n, rows));

@@ -4,8 +4,9 @@
 //   forward:  y += scale * layer(x)              x, y [B,T,width]; x is already normalised
 //   backward: dx = scale * dlayer/dx . dy        weight gradients accumulate (+=)
 //   decode:   y += scale * layer(norm(x)) for the tokens of a pass, with packed weights; y may be x  (layers/decode.hpp)
-// What decoding carries of a sequence is state_bytes large, a multiple of 64, and all zero at the sequence's start. `temp`
-// is working memory, at least temp_floats(batch), or decode_floats(rows).
+// What decoding carries of a sequence is state_bytes large, a multiple of 64, and all zero at the sequence's start; but of
+// attention's keys and values, those of later positions are never read. `temp` is working memory, at least
+// temp_floats(batch), or decode_floats(rows).
 #pragma once
 
 #include <chimera/config/config.hpp>

@@ -95,8 +95,12 @@ struct AnyModel {
   void (*forward)(const Cpu&, const float* weights, const TokenBatch&, float* memory, float* logits) = nullptr;
 
   std::size_t slots = 0;  // of packed weights
-  /// What decoding carries from token to token of one sequence; all zero at the start.
+  /// What decoding carries from token to token of one sequence; all zero at the start, or as `clear_state` leaves it:
+  /// keys and values of positions to come are never read.
   std::size_t (*state_bytes)(KvFormat) = nullptr;
+  void (*clear_state)(KvFormat, std::byte* state) = nullptr;
+  /// All that will be read of it after `position` tokens.
+  void (*copy_state)(KvFormat, std::int64_t position, const std::byte* from, std::byte* to) = nullptr;
   /// Of fresh memory for it, which parts may stay untouched for long: keep_sparse. May be null.
   void (*keep_state_sparse)(KvFormat, std::byte* state) = nullptr;
   /// Working memory of a pass.

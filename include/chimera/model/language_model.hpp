@@ -11,8 +11,10 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <string_view>
+#include <type_traits>
 
 namespace chimera::inline CHIMERA_ABI {
 
@@ -171,6 +173,8 @@ class LanguageModel : Check<C> {
                     float* memory, float* gradients);
   static void forward(const Cpu& q, const float* weights, const TokenBatch& batch, float* memory, float* logits);
   static constexpr std::size_t state_bytes(KvFormat kv) { return state_at(kv)[layers]; }
+  static void clear_state(KvFormat kv, std::byte* state);
+  static void copy_state(KvFormat kv, std::int64_t position, const std::byte* from, std::byte* to);
   static void keep_state_sparse(KvFormat kv, std::byte* state);
   static std::size_t decode_floats(std::int64_t rows);
   static void decode(const Cpu& q, const PackedTensor* weights, const ModelPass& pass, int stage);
@@ -352,6 +356,25 @@ Loss LanguageModel<C>::train(const Cpu& q, const float* weights, const TokenBatc
 }
 
 template <const Config& C>
+void LanguageModel<C>::clear_state(KvFormat kv, std::byte* state) {
+  const auto& at = state_at(kv);
+  for (std::size_t i = 0; i < layers; ++i)
+    if (C.layers.kind[i] != Kind::attention) std::memset(state + at[i], 0, at[i + 1] - at[i]);
+}
+
+template <const Config& C>
+void LanguageModel<C>::copy_state(KvFormat kv, std::int64_t position, const std::byte* from, std::byte* to) {
+  const auto& at = state_at(kv);
+  for (std::size_t i = 0; i < layers; ++i)
+    with_block<C>(C.layers.kind[i], [&](auto type) {
+      if constexpr (std::is_same_v<typename decltype(type)::type::Mix, Attention<C>>)
+        Attention<C>::copy_rows(kv, position, from + at[i], to + at[i]);
+      else
+        std::memcpy(to + at[i], from + at[i], at[i + 1] - at[i]);
+    });
+}
+
+template <const Config& C>
 void LanguageModel<C>::keep_state_sparse(KvFormat kv, std::byte* state) {
   const auto& at = state_at(kv);
   for (std::size_t i = 0; i < layers; ++i)  // a ring of keys and values fills as a text goes on
@@ -406,6 +429,8 @@ constexpr AnyModel inference_model(std::string_view name) {
           .forward = M::forward,
           .slots = M::slots,
           .state_bytes = M::state_bytes,
+          .clear_state = M::clear_state,
+          .copy_state = M::copy_state,
           .keep_state_sparse = M::keep_state_sparse,
           .decode_floats = M::decode_floats,
           .stages = M::stages,
