@@ -101,11 +101,12 @@ class Game {
     if (scene_.move())
       voice_.hear("\nTraveller: I caught a firefly! Now I have " + std::to_string(scene_.caught()) + ".\nStoryteller:");
 
+    const std::int64_t spoken = voice_.spoken();
     const double before = processor_milliseconds();
     const auto begin = Clock::now();
     if (Status s = voice_.think(std::chrono::nanoseconds(static_cast<std::int64_t>(options_.budget * 1e6))); !s)
       return s;
-    if (voice_.speaking()) {
+    if (voice_.speaking() || voice_.spoken() > spoken) {
       thinking_ += milliseconds(Clock::now() - begin);
       thoughts_.add(processor_milliseconds() - before);
     }
