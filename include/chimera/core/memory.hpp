@@ -21,6 +21,9 @@ inline constexpr std::size_t alignment = 64;
 /// `count` rounded up so that the next f32 tensor starts on `alignment`.
 constexpr std::size_t aligned_floats(std::size_t count) { return (count + 15) / 16 * 16; }
 
+/// Of x86 and AArch64, in bytes: what the system offers for large tables.
+inline constexpr std::size_t huge_page = std::size_t{2} << 20;
+
 /// A block of f32, zeroed, 64-byte aligned; a large one on huge pages where the system offers them, and in memory only as
 /// far as it was touched.
 class Buffer {
@@ -46,8 +49,6 @@ class Buffer {
   std::size_t size() const { return size_; }
 
  private:
-  static constexpr std::size_t huge_page = std::size_t{2} << 20;
-
   struct Free {
     std::size_t mapped;  // bytes; 0: from the heap
     Free() : mapped(0) {}
@@ -80,11 +81,11 @@ class Buffer {
 };
 
 /// For a part of a Buffer of which little may ever be touched: it comes in small pages, so that memory is taken, and
-/// cleared, only where it is. Nothing of it may have been touched yet.
+/// cleared, only where it is. Nothing of it may have been touched yet. The large page in which it begins stays whole.
 inline void keep_sparse([[maybe_unused]] void* data, [[maybe_unused]] std::size_t bytes) {
 #if defined(MADV_NOHUGEPAGE)
   constexpr std::uintptr_t page = 4096;
-  const auto first = (reinterpret_cast<std::uintptr_t>(data) + page - 1) / page * page,
+  const auto first = (reinterpret_cast<std::uintptr_t>(data) + huge_page - 1) / huge_page * huge_page,
              last = (reinterpret_cast<std::uintptr_t>(data) + bytes) / page * page;
   if (first < last) (void)::madvise(reinterpret_cast<void*>(first), last - first, MADV_NOHUGEPAGE);  // a hint
 #endif
@@ -95,7 +96,6 @@ inline void keep_sparse([[maybe_unused]] void* data, [[maybe_unused]] std::size_
 template <class T>
 struct TableAllocator {
   using value_type = T;
-  static constexpr std::size_t huge_page = std::size_t{2} << 20;
 
   TableAllocator() = default;
   template <class U>

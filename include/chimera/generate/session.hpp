@@ -265,7 +265,7 @@ class Session {
   std::size_t logits_bytes() const { return static_cast<std::size_t>(weights_->config().vocab) * sizeof(float); }
   Saved expected() const {
     return {.magic = {'c', 'h', 'i', 'm', 'e', 'r', 'a', ' ', 's', 'e', 's', 's', 'i', 'o', 'n', 0},
-            .version = 1,
+            .version = 2,
             .model = weights_->fingerprint(),
             .kv = static_cast<std::uint32_t>(settings_.kv),
             .checksum = 0,
@@ -281,7 +281,6 @@ class Session {
       part = reinterpret_cast<T*>(memory.take(static_cast<std::int64_t>((count * sizeof(T) + 3) / sizeof(float))));
     };
     const std::size_t piece = static_cast<std::size_t>(settings_.piece);
-    take(state_, state_bytes());
     take(logits_, static_cast<std::size_t>(weights_->config().vocab));
     take(queue_, static_cast<std::size_t>(context()));
     take(runs_, piece), take(outputs_, piece), take(tokens_, piece);
@@ -289,6 +288,7 @@ class Session {
     for (const std::int64_t rows : {std::int64_t{1}, settings_.piece})
       most = std::max(most, model().decode_floats(rows));
     take(memory_, most);
+    take(state_, state_bytes());
     return memory.used;
   }
 

@@ -123,20 +123,27 @@ struct SsdStep {
   }
 
  private:
+  /// Floats: how far ahead S is fetched, of this head or the next. Without it Zen 3 reads at less than half its speed.
+  static constexpr int ahead = 1024;
+
   template <int W, int count>
   CHIMERA_INLINE static void rows(std::int64_t N, float a, float dt, const float* x, const float* B, const float* C,
                                   float* S, float* y) {
     const Vec<W> decay(a);
     Vec<W> in[count], out[count];
+#pragma GCC unroll 4
     for (int r = 0; r < count; ++r) in[r] = Vec<W>(dt * x[r]);
     lanes<W>(N, [&](std::int64_t i, auto io) CHIMERA_LAMBDA {
       const Vec<W> b = io.load(B + i), c = io.load(C + i);
+#pragma GCC unroll 4
       for (int r = 0; r < count; ++r) {
+        __builtin_prefetch(S + r * N + i + ahead);
         const Vec<W> state = fma<W>(in[r], b, io.load(S + r * N + i) * decay);
         io.store(S + r * N + i, state);
         out[r] = fma<W>(state, c, out[r]);
       }
     });
+#pragma GCC unroll 4
     for (int r = 0; r < count; ++r) y[r] = sum<W>(out[r]);
   }
 };

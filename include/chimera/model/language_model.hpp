@@ -83,18 +83,27 @@ class LanguageModel : Check<C> {
   static constexpr std::size_t norm_at = block_at[layers];
   static constexpr std::size_t output_at = C.tied ? 0 : norm_at + aligned_floats(static_cast<std::size_t>(width));
 
-  // Where the state of each block lies in that of a sequence, in bytes, and behind the last its size.
-  static constexpr auto state_offsets = [] {
-    std::array<std::array<std::size_t, layers + 1>, kv_formats> all{};
-    for (std::size_t i = 0; i < layers; ++i)
-      with_block<C>(C.layers.kind[i], [&](auto type) {
-        for (std::size_t kv = 0; kv < kv_formats; ++kv)
-          all[kv][i + 1] =
-              all[kv][i] + static_cast<std::size_t>(decltype(type)::type::state_bytes(static_cast<KvFormat>(kv)));
-      });
+  // Where the state of each block lies in that of a sequence, in bytes: first all that is read whole for every token, which
+  // wants large pages, then the rings of keys and values, which fill as a text goes on.
+  struct StateLayout {
+    std::array<std::size_t, layers> at{};
+    std::size_t rings = 0, bytes = 0;
+  };
+  static constexpr auto state_layouts = [] {
+    std::array<StateLayout, kv_formats> all{};
+    for (std::size_t kv = 0; kv < kv_formats; ++kv)
+      for (const bool ring : {false, true}) {
+        all[kv].rings = all[kv].bytes;
+        for (std::size_t i = 0; i < layers; ++i)
+          if (ring == (C.layers.kind[i] == Kind::attention))
+            with_block<C>(C.layers.kind[i], [&](auto type) {
+              all[kv].at[i] = all[kv].bytes;
+              all[kv].bytes += static_cast<std::size_t>(decltype(type)::type::state_bytes(static_cast<KvFormat>(kv)));
+            });
+      }
     return all;
   }();
-  static constexpr const auto& state_at(KvFormat kv) { return state_offsets[static_cast<std::size_t>(kv)]; }
+  static constexpr const StateLayout& state_layout(KvFormat kv) { return state_layouts[static_cast<std::size_t>(kv)]; }
 
   static constexpr std::size_t tensor_count = [] {
     std::size_t n = C.tied ? 2 : 3;
@@ -172,7 +181,7 @@ class LanguageModel : Check<C> {
   static Loss train(const Cpu& q, const float* weights, const TokenBatch& batch, const TrainingStep& step,
                     float* memory, float* gradients);
   static void forward(const Cpu& q, const float* weights, const TokenBatch& batch, float* memory, float* logits);
-  static constexpr std::size_t state_bytes(KvFormat kv) { return state_at(kv)[layers]; }
+  static constexpr std::size_t state_bytes(KvFormat kv) { return state_layout(kv).bytes; }
   static void clear_state(KvFormat kv, std::byte* state);
   static void copy_state(KvFormat kv, std::int64_t position, const std::byte* from, std::byte* to);
   static void keep_state_sparse(KvFormat kv, std::byte* state);
@@ -357,28 +366,23 @@ Loss LanguageModel<C>::train(const Cpu& q, const float* weights, const TokenBatc
 
 template <const Config& C>
 void LanguageModel<C>::clear_state(KvFormat kv, std::byte* state) {
-  const auto& at = state_at(kv);
-  for (std::size_t i = 0; i < layers; ++i)
-    if (C.layers.kind[i] != Kind::attention) std::memset(state + at[i], 0, at[i + 1] - at[i]);
+  std::memset(state, 0, state_layout(kv).rings);
 }
 
 template <const Config& C>
 void LanguageModel<C>::copy_state(KvFormat kv, std::int64_t position, const std::byte* from, std::byte* to) {
-  const auto& at = state_at(kv);
-  for (std::size_t i = 0; i < layers; ++i)
-    with_block<C>(C.layers.kind[i], [&](auto type) {
-      if constexpr (std::is_same_v<typename decltype(type)::type::Mix, Attention<C>>)
-        Attention<C>::copy_rows(kv, position, from + at[i], to + at[i]);
-      else
-        std::memcpy(to + at[i], from + at[i], at[i + 1] - at[i]);
-    });
+  const StateLayout& layout = state_layout(kv);
+  std::memcpy(to, from, layout.rings);
+  if constexpr (Check<C>::has(Kind::attention))
+    for (std::size_t i = 0; i < layers; ++i)
+      if (C.layers.kind[i] == Kind::attention)
+        Attention<C>::copy_rows(kv, position, from + layout.at[i], to + layout.at[i]);
 }
 
 template <const Config& C>
 void LanguageModel<C>::keep_state_sparse(KvFormat kv, std::byte* state) {
-  const auto& at = state_at(kv);
-  for (std::size_t i = 0; i < layers; ++i)  // a ring of keys and values fills as a text goes on
-    if (C.layers.kind[i] == Kind::attention) keep_sparse(state + at[i], at[i + 1] - at[i]);
+  const StateLayout& layout = state_layout(kv);
+  keep_sparse(state + layout.rings, layout.bytes - layout.rings);
 }
 
 template <const Config& C>
@@ -405,7 +409,7 @@ void LanguageModel<C>::decode(const Cpu& q, const PackedTensor* weights, const M
 
   for (std::size_t r = 0; r < pass.runs.size(); ++r) {
     runs[r] = pass.runs[r];
-    runs[r].state += state_at(pass.kv)[static_cast<std::size_t>(stage)];
+    runs[r].state += state_layout(pass.kv).at[static_cast<std::size_t>(stage)];
   }
   const Pass own{{runs, pass.runs.size()}, pass.rows, pass.kv};
   with_block<C>(C.layers[stage], [&](auto type) {
