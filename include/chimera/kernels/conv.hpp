@@ -52,13 +52,17 @@ struct ConvRun {
                                  const float* x, const float* w, const float* bias, float* y) {
     lanes<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
       Vec<W> weight[taps], window[taps];
+#pragma GCC unroll 8
       for (std::int64_t k = 0; k < taps; ++k) weight[k] = io.load(w + k * s.channels + i);
+#pragma GCC unroll 8
       for (std::int64_t k = 1; k < taps; ++k) window[k] = io.load(past[k - 1] + i);
       const Vec<W> start = io.load(bias + i);
       for (std::int64_t t = 0; t < count; ++t) {
+#pragma GCC unroll 8
         for (std::int64_t k = 1; k < taps; ++k) window[k - 1] = window[k];
         window[taps - 1] = io.load(x + t * s.x_stride + i);
         Vec<W> sum = start;
+#pragma GCC unroll 8
         for (std::int64_t k = 0; k < taps; ++k) sum = fma<W>(weight[k], window[k], sum);
         io.store(y + t * s.y_stride + i, s.silu ? silu<W>(sum) : sum);
       }
