@@ -90,23 +90,35 @@ say 'hello\nhello\nhello\n' $endless --tokens 400 --slide
 check 'but a conversation slides' test $code -eq 0
 
 printf 'Ctrl-C\n'
+# Until an answer has ended, and until the program waits for a line: with one thread it sleeps for nothing else.
+ended() { while [ "$(tail -c 1 answers | od -An -c)" != "  \\n" ]; do sleep 0.05; done; }
+at_prompt() { while grep -q '^State:.[RD]' "/proc/$process/status"; do sleep 0.05; done; }
 mkfifo pipe
-$endless --slide <pipe >answers 2>stderr &
+$endless --slide --threads 1 <pipe >answers 2>stderr &
 process=$!
 exec 3>pipe
 printf 'hello\n' >&3
 while [ ! -s answers ]; do sleep 0.05; done
 kill -INT $process
-while [ "$(tail -c 1 answers | od -An -c)" != "  \\n" ]; do sleep 0.05; done
+ended
 check 'stops an answer' kill -0 $process
 size=$(wc -c <answers)
 printf '/reset\nhello\n' >&3
 while [ "$(wc -c <answers)" -le "$size" ]; do sleep 0.05; done
 check 'and the next one begins' kill -0 $process
-# The first stops the answer, or is lost if the answer just ends; two at the prompt end the program.
-while kill -INT $process 2>/dev/null; do sleep 0.1; done
+kill -INT $process
+ended
+at_prompt
+kill -INT $process
+for try in $(seq 200); do
+  if grep -q 'Ctrl-C once more' stderr; then break; fi
+  sleep 0.05
+done
+check 'once at the prompt it warns' grep -q 'Ctrl-C once more' stderr
+check 'and goes on' kill -0 $process
+at_prompt
+kill -INT $process
 wait $process
 check 'twice it ends' test $? -eq 0
-check 'and warns before' grep -q 'Ctrl-C once more' stderr
 exec 3>&-
 finish
