@@ -6,7 +6,7 @@ played() { # played WHO FRAMES FLAGS...
   who=$1 frames=$2
   shift 2
   game_loop --frames "$frames" "$@" >stdout 2>stderr </dev/null || wrong "$who"
-  check "$who: a line for each millisecond" grep -q '^  [ 0-9][0-9]-[0-9]*  *[1-9]' stdout
+  check "$who: a line for each millisecond" grep -q '^   [0-9]-[0-9]  *[1-9]' stdout
   check "$who: how many were late" grep -q "^frames: mean .*, worst .*, over 16.7 ms: [0-9]* of $frames " stdout
   check "$who: what was said" grep -q '[1-9][0-9]* tokens read and [1-9][0-9]* spoken, [1-9][0-9]* tok/s' stdout
 }
