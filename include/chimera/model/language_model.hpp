@@ -14,7 +14,6 @@
 #include <cstring>
 #include <span>
 #include <string_view>
-#include <type_traits>
 
 namespace chimera::inline CHIMERA_ABI {
 
