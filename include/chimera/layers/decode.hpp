@@ -139,6 +139,15 @@ inline std::int64_t multiply_and_finish(Isa isa, const PackedMatrix& a, const Pa
   return panels;
 }
 
+/// Panels that lie together in memory: a worker that reads them one after another finds them fetched ahead.
+struct alignas(64) Stretch {
+  std::atomic<std::int64_t> next;
+  std::int64_t end;
+
+  std::int64_t left() const { return end - next.load(std::memory_order_relaxed); }
+};
+inline constexpr int max_stretches = 16;  // more workers share them
+
 /// `b`, if given, has one part as a has, of the same shape.
 inline void run_product(const Cpu& q, const PackedMatrix& a, const PackedMatrix* b, std::int64_t rows,
                         const Steps& steps, Bump temp) {
@@ -146,21 +155,27 @@ inline void run_product(const Cpu& q, const PackedMatrix& a, const PackedMatrix*
   std::int64_t panels = 0;
   for (std::size_t i = 0; i < a.count; ++i) panels += a.parts[i].rows.panels();
   if (rows == 1) {  // every worker prepares the row for itself: cheaper than waiting for one that does
-    std::atomic<std::int64_t> next{0};
-    parallel(q, q.threads(), [&](std::int64_t, int worker) {
-      if (next.load(std::memory_order_relaxed) >= panels) return;
+    const int count = std::min(q.threads(), max_stretches);
+    Stretch stretches[max_stretches];
+    for (int i = 0; i < count; ++i) {
+      stretches[i].next.store(panels * i / count, std::memory_order_relaxed);
+      stretches[i].end = panels * (i + 1) / count;
+    }
+    parallel(q, q.threads(), [&](std::int64_t index, int worker) {
+      if (std::all_of(stretches, stretches + count, [](const Stretch& s) { return s.left() == 0; })) return;
       Bump scratch{q.scratch(worker)};
       const PackedInput input = bind_packed_input(scratch, forms, 1, a.cols);
       float* buffer = scratch.take(a.cols);
       pack_input(q.isa(), input, 0, steps.prepare(steps.self, 0, buffer));
-      // Long runs of panels first, which memory likes, and single ones in the end, so that nobody waits for long.
-      for (std::int64_t at = next.load(std::memory_order_relaxed); at < panels;) {
-        const std::int64_t end = at + std::max<std::int64_t>(1, (panels - at) / (std::int64_t{4} * q.threads()));
-        if (!next.compare_exchange_weak(at, end, std::memory_order_relaxed)) continue;
-        while (at < end)
-          at +=
-              multiply_and_finish(q.isa(), a, b, at, std::min(end - at, together), input, 0, 1, scratch.take(0), steps);
-        at = next.load(std::memory_order_relaxed);
+      for (int i = 0; i < count; ++i) {  // its own stretch first, then what is left of others'
+        Stretch& stretch = stretches[(index + i) % count];
+        for (std::int64_t at = stretch.next.load(std::memory_order_relaxed); at < stretch.end;) {
+          // Single panels in the end, so that nobody waits for long.
+          const std::int64_t end = at + std::clamp<std::int64_t>((stretch.end - at) / 2, 1, together);
+          if (!stretch.next.compare_exchange_weak(at, end, std::memory_order_relaxed)) continue;
+          while (at < end) at += multiply_and_finish(q.isa(), a, b, at, end - at, input, 0, 1, scratch.take(0), steps);
+          at = stretch.next.load(std::memory_order_relaxed);
+        }
       }
     });
     return;
