@@ -235,8 +235,11 @@ CHIMERA_TARGET void multiply_tile(const std::byte* w, const Input* const (&rows)
                                   float* acc) {
   using U = Unpacked<L>;
   const Input* x[tokens];
-  std::copy_n(rows, tokens, x);
+#pragma GCC unroll 16
+  for (int t = 0; t < tokens; ++t) x[t] = rows[t];
   for (std::int64_t b = 0; b < blocks; ++b, w += U::bytes) {
+    // Of 16 registers none is left for the results of the block before, which g++ would keep there and spill.
+    if (W == 8) asm volatile("" ::: "memory");
     Registers<I, tokens> totals, least;
     totals.clear();
     least.clear();
