@@ -104,7 +104,8 @@ namespace decode_parts {
 
 inline constexpr std::int64_t row_block = 128;  // rows of a pass that one task multiplies: they fit the second cache
 
-inline constexpr std::int64_t together = 8;  // panels that one row is multiplied with at once
+/// Panels that are multiplied at once with one row, and with several: so much of each row's results is written together.
+inline constexpr std::int64_t together = 8, together_for_rows = 4;
 
 /// What a product asks of its layer, as functions and what they work on: the loops below are compiled once, and not for
 /// every layer of every config.
@@ -122,20 +123,27 @@ inline void multiply(Isa isa, const PackedPart& part, std::int64_t panel, std::i
     for (std::int64_t i = 0; i < panels * rows * panel_rows; ++i) out[i] *= part.scale;
 }
 
-/// Panels of a, and of b if there is one, times rows first .. of the input; several panels only for one row, whose
-/// results then lie side by side. Fewer panels than asked for if a part of the matrix ends: as many as it returns.
+/// Panels of a, and of b if there is one, times rows first .. of the input. Fewer panels than asked for if a part of the
+/// matrix ends: as many as it returns.
 inline std::int64_t multiply_and_finish(Isa isa, const PackedMatrix& a, const PackedMatrix* b, std::int64_t panel,
                                         std::int64_t panels, const PackedInput& input, std::int64_t first,
                                         std::int64_t rows, float* scratch, const Steps& steps) {
   const PackedPart* part = a.parts.data();
   for (; panel >= part->rows.panels(); ++part) panel -= part->rows.panels();
   panels = std::min(panels, part->rows.panels() - panel);
-  alignas(64) float outs[2][row_block * panel_rows];
-  multiply(isa, *part, panel, panels, input, first, rows, scratch, outs[0]);
-  if (b) multiply(isa, b->parts[0], panel, panels, input, first, rows, scratch, outs[1]);
-  const std::int64_t row = panel * panel_rows, count = std::min(panels * panel_rows, part->rows.rows - row);
+  const std::int64_t floats = panels * rows * panel_rows;
+  float* const of_a = scratch + panel_scratch_floats;
+  float* const of_b = of_a + floats;
+  multiply(isa, *part, panel, panels, input, first, rows, scratch, of_a);
+  if (b) multiply(isa, b->parts[0], panel, panels, input, first, rows, scratch, of_b);
+  // What lies side by side in a row's results is finished together: for one row all panels.
+  const std::int64_t width = rows == 1 ? panels * panel_rows : panel_rows;
   for (std::int64_t t = 0; t < rows; ++t)
-    steps.finish(steps.self, first + t, part->first + row, count, outs[0] + t * panel_rows, outs[1] + t * panel_rows);
+    for (std::int64_t at = 0; at < panels * panel_rows; at += width) {
+      const std::int64_t row = panel * panel_rows + at, from = at * rows + t * panel_rows;
+      steps.finish(steps.self, first + t, part->first + row, std::min(width, part->rows.rows - row), of_a + from,
+                   of_b + from);
+    }
   return panels;
 }
 
@@ -189,9 +197,10 @@ inline void run_product(const Cpu& q, const PackedMatrix& a, const PackedMatrix*
   parallel(q, shares * blocks, [&](std::int64_t index, int worker) {
     // The row blocks of a share follow each other: its weights are in the caches then.
     const std::int64_t first = index % blocks * row_block, at = index / blocks * share;
-    for (std::int64_t p = at; p < std::min(at + share, panels); ++p)
-      multiply_and_finish(q.isa(), a, b, p, 1, input, first, std::min(row_block, rows - first), q.scratch(worker),
-                          steps);
+    const std::int64_t end = std::min(at + share, panels);
+    for (std::int64_t p = at; p < end;)
+      p += multiply_and_finish(q.isa(), a, b, p, std::min(end - p, together_for_rows), input, first,
+                               std::min(row_block, rows - first), q.scratch(worker), steps);
   });
 }
 
