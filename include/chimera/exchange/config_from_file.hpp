@@ -28,8 +28,7 @@ inline constexpr std::string_view config_key = "chimera.config";
 namespace config_parts {
 
 /// Bounds of what a file may say; broken_rule holds the rest against one another.
-inline constexpr int max_vocab = 1 << 24, max_width = 1 << 17, max_context = 1 << 24, max_heads = 1 << 12,
-                     max_hidden = 1 << 20;
+inline constexpr int max_vocab = 1 << 24, max_width = most_columns, max_context = 1 << 24, max_heads = 1 << 12;
 
 template <class File>
 Result<Config> checked(Config c, const Parameters<File>& parameters) {
@@ -132,7 +131,7 @@ inline Result<Config> config_from_gguf(const Gguf& file) {
   c.context = p.integer("context_length", 1, max_context);
   c.layers.count = p.integer("block_count", 1, Layers::max);
   c.norm_eps = p.number("attention.layer_norm_rms_epsilon", 1e-12, 1);
-  c.ffn.hidden = common(p, p.per_layer("feed_forward_length", c.layers.count, 1, max_hidden), "feed_forward_length");
+  c.ffn.hidden = common(p, p.per_layer("feed_forward_length", c.layers.count, 1, max_width), "feed_forward_length");
   p.demand(p.integer("expert_count", 0, 1 << 16, 0) == 0, "expert_count: expected no experts");
   c.attention.heads =
       common(p, p.per_layer("attention.head_count", c.layers.count, 0, max_heads), "attention.head_count");
@@ -154,7 +153,7 @@ inline Result<Config> config_from_gguf(const Gguf& file) {
       if (Status s = read_rope(file, p, c); !s) return s.error();
   }
   if (has_kind(c, Kind::mamba2)) {
-    const int inner = p.integer("ssm.inner_size", 1, 8 * max_width), heads = p.integer("ssm.time_step_rank", 1, inner);
+    const int inner = p.integer("ssm.inner_size", 1, max_width), heads = p.integer("ssm.time_step_rank", 1, inner);
     p.demand(inner % c.width == 0 && inner % heads == 0,
              "ssm.inner_size: expected a multiple of embedding_length and of ssm.time_step_rank, found " +
                  std::to_string(inner));
@@ -256,7 +255,7 @@ inline Result<Config> config_from_hugging_face(const Json& config) {
   c.width = p.integer("hidden_size", 1, max_width);
   c.context = p.integer("max_position_embeddings", 1, max_context, 2'048);
   c.layers.count = p.integer("num_hidden_layers", 1, Layers::max);
-  c.ffn.hidden = p.integer(granite ? "shared_intermediate_size" : "intermediate_size", 1, max_hidden);
+  c.ffn.hidden = p.integer(granite ? "shared_intermediate_size" : "intermediate_size", 1, max_width);
   c.norm_eps = p.number("rms_norm_eps", 1e-12, 1, 1e-6);
   c.tied = p.boolean("tie_word_embeddings", false);
   c.attention.heads = p.integer("num_attention_heads", 1, max_heads);

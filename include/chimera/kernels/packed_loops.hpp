@@ -234,7 +234,7 @@ template <class L, class Input>
 CHIMERA_TARGET void multiply_tile(const std::byte* w, const Input* const (&rows)[tokens], std::int64_t blocks,
                                   float* acc) {
   using U = Unpacked<L>;
-  const Input* x[tokens];
+  const Input* x[tokens];  // copied one by one: as a whole g++ would keep them in memory
 #pragma GCC unroll 16
   for (int t = 0; t < tokens; ++t) x[t] = rows[t];
   for (std::int64_t b = 0; b < blocks; ++b, w += U::bytes) {
