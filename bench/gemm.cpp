@@ -2,7 +2,7 @@
 //   gemm [THREADS]          the table
 //   gemm THREADS -          answers lines "m n k a b" on stdin (layouts n or t) with the best seconds: see
 //   gemm_torch.py
-#include <chimera/kernels/gemm.hpp>
+#include <chimera/kernels/f32/gemm.hpp>
 #include <chimera/kernels/roofline.hpp>
 
 #include <cstdio>

@@ -2,8 +2,8 @@
 // (128 rows) against the peak of int8, or of f32 for F32, F16 and BF16. Also what quantizing x costs, and packing.
 //
 //   packed_matrix [cols] [threads] [format ...]
-#include <chimera/kernels/block_formats.hpp>
-#include <chimera/kernels/packed_matrix.hpp>
+#include <chimera/kernels/formats/block_formats.hpp>
+#include <chimera/kernels/packed/matrix.hpp>
 #include <chimera/kernels/roofline.hpp>
 
 #include <algorithm>

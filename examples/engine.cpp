@@ -191,7 +191,7 @@ std::string first_error(const std::string& log) {
     if (first.empty() || line.find("error") != line.npos) first = line.substr(0, 300);
     if (line.find("error") != line.npos) break;
   }
-  return first.empty() ? "it said nothing" : source::comment_text(first);
+  return first.empty() ? "it said nothing" : config_source_parts::comment_text(first);
 }
 
 /// Compiles `text` to `target`, which appears whole or not at all.

@@ -19,11 +19,11 @@ std::string gguf_of(const TemporaryFolder& folder, const Config& c, F&& change) 
   const std::string path = folder / "config.gguf", architecture(gguf_architecture(c));
   GgufWriter file;
   file.set("general.architecture", architecture);
-  gguf_parts::set_config(file, c, architecture);
+  gguf_model_parts::set_config(file, c, architecture);
   change(file);
   REQUIRE(file.add("token_embd.weight", {1, c.vocab}, Format::f32).ok());
   if (!c.tied) REQUIRE(file.add("output.weight", {1, 1}, Format::f32).ok());
-  const auto factors = gguf_parts::rope_factors(c);
+  const auto factors = gguf_model_parts::rope_factors(c);
   if (!factors.empty())
     REQUIRE(file.add("rope_freqs.weight", {static_cast<std::int64_t>(factors.size())}, Format::f32).ok());
   REQUIRE(file.begin(path).ok());

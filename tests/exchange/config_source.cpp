@@ -33,14 +33,16 @@ TEST_CASE("a pattern is as short as its period allows") {
 }
 
 TEST_CASE("numbers are spelled so that they read back as the same bits") {
-  CHECK(source::text_of(1.f) == "1.f");
-  CHECK(source::text_of(0.1f) == "0.1f");
-  CHECK(source::text_of(1e-5f) == "1e-05f");
-  CHECK(source::text_of(1e20f) == "1e+20f");
-  CHECK(source::text_of(-0.f) == "-0.f");
-  CHECK(source::text_of(-std::numeric_limits<float>::infinity()) == "-std::numeric_limits<float>::infinity()");
-  CHECK(source::text_of(std::numeric_limits<float>::quiet_NaN()) == "std::numeric_limits<float>::quiet_NaN()");
-  CHECK(source::text_of(static_cast<RopeScaling>(77)) == "chimera::RopeScaling(77)");
+  CHECK(config_source_parts::text_of(1.f) == "1.f");
+  CHECK(config_source_parts::text_of(0.1f) == "0.1f");
+  CHECK(config_source_parts::text_of(1e-5f) == "1e-05f");
+  CHECK(config_source_parts::text_of(1e20f) == "1e+20f");
+  CHECK(config_source_parts::text_of(-0.f) == "-0.f");
+  CHECK(config_source_parts::text_of(-std::numeric_limits<float>::infinity()) ==
+        "-std::numeric_limits<float>::infinity()");
+  CHECK(config_source_parts::text_of(std::numeric_limits<float>::quiet_NaN()) ==
+        "std::numeric_limits<float>::quiet_NaN()");
+  CHECK(config_source_parts::text_of(static_cast<RopeScaling>(77)) == "chimera::RopeScaling(77)");
 }
 
 TEST_CASE("what cannot be said is an error") {

@@ -2,12 +2,12 @@
 #include "golden.hpp"
 
 #include <chimera/core/format.hpp>
-#include <chimera/kernels/block_formats.hpp>
-#include <chimera/kernels/cross_entropy.hpp>
-#include <chimera/kernels/norm.hpp>
-#include <chimera/kernels/rg_lru.hpp>
-#include <chimera/kernels/rope.hpp>
-#include <chimera/kernels/ssd.hpp>
+#include <chimera/kernels/f32/cross_entropy.hpp>
+#include <chimera/kernels/f32/norm.hpp>
+#include <chimera/kernels/f32/rg_lru.hpp>
+#include <chimera/kernels/f32/rope.hpp>
+#include <chimera/kernels/f32/ssd.hpp>
+#include <chimera/kernels/formats/block_formats.hpp>
 #include <chimera/optim/adamw.hpp>
 #include <chimera/optim/schedule.hpp>
 

@@ -1,4 +1,4 @@
-#include <chimera/kernels/packed_matrix.hpp>
+#include <chimera/kernels/packed/matrix.hpp>
 
 using namespace chimera;
 using namespace chimera::packed_parts;

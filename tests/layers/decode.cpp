@@ -1,6 +1,6 @@
 #include <chimera/config/check.hpp>
-#include <chimera/kernels/block_formats.hpp>
-#include <chimera/kernels/gemm.hpp>
+#include <chimera/kernels/f32/gemm.hpp>
+#include <chimera/kernels/formats/block_formats.hpp>
 #include <chimera/layers/decode.hpp>
 
 #include <algorithm>

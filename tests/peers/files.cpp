@@ -47,7 +47,7 @@ Status print_gguf(const std::string& path) {
   const auto file = Gguf::open(path);
   if (!file) return file.error();
   for (const auto& [key, value] : file->entries()) {
-    std::string line = std::string(key) + "\t" + std::string(detail::gguf_name(value.type));
+    std::string line = std::string(key) + "\t" + std::string(gguf_parts::gguf_name(value.type));
     if (const auto text = file->text(key)) line += "\t" + std::string(*text);
     if (const auto truth = file->boolean(key)) line += *truth ? "\tTrue" : "\tFalse";
     if (const auto n = file->integer(key))

@@ -8,7 +8,7 @@
 #include <chimera/exchange/parameters.hpp>
 #include <chimera/io/gguf.hpp>
 #include <chimera/io/json.hpp>
-#include <chimera/kernels/rope.hpp>
+#include <chimera/kernels/f32/rope.hpp>
 #include <chimera/train/checkpoint.hpp>
 
 #include <algorithm>

@@ -42,7 +42,7 @@ inline std::string config_identifier(std::string_view text) {
   return name.append(end);
 }
 
-namespace source {
+namespace config_source_parts {
 
 template <class E>
 struct Words;  // an enum's name and the names of its values, in order
@@ -211,7 +211,7 @@ inline std::string comment_text(std::string_view text) {
   return line;
 }
 
-}  // namespace source
+}  // namespace config_source_parts
 
 /// `inline constexpr chimera::Config NAME{...};` with the members that are not at their default. An error if `name` is no
 /// identifier, or the layers none that a pattern can say.
@@ -222,8 +222,8 @@ inline Result<std::string> config_source(const Config& config, std::string_view 
   if (config.layers.unknown_word || config.layers.count < 1 || config.layers.count > Layers::max)
     return Error{"expected a pattern of 1 to " + std::to_string(Layers::max) + " layers, found " +
                  (config.layers.unknown_word ? "a word that names no layer" : std::to_string(config.layers.count))};
-  return "inline constexpr chimera::Config " + std::string(name) + "{\n    " + source::initializer(config).members() +
-         "};\n";
+  return "inline constexpr chimera::Config " + std::string(name) + "{\n    " +
+         config_source_parts::initializer(config).members() + "};\n";
 }
 
 /// A whole header that declares the config; `facts` are lines of its comment, as text: none of it becomes code. With
@@ -236,7 +236,7 @@ inline Result<std::string> config_header(const Config& config, std::string_view 
   while (!facts.empty()) {
     const std::string_view line = facts.substr(0, facts.find('\n'));
     facts.remove_prefix(std::min(facts.size(), line.size() + 1));
-    header.append("// ").append(source::comment_text(line)).append("\n");
+    header.append("// ").append(config_source_parts::comment_text(line)).append("\n");
   }
   header += "#pragma once\n\n#include <chimera/config/config.hpp>\n\n";
   if (embedded) header += "#include <cstddef>\n#include <span>\n\n";

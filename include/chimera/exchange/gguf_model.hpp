@@ -10,7 +10,7 @@
 #include <chimera/exchange/quantization_mix.hpp>
 #include <chimera/exchange/weights.hpp>
 #include <chimera/io/gguf.hpp>
-#include <chimera/kernels/rope.hpp>
+#include <chimera/kernels/f32/rope.hpp>
 #include <chimera/model/any_model.hpp>
 
 #include <algorithm>
@@ -72,7 +72,7 @@ inline std::string_view gguf_architecture(const Config& c) {
                                                                                                         : "granite";
 }
 
-namespace gguf_parts {
+namespace gguf_model_parts {
 
 /// The numbers that divide the plain frequencies; empty where none, linear and yarn say it all.
 inline std::vector<float> rope_factors(const Config& c) {
@@ -198,7 +198,7 @@ inline std::vector<GgufTensor> declared(std::span<const FileWeight> table, const
   return tensors;
 }
 
-}  // namespace gguf_parts
+}  // namespace gguf_model_parts
 
 /// Where the file has the model's weights. Errors: another config, a tensor that is missing, and one that the model has no
 /// place for.
@@ -207,12 +207,12 @@ inline Result<std::vector<FileWeight>> find_weights(const Gguf& file, const AnyM
   if (!config) return config.error();
   if (!same_meaning(*config, *model.config))
     return Error{"the file's config is not that of the model " + std::string(model.name)};
-  auto table = file_weights(model, gguf_parts::family_of(*file.text("general.architecture")));
+  auto table = file_weights(model, gguf_model_parts::family_of(*file.text("general.architecture")));
   if (!table) return table.error();
   for (FileWeight& w : *table) {
     const GgufTensor* t = file.tensor(w.name);
     if (!t) return Error{"the file has no tensor " + w.name};
-    if (const GgufTensor* scale = file.tensor(gguf_parts::scale_name(w)); scale && config->sub_norm) {
+    if (const GgufTensor* scale = file.tensor(gguf_model_parts::scale_name(w)); scale && config->sub_norm) {
       if (scale->format != Format::f32 || scale->size() != 1)
         return Error{"tensor " + scale->name + ": expected one number of F32"};
       std::memcpy(&w.divisor, scale->data.data(), sizeof w.divisor);
@@ -234,7 +234,7 @@ inline Status load_gguf(const Cpu& q, const Gguf& file, const AnyModel& model, f
   const auto table = find_weights(file, model);
   if (!table) return table.error();
   for (const FileWeight& w : *table)
-    if (Status s = load_weight(q, w, gguf_parts::stored(*file.tensor(w.name)), weights + w.offset); !s) return s;
+    if (Status s = load_weight(q, w, gguf_model_parts::stored(*file.tensor(w.name)), weights + w.offset); !s) return s;
   return {};
 }
 
@@ -242,7 +242,7 @@ inline Status load_gguf(const Cpu& q, const Gguf& file, const AnyModel& model, f
 template <class F>
 Status save_gguf(const Cpu& q, const std::string& path, const AnyModel& model, const float* weights,
                  const FileType& type, std::string_view name, F&& words) {
-  using namespace gguf_parts;
+  using namespace gguf_model_parts;
   const Config& c = *model.config;
   const std::string_view architecture = gguf_architecture(c);
   auto table = file_weights(model, family_of(architecture));

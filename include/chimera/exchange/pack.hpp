@@ -29,7 +29,7 @@ inline Result<PackedModel> pack_gguf(const Cpu& q, const Gguf& file, const AnyMo
   for (const FileWeight& w : *table) {
     const NamedTensor& t = model.tensors[w.tensor];
     if (!t.packed()) continue;
-    const StoredTensor found = gguf_parts::stored(*file.tensor(w.name));
+    const StoredTensor found = gguf_model_parts::stored(*file.tensor(w.name));
     if (Status s = check_shape(w, found); !s) return s.error();
     if (!holds_weights(found.format))
       return Error{"tensor " + w.name + ": expected a format of weights, found " +
@@ -59,7 +59,7 @@ inline Result<PackedModel> pack_gguf(const Cpu& q, const Gguf& file, const AnyMo
   const auto values = [&](std::size_t tensor, float* to) -> Status {
     for (const FileWeight& w : *table) {
       if (w.tensor != tensor) continue;
-      StoredTensor t = gguf_parts::stored(*file.tensor(w.name));
+      StoredTensor t = gguf_model_parts::stored(*file.tensor(w.name));
       std::vector<std::byte> copy(t.data.size());
       if (Status s = file.read(*file.tensor(w.name), 0, copy); !s) return s;
       t.data = copy;

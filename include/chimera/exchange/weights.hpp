@@ -7,7 +7,7 @@
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/io/finite.hpp>
-#include <chimera/kernels/block_formats.hpp>
+#include <chimera/kernels/formats/block_formats.hpp>
 #include <chimera/model/any_model.hpp>
 
 #include <algorithm>

@@ -16,7 +16,7 @@ struct NotFinite {
   std::int64_t block = -1;  // the first block that has one (of one number for F64, F32, F16, BF16)
 };
 
-namespace detail {
+namespace finite_parts {
 
 /// Looks at the T at byte `at` of each block.
 template <class T, class Bad>
@@ -34,7 +34,7 @@ NotFinite scan_blocks(std::span<const std::byte> data, std::size_t block_bytes, 
   return found;
 }
 
-}  // namespace detail
+}  // namespace finite_parts
 
 /// Goes over all of the data. Integers are always finite. TQ2_0 codes three values in two bits: the fourth code counts
 /// as not finite. Where the scales lie: ggml's ggml-common.h.
@@ -42,7 +42,7 @@ inline NotFinite find_not_finite(Format format, std::span<const std::byte> data)
   NotFinite found;
   const auto bytes = static_cast<std::size_t>(format_info(format)->bytes);
   const auto scan = [&]<class T>(std::size_t at, T /*type*/, auto bad) {
-    const NotFinite here = detail::scan_blocks<T>(data, bytes, at, bad);
+    const NotFinite here = finite_parts::scan_blocks<T>(data, bytes, at, bad);
     if (here.count > 0 && (found.count == 0 || here.block < found.block)) found.block = here.block;
     found.count += here.count;
   };

@@ -70,7 +70,7 @@ struct GgufTensor {
   std::int64_t size() const { return ne[0] * ne[1] * ne[2] * ne[3]; }
 };
 
-namespace detail {
+namespace gguf_parts {
 
 /// Bytes of a number in a file; 0 for a string, an array and an unknown type.
 constexpr std::size_t gguf_bytes(GgufType type) {
@@ -132,7 +132,7 @@ inline Status check_length(std::uint64_t bytes, std::uint64_t most, const std::s
 }
 inline Status check_name(std::string_view name, std::uint64_t most, const std::string& whose) {
   if (Status s = check_length(name.size(), most, whose); !s) return s;
-  if (!printable(name)) return Error{whose + " is not printable UTF-8"};
+  if (!tensor_file_parts::printable(name)) return Error{whose + " is not printable UTF-8"};
   return {};
 }
 
@@ -155,7 +155,7 @@ inline Result<std::uint64_t> gguf_tensor_bytes(std::span<const std::int64_t> ne,
   return static_cast<std::uint64_t>(bytes);
 }
 
-}  // namespace detail
+}  // namespace gguf_parts
 
 /// A file that is open for reading: all of its header is checked and copied, nothing of its data is touched. Spans,
 /// views and pointers handed out live as long as this (and, after `parse`, as the caller's bytes).
@@ -262,7 +262,7 @@ class Gguf {
       const auto converted = as_integer(v->element, p);
       if (!converted) return wrong(key, "an array of integers below 2^63");
       value = *converted;
-      p += detail::gguf_bytes(v->element);
+      p += gguf_parts::gguf_bytes(v->element);
     }
     return values;
   }
@@ -275,7 +275,7 @@ class Gguf {
     const std::byte* p = values_of(*v);
     for (double& value : values) {
       value = as_number(v->element, p);
-      p += detail::gguf_bytes(v->element);
+      p += gguf_parts::gguf_bytes(v->element);
     }
     return values;
   }
@@ -303,22 +303,22 @@ class Gguf {
     return read_header(bytes, file.bytes(), limits);
   }
 
-  static bool is_number(GgufType t) { return detail::gguf_bytes(t) > 0 && t != GgufType::boolean; }
+  static bool is_number(GgufType t) { return gguf_parts::gguf_bytes(t) > 0 && t != GgufType::boolean; }
   static bool is_integer(GgufType t) { return is_number(t) && t != GgufType::f32 && t != GgufType::f64; }
 
   /// Nothing if it does not fit.
   static std::optional<std::int64_t> as_integer(GgufType type, const std::byte* p) {
-    return detail::gguf_number(type, p, [](auto value) -> std::optional<std::int64_t> {
+    return gguf_parts::gguf_number(type, p, [](auto value) -> std::optional<std::int64_t> {
       if constexpr (std::is_same_v<decltype(value), std::uint64_t>)
         if (value > INT64_MAX) return std::nullopt;
       return static_cast<std::int64_t>(value);
     });
   }
   static double as_number(GgufType type, const std::byte* p) {
-    return detail::gguf_number(type, p, [](auto value) { return static_cast<double>(value); });
+    return gguf_parts::gguf_number(type, p, [](auto value) { return static_cast<double>(value); });
   }
   static std::string_view as_text(const std::byte* p) {
-    return {reinterpret_cast<const char*>(p + 8), static_cast<std::size_t>(detail::load<std::uint64_t>(p))};
+    return {reinterpret_cast<const char*>(p + 8), static_cast<std::size_t>(gguf_parts::load<std::uint64_t>(p))};
   }
   /// Behind an array's type and count.
   static const std::byte* values_of(const GgufValue& array) { return array.bytes.data() + 12; }
@@ -332,8 +332,8 @@ class Gguf {
     const std::string start = source_ + ": metadata " + std::string(key);
     if (!v) return Error{start + " is missing, " + std::string(expected) + " was expected"};
     const std::string found = v->is_array() ? "an array of " + std::to_string(v->count) + " of type " : "of type ";
-    return Error{start + " is " + found + std::string(detail::gguf_name(v->element)) + ", " + std::string(expected) +
-                 " was expected"};
+    return Error{start + " is " + found + std::string(gguf_parts::gguf_name(v->element)) + ", " +
+                 std::string(expected) + " was expected"};
   }
 
   // Reading goes from the front of left_. Every size is held against it before it is used.
@@ -346,17 +346,17 @@ class Gguf {
   template <class T>
   bool take(T& value) {
     if (left_.size() < sizeof value) return false;
-    value = detail::load<T>(left_.data());
+    value = gguf_parts::load<T>(left_.data());
     return skip(sizeof value);
   }
   /// A key or a name.
   Status take_name(std::string_view& name, std::uint64_t most, const std::string& whose) {
     std::uint64_t length = 0;
     if (!take(length)) return Error{"the file ends within " + whose};
-    if (Status s = detail::check_length(length, most, whose); !s) return s;
+    if (Status s = gguf_parts::check_length(length, most, whose); !s) return s;
     name = {reinterpret_cast<const char*>(left_.data()), static_cast<std::size_t>(length)};
     if (!skip(length)) return Error{"the file ends within " + whose};
-    return detail::check_name(name, most, whose);
+    return gguf_parts::check_name(name, most, whose);
   }
 
   /// `header` is the start of the file, or a copy of it.
@@ -383,7 +383,7 @@ class Gguf {
     std::uint64_t unit = 32;
     if (const GgufValue* v = find("general.alignment")) {
       if (v->type != GgufType::u32) return Error{"metadata general.alignment is not of type u32"};
-      unit = detail::load<std::uint32_t>(v->bytes.data());
+      unit = gguf_parts::load<std::uint32_t>(v->bytes.data());
       if (!std::has_single_bit(unit) || unit > limits.alignment)
         return Error{"metadata general.alignment is " + std::to_string(unit) + ", a power of two up to " +
                      std::to_string(limits.alignment) + " was expected"};
@@ -425,7 +425,7 @@ class Gguf {
       if (type > static_cast<std::uint32_t>(GgufType::f64) || type == static_cast<std::uint32_t>(GgufType::array))
         return Error{whose + " is an array of type " + std::to_string(type) + ", numbers or strings were expected"};
       v.element = static_cast<GgufType>(type);
-      const std::size_t each = v.element == GgufType::text ? 8 : detail::gguf_bytes(v.element);
+      const std::size_t each = v.element == GgufType::text ? 8 : gguf_parts::gguf_bytes(v.element);
       if (count > limits.array_values || count > left_.size() / each)
         return Error{whose + " claims " + std::to_string(count) + " values, more than it may or can hold"};
       v.count = static_cast<std::int64_t>(count);
@@ -438,7 +438,7 @@ class Gguf {
       }
     } else {
       const std::byte* first = left_.data();
-      const std::size_t size = static_cast<std::size_t>(v.count) * detail::gguf_bytes(v.element);
+      const std::size_t size = static_cast<std::size_t>(v.count) * gguf_parts::gguf_bytes(v.element);
       if (!skip(size)) return Error{"the file ends within " + whose};
       if (v.element == GgufType::boolean &&
           std::any_of(first, first + size, [](std::byte b) { return b > std::byte{1}; }))
@@ -463,7 +463,7 @@ class Gguf {
       if (!take(t.ne[i])) return Error{"the file ends within " + whose};
     if (!take(format) || !take(offset)) return Error{"the file ends within " + whose};
     t.format = static_cast<Format>(format);
-    const auto bytes = detail::gguf_tensor_bytes({t.ne.data(), dims}, t.format);
+    const auto bytes = gguf_parts::gguf_tensor_bytes({t.ne.data(), dims}, t.format);
     if (!bytes) return Error{whose + " " + bytes.error().message};
     size = *bytes;
     if (offset != end)
@@ -483,7 +483,7 @@ class Gguf {
   std::uint32_t version_ = 0;
   std::vector<GgufEntry> entries_;
   std::vector<GgufTensor> tensors_;
-  detail::NameIndex entry_index_, tensor_index_;
+  tensor_file_parts::NameIndex entry_index_, tensor_index_;
 };
 
 /// Writes a file: `set` and `add` all, `begin`, `append` the tensors' bytes in the order of `add`, `commit`. The file
@@ -499,7 +499,7 @@ class GgufWriter {
       put(out, value.type);
       out.append(reinterpret_cast<const char*>(value.bytes.data()), value.bytes.size());
     } else {
-      put(out, detail::gguf_type<T>());
+      put(out, gguf_parts::gguf_type<T>());
       put_value(out, value);
     }
   }
@@ -512,9 +512,9 @@ class GgufWriter {
 
   /// Declares a tensor: its dimensions, fastest first.
   Status add(std::string_view name, std::span<const std::int64_t> ne, Format format) {
-    const auto bytes = detail::gguf_tensor_bytes(ne, format);
+    const auto bytes = gguf_parts::gguf_tensor_bytes(ne, format);
     if (!bytes) return Error{"tensor " + std::string(name) + " " + bytes.error().message};
-    if (Status s = detail::check_name(name, GgufLimits{}.name_bytes, "a tensor's name"); !s) return s;
+    if (Status s = gguf_parts::check_name(name, GgufLimits{}.name_bytes, "a tensor's name"); !s) return s;
     tensors_.push_back({std::string(name), {ne.begin(), ne.end()}, format, *bytes});
     return {};
   }
@@ -525,7 +525,7 @@ class GgufWriter {
   /// Writes all but the data, to a file beside `path`.
   Status begin(const std::string& path) {
     for (const auto& [key, value] : entries_) {
-      if (Status s = detail::check_name(key, GgufLimits{}.key_bytes, "a metadata key"); !s) return s;
+      if (Status s = gguf_parts::check_name(key, GgufLimits{}.key_bytes, "a metadata key"); !s) return s;
       if (key != "general.alignment") continue;
       if (value.size() != 8 || value[0] != static_cast<char>(GgufType::u32))
         return Error{"general.alignment is not of type u32"};
@@ -535,7 +535,7 @@ class GgufWriter {
                      std::to_string(GgufLimits{}.alignment) + " was expected"};
     }
     const auto name_of = [](const Tensor& t) -> std::string_view { return t.name; };
-    if (Status s = detail::NameIndex().build(tensors_, name_of, "tensors"); !s) return s;
+    if (Status s = tensor_file_parts::NameIndex().build(tensors_, name_of, "tensors"); !s) return s;
     std::string header = "GGUF";
     put(header, std::uint32_t{3});
     put(header, std::uint64_t{tensors_.size()});
@@ -545,7 +545,7 @@ class GgufWriter {
       header += value;
     }
     std::uint64_t offset = 0;
-    std::vector<detail::TensorStream::Part> parts;
+    std::vector<tensor_file_parts::TensorStream::Part> parts;
     for (const Tensor& t : tensors_) {
       put_value(header, t.name);
       put(header, static_cast<std::uint32_t>(t.ne.size()));
@@ -589,13 +589,13 @@ class GgufWriter {
   }
   template <class T>
   static void put_value(std::string& out, const T& value) {
-    if constexpr (detail::gguf_type<T>() == GgufType::text) {
+    if constexpr (gguf_parts::gguf_type<T>() == GgufType::text) {
       const std::string_view text = value;
       put(out, std::uint64_t{text.size()});
       out += text;
-    } else if constexpr (detail::gguf_type<T>() == GgufType::array) {
+    } else if constexpr (gguf_parts::gguf_type<T>() == GgufType::array) {
       using Element = typename T::value_type;
-      put(out, detail::gguf_type<Element>());
+      put(out, gguf_parts::gguf_type<Element>());
       put(out, std::uint64_t{value.size()});
       for (const auto& element : value) put_value<Element>(out, element);
     } else {
@@ -608,7 +608,7 @@ class GgufWriter {
   std::vector<std::pair<std::string, std::string>> entries_;  // key; type and value as in the file
   std::vector<Tensor> tensors_;
   std::uint32_t alignment_ = 32;
-  detail::TensorStream stream_;
+  tensor_file_parts::TensorStream stream_;
 };
 
 }  // namespace chimera

@@ -149,7 +149,7 @@ class Safetensors {
   /// The name of a file, and nothing that leads elsewhere.
   static bool plain(std::string_view name) {
     return name.size() <= 255 && name.ends_with(".safetensors") && name.find('/') == name.npos &&
-           name.find('\\') == name.npos && name.find("..") == name.npos && detail::printable(name);
+           name.find('\\') == name.npos && name.find("..") == name.npos && tensor_file_parts::printable(name);
   }
 
   /// One file's header. Every size is held against the file's own.
@@ -173,7 +173,8 @@ class Safetensors {
         if (Status s = add_metadata(value, limits, first == 0); !s) return s;
         continue;
       }
-      if (name.empty() || !detail::printable(name)) return Error{"a tensor's name is empty or not printable"};
+      if (name.empty() || !tensor_file_parts::printable(name))
+        return Error{"a tensor's name is empty or not printable"};
       if (tensors_.size() == limits.tensors)
         return Error{"it has more than " + std::to_string(limits.tensors) + " tensors"};
       SafetensorsTensor t;
@@ -197,7 +198,7 @@ class Safetensors {
       metadata.emplace_back(*key.string(), std::move(*text));
     }
     const auto first = [](const auto& entry) -> std::string_view { return entry.first; };
-    if (Status s = detail::NameIndex().build(metadata, first, "metadata entries"); !s) return s;
+    if (Status s = tensor_file_parts::NameIndex().build(metadata, first, "metadata entries"); !s) return s;
     if (keep) metadata_ = std::move(metadata);
     return {};
   }
@@ -259,7 +260,7 @@ class Safetensors {
 
   std::vector<MappedFile> files_;
   std::vector<SafetensorsTensor> tensors_;
-  detail::NameIndex index_;
+  tensor_file_parts::NameIndex index_;
   std::vector<std::pair<std::string, std::string>> metadata_;
 };
 
@@ -274,7 +275,7 @@ class SafetensorsWriter {
 
   /// Declares a tensor. Tensors of wider types come first, so that all are aligned.
   Status add(std::string_view name, std::span<const std::int64_t> shape, Dtype dtype) {
-    if (name.empty() || !detail::printable(name)) return Error{"a tensor's name is empty or not printable"};
+    if (name.empty() || !tensor_file_parts::printable(name)) return Error{"a tensor's name is empty or not printable"};
     const DtypeInfo& info = dtype_info(dtype);
     std::int64_t bytes = info.bytes;
     std::string text;
@@ -299,8 +300,10 @@ class SafetensorsWriter {
 
   /// Writes all but the data, to a file beside `path`.
   Status begin(const std::string& path) {
-    const auto name_of = [](const detail::TensorStream::Part& part) -> std::string_view { return part.name; };
-    if (Status s = detail::NameIndex().build(parts_, name_of, "tensors"); !s) return s;
+    const auto name_of = [](const tensor_file_parts::TensorStream::Part& part) -> std::string_view {
+      return part.name;
+    };
+    if (Status s = tensor_file_parts::NameIndex().build(parts_, name_of, "tensors"); !s) return s;
     std::string header = "{";
     if (!metadata_.empty()) header += "\"__metadata__\":{" + metadata_ + (header_.empty() ? "}" : "},");
     header += header_ + "}";
@@ -318,8 +321,8 @@ class SafetensorsWriter {
  private:
   std::string metadata_, header_;  // JSON, without the brackets
   std::int64_t end_ = 0;           // of the tensors so far, in the data
-  std::vector<detail::TensorStream::Part> parts_;
-  detail::TensorStream stream_;
+  std::vector<tensor_file_parts::TensorStream::Part> parts_;
+  tensor_file_parts::TensorStream stream_;
 };
 
 }  // namespace chimera

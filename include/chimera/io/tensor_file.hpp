@@ -17,7 +17,7 @@
 
 namespace chimera {
 
-namespace detail {
+namespace tensor_file_parts {
 
 /// UTF-8 without control characters: what may stand in a message.
 inline bool printable(std::string_view text) {
@@ -113,6 +113,6 @@ class TensorStream {
   std::uint64_t written_ = 0;  // bytes of it
 };
 
-}  // namespace detail
+}  // namespace tensor_file_parts
 
 }  // namespace chimera

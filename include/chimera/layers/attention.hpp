@@ -4,10 +4,10 @@
 #pragma once
 
 #include <chimera/core/constexpr_math.hpp>
-#include <chimera/kernels/attend.hpp>
-#include <chimera/kernels/attention.hpp>
-#include <chimera/kernels/norm.hpp>
-#include <chimera/kernels/rope.hpp>
+#include <chimera/kernels/cached/attend.hpp>
+#include <chimera/kernels/f32/attention.hpp>
+#include <chimera/kernels/f32/norm.hpp>
+#include <chimera/kernels/f32/rope.hpp>
 #include <chimera/layers/decode.hpp>
 #include <chimera/layers/layer.hpp>
 

@@ -8,10 +8,10 @@
 #include <chimera/core/device.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/tensor.hpp>
-#include <chimera/kernels/elementwise.hpp>
-#include <chimera/kernels/kv_cache.hpp>
-#include <chimera/kernels/norm.hpp>
-#include <chimera/kernels/packed_matrix.hpp>
+#include <chimera/kernels/cached/kv_cache.hpp>
+#include <chimera/kernels/f32/elementwise.hpp>
+#include <chimera/kernels/f32/norm.hpp>
+#include <chimera/kernels/packed/matrix.hpp>
 
 #include <algorithm>
 #include <array>

@@ -1,7 +1,7 @@
 // The two ends of a model: the embedding of tokens, and the head that turns the last activations into logits or a loss.
 #pragma once
 
-#include <chimera/kernels/cross_entropy.hpp>
+#include <chimera/kernels/f32/cross_entropy.hpp>
 #include <chimera/layers/layer.hpp>
 
 #include <algorithm>

@@ -13,7 +13,7 @@
 #include <chimera/core/device.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/tensor.hpp>
-#include <chimera/kernels/gemm.hpp>
+#include <chimera/kernels/f32/gemm.hpp>
 #include <chimera/layers/decode.hpp>
 
 #include <concepts>

@@ -1,9 +1,9 @@
 // Mamba-2: in-projection, short convolution, state-space scan, gated norm, out-projection (Dao and Gu, 2405.21060, section 7).
 #pragma once
 
-#include <chimera/kernels/conv.hpp>
-#include <chimera/kernels/norm.hpp>
-#include <chimera/kernels/ssd.hpp>
+#include <chimera/kernels/f32/conv.hpp>
+#include <chimera/kernels/f32/norm.hpp>
+#include <chimera/kernels/f32/ssd.hpp>
 #include <chimera/layers/decode.hpp>
 #include <chimera/layers/layer.hpp>
 
@@ -168,9 +168,9 @@ struct Mamba2 {
                           w.vector(a_log) + h0, dt, a);
       for (std::int64_t i = 0; i < n; ++i) {
         const std::int64_t h = h0 + i, at = h * scan.head_dim;
-        dispatch<detail::SsdStep>(q.isa(), scan.head_dim, scan.state, a[i], dt[i], x + i * scan.head_dim, b, c,
-                                  w.vector(d)[h], z + at, states_of(run) + h * scan.matrix(),
-                                  gated + run.first * inner + at);
+        dispatch<ssd_parts::SsdStep>(q.isa(), scan.head_dim, scan.state, a[i], dt[i], x + i * scan.head_dim, b, c,
+                                     w.vector(d)[h], z + at, states_of(run) + h * scan.matrix(),
+                                     gated + run.first * inner + at);
       }
     });
   }

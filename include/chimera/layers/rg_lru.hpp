@@ -1,8 +1,8 @@
 // Griffin's recurrent block: W_out (gelu(W_gate x) * RG-LRU(conv(W_in x)))   (De et al., 2402.19427, section 2.3)
 #pragma once
 
-#include <chimera/kernels/conv.hpp>
-#include <chimera/kernels/rg_lru.hpp>
+#include <chimera/kernels/f32/conv.hpp>
+#include <chimera/kernels/f32/rg_lru.hpp>
 #include <chimera/layers/decode.hpp>
 #include <chimera/layers/layer.hpp>
 
@@ -196,9 +196,9 @@ struct RgLru {
       const std::int64_t i = at + t * inner;
       add_bias_row(q, block, w.vector(update_bias) + c, a.update + i);
       add_bias_row(q, block, w.vector(decay_bias) + c, a.decay + i);
-      dispatch<detail::RgLruStep>(q.isa(), block, run.position + t == 0, static_cast<const float*>(a.x + i),
-                                  static_cast<const float*>(a.decay + i), static_cast<const float*>(a.update + i),
-                                  w.vector(lambda) + c, static_cast<const float*>(h), h);
+      dispatch<rg_lru_parts::RgLruStep>(q.isa(), block, run.position + t == 0, static_cast<const float*>(a.x + i),
+                                        static_cast<const float*>(a.decay + i), static_cast<const float*>(a.update + i),
+                                        w.vector(lambda) + c, static_cast<const float*>(h), h);
       dispatch<GeluGate>(q.isa(), block, static_cast<const float*>(a.gate + i), static_cast<const float*>(h), a.h + i);
     }
   }

@@ -2,8 +2,8 @@
 // W_down multiplies is normalised first (BitNet b1.58 2B4T, 2504.12285).
 #pragma once
 
-#include <chimera/kernels/elementwise.hpp>
-#include <chimera/kernels/norm.hpp>
+#include <chimera/kernels/f32/elementwise.hpp>
+#include <chimera/kernels/f32/norm.hpp>
 #include <chimera/layers/decode.hpp>
 #include <chimera/layers/layer.hpp>
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <chimera/config/check.hpp>
-#include <chimera/kernels/norm.hpp>
+#include <chimera/kernels/f32/norm.hpp>
 #include <chimera/layers/attention.hpp>
 #include <chimera/layers/mamba2.hpp>
 #include <chimera/layers/rg_lru.hpp>

@@ -98,7 +98,7 @@ inline std::optional<PreTokenizer> pretokenizer_of_regex(std::string_view regex)
   return std::nullopt;
 }
 
-namespace pretokenizing {
+namespace pretokenizer_parts {
 
 constexpr unsigned mask(CharClass c) { return 1u << static_cast<unsigned>(c); }
 template <class... Classes>
@@ -185,12 +185,12 @@ inline const char* cased_word(const char* at, const char* start, const char* end
   return all > start ? all : at;
 }
 
-}  // namespace pretokenizing
+}  // namespace pretokenizer_parts
 
 /// Where the piece ends that begins at `at`, which must not be `end`. Bytes that are no UTF-8 count as symbols.
 template <PreTokenizer P>
 const char* piece_end(const char* at, const char* end) {
-  using namespace pretokenizing;
+  using namespace pretokenizer_parts;
   constexpr bool cased = P == PreTokenizer::o200k || P == PreTokenizer::tekken;
   constexpr bool gpt2 = P == PreTokenizer::gpt2;
   constexpr bool marks_in_words = P == PreTokenizer::qwen35;

@@ -63,7 +63,7 @@ inline std::string tokenizer_config_json(const Tokenizer& tokenizer);
 /// Sets tokenizer.* for a model of `vocab` ids, at least as many as the tokenizer has; the rest are called [PADn].
 inline void set_tokenizer(GgufWriter& file, const Tokenizer& tokenizer, std::int64_t vocab);
 
-namespace tokenizer_files {
+namespace tokenizer_files_parts {
 
 /// In files of byte-level BPE each byte is a letter (GPT-2's bytes_to_unicode): printable ones stand for themselves, the
 /// others for the code points from 256 on, in turn.
@@ -256,7 +256,7 @@ inline Status read_config(std::string_view text, const auto& id_of, Vocabulary& 
   return {};
 }
 
-}  // namespace tokenizer_files
+}  // namespace tokenizer_files_parts
 
 inline Result<Tokenizer> read_rank_file(std::string_view text, PreTokenizer pretokenizer,
                                         std::span<const RankedSpecial> specials) {
@@ -270,7 +270,7 @@ inline Result<Tokenizer> read_rank_file(std::string_view text, PreTokenizer pret
     if (rest.ends_with('\r')) rest.remove_suffix(1);
     if (rest.empty()) continue;
     const std::size_t blank = rest.find(' ');
-    std::string bytes = tokenizer_files::from_base64(rest.substr(0, blank));
+    std::string bytes = tokenizer_files_parts::from_base64(rest.substr(0, blank));
     const std::string_view digits = blank == std::string_view::npos ? "" : rest.substr(blank + 1);
     std::int64_t rank = -1;
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), rank);
@@ -278,14 +278,14 @@ inline Result<Tokenizer> read_rank_file(std::string_view text, PreTokenizer pret
     if (bytes.empty() || error != std::errc{} || end != digits.data() + digits.size())
       return wrong("expected a token in base64, a space and its rank, found \"" + std::string(rest.substr(0, 60)) +
                    "\"");
-    if (!tokenizer_files::make_room(v, rank, lines))
+    if (!tokenizer_files_parts::make_room(v, rank, lines))
       return wrong("expected a rank not far above the number of lines, found " + std::to_string(rank));
     Token& token = v.tokens[static_cast<std::size_t>(rank)];
     if (!token.bytes.empty()) return wrong("the rank " + std::to_string(rank) + " is there twice");
     token = {std::move(bytes), TokenType::normal};
   }
   for (const RankedSpecial& special : specials) {
-    if (!tokenizer_files::make_room(v, special.id, v.tokens.size()))
+    if (!tokenizer_files_parts::make_room(v, special.id, v.tokens.size()))
       return Error{"the special token " + std::string(special.text) + " does not fit: its id is " +
                    std::to_string(special.id) + ", and there are " + std::to_string(v.tokens.size()) + " ranks"};
     Token& token = v.tokens[static_cast<std::size_t>(special.id)];
@@ -299,7 +299,7 @@ inline Result<Tokenizer> read_rank_file(std::string_view text, PreTokenizer pret
 }
 
 inline Result<Tokenizer> read_tokenizer_json(std::string_view text, std::string_view config) {
-  using namespace tokenizer_files;
+  using namespace tokenizer_files_parts;
   const auto json = Json::parse(text);
   if (!json) return json.error();
   const auto model = json->at("model", Json::Kind::object);
@@ -384,7 +384,7 @@ inline Result<Tokenizer> read_tokenizer_json(std::string_view text, std::string_
 }
 
 inline Result<Tokenizer> read_tokenizer(const Gguf& file) {
-  using namespace tokenizer_files;
+  using namespace tokenizer_files_parts;
   const auto model = file.text("tokenizer.ggml.model");
   if (!model) return model.error();
   if (*model != "gpt2")
@@ -505,7 +505,7 @@ inline Result<Tokenizer> load_tokenizer(const std::string& path) {
 }
 
 inline std::string tokenizer_json(const Tokenizer& tokenizer) {
-  using namespace tokenizer_files;
+  using namespace tokenizer_files_parts;
   const Vocabulary& v = tokenizer.vocabulary();
   std::string added, vocab, merges;
   std::unordered_set<std::string> words;
@@ -572,7 +572,7 @@ inline std::string tokenizer_config_json(const Tokenizer& tokenizer) {
 }
 
 inline void set_tokenizer(GgufWriter& file, const Tokenizer& tokenizer, std::int64_t vocab) {
-  using namespace tokenizer_files;
+  using namespace tokenizer_files_parts;
   const Vocabulary& v = tokenizer.vocabulary();
   std::vector<std::string> tokens, merges;
   std::vector<std::int32_t> types;

@@ -1,0 +1,134 @@
+// Root-mean-square normalisation, plain and gated.
+#pragma once
+
+#include <chimera/core/tensor.hpp>
+#include <chimera/kernels/f32/elementwise.hpp>
+
+#include <cmath>
+
+namespace chimera::inline CHIMERA_ABI {
+
+/// Rows that one task of a backward pass reduces into one partial sum of the weight's gradient.
+inline constexpr std::int64_t norm_rows = 64;
+
+/// x [rows, width], rows x_stride apart; z likewise, null for the plain norm.
+/// u = x, or x silu(z);   y = w u / sqrt(mean(u^2) + eps), the mean over each run of `group` channels.
+struct NormShape {
+  std::int64_t rows, width, group;
+  float eps;
+};
+
+struct RmsNorm {
+  template <int W>
+  CHIMERA_INLINE static void run(NormShape s, const float* x, const float* z, std::int64_t z_stride, const float* w,
+                                 float* y) {
+    for (std::int64_t r = 0; r < s.rows; ++r)
+      for (std::int64_t g = 0; g < s.width; g += s.group) {
+        const float* xr = x + r * s.width + g;
+        const float* zr = z ? z + r * z_stride + g : nullptr;
+        float* yr = y + r * s.width + g;
+        Vec<W> squares;
+        lanes<W>(s.group, [&](std::int64_t i, auto io) CHIMERA_LAMBDA {
+          Vec<W> u = io.load(xr + i);
+          if (zr) {
+            u *= silu<W>(io.load(zr + i));
+            io.store(yr + i, u);
+          }
+          squares = fma<W>(u, u, squares);
+        });
+        const float inverse = 1.f / std::sqrt(sum<W>(squares) / static_cast<float>(s.group) + s.eps);
+        const float* ur = zr ? yr : xr;
+        lanes<W>(s.group, [&](std::int64_t i, auto io) CHIMERA_LAMBDA {
+          io.store(yr + i, io.load(ur + i) * Vec<W>(inverse) * io.load(w + g + i));
+        });
+      }
+  }
+};
+
+inline void rms_norm(const Cpu& q, NormShape s, const float* x, const float* w, float* y) {
+  parallel_rows(q, s.rows, 16, [&](std::int64_t at, std::int64_t n, int) {
+    dispatch<RmsNorm>(q.isa(), NormShape{n, s.width, s.group, s.eps}, x + at * s.width,
+                      static_cast<const float*>(nullptr), std::int64_t{0}, w, y + at * s.width);
+  });
+}
+
+inline void gated_rms_norm(const Cpu& q, NormShape s, const float* x, const float* z, std::int64_t z_stride,
+                           const float* w, float* y) {
+  parallel_rows(q, s.rows, 16, [&](std::int64_t at, std::int64_t n, int) {
+    dispatch<RmsNorm>(q.isa(), NormShape{n, s.width, s.group, s.eps}, x + at * s.width, z + at * z_stride, z_stride, w,
+                      y + at * s.width);
+  });
+}
+
+/// With v = u r, r = 1 / sqrt(mean(u^2) + eps):  g = w dy,  du = r (g - v mean(g v)),  dw += dy v.
+struct RmsNormBackward {
+  template <int W>
+  CHIMERA_INLINE static void run(NormShape s, const float* x, const float* z, std::int64_t z_stride, const float* w,
+                                 const float* dy, float* dx, float* dz, float* dw) {
+    for (std::int64_t r = 0; r < s.rows; ++r)
+      for (std::int64_t g = 0; g < s.width; g += s.group) {
+        const float* xr = x + r * s.width + g;
+        const float* zr = z ? z + r * z_stride + g : nullptr;
+        const float* dyr = dy + r * s.width + g;
+        float* dxr = dx + r * s.width + g;
+        Vec<W> squares, products;
+        lanes<W>(s.group, [&](std::int64_t i, auto io) CHIMERA_LAMBDA {
+          Vec<W> u = io.load(xr + i);
+          if (zr) u *= silu<W>(io.load(zr + i));
+          squares = fma<W>(u, u, squares);
+          products = fma<W>(u, io.load(w + g + i) * io.load(dyr + i), products);
+        });
+        const float n = static_cast<float>(s.group);
+        const float inverse = 1.f / std::sqrt(sum<W>(squares) / n + s.eps);
+        const Vec<W> scale(inverse), shift(sum<W>(products) / n * inverse * inverse);
+        lanes<W>(s.group, [&](std::int64_t i, auto io) CHIMERA_LAMBDA {
+          const Vec<W> xi = io.load(xr + i), dyi = io.load(dyr + i);
+          const Vec<W> zi = zr ? io.load(zr + i) : Vec<W>();
+          const Vec<W> gate = zr ? silu<W>(zi) : Vec<W>(1.f);
+          const Vec<W> u = xi * gate;
+          const Vec<W> du = scale * (io.load(w + g + i) * dyi - u * shift);
+          io.store(dw + g + i, fma<W>(dyi, u * scale, io.load(dw + g + i)));
+          if (zr) {
+            io.store(dxr + i, du * gate);
+            io.store(dz + r * z_stride + g + i, du * xi * silu_slope<W>(zi));
+          } else {
+            io.store(dxr + i, io.load(dxr + i) + du);
+          }
+        });
+      }
+  }
+};
+
+/// Floats of `temp` that the two backward passes need.
+inline std::int64_t norm_backward_temp(std::int64_t rows, std::int64_t width) {
+  return (rows + norm_rows - 1) / norm_rows * width;
+}
+
+/// dx += (the residual stream's gradient), dw +=.
+inline void rms_norm_backward(const Cpu& q, NormShape s, const float* x, const float* w, const float* dy, float* dx,
+                              float* dw, Bump temp) {
+  float* partial = temp.take(norm_backward_temp(s.rows, s.width));
+  parallel_rows(q, s.rows, norm_rows, [&](std::int64_t at, std::int64_t n, int) {
+    float* sums = partial + at / norm_rows * s.width;
+    std::fill(sums, sums + s.width, 0.f);
+    dispatch<RmsNormBackward>(q.isa(), NormShape{n, s.width, s.group, s.eps}, x + at * s.width,
+                              static_cast<const float*>(nullptr), std::int64_t{0}, w, dy + at * s.width,
+                              dx + at * s.width, static_cast<float*>(nullptr), sums);
+  });
+  sum_rows(q, (s.rows + norm_rows - 1) / norm_rows, s.width, s.width, partial, dw);
+}
+
+/// dx =, dz = (rows z_stride apart, as z), dw +=. dx may be dy.
+inline void gated_rms_norm_backward(const Cpu& q, NormShape s, const float* x, const float* z, std::int64_t z_stride,
+                                    const float* w, const float* dy, float* dx, float* dz, float* dw, Bump temp) {
+  float* partial = temp.take(norm_backward_temp(s.rows, s.width));
+  parallel_rows(q, s.rows, norm_rows, [&](std::int64_t at, std::int64_t n, int) {
+    float* sums = partial + at / norm_rows * s.width;
+    std::fill(sums, sums + s.width, 0.f);
+    dispatch<RmsNormBackward>(q.isa(), NormShape{n, s.width, s.group, s.eps}, x + at * s.width, z + at * z_stride,
+                              z_stride, w, dy + at * s.width, dx + at * s.width, dz + at * z_stride, sums);
+  });
+  sum_rows(q, (s.rows + norm_rows - 1) / norm_rows, s.width, s.width, partial, dw);
+}
+
+}  // namespace chimera::inline CHIMERA_ABI

@@ -1,0 +1,115 @@
+// Products with packed weights by AVX2: vpmaddubsw multiplies bytes and adds pairs in 16 bits.
+#pragma once
+
+#include <chimera/core/namespace.hpp>
+#include <chimera/kernels/formats/integers.hpp>
+#include <chimera/kernels/packed/input.hpp>
+#include <chimera/kernels/packed/layout.hpp>
+#include <chimera/kernels/simd.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#define CHIMERA_LEVEL packed_avx2
+#define CHIMERA_TARGET CHIMERA_AVX2
+
+namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
+
+/// See ops.hpp. A sum has 16 bits for products 0 and 1 of each four, and 16 for products 2 and 3; it may run over
+/// on its way as long as the end of a run fits: 16 products of 4 bits less 8, 8 of 6 bits less 32, 128 of 2 bits less 1.
+struct Ops {
+  static constexpr int lanes = 8;
+  static constexpr int tokens = 4;
+  using I = Ints<lanes>;
+
+  CHIMERA_TARGET CHIMERA_INLINE static __m256i in(const I& x) { return reinterpret_cast<__m256i>(x.v); }
+  CHIMERA_TARGET CHIMERA_INLINE static I out(__m256i x) { return I(reinterpret_cast<I::Native>(x)); }
+
+  /// sum + x, after what comes before: g++ 12 would make all products of a tile first, for which there are too few
+  /// registers.
+  CHIMERA_TARGET CHIMERA_INLINE static I add16(const I& sum, const I& x) {
+#if defined(__clang__)
+    return out(_mm256_add_epi16(in(sum), in(x)));
+#else
+    I r = sum;
+    asm volatile("vpaddw %1, %0, %0" : "+x"(r.v) : "x"(x.v));
+    return r;
+#endif
+  }
+  CHIMERA_TARGET CHIMERA_INLINE static I add32(const I& sum, const I& x) {
+#if defined(__clang__)
+    return sum + x;
+#else
+    I r = sum;
+    asm volatile("vpaddd %1, %0, %0" : "+x"(r.v) : "x"(x.v));
+    return r;
+#endif
+  }
+
+  CHIMERA_TARGET CHIMERA_INLINE static I dot(const I& sum, const I& codes, const I& x) {
+    return add16(sum, out(_mm256_maddubs_epi16(in(codes), in(x))));
+  }
+  CHIMERA_TARGET CHIMERA_INLINE static I total(const I& sum) {
+    return out(_mm256_madd_epi16(in(sum), _mm256_set1_epi16(1)));
+  }
+  CHIMERA_TARGET CHIMERA_INLINE static I total(const I& sum, const I& multipliers) {
+    return out(_mm256_madd_epi16(in(sum), in(multipliers)));
+  }
+  CHIMERA_TARGET CHIMERA_INLINE static I multipliers(const I& scales) {
+    return out(_mm256_blend_epi16(in(scales), _mm256_slli_epi32(in(scales), 16), 0xaa));
+  }
+  CHIMERA_TARGET CHIMERA_INLINE static I start(const I& word, int zero) {
+    return out(_mm256_slli_epi16(in(word), zero));
+  }
+
+  /// |codes| times x with the signs of codes: a pair is at most 2 * 128 * 127.
+  CHIMERA_TARGET CHIMERA_INLINE static I wide_dot(const I& sum, const I& codes, const I& x) {
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(in(codes)), _mm256_sign_epi8(in(x), in(codes)));
+    return add32(sum, out(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))));
+  }
+  CHIMERA_TARGET CHIMERA_INLINE static I wide_start(const I&) { return {}; }
+
+  CHIMERA_TARGET CHIMERA_INLINE static Vec<lanes> halves(const std::byte* p) {
+    return Vec<lanes>(
+        reinterpret_cast<Vec<lanes>::Native>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))));
+  }
+
+  CHIMERA_TARGET CHIMERA_INLINE static void quantize(const float* x, float inverse, std::int8_t* q) {
+    const __m256 scale = _mm256_set1_ps(inverse);
+    const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), scale));
+    const __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8), scale));
+    const __m256i c = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 16), scale));
+    const __m256i d = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 24), scale));
+    // Packing goes on in each half: fours come out as a0 b0 c0 d0 a1 b1 c1 d1.
+    const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), _mm256_permutevar8x32_epi32(bytes, order));
+  }
+  CHIMERA_TARGET CHIMERA_INLINE static void sums(const std::int8_t* q, std::int32_t* words) {
+    const __m256i pairs =
+        _mm256_maddubs_epi16(_mm256_set1_epi8(1), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q)));
+    const __m256i two = _mm256_add_epi16(pairs, _mm256_shuffle_epi32(pairs, 0x4e));
+    const __m256i one = _mm256_add_epi16(two, _mm256_shuffle_epi32(two, 0xb1));
+    const __m256i negative = _mm256_sub_epi16(_mm256_setzero_si256(), one);
+    words[0] = _mm256_extract_epi32(negative, 0);
+    words[1] = _mm256_extract_epi32(negative, 4);
+  }
+  CHIMERA_INLINE static std::int32_t add(std::int32_t a, std::int32_t b) {
+    const auto x = static_cast<std::uint32_t>(a), y = static_cast<std::uint32_t>(b);
+    return static_cast<std::int32_t>(((x + y) & 0xffff) | ((x & 0xffff0000) + (y & 0xffff0000)));
+  }
+  CHIMERA_INLINE static std::int32_t value(std::int32_t word) { return static_cast<std::int16_t>(word) + (word >> 16); }
+};
+
+}  // namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL
+
+#include <chimera/kernels/packed/loops.hpp>
+#undef CHIMERA_LEVEL
+#undef CHIMERA_TARGET
+#endif

@@ -1,0 +1,65 @@
+// Products with packed weights by AVX-512 without VNNI: as by AVX2, on 16 lanes.
+#pragma once
+
+#include <chimera/core/namespace.hpp>
+#include <chimera/kernels/formats/integers.hpp>
+#include <chimera/kernels/packed/avx2.hpp>
+#include <chimera/kernels/packed/input.hpp>
+#include <chimera/kernels/packed/layout.hpp>
+#include <chimera/kernels/packed/ops.hpp>
+#include <chimera/kernels/simd.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#define CHIMERA_LEVEL packed_avx512
+#define CHIMERA_TARGET CHIMERA_AVX512
+namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
+
+/// Sums and words as in avx2.hpp.
+struct Ops : packed_parts::IntegerOps<16> {
+  static constexpr int tokens = 8;
+
+  CHIMERA_TARGET CHIMERA_INLINE static __m512i in(const I& x) { return reinterpret_cast<__m512i>(x.v); }
+  CHIMERA_TARGET CHIMERA_INLINE static I out(__m512i x) { return I(reinterpret_cast<I::Native>(x)); }
+
+  CHIMERA_TARGET CHIMERA_INLINE static I dot(const I& sum, const I& codes, const I& x) {
+    return out(_mm512_add_epi16(in(sum), _mm512_maddubs_epi16(in(codes), in(x))));
+  }
+  CHIMERA_TARGET CHIMERA_INLINE static I total(const I& sum) {
+    return out(_mm512_madd_epi16(in(sum), _mm512_set1_epi16(1)));
+  }
+  CHIMERA_TARGET CHIMERA_INLINE static I total(const I& sum, const I& multipliers) {
+    return out(_mm512_madd_epi16(in(sum), in(multipliers)));
+  }
+  CHIMERA_TARGET CHIMERA_INLINE static I multipliers(const I& scales) {
+    return out(_mm512_mask_blend_epi16(0xaaaaaaaa, in(scales), in(scales << 16)));
+  }
+  CHIMERA_TARGET CHIMERA_INLINE static I start(const I& word, int zero) {
+    return out(_mm512_slli_epi16(in(word), static_cast<unsigned>(zero)));
+  }
+
+  CHIMERA_TARGET CHIMERA_INLINE static I wide_dot(const I& sum, const I& codes, const I& x) {
+    const __m512i signed_x = _mm512_mask_sub_epi8(in(x), _mm512_movepi8_mask(in(codes)), _mm512_setzero_si512(), in(x));
+    const __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(in(codes)), signed_x);
+    return out(_mm512_add_epi32(in(sum), _mm512_madd_epi16(pairs, _mm512_set1_epi16(1))));
+  }
+
+  CHIMERA_TARGET CHIMERA_INLINE static void sums(const std::int8_t* q, std::int32_t* words) {
+    packed_avx2::Ops::sums(q, words);
+  }
+  CHIMERA_INLINE static std::int32_t add(std::int32_t a, std::int32_t b) { return packed_avx2::Ops::add(a, b); }
+  CHIMERA_INLINE static std::int32_t value(std::int32_t word) { return packed_avx2::Ops::value(word); }
+};
+
+}  // namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL
+#include <chimera/kernels/packed/loops.hpp>
+#undef CHIMERA_LEVEL
+#undef CHIMERA_TARGET
+#endif

@@ -1,0 +1,62 @@
+// Products with packed weights by vpdpbusd, which adds four products of bytes to an i32: AVX-VNNI on 8 lanes, AVX-512
+// VNNI on 16.
+#pragma once
+
+#include <chimera/core/namespace.hpp>
+#include <chimera/kernels/formats/integers.hpp>
+#include <chimera/kernels/packed/input.hpp>
+#include <chimera/kernels/packed/layout.hpp>
+#include <chimera/kernels/packed/ops.hpp>
+#include <chimera/kernels/simd.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#define CHIMERA_LEVEL packed_avx_vnni
+#define CHIMERA_TARGET __attribute__((target("avx2,fma,f16c,avxvnni")))
+namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
+
+struct Ops : packed_parts::UnsignedOps<8> {
+  static constexpr int tokens = 4;
+
+  CHIMERA_TARGET CHIMERA_INLINE static I dot(const I& sum, const I& codes, const I& x) {
+    return I(reinterpret_cast<I::Native>(_mm256_dpbusd_avx_epi32(
+        reinterpret_cast<__m256i>(sum.v), reinterpret_cast<__m256i>(codes.v), reinterpret_cast<__m256i>(x.v))));
+  }
+  CHIMERA_TARGET CHIMERA_INLINE static I wide_dot(const I& sum, const I& codes, const I& x) {
+    return dot(sum, unsigned_codes(codes), x);
+  }
+};
+
+}  // namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL
+#include <chimera/kernels/packed/loops.hpp>
+#undef CHIMERA_LEVEL
+#undef CHIMERA_TARGET
+
+#define CHIMERA_LEVEL packed_avx512_vnni
+#define CHIMERA_TARGET __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2,fma,f16c")))
+namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
+
+struct Ops : packed_parts::UnsignedOps<16> {
+  static constexpr int tokens = 8;
+
+  CHIMERA_TARGET CHIMERA_INLINE static I dot(const I& sum, const I& codes, const I& x) {
+    return I(reinterpret_cast<I::Native>(_mm512_dpbusd_epi32(
+        reinterpret_cast<__m512i>(sum.v), reinterpret_cast<__m512i>(codes.v), reinterpret_cast<__m512i>(x.v))));
+  }
+  CHIMERA_TARGET CHIMERA_INLINE static I wide_dot(const I& sum, const I& codes, const I& x) {
+    return dot(sum, unsigned_codes(codes), x);
+  }
+};
+
+}  // namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL
+#include <chimera/kernels/packed/loops.hpp>
+#undef CHIMERA_LEVEL
+#undef CHIMERA_TARGET
+#endif
