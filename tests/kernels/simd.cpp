@@ -103,10 +103,12 @@ struct Map {
 };
 
 /// The body for wider vectors than the level has, which the compiler splits: AVX-512's on AVX2.
-template <class Kernel>
-struct Doubled {
-  template <int W, class... A>
-  CHIMERA_INLINE static void run(A... a) {
+template <class Kernel, class Run = decltype(&Kernel::template run<4>)>
+struct Doubled;
+template <class Kernel, class... P>
+struct Doubled<Kernel, void (*)(P...)> {
+  template <int W>
+  CHIMERA_INLINE static void run(P... a) {
     Kernel::template run<2 * W>(a...);
   }
 };

@@ -116,7 +116,7 @@ class Quantizer {
     if (Status s = encode(isa, to, x, n, out, first); !s) return s;
     if (Status s = decode(isa, to, out, n, stored); !s) return s;
     Sums sums{};
-    dispatch<CompareNumbers>(isa, n, static_cast<const float*>(x), static_cast<const float*>(stored), &sums);
+    dispatch<CompareNumbers>(isa, n, x, stored, &sums);
     error = {n, double{sums.squares}, double{sums.error_squares}, sums.largest};
     return {};
   }

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #define CHIMERA_INLINE __attribute__((always_inline)) inline
@@ -256,36 +257,44 @@ CHIMERA_INLINE void lanes(std::int64_t n, F f) {
 }
 
 #if defined(__x86_64__) || defined(__i386__)
-template <class Kernel, class... A>
-CHIMERA_AVX512 inline void run_lanes(std::integral_constant<int, 16>, A... a) {
+template <class Kernel, class... P>
+CHIMERA_AVX512 inline void run_lanes(std::integral_constant<int, 16>, P... a) {
   Kernel::template run<16>(a...);
 }
-template <class Kernel, class... A>
-CHIMERA_AVX2 inline void run_lanes(std::integral_constant<int, 8>, A... a) {
+template <class Kernel, class... P>
+CHIMERA_AVX2 inline void run_lanes(std::integral_constant<int, 8>, P... a) {
   Kernel::template run<8>(a...);
 }
 #endif
 /// Never inlined, as the other two cannot be: a copy for each call costs a compiler more than the call costs a program.
-template <class Kernel, class... A>
-__attribute__((noinline)) inline void run_lanes(std::integral_constant<int, 4>, A... a) {
+template <class Kernel, class... P>
+__attribute__((noinline)) inline void run_lanes(std::integral_constant<int, 4>, P... a) {
   Kernel::template run<4>(a...);
 }
 
-/// Runs the kernel's variant for that level; arguments pass by value. CHIMERA_ISA, if defined (a level's name), is the
-/// only level that is compiled: a program for one machine alone compiles in two thirds of the time.
-template <class Kernel, class... A>
-void dispatch([[maybe_unused]] Isa isa, A... a) {
+/// `dispatch`, told the parameters of the kernel's `run`.
+template <class Kernel, class... P>
+void dispatch_as(void (*)(P...), [[maybe_unused]] Isa isa, std::type_identity_t<P>... a) {
 #if defined(CHIMERA_ISA)
-  run_lanes<Kernel>(std::integral_constant<int, lanes(Isa::CHIMERA_ISA)>{}, a...);
+  run_lanes<Kernel, P...>(std::integral_constant<int, lanes(Isa::CHIMERA_ISA)>{}, a...);
 #elif defined(__x86_64__) || defined(__i386__)
   switch (lanes(isa)) {
-    case 16: return run_lanes<Kernel>(std::integral_constant<int, 16>{}, a...);
-    case 8: return run_lanes<Kernel>(std::integral_constant<int, 8>{}, a...);
-    default: return run_lanes<Kernel>(std::integral_constant<int, 4>{}, a...);
+    case 16: return run_lanes<Kernel, P...>(std::integral_constant<int, 16>{}, a...);
+    case 8: return run_lanes<Kernel, P...>(std::integral_constant<int, 8>{}, a...);
+    default: return run_lanes<Kernel, P...>(std::integral_constant<int, 4>{}, a...);
   }
 #else
-  run_lanes<Kernel>(std::integral_constant<int, 4>{}, a...);
+  run_lanes<Kernel, P...>(std::integral_constant<int, 4>{}, a...);
 #endif
+}
+
+/// Runs the kernel's variant for that level; arguments pass by value, as the types that `run` names: every kernel is
+/// compiled once for each width. CHIMERA_ISA, if defined (a level's name), is the only level that is compiled: a program
+/// for one machine alone compiles in two thirds of the time.
+template <class Kernel, class... A>
+void dispatch(Isa isa, A&&... a) {
+  using Run = decltype(&Kernel::template run<4>);
+  dispatch_as<Kernel>(Run{}, isa, std::forward<A>(a)...);
 }
 
 }  // namespace chimera::inline CHIMERA_ABI

@@ -124,8 +124,7 @@ struct Attention {
         [&](std::int64_t t, float* buffer) {
           const float* mixed = mixed_row(d, t, buffer);
           if constexpr (C.sub_norm) {
-            dispatch<RmsNorm>(q.isa(), norm(1), mixed, static_cast<const float*>(nullptr), std::int64_t{0},
-                              w.vector(sub_norm), buffer);
+            dispatch<RmsNorm>(q.isa(), norm(1), mixed, nullptr, 0, w.vector(sub_norm), buffer);
             return static_cast<const float*>(buffer);
           } else {
             return mixed;
@@ -282,8 +281,7 @@ struct Attention {
   /// Writes the heads' channels of a row of `mixed`.
   static void finish(Isa isa, const Softmax& seen, std::int64_t n, float* mixed) {
     for (std::int64_t h = 0; h < n; ++h)
-      dispatch<Scaled>(isa, head_dim, 1.f / seen.sum[h], static_cast<const float*>(seen.mixed + h * padded),
-                       mixed + h * head_dim);
+      dispatch<Scaled>(isa, head_dim, 1.f / seen.sum[h], seen.mixed + h * padded, mixed + h * head_dim);
   }
 
   /// What attention makes of row t [heads*head_dim]: where it is, or its parts put together in `buffer`.

@@ -94,8 +94,7 @@ struct NormedRows {
 
   /// Row t, computed into buffer [width].
   const float* row(Isa isa, std::int64_t t, float* buffer) const {
-    dispatch<RmsNorm>(isa, NormShape{1, width, width, eps}, x + t * width, static_cast<const float*>(nullptr),
-                      std::int64_t{0}, weight, buffer);
+    dispatch<RmsNorm>(isa, NormShape{1, width, width, eps}, x + t * width, nullptr, 0, weight, buffer);
     return buffer;
   }
 };

@@ -123,8 +123,7 @@ struct Mamba2 {
     add_projection(
         q, w.matrix(output), pass.rows,
         [&](std::int64_t t, float* buffer) {
-          dispatch<RmsNorm>(q.isa(), norm_shape(1), static_cast<const float*>(gated + t * inner),
-                            static_cast<const float*>(nullptr), std::int64_t{0}, w.vector(norm), buffer);
+          dispatch<RmsNorm>(q.isa(), norm_shape(1), gated + t * inner, nullptr, 0, w.vector(norm), buffer);
           return buffer;
         },
         scale, y, temp);
@@ -197,8 +196,7 @@ struct Mamba2 {
     ssd(q, scan, batch, xbc, dt, a, w.vector(d), states_of(run), gated, nullptr, products, states_of(run));
     parallel_rows(q, run.count, 8, [&](std::int64_t first, std::int64_t n, int) {
       for (std::int64_t t = first; t < first + n; ++t)
-        dispatch<SiluGate>(q.isa(), inner, zxbcdt + t * row, static_cast<const float*>(gated + t * inner),
-                           gated + t * inner);
+        dispatch<SiluGate>(q.isa(), inner, zxbcdt + t * row, gated + t * inner, gated + t * inner);
     });
   }
 

@@ -174,7 +174,7 @@ struct RgLru {
 
  private:
   static void add_bias_row(const Cpu& q, std::int64_t n, const float* bias, float* x) {
-    dispatch<AddBias>(q.isa(), std::int64_t{1}, n, bias, x);
+    dispatch<AddBias>(q.isa(), 1, n, bias, x);
   }
 
   /// The channels of one head for all tokens of a run: from u to gelu(gate) h, which takes the place of h.
@@ -196,10 +196,9 @@ struct RgLru {
       const std::int64_t i = at + t * inner;
       add_bias_row(q, block, w.vector(update_bias) + c, a.update + i);
       add_bias_row(q, block, w.vector(decay_bias) + c, a.decay + i);
-      dispatch<rg_lru_parts::RgLruStep>(q.isa(), block, run.position + t == 0, static_cast<const float*>(a.x + i),
-                                        static_cast<const float*>(a.decay + i), static_cast<const float*>(a.update + i),
-                                        w.vector(lambda) + c, static_cast<const float*>(h), h);
-      dispatch<GeluGate>(q.isa(), block, static_cast<const float*>(a.gate + i), static_cast<const float*>(h), a.h + i);
+      dispatch<rg_lru_parts::RgLruStep>(q.isa(), block, run.position + t == 0, a.x + i, a.decay + i, a.update + i,
+                                        w.vector(lambda) + c, h, h);
+      dispatch<GeluGate>(q.isa(), block, a.gate + i, h, a.h + i);
     }
   }
 

@@ -98,8 +98,7 @@ struct SwiGlu {
         [&](std::int64_t t, [[maybe_unused]] float* buffer) {
           const float* row = h + t * hidden;
           if constexpr (C.sub_norm) {
-            dispatch<RmsNorm>(q.isa(), norm(1), row, static_cast<const float*>(nullptr), std::int64_t{0},
-                              w.vector(sub_norm), buffer);
+            dispatch<RmsNorm>(q.isa(), norm(1), row, nullptr, 0, w.vector(sub_norm), buffer);
             row = buffer;
           }
           return row;

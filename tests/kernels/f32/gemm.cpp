@@ -188,10 +188,12 @@ TEST_CASE("gemm_serial keeps to its part of the scratch") {
 }
 
 // The body for wider vectors than the processor has, which the compiler splits: AVX-512's tile and packing on AVX2.
-template <class Kernel>
-struct Doubled {
-  template <int W, class... A>
-  CHIMERA_INLINE static void run(A... a) {
+template <class Kernel, class Run = decltype(&Kernel::template run<4>)>
+struct Doubled;
+template <class Kernel, class... P>
+struct Doubled<Kernel, void (*)(P...)> {
+  template <int W>
+  CHIMERA_INLINE static void run(P... a) {
     Kernel::template run<2 * W>(a...);
   }
 };

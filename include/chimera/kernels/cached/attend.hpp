@@ -192,7 +192,7 @@ inline void attend_chunk(Isa isa, const AttentionShape& s, const KvCache& cache,
   std::fill(out.mixed, out.mixed + group * width, 0.f);
   tiles([&](std::int64_t j, std::int64_t n) {
     const float* values = load_rows(isa, cache, cache.value(kv_head, j), n, buffer);
-    dispatch<Mix>(isa, group, n, width, static_cast<const float*>(scores + (j - first)), stride, values, out.mixed);
+    dispatch<Mix>(isa, group, n, width, scores + (j - first), stride, values, out.mixed);
   });
 }
 
@@ -245,8 +245,7 @@ inline void attend_tile(Isa isa, const AttentionShape& s, const KvCache& cache, 
         float correction = 1.f;
         dispatch<attention_parts::SoftmaxRow>(isa, n, see, s.slopes ? s.slopes[h] : 0.f, static_cast<float>(i - j),
                                               scores + r * tile, m + g * tile + r, l + g * tile + r, &correction);
-        if (correction != 1.f)
-          dispatch<Scaled>(isa, D, correction, static_cast<const float*>(o + r * ldo), o + r * ldo);
+        if (correction != 1.f) dispatch<Scaled>(isa, D, correction, o + r * ldo, o + r * ldo);
       }
       gemm_serial(isa, scratch, count, D, n, 1.f, row_major(scores, tile), values, 1.f, o, ldo);
     }
@@ -254,7 +253,7 @@ inline void attend_tile(Isa isa, const AttentionShape& s, const KvCache& cache, 
   for (std::int64_t g = 0; g < group; ++g)
     for (std::int64_t r = 0; r < count; ++r) {
       float* o = out + (first + r) * ldo + (head0 + g) * D;
-      dispatch<Scaled>(isa, D, 1.f / l[g * tile + r], static_cast<const float*>(o), o);
+      dispatch<Scaled>(isa, D, 1.f / l[g * tile + r], o, o);
     }
 }
 

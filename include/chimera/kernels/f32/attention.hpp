@@ -144,14 +144,13 @@ inline void attention(const Cpu& q, const AttentionShape& s, const Batch& batch,
         float correction = 1.f;
         dispatch<SoftmaxRow>(q.isa(), keys, visible(s, batch, b, i0 + r, j0, keys), slope,
                              static_cast<float>(i0 + r - j0), scores + r * tile, m + r, l + r, &correction);
-        if (correction != 1.f)
-          dispatch<Scaled>(q.isa(), D, correction, static_cast<const float*>(o + r * ldo), o + r * ldo);
+        if (correction != 1.f) dispatch<Scaled>(q.isa(), D, correction, o + r * ldo, o + r * ldo);
       }
       gemm_serial(q.isa(), scratch, rows, D, keys, 1.f, row_major(scores, tile),
                   row_major(base + j0 * s.row() + s.value(kv), s.row()), 1.f, o, ldo);
     }
     for (std::int64_t r = 0; r < rows; ++r) {
-      dispatch<Scaled>(q.isa(), D, l[r] > 0.f ? 1.f / l[r] : 0.f, static_cast<const float*>(o + r * ldo), o + r * ldo);
+      dispatch<Scaled>(q.isa(), D, l[r] > 0.f ? 1.f / l[r] : 0.f, o + r * ldo, o + r * ldo);
       lse[(b * s.heads + h) * T + i0 + r] = m[r] + std::log(l[r]);
     }
   });
@@ -204,8 +203,7 @@ inline void attention_backward(const Cpu& q, const AttentionShape& s, const Batc
           for (std::int64_t r = 0; r < rows; ++r) {
             dispatch<ProbabilityRow>(q.isa(), keys, visible(s, batch, b, i0 + r, j0, keys), slope,
                                      static_cast<float>(i0 + r - j0), lse_h[i0 + r], p + r * tile);
-            dispatch<ScoreGradientRow>(q.isa(), keys, delta_h[i0 + r], s.scale, static_cast<const float*>(p + r * tile),
-                                       dp + r * tile);
+            dispatch<ScoreGradientRow>(q.isa(), keys, delta_h[i0 + r], s.scale, p + r * tile, dp + r * tile);
           }
           gemm_serial(q.isa(), scratch, keys, D, rows, 1.f, transposed(p, tile), doh, 1.f,
                       dbase + j0 * row + s.value(kv), row);

@@ -128,8 +128,7 @@ inline void causal_conv(const Cpu& q, ConvShape s, const Batch& batch, const flo
       const float* input[conv_max_taps];
       for (std::int64_t k = 0; k < s.taps; ++k)
         input[k] = conv_parts::conv_input(s, batch, x, at / batch.length, at % batch.length, k);
-      const float* const* in = input;
-      dispatch<conv_parts::ConvRow>(q.isa(), s, in, static_cast<const float*>(taps), bias, y + at * s.y_stride);
+      dispatch<conv_parts::ConvRow>(q.isa(), s, input, taps, bias, y + at * s.y_stride);
     }
   });
 }
@@ -145,8 +144,7 @@ void conv_run(Isa isa, const ConvShape& s, std::int64_t n, std::int64_t count, s
               const float* ring, const float* w, const float* bias, float* y) {
   const float* input[taps] = {};
   for (std::int64_t k = 0; k + 1 < taps; ++k) input[k] = ring + (position + 1 + k) % taps * s.channels;
-  const float* const* past = input;
-  dispatch<conv_parts::ConvRun<taps>>(isa, s, n, count, past, x, w, bias, y);
+  dispatch<conv_parts::ConvRun<taps>>(isa, s, n, count, input, x, w, bias, y);
 }
 
 /// Leaves the run's newest inputs in the ring.
@@ -164,7 +162,6 @@ inline void causal_conv_backward(const Cpu& q, ConvShape s, const Batch& batch, 
   const std::int64_t parts = (batch.tokens() + conv_rows - 1) / conv_rows, part = (s.taps + 1) * s.channels;
   float* partial = temp.take(parts * part);
   transpose_taps(s, w, taps);
-  const float* const t = taps;
   parallel(q, parts, [&](std::int64_t p, int) {
     float* sums = partial + p * part;
     std::fill(sums, sums + part, 0.f);
@@ -172,11 +169,9 @@ inline void causal_conv_backward(const Cpu& q, ConvShape s, const Batch& batch, 
       const float* input[conv_max_taps];
       for (std::int64_t k = 0; k < s.taps; ++k)
         input[k] = conv_parts::conv_input(s, batch, x, at / batch.length, at % batch.length, k);
-      const float* const* in = input;
       float* d = dy + at * s.y_stride;
-      if (s.silu) dispatch<conv_parts::ConvRowSlope>(q.isa(), s, in, t, bias, d);
-      dispatch<conv_parts::ConvRowWeight>(q.isa(), s, in, static_cast<const float*>(d), sums,
-                                          sums + s.taps * s.channels);
+      if (s.silu) dispatch<conv_parts::ConvRowSlope>(q.isa(), s, input, taps, bias, d);
+      dispatch<conv_parts::ConvRowWeight>(q.isa(), s, input, d, sums, sums + s.taps * s.channels);
     }
   });
   parallel_rows(q, batch.tokens(), 16, [&](std::int64_t first, std::int64_t n, int) {
@@ -189,8 +184,7 @@ inline void causal_conv_backward(const Cpu& q, ConvShape s, const Batch& batch, 
             to < batch.length && (!batch.document_start || batch.document_start[b * batch.length + to] <= time);
         later[k] = seen ? dy + (b * batch.length + to) * s.y_stride : nullptr;
       }
-      const float* const* in = later;
-      dispatch<conv_parts::ConvRowInput>(q.isa(), s, in, t, dx + at * s.x_stride);
+      dispatch<conv_parts::ConvRowInput>(q.isa(), s, later, taps, dx + at * s.x_stride);
     }
   });
   std::fill(dtaps, dtaps + s.taps * s.channels, 0.f);

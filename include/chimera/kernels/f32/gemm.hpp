@@ -4,10 +4,11 @@
 // the same, bit for bit, for every number of threads, and for `gemm` and `gemm_serial`.
 #pragma once
 
-#include <algorithm>
 #include <chimera/core/device.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/kernels/simd.hpp>
+
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <numeric>
@@ -330,7 +331,7 @@ inline void multiply_serial(Isa isa, float* scratch, std::int64_t m, std::int64_
       dispatch<PackB>(isa, b.from(p, j), cols, steps, scratch, steps);
       for (std::int64_t i = 0; i < m; i += gemm_rows)
         dispatch<MultiplyPacked>(isa, rest, std::min(gemm_rows, m - i), cols, steps, depth, alpha, a.from(i, p),
-                                 static_cast<const float*>(scratch), p == 0 ? beta : 1.f, c + i * ldc + j, ldc);
+                                 scratch, p == 0 ? beta : 1.f, c + i * ldc + j, ldc);
     }
   }
 }
@@ -358,8 +359,8 @@ inline void multiply_shared(const Cpu& q, std::int64_t m, std::int64_t n, std::i
       parallel(q, ceil_div(m, grid.rows) * across, [&](std::int64_t t, int worker) {
         const std::int64_t r = t / across * grid.rows, s = t % across * grid.cols;
         dispatch<MultiplyPacked>(isa, q.scratch(worker), std::min(grid.rows, m - r), std::min(grid.cols, cols - s),
-                                 steps, depth, alpha, a.from(r, p), static_cast<const float*>(packed + s * steps),
-                                 p == 0 ? beta : 1.f, c + r * ldc + j + s, ldc);
+                                 steps, depth, alpha, a.from(r, p), packed + s * steps, p == 0 ? beta : 1.f,
+                                 c + r * ldc + j + s, ldc);
       });
     }
 }

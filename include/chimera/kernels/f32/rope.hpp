@@ -124,8 +124,7 @@ inline void rope_angles(Isa isa, const float* inverse, float factor, std::int64_
     left[i] = static_cast<float>(angle - static_cast<double>(nearest));
     whole[i] = static_cast<std::int32_t>(nearest & 3);
   }
-  dispatch<QuarterTurns>(isa, padded, static_cast<const float*>(left), static_cast<const std::int32_t*>(whole), factor,
-                         cos + 0, sin + 0);
+  dispatch<QuarterTurns>(isa, padded, left, whole, factor, cos, sin);
   for (std::int64_t i = 0; i < pairs; ++i) {
     if (layout == RopeLayout::halves) {
       angles[i] = cos[i], angles[pairs + i] = sin[i];

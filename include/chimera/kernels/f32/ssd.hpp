@@ -195,13 +195,11 @@ inline void ssd(const Cpu& q, const SsdShape& s, const Batch& batch, const float
       const float* cb = products + ((b * s.groups + g) * chunks + chunk) * Q * Q;
       for (std::int64_t t = 0; t < n; ++t) step[t] = dt[(at + t) * s.heads + h];
       for (std::int64_t t = 0; t < n; ++t)
-        dispatch<SsdRow>(q.isa(), decay.from[t], t, n, decay.c + 0, static_cast<const float*>(step), cb + t * Q,
-                         m + t * Q);
+        dispatch<SsdRow>(q.isa(), decay.from[t], t, n, decay.c, step, cb + t * Q, m + t * Q);
       gemm_serial(q.isa(), scratch, n, P, n, 1.f, row_major(m, Q), row_major(x, row), 0.f, out, s.inner());
       gemm_serial(q.isa(), scratch, n, P, N, 1.f, row_major(rows + s.c(g), row), transposed(state, N), 0.f, u, P);
       for (std::int64_t t = 0; t < n; ++t)
-        dispatch<AddTwo>(q.isa(), P, decay.in[t], static_cast<const float*>(u + t * P), D[h], x + t * row,
-                         out + t * s.inner());
+        dispatch<AddTwo>(q.isa(), P, decay.in[t], u + t * P, D[h], x + t * row, out + t * s.inner());
       const bool end = chunk + 1 == chunks;
       if (end && !last) break;
       float* next = end ? last + index * s.matrix() : state + kept;
@@ -276,8 +274,8 @@ inline void ssd_backward(const Cpu& q, const SsdShape& s, const Batch& batch, co
 
         gemm_serial(q.isa(), scratch, n, n, P, 1.f, row_major(dyh, s.inner()), transposed(x, row), 0.f, m, Q);
         for (std::int64_t t = 0; t < n; ++t)
-          dispatch<SsdRowBackward>(q.isa(), decay.from[t], t, n, decay.c + 0, static_cast<const float*>(step),
-                                   cb + t * Q, m + t * Q, dcb + t * Q, dc + 0, dstep + 0);
+          dispatch<SsdRowBackward>(q.isa(), decay.from[t], t, n, decay.c, step, cb + t * Q, m + t * Q, dcb + t * Q, dc,
+                                   dstep);
         gemm_serial(q.isa(), scratch, n, P, n, 1.f, transposed(m, Q), row_major(dyh, s.inner()), 0.f, dx, row);
         gemm_serial(q.isa(), scratch, n, P, N, 1.f, B, transposed(ds, N), 0.f, u, P);
         gemm_serial(q.isa(), scratch, n, P, N, 1.f, C, transposed(state, N), 0.f, v, P);
@@ -291,8 +289,7 @@ inline void ssd_backward(const Cpu& q, const SsdShape& s, const Batch& batch, co
           dc[t] -= r * step[t];
           passed_on += r * step[t];
           dD += dot(q.isa(), P, dyt, xt);
-          dispatch<AddTwo>(q.isa(), P, D[h], dyt, decay.out[t] * step[t], static_cast<const float*>(u + t * P),
-                           dx + t * row);
+          dispatch<AddTwo>(q.isa(), P, D[h], dyt, decay.out[t] * step[t], u + t * P, dx + t * row);
           dispatch<Scaled>(q.isa(), P, decay.in[t], dyt, v + t * P);
           dispatch<Scaled>(q.isa(), P, decay.out[t] * step[t], xt, u + t * P);
         }
@@ -317,8 +314,7 @@ inline void ssd_backward(const Cpu& q, const SsdShape& s, const Batch& batch, co
       float* d = out.dxbc + t * row + s.inner();
       std::fill(d, d + bc, 0.f);
       for (std::int64_t block = 0; block < blocks; ++block)
-        dispatch<AddScaled>(q.isa(), bc, 1.f, static_cast<const float*>(partial + (block * batch.tokens() + t) * bc),
-                            d);
+        dispatch<AddScaled>(q.isa(), bc, 1.f, partial + (block * batch.tokens() + t) * bc, d);
     }
   });
   sum_rows(q, batch.sequences, s.heads, s.heads, sums, out.dA);
@@ -333,8 +329,7 @@ inline void ssd_step(const Cpu& q, const SsdShape& s, const float* xbc, const fl
   parallel(q, s.heads, [&](std::int64_t h, int) {
     const std::int64_t g = h / s.per_group();
     dispatch<ssd_parts::SsdStep>(q.isa(), s.head_dim, s.state, std::exp(dt[h] * A[h]), dt[h], xbc + h * s.head_dim,
-                                 xbc + s.b(g), xbc + s.c(g), D[h], static_cast<const float*>(nullptr),
-                                 S + h * s.matrix(), y + h * s.head_dim);
+                                 xbc + s.b(g), xbc + s.c(g), D[h], nullptr, S + h * s.matrix(), y + h * s.head_dim);
   });
 }
 
