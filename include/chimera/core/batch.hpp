@@ -61,4 +61,10 @@ struct Pass {
   KvFormat kv = KvFormat::f16;
 };
 
+/// A row of a pass whose logits are asked for.
+struct Output {
+  std::int64_t row = 0;
+  float* logits = nullptr;  // [vocab]
+};
+
 }  // namespace chimera

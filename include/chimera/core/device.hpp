@@ -118,9 +118,16 @@ class ThreadTeam {
   std::int64_t count_ = 0;
 };
 
-/// What kernels run on. Cheap to pass by reference; one user at a time; many may live in one process.
+/// What layers are written for, once: kernels are overloads on their first argument, the device. `Real` is what it holds
+/// activations in, and matrices that it multiplies.
+template <class D>
+concept Device = requires { typename D::Real; };
+
+/// The device of this file. Cheap to pass by reference; one user at a time; many may live in one process.
 class Cpu {
  public:
+  using Real = float;
+
   /// f32 of private scratch for each worker: packed GEMM panels, attention and scan tiles.
   static constexpr std::size_t scratch_floats = std::size_t{1} << 19;
   /// f32 of scratch shared by a team: the packed right-hand side of one large product.

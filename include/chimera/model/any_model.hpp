@@ -15,19 +15,13 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-struct PackedTensor;  // layers/decode.hpp
+struct PackedTensor;  // kernels/packed/matrix.hpp
 
 /// Dropout draws are a function of (seed, step): the same in forward, in recomputation and in backward.
 struct TrainingStep {
   float scale = 1.f;       // multiplies the gradient: 1 / (targets in the whole accumulated batch)
   std::uint64_t seed = 0;  // of dropout
   std::uint64_t step = 0;  // one number for each micro-batch
-};
-
-/// A row of a pass whose logits are asked for.
-struct Output {
-  std::int64_t row = 0;
-  float* logits = nullptr;  // [vocab]
 };
 
 /// A pass of a whole model: the state of each run is that of its sequence, model.state_bytes(kv) of it, 64-byte aligned.

@@ -243,18 +243,10 @@ class LanguageModel : Check<C> {
     const PackedMatrix& all = weights[output_slot].matrix;
     const std::int64_t share = (all.parts[0].rows.panels() + head_stages - 1) / head_stages, panel = part * share;
     if (pass.outputs.empty() || panel >= all.parts[0].rows.panels()) return;
-    const PackedMatrix some = all.panels(panel, share);
-    const NormedRows normed{x, width, weights[norm_slot].values, C.norm_eps};
-    product(
-        q, some, static_cast<std::int64_t>(pass.outputs.size()),
-        [&](std::int64_t i, float* buffer) {
-          return normed.row(q.isa(), pass.outputs[static_cast<std::size_t>(i)].row, buffer);
-        },
-        [&](std::int64_t i, std::int64_t first, std::int64_t count, const float* values) {
-          float* out = pass.outputs[static_cast<std::size_t>(i)].logits + panel * panel_rows + first;
-          for (std::int64_t r = 0; r < count; ++r) out[r] = values[r] * (1.f / C.logit_scale);
-        },
-        temp);
+    const Output* outputs = pass.outputs.data();
+    product(q, all.panels(panel, share), static_cast<std::int64_t>(pass.outputs.size()),
+            {x, width, weights[norm_slot].values, width, C.norm_eps, outputs},
+            Then::logits(outputs, panel * panel_rows, 1.f / C.logit_scale), temp);
   }
   /// What the head reads of a whole batch, [B,T,width]: taken from `memory`.
   static const float* last(const Cpu& q, const float* weights, const TokenBatch& batch, Bump& memory) {
@@ -344,7 +336,7 @@ Loss LanguageModel<C>::train(const Cpu& q, const float* weights, const TokenBatc
   float* du = u;  // the head reads a block of u, then writes that block's gradient
   const double sum =
       head.loss(q, n, u, batch.targets, weights + output_at, step.scale, du, gradients + output_at, temp);
-  std::fill(dx, dx + n * width, 0.f);
+  zero(q, n * width, dx);
   rms_norm_backward(q, norm_shape(n), x[layers], weights + norm_at, du, dx, gradients + norm_at, temp);
 
   for (int i = layers - 1; i >= 0; --i) {
@@ -397,13 +389,7 @@ void LanguageModel<C>::decode(const Cpu& q, const PackedTensor* weights, const M
   Bump rest{pass.memory};
   float* x = rest.take(pass.rows * width);
   Run* runs = reinterpret_cast<Run*>(rest.take(pass.rows * run_floats_of_one));
-  if (stage == 0) {
-    const PackedPart& table = weights[0].matrix.parts[0];
-    parallel_rows(q, pass.rows, 16, [&](std::int64_t first, std::int64_t count, int) {
-      for (std::int64_t t = first; t < first + count; ++t)
-        unpack_row(table.rows, pass.tokens[t], C.embedding_scale * table.scale, x + t * width);
-    });
-  }
+  if (stage == 0) embed(q, pass.rows, pass.tokens, C.embedding_scale, weights[0].matrix, x);
   if (stage >= layers) return write_logits(q, weights, pass, x, stage - layers, rest);
 
   for (std::size_t r = 0; r < pass.runs.size(); ++r) {

@@ -402,4 +402,12 @@ inline void gemm(const Cpu& q, std::int64_t m, std::int64_t n, std::int64_t k, f
   });
 }
 
+/// `count` products of one shape, whose matrices begin a_stride, b_stride and c_stride floats apart.
+inline void gemm_batched(const Cpu& q, std::int64_t count, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
+                         ConstView a, std::int64_t a_stride, ConstView b, std::int64_t b_stride, float beta, float* c,
+                         std::int64_t ldc, std::int64_t c_stride) {
+  for (std::int64_t i = 0; i < count; ++i, a.p += a_stride, b.p += b_stride, c += c_stride)
+    gemm(q, m, n, k, alpha, a, b, beta, c, ldc);
+}
+
 }  // namespace chimera::inline CHIMERA_ABI

@@ -6,10 +6,7 @@
 
 #include <cmath>
 
-namespace chimera::inline CHIMERA_ABI {
-
-/// Rows that one task of a backward pass reduces into one partial sum of the weight's gradient.
-inline constexpr std::int64_t norm_rows = 64;
+namespace chimera {
 
 /// x [rows, width], rows x_stride apart; z likewise, null for the plain norm.
 /// u = x, or x silu(z);   y = w u / sqrt(mean(u^2) + eps), the mean over each run of `group` channels.
@@ -17,6 +14,13 @@ struct NormShape {
   std::int64_t rows, width, group;
   float eps;
 };
+
+}  // namespace chimera
+
+namespace chimera::inline CHIMERA_ABI {
+
+/// Rows that one task of a backward pass reduces into one partial sum of the weight's gradient.
+inline constexpr std::int64_t norm_rows = 64;
 
 struct RmsNorm {
   template <int W>

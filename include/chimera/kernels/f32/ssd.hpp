@@ -14,7 +14,7 @@
 #include <cmath>
 #include <cstdint>
 
-namespace chimera::inline CHIMERA_ABI {
+namespace chimera {
 
 /// One token's row of `xbc`: x [heads, head_dim], B [groups, state], C [groups, state]. Head h reads group h / per_group.
 struct SsdShape {
@@ -31,6 +31,10 @@ struct SsdShape {
   constexpr std::int64_t head_block() const { return std::max<std::int64_t>(1, per_group() / 4); }
   constexpr std::int64_t head_blocks() const { return (per_group() + head_block() - 1) / head_block(); }
 };
+
+}  // namespace chimera
+
+namespace chimera::inline CHIMERA_ABI {
 
 namespace ssd_parts {
 
@@ -152,11 +156,27 @@ struct SsdStep {
 }  // namespace ssd_parts
 
 /// What forward keeps for backward, in floats.
-inline std::int64_t ssd_states(const SsdShape& s, const Batch& b) {
+constexpr std::int64_t ssd_states(const SsdShape& s, const Batch& b) {
   return b.sequences * s.heads * s.chunks(b.length) * s.matrix();
 }
-inline std::int64_t ssd_products(const SsdShape& s, const Batch& b) {
+constexpr std::int64_t ssd_products(const SsdShape& s, const Batch& b) {
   return b.sequences * s.groups * s.chunks(b.length) * s.chunk * s.chunk;
+}
+
+/// Floats of a worker's scratch, of backward, which uses more.
+constexpr std::int64_t ssd_scratch_floats(const SsdShape& s) {
+  const std::int64_t square = s.chunk * s.chunk, tokens = s.chunk * s.head_dim;
+  return floats_of({gemm_scratch_floats, square, square, tokens, tokens});
+}
+
+/// a = -exp(a_log)
+inline void decay_rate(const Cpu&, std::int64_t n, const float* a_log, float* a) {
+  for (std::int64_t i = 0; i < n; ++i) a[i] = -std::exp(a_log[i]);
+}
+
+/// da_log += a da
+inline void decay_rate_backward(const Cpu&, std::int64_t n, const float* a, const float* da, float* da_log) {
+  for (std::int64_t i = 0; i < n; ++i) da_log[i] += a[i] * da[i];
 }
 
 /// xbc [B,T,row], dt [B,T,heads] > 0, A [heads] < 0, D [heads] -> y [B,T,heads,head_dim].
@@ -176,10 +196,11 @@ inline void ssd(const Cpu& q, const SsdShape& s, const Batch& batch, const float
   });
   parallel(q, batch.sequences * s.heads, [&](std::int64_t index, int worker) {
     const std::int64_t h = index % s.heads, b = index / s.heads, g = h / s.per_group();
-    float* scratch = q.scratch(worker);
-    float* m = scratch + gemm_scratch_floats;           // [Q,Q]
-    float* u = m + Q * Q;                               // [Q,P]
-    float* step = u + Q * P;                            // [Q]
+    Bump memory{q.scratch(worker)};
+    float* scratch = memory.take(gemm_scratch_floats);
+    float* m = memory.take(Q * Q);
+    float* u = memory.take(Q * P);
+    float* step = memory.take(Q);
     const std::int64_t kept = states ? s.matrix() : 0;  // from one chunk's state to the next
     float* state = states ? states + index * chunks * kept : last + index * s.matrix();
     const float* start = initial ? initial + index * s.matrix() : nullptr;
@@ -240,11 +261,12 @@ inline void ssd_backward(const Cpu& q, const SsdShape& s, const Batch& batch, co
     const std::int64_t block = index % blocks, g = index / blocks % s.groups, b = index / blocks / s.groups;
     const std::int64_t h0 = g * s.per_group() + block * s.head_block();
     const std::int64_t h1 = std::min(h0 + s.head_block(), (g + 1) * s.per_group());
-    float* scratch = q.scratch(worker);
-    float* dcb = scratch + gemm_scratch_floats;  // [Q,Q], summed over the heads of the block
-    float* m = dcb + Q * Q;                      // [Q,Q]
-    float* u = m + Q * Q;                        // [Q,P]
-    float* v = u + Q * P;                        // [Q,P]
+    Bump memory{q.scratch(worker)};
+    float* scratch = memory.take(gemm_scratch_floats);
+    float* dcb = memory.take(Q * Q);  // summed over the heads of the block
+    float* m = memory.take(Q * Q);
+    float* u = memory.take(Q * P);
+    float* v = memory.take(Q * P);
     for (std::int64_t h = h0; h < h1; ++h) {
       float* ds = dstates + (b * s.heads + h) * s.matrix();
       if (out.dlast)
