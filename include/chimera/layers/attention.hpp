@@ -93,9 +93,9 @@ struct Attention {
   }
 
   // 4. Decode. A sequence carries a ring of keys and values.
-  static constexpr std::int64_t state_bytes(KvFormat kv) { return ring.bytes(kv); }
+  static constexpr StateBytes state(KvFormat kv) { return {.ring = ring.bytes(kv)}; }
   /// Copies the keys and values of a sequence of that many tokens.
-  static void copy_rows(KvFormat kv, std::int64_t tokens, const std::byte* from, std::byte* to) {
+  static void copy_ring(KvFormat kv, std::int64_t tokens, const std::byte* from, std::byte* to) {
     chimera::copy_rows(ring, kv, tokens, from, to);
   }
   static std::int64_t decode_floats(std::int64_t n) {

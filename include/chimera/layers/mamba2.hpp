@@ -97,7 +97,7 @@ struct Mamba2 {
   }
 
   // 4. Decode. A sequence carries the convolution's last inputs and the states (kernels/cached/ssd.hpp).
-  static constexpr std::int64_t state_bytes(KvFormat) { return cached.state_floats() * std::int64_t{sizeof(float)}; }
+  static constexpr StateBytes state(KvFormat) { return {.whole = cached.state_floats() * std::int64_t{sizeof(float)}}; }
   static std::int64_t decode_floats(std::int64_t rows) {
     return floats_of(
         {rows * row, rows * inner,

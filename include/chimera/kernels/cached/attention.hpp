@@ -60,7 +60,7 @@ struct Work {
   float* mixed;      // [rows, heads*head_dim]
   float* softmaxes;  // [rows, most_parts, softmax_floats]
 
-  KvCache cache(const Run& run) const { return {s.ring(), pass.kv, run.state}; }
+  KvCache cache(const Run& run) const { return {s.ring(), pass.kv, run.ring}; }
   float* token(std::int64_t row) const { return tokens + row * s.heads.row(); }
   float* mixed_of(std::int64_t row) const { return mixed + row * s.heads.heads * s.heads.head_dim; }
   /// Of heads `head` and behind it.
