@@ -6,6 +6,7 @@
 #include <chimera/exchange/config_from_file.hpp>
 #include <chimera/exchange/gguf_model.hpp>
 #include <chimera/exchange/hugging_face.hpp>
+#include <chimera/exchange/load_tokenizer.hpp>
 #include <chimera/exchange/model_card.hpp>
 #include <chimera/exchange/model_tokenizer.hpp>
 #include <chimera/exchange/pack.hpp>
@@ -16,8 +17,11 @@
 #include <chimera/generate/session.hpp>
 #include <chimera/generate/stop_strings.hpp>
 #include <chimera/model/language_model.hpp>
+#include <chimera/text/bpe_parity.hpp>
 #include <chimera/text/bpe_trainer.hpp>
 #include <chimera/text/bytes.hpp>
 #include <chimera/text/chat_template.hpp>
-#include <chimera/text/tokenizer_files.hpp>
+#include <chimera/text/encoder.hpp>
+#include <chimera/text/token_decoder.hpp>
+#include <chimera/text/token_statistics.hpp>
 #include <chimera/train/trainer.hpp>

@@ -1,5 +1,7 @@
-#include "text/data.hpp"
+#include "data.hpp"
 
+#include <chimera/text/encoder.hpp>
+#include <chimera/text/token_decoder.hpp>
 #include <chimera/text/tokenizer.hpp>
 
 #include <doctest/doctest.h>
