@@ -1,6 +1,8 @@
 // Text as numbers: what the tables of tokens, words and pieces compare and hash.
 #pragma once
 
+#include <chimera/core/version.hpp>
+
 #include <algorithm>
 #include <array>
 #include <bit>
