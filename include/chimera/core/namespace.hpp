@@ -1,6 +1,7 @@
 // Names the inline namespace of all numeric code after the instruction set the host compiles for. Two files of one
 // program built with different -m flags then share no inline function, so the linker cannot keep the wrong copy.
-// CHIMERA_ISA (kernels/simd.hpp) must be the same in all files of a program.
+// A private namespace x_parts lies in `chimera` or in this one, never in both: a file that sees both could not say
+// which it means. CHIMERA_ISA (kernels/simd.hpp) must be the same in all files of a program.
 #pragma once
 
 #if defined(CHIMERA_ISA)

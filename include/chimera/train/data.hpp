@@ -8,6 +8,7 @@
 #include <chimera/core/result.hpp>
 #include <chimera/model/any_model.hpp>
 #include <chimera/text/bytes.hpp>
+#include <chimera/text/encoder.hpp>
 #include <chimera/text/tokenizer.hpp>
 
 #include <algorithm>
