@@ -1,6 +1,8 @@
 // Which vector instructions this processor can run; asked once, when a Cpu device is made.
 #pragma once
 
+#include <chimera/core/version.hpp>
+
 #include <cstdlib>
 #include <iterator>
 #include <string_view>

@@ -4,10 +4,11 @@
 // the same, bit for bit, for every number of threads, and for `gemm` and `gemm_serial`.
 #pragma once
 
-#include <algorithm>
 #include <chimera/core/device.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/kernels/simd.hpp>
+
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <numeric>
