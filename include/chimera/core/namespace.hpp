@@ -4,6 +4,8 @@
 // which it means. CHIMERA_ISA (kernels/simd.hpp) must be the same in all files of a program.
 #pragma once
 
+#include <chimera/core/version.hpp>
+
 #if defined(CHIMERA_ISA)
 #define CHIMERA_ABI abi_one_level
 #elif defined(__AVX512F__)

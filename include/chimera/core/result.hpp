@@ -1,6 +1,8 @@
 // Errors as values: the library throws nothing and never aborts.
 #pragma once
 
+#include <chimera/core/version.hpp>
+
 #include <optional>
 #include <string>
 #include <utility>
