@@ -18,7 +18,9 @@ struct Error {
 template <class T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : value_(std::move(value)) {}
+  /// Two, for nvcc moves no local variable into an argument: `return value;` has to fit T&&.
+  Result(const T& value) : value_(value) {}
+  Result(T&& value) : value_(std::move(value)) {}
   Result(Error error) : error_(std::move(error)) {}
 
   bool ok() const { return value_.has_value(); }
