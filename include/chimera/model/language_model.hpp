@@ -176,7 +176,8 @@ class LanguageModel : Check<C> {
   static void initialize(float* weights, std::uint64_t seed);
   static std::size_t loss_floats(std::int64_t sequences, std::int64_t length);
   static std::size_t train_floats(std::int64_t sequences, std::int64_t length);
-  static Loss loss(const Cpu& q, const float* weights, const TokenBatch& batch, float* memory);
+  static Loss loss(const Cpu& q, const float* weights, const TokenBatch& batch, const Objective& objective,
+                   float* memory);
   static Loss train(const Cpu& q, const float* weights, const TokenBatch& batch, const TrainingStep& step,
                     float* memory, float* gradients);
   static void forward(const Cpu& q, const float* weights, const TokenBatch& batch, float* memory, float* logits);
@@ -289,11 +290,11 @@ std::size_t LanguageModel<C>::loss_floats(std::int64_t sequences, std::int64_t l
 }
 
 template <const Config& C>
-Loss LanguageModel<C>::loss(const Cpu& q, const float* weights, const TokenBatch& batch, float* memory) {
+Loss LanguageModel<C>::loss(const Cpu& q, const float* weights, const TokenBatch& batch, const Objective& objective,
+                            float* memory) {
   Bump rest{memory};
   const float* u = last(q, weights, batch, rest);
-  return {head.loss(q, batch.tokens(), u, batch.targets, weights + output_at, 1.f, nullptr, nullptr, rest),
-          batch.counted()};
+  return head.loss(q, objective, batch, u, weights + output_at, 1.f, nullptr, nullptr, rest);
 }
 
 template <const Config& C>
@@ -342,12 +343,12 @@ Loss LanguageModel<C>::train(const Cpu& q, const float* weights, const TokenBatc
 
   rms_norm(q, norm_shape(n), x[layers], weights + norm_at, u);
   float* du = u;  // the head reads a block of u, then writes that block's gradient
-  const double sum =
-      head.loss(q, n, u, batch.targets, weights + output_at, step.scale, du, gradients + output_at, temp);
+  const Loss loss =
+      head.loss(q, step.objective, batch, u, weights + output_at, step.scale, du, gradients + output_at, temp);
   std::fill(dx, dx + n * width, 0.f);
   rms_norm_backward(q, norm_shape(n), x[layers], weights + norm_at, du, dx, gradients + norm_at, temp);
 
-  for (int i = layers - 1; i >= 0; --i) {
+  for (int i = layers - 1; i >= step.first_block; --i) {
     if (!keep_all && i + 1 < layers) block_forward(i);
     with_block<C>(C.layers[i], [&](auto type) {
       using B = typename decltype(type)::type;
@@ -358,9 +359,10 @@ Loss LanguageModel<C>::train(const Cpu& q, const float* weights, const TokenBatc
                   drop.branch(2 * at + 1), temp);
     });
   }
+  if (step.first_block > 0) return loss;
   drop.apply(q, n * width, dx);
   embed_backward(q, n, width, batch.inputs, C.embedding_scale, dx, gradients);
-  return {sum, batch.counted()};
+  return loss;
 }
 
 template <const Config& C>

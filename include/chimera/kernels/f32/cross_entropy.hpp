@@ -54,14 +54,17 @@ struct CrossEntropyRow {
 }  // namespace cross_entropy_parts
 
 /// logits [rows, vocab]; a negative target is not counted and gets no gradient; losses [rows] is written (0 if not
-/// counted). With `gradient`, logits become scale * dloss/dlogits. Targets must be below vocab.
+/// counted). With `gradient`, logits become scale * dloss/dlogits, of each row times its coefficient where
+/// `coefficients` [rows] are given. Targets must be below vocab.
 inline void cross_entropy(const Cpu& q, CrossEntropy s, std::int64_t rows, std::int64_t vocab,
-                          const std::int32_t* targets, float scale, bool gradient, float* logits, double* losses) {
+                          const std::int32_t* targets, float scale, bool gradient, float* logits, double* losses,
+                          const float* coefficients = nullptr) {
   parallel(q, rows, [&](std::int64_t r, int) {
     float* x = logits + r * vocab;
     losses[r] = 0;
     if (targets[r] >= 0)
-      dispatch<cross_entropy_parts::CrossEntropyRow>(q.isa(), s, vocab, targets[r], scale, gradient, x, losses + r);
+      dispatch<cross_entropy_parts::CrossEntropyRow>(
+          q.isa(), s, vocab, targets[r], coefficients ? scale * coefficients[r] : scale, gradient, x, losses + r);
     else if (gradient)
       std::fill(x, x + vocab, 0.f);
   });
