@@ -30,7 +30,7 @@ TEST_CASE("settings are text and back; an optimizer's have its name") {
   CHECK(text.find("\nadamw.beta1 0.8\nadamw.beta2 0.9\nadamw.epsilon 1e-06\nadamw.weight_decay 0.3\n") !=
         std::string::npos);
   CHECK(text.find("\nbeta1 ") == std::string::npos);
-  CHECK(text.find("\nlabel_smoothing 0.1\nz_loss 0.0001\n") != std::string::npos);
+  CHECK(text.find("\nlabel_smoothing 0.1\nz_loss 1e-04\n") != std::string::npos);
   CHECK(to_lines(read(text)) == text);
   CHECK(differences(read(text), TrainerSettings{}).find("adamw.beta1 0.8 is now 0.9") != std::string::npos);
 }

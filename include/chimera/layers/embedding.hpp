@@ -58,9 +58,8 @@ struct Head {
     if (!objective.weigh) return {cross_entropy_loss(q, s, batch, nullptr, u, w, scale, du, dw, temp), count};
     float* log_probs = temp.take(n);
     float* coefficients = temp.take(n);
-    each_block(q, n, u, w, temp, [&](std::int64_t t, std::int64_t rows_here, float* x, double* losses) {
-      cross_entropy(q, {}, rows_here, vocab, batch.targets + t, 1.f, false, x, losses);
-      for (std::int64_t i = 0; i < rows_here; ++i) log_probs[t + i] = static_cast<float>(0 - losses[i]);
+    each_block(q, n, u, w, temp, [&](std::int64_t t, std::int64_t some, float* x, double*) {
+      target_log_probs(q, some, vocab, batch.targets + t, x, log_probs + t);
     });
     const double sum = objective.weigh(objective.self, batch, log_probs, coefficients);
     if (du) (void)cross_entropy_loss(q, {}, batch, coefficients, u, w, scale, du, dw, temp);

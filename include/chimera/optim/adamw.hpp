@@ -69,6 +69,28 @@ struct AdamWKernel {
   }
 };
 
+/// One update of an arena: weights of tensors that decay are also multiplied by `step.keep`; the gradient becomes zero.
+inline void adamw_update(const Cpu& q, std::span<const NamedTensor> tensors, const AdamWStep& step, std::int64_t floats,
+                         float* weights, float* gradient, float* moment1, float* moment2) {
+  AdamWStep plain = step;
+  plain.keep = 1.f;
+  parallel(q, arena_blocks(floats), [&](std::int64_t block, int) {
+    const std::int64_t end = std::min((block + 1) * arena_block, floats);
+    std::int64_t at = block * arena_block;
+    auto tensor = std::upper_bound(tensors.begin(), tensors.end(), at, [](std::int64_t x, const NamedTensor& n) {
+      return x < static_cast<std::int64_t>(n.offset);
+    });
+    for (; at < end; ++tensor) {  // `tensor` is the first that starts after `at`
+      const std::int64_t next = tensor == tensors.end() ? floats : static_cast<std::int64_t>(tensor->offset);
+      const bool decay = tensor != tensors.begin() && (tensor - 1)->decay;
+      const std::int64_t n = std::min(next, end) - at;
+      dispatch<AdamWKernel>(q.isa(), decay ? step : plain, weights + at, gradient + at, moment1 + at, moment2 + at, n);
+      at += n;
+      if (tensor == tensors.end()) break;
+    }
+  });
+}
+
 struct AdamWSettings {
   double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8;
   double weight_decay = 0.1;  // of tensors whose row in the table says so
@@ -109,31 +131,14 @@ class AdamW : public Optimizer {
     const double beta1 = settings_.beta1, beta2 = settings_.beta2, k = update.scale;
     const double t = static_cast<double>(update.number), second = std::sqrt(1 - std::pow(beta2, t));
     const double rate = update.rate * second / (1 - std::pow(beta1, t));
-    const AdamWStep decayed{.beta1 = static_cast<float>(beta1),
-                            .beta2 = static_cast<float>(beta2),
-                            .gradient1 = static_cast<float>((1 - beta1) * k),
-                            .gradient2 = static_cast<float>((1 - beta2) * k * k),
-                            .keep = static_cast<float>(1 - update.rate * settings_.weight_decay),
-                            .rate = static_cast<float>(rate),
-                            .epsilon = static_cast<float>(settings_.epsilon * second)};
-    AdamWStep plain = decayed;
-    plain.keep = 1.f;
-    parallel(q, arena_blocks(floats_), [&](std::int64_t block, int) {
-      const std::int64_t end = std::min((block + 1) * arena_block, floats_);
-      std::int64_t at = block * arena_block;
-      auto tensor = std::upper_bound(tensors_.begin(), tensors_.end(), at, [](std::int64_t x, const NamedTensor& n) {
-        return x < static_cast<std::int64_t>(n.offset);
-      });
-      for (; at < end; ++tensor) {  // `tensor` is the first that starts after `at`
-        const std::int64_t next = tensor == tensors_.end() ? floats_ : static_cast<std::int64_t>(tensor->offset);
-        const bool decay = tensor != tensors_.begin() && (tensor - 1)->decay;
-        const std::int64_t n = std::min(next, end) - at;
-        dispatch<AdamWKernel>(q.isa(), decay ? decayed : plain, weights + at, gradient + at, first_moment() + at,
-                              second_moment() + at, n);
-        at += n;
-        if (tensor == tensors_.end()) break;
-      }
-    });
+    const AdamWStep step{.beta1 = static_cast<float>(beta1),
+                         .beta2 = static_cast<float>(beta2),
+                         .gradient1 = static_cast<float>((1 - beta1) * k),
+                         .gradient2 = static_cast<float>((1 - beta2) * k * k),
+                         .keep = static_cast<float>(1 - update.rate * settings_.weight_decay),
+                         .rate = static_cast<float>(rate),
+                         .epsilon = static_cast<float>(settings_.epsilon * second)};
+    adamw_update(q, tensors_, step, floats_, weights, gradient, first_moment(), second_moment());
   }
 
  private:

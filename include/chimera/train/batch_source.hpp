@@ -59,13 +59,12 @@ class BatchBuffer {
   bool documents_ = false;
 };
 
-/// An endless list of rows to learn from, or one to validate on, which ends. A row is a function of its number alone:
-/// that is why a run can be resumed.
+/// An endless list of rows. One is a function of its number alone: that is why a run can be resumed.
 struct BatchSource {
   virtual ~BatchSource() = default;
   /// An error unless it has rows of that length whose tokens are below the vocabulary.
   virtual Status check(std::int64_t length, std::int64_t vocab) const = 0;
-  /// Fills all rows of the buffer: number `first` and those that follow. Past its end, rows in which nothing counts.
+  /// Fills all rows of the buffer: number `first` and those that follow.
   virtual Status fill(std::uint64_t first, BatchBuffer& batch) = 0;
   /// Rows that show everything once.
   virtual std::uint64_t rows(std::int64_t length) const = 0;

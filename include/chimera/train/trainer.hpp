@@ -300,8 +300,9 @@ inline Result<ValidationReport> Trainer::validate(TrainingHost* host) {
     auto lesson = draw(*parts_.validation, row);
     if (!lesson) return lesson.error();
     lesson->objective.label_smoothing = lesson->objective.z_loss = 0;
-    for (const TokenBatch& batch : lesson->batches) {
+    for (TokenBatch batch : lesson->batches) {
       if (row >= rows) break;
+      batch.sequences = std::min(batch.sequences, static_cast<std::int64_t>(rows - row));
       if (host && host->should_stop()) return ValidationReport{.step = progress_.step, .stopped = true};
       const Loss part = model_.loss(*q_, weights_.data(), batch, lesson->objective, memory_.data());
       loss.sum += part.sum, loss.count += part.count;

@@ -52,6 +52,20 @@ TEST_CASE("the loss and its gradient at odd vocabularies, with rows that do not 
   });
 }
 
+TEST_CASE("log-probabilities of targets are the losses with the other sign") {
+  on_every_cpu([](const Cpu& q) {
+    const std::int64_t rows = 5, vocab = 19;
+    Floats logits = noise(rows * vocab, 1), log_probs = filled(rows, unwritten);
+    const Floats before = logits;
+    const std::vector<std::int32_t> targets{3, 0, 18, -1, 7};
+    std::vector<double> losses(5);
+    target_log_probs(q, rows, vocab, targets.data(), logits.data(), log_probs.data());
+    CHECK(logits == before);
+    cross_entropy(q, {}, rows, vocab, targets.data(), 1.f, false, logits.data(), losses.data());
+    for (std::size_t r = 0; r < losses.size(); ++r) CHECK(log_probs[r] == static_cast<float>(-losses[r]));
+  });
+}
+
 TEST_CASE("a row's coefficient multiplies its gradient and not its loss") {
   on_every_cpu([](const Cpu& q) {
     const std::int64_t rows = 5, vocab = 19;

@@ -70,4 +70,16 @@ inline void cross_entropy(const Cpu& q, CrossEntropy s, std::int64_t rows, std::
   });
 }
 
+/// log p of each row's target, [rows]; 0 where the target is negative. logits [rows, vocab] stay as they are.
+inline void target_log_probs(const Cpu& q, std::int64_t rows, std::int64_t vocab, const std::int32_t* targets,
+                             float* logits, float* log_probs) {
+  parallel(q, rows, [&](std::int64_t r, int) {
+    double loss = 0;
+    if (targets[r] >= 0)
+      dispatch<cross_entropy_parts::CrossEntropyRow>(q.isa(), CrossEntropy{}, vocab, targets[r], 0.f, false,
+                                                     logits + r * vocab, &loss);
+    log_probs[r] = static_cast<float>(0 - loss);
+  });
+}
+
 }  // namespace chimera::inline CHIMERA_ABI
