@@ -67,7 +67,13 @@ struct Run {
   std::int64_t first = 0;      // row of the pass
   std::int64_t count = 1;      // tokens
   std::int64_t position = 0;   // of the first in its sequence
-  std::byte* state = nullptr;  // of the layer at hand, for this sequence
+  std::byte* state = nullptr;  // of this sequence; for a layer: what it reads whole for every token
+  std::byte* ring = nullptr;   // for a layer: what fills as the text goes on
+};
+
+/// What a layer carries of a sequence, in bytes, multiples of 64: read whole for every token | filled as the text goes on.
+struct StateBytes {
+  std::int64_t whole = 0, ring = 0;
 };
 
 /// The runs of a pass, in the order of their rows.

@@ -99,9 +99,9 @@ struct Attention {
   }
 
   // 4. Decode.
-  static constexpr std::int64_t state_bytes(KvFormat kv) { return ring.bytes(kv); }
+  static constexpr StateBytes state(KvFormat kv) { return {.ring = ring.bytes(kv)}; }
   /// Copies the keys and values of a sequence of that many tokens.
-  static void copy_rows(KvFormat kv, std::int64_t tokens, const std::byte* from, std::byte* to) {
+  static void copy_ring(KvFormat kv, std::int64_t tokens, const std::byte* from, std::byte* to) {
     const KvCache cache{ring, kv, to};
     const auto bytes = static_cast<std::size_t>(std::min(tokens, ring.slots) * ring.row_bytes(kv));
     for (std::int64_t h = 0; h < kv_heads; ++h)
@@ -171,7 +171,7 @@ struct Attention {
     float* mixed;      // [rows,heads*head_dim]
     float* softmaxes;  // [rows,parts,softmax]
 
-    KvCache cache(const Run& run) const { return {ring, pass.kv, run.state}; }
+    KvCache cache(const Run& run) const { return {ring, pass.kv, run.ring}; }
   };
 
   /// The past of a token is shared out to threads where a pass has few of them: most parts of one token, and of all.

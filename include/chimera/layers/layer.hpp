@@ -4,9 +4,10 @@
 //   forward:  y += scale * layer(x)              x, y [B,T,width]; x is already normalised
 //   backward: dx = scale * dlayer/dx . dy        weight gradients accumulate (+=)
 //   decode:   y += scale * layer(norm(x)) for the tokens of a pass, with packed weights; y may be x  (layers/decode.hpp)
-// What decoding carries of a sequence is state_bytes large, a multiple of 64, and all zero at the sequence's start; but of
-// attention's keys and values, those of later positions are never read. `temp` is working memory, at least
-// temp_floats(batch), or decode_floats(rows).
+// What decoding carries of a sequence has two parts, state(kv): one that is read whole for every token, all zero at the
+// sequence's start, and a ring that fills as the text goes on, of which later positions are never read. A layer with a
+// ring says how it is copied: copy_ring(kv, tokens, from, to). `temp` is working memory, at least temp_floats(batch), or
+// decode_floats(rows).
 #pragma once
 
 #include <chimera/config/config.hpp>
@@ -31,7 +32,7 @@ concept Layer = requires(const Cpu& q, Weights<L> w, Weights<L, float> dw, const
   { L::temp_floats(batch) } -> std::same_as<std::int64_t>;
   L::forward(q, w, batch, x, 1.f, y, a, temp);
   L::backward(q, w, dw, batch, x, x, 1.f, y, a, temp);
-  { L::state_bytes(KvFormat::f16) } -> std::same_as<std::int64_t>;
+  { L::state(KvFormat::f16) } -> std::same_as<StateBytes>;
   { L::decode_floats(std::int64_t{}) } -> std::same_as<std::int64_t>;
   L::decode(q, packed, pass, in, 1.f, y, temp);
 };

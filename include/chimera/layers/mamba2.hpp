@@ -100,8 +100,8 @@ struct Mamba2 {
 
   // 4. Decode. A sequence carries the convolution's ring [taps, channels] and the states [heads, head_dim, state].
   static constexpr std::int64_t ring = taps * channels;
-  static constexpr std::int64_t state_bytes(KvFormat) {
-    return floats_of({ring, heads * scan.matrix()}) * std::int64_t{sizeof(float)};
+  static constexpr StateBytes state(KvFormat) {
+    return {.whole = floats_of({ring, heads * scan.matrix()}) * std::int64_t{sizeof(float)}};
   }
   static std::int64_t decode_floats(std::int64_t rows) {
     const Batch piece{.sequences = 1, .length = rows};

@@ -131,7 +131,9 @@ struct RgLru {
 
   // 4. Decode. A sequence carries the convolution's ring [taps, inner] and h [inner].
   static constexpr std::int64_t ring = taps * inner;
-  static constexpr std::int64_t state_bytes(KvFormat) { return floats_of({ring, inner}) * std::int64_t{sizeof(float)}; }
+  static constexpr StateBytes state(KvFormat) {
+    return {.whole = floats_of({ring, inner}) * std::int64_t{sizeof(float)}};
+  }
   static std::int64_t decode_floats(std::int64_t rows) {
     const std::int64_t n = rows * inner;
     return floats_of({n, n, n, n, n, n, std::max(product_floats(rows, width), product_floats(rows, inner))});

@@ -76,7 +76,7 @@ struct SwiGlu {
   }
 
   // 4. Decode: nothing is carried.
-  static constexpr std::int64_t state_bytes(KvFormat) { return 0; }
+  static constexpr StateBytes state(KvFormat) { return {}; }
   static std::int64_t decode_floats(std::int64_t rows) {
     return floats_of({rows * hidden, std::max(product_floats(rows, width), product_floats(rows, hidden))});
   }

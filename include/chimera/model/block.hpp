@@ -1,31 +1,17 @@
-// One block of a model: a normalised mixer and a normalised SwiGLU, each added to the residual stream.
-//   x' = x + r drop(mixer(rms(x))),   y = x' + r drop(swiglu(rms(x')))
+// One block of a model: a normalised mixer and a normalised feed-forward layer, each added to the residual stream.
+//   x' = x + r drop(mixer(rms(x))),   y = x' + r drop(ffn(rms(x')))
 #pragma once
 
-#include <chimera/config/check.hpp>
+#include <chimera/config/config.hpp>
 #include <chimera/kernels/f32/norm.hpp>
-#include <chimera/layers/attention.hpp>
-#include <chimera/layers/mamba2.hpp>
-#include <chimera/layers/rg_lru.hpp>
-#include <chimera/layers/swiglu.hpp>
+#include <chimera/layers/layer.hpp>
 
-#include <boost/hana/for_each.hpp>
-#include <boost/hana/tuple.hpp>
-#include <boost/hana/type.hpp>
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
 
 namespace chimera::inline CHIMERA_ABI {
-
-/// The layer behind one word of a pattern.
-template <Kind k, class L>
-struct Mixer {
-  static constexpr Kind kind = k;
-  using layer = L;
-};
-
-/// All of them. To add a layer: write its file, add it here.
-template <const Config& C>
-inline constexpr auto mixers = boost::hana::make_tuple(
-    Mixer<Kind::attention, Attention<C>>{}, Mixer<Kind::mamba2, Mamba2<C>>{}, Mixer<Kind::rg_lru, RgLru<C>>{});
 
 /// Dropout of one pass; rate 0 outside training. Each branch of the model has its own stream of draws.
 struct Dropout {
@@ -38,13 +24,11 @@ struct Dropout {
   }
 };
 
-template <const Config& C, class MixerLayer>
+template <const Config& C, class Mix, class Ffn>
 struct Block {
-  using Mix = MixerLayer;
-  using Ffn = SwiGlu<C>;
   static constexpr std::int64_t width = C.width;
 
-  // 1. Weights: a norm, the mixer's, a norm, the SwiGLU's.
+  // 1. Weights: a norm, the mixer's, a norm, the feed-forward layer's.
   static constexpr std::size_t mixer_at = 1, ffn_norm = mixer_at + Mix::params.size(), ffn_at = ffn_norm + 1;
   static constexpr auto params = [] {
     std::array<Tensor, ffn_at + Ffn::params.size()> all{};
@@ -105,7 +89,10 @@ struct Block {
   }
 
   // 4. Decode: x [rows,width] in place.
-  static constexpr std::int64_t state_bytes(KvFormat kv) { return Mix::state_bytes(kv); }
+  static constexpr StateBytes state(KvFormat kv) { return Mix::state(kv); }
+  static void copy_ring(KvFormat kv, std::int64_t tokens, const std::byte* from, std::byte* to) {
+    Mix::copy_ring(kv, tokens, from, to);
+  }
   static std::int64_t decode_floats(std::int64_t rows) {
     return std::max(Mix::decode_floats(rows), Ffn::decode_floats(rows));
   }
@@ -151,15 +138,5 @@ struct Block {
     return temp;
   }
 };
-
-/// Calls f(hana::type_c<Block<C, L>>) for the layer L of that kind. Kinds that C does not use are never instantiated.
-template <const Config& C, class F>
-constexpr void with_block(Kind kind, F f) {
-  boost::hana::for_each(mixers<C>, [&](auto mixer) {
-    using M = decltype(mixer);
-    if constexpr (Check<C>::has(M::kind))
-      if (kind == M::kind) f(boost::hana::type_c<Block<C, typename M::layer>>);
-  });
-}
 
 }  // namespace chimera::inline CHIMERA_ABI
