@@ -10,7 +10,9 @@
 #include <chimera/text/bpe_trainer.hpp>
 #include <chimera/text/bytes.hpp>
 #include <chimera/text/token_statistics.hpp>
+#include <chimera/train/batch_source.hpp>
 #include <chimera/train/checkpoint.hpp>
-#include <chimera/train/data.hpp>
+#include <chimera/train/corpus.hpp>
 #include <chimera/train/metrics.hpp>
 #include <chimera/train/trainer.hpp>
+#include <chimera/train/windows.hpp>

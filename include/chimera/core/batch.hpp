@@ -44,6 +44,22 @@ struct Loss {
   double mean() const { return count ? sum / static_cast<double>(count) : 0; }
 };
 
+/// What is learned: how the log-probabilities of a batch's targets make its loss, and what each of them counts in the
+/// gradient. Without `weigh` it is cross-entropy, for which the logits are computed once.
+struct Objective {
+  float label_smoothing = 0;  // cross-entropy alone: (1 - smoothing) nll - smoothing mean_v log p_v
+  float z_loss = 0;           // cross-entropy alone: + z_loss (log sum_v exp logit_v)^2
+
+  void* self = nullptr;
+  /// log_probs [B,T], 0 where a target is not counted. Returns the loss and writes coefficients [B,T]: of each target
+  /// -d loss/d log p, which is 1 for cross-entropy; those of targets that are not counted are not read.
+  double (*weigh)(void* self, const TokenBatch&, const float* log_probs, float* coefficients) = nullptr;
+  /// What a batch's loss is divided by to be a mean; null: its counted targets.
+  std::int64_t (*count)(void* self, const TokenBatch&) = nullptr;
+
+  std::int64_t counted(const TokenBatch& batch) const { return count ? count(self, batch) : batch.counted(); }
+};
+
 /// How a session keeps keys and values.
 enum class KvFormat : std::uint8_t { f32, f16, q8_0, q4_0 };
 inline constexpr std::size_t kv_formats = 4;

@@ -45,11 +45,11 @@ class ModelTraining {
   }
 
   template <class D>
-  static Loss loss(const D& q, const float* weights, const TokenBatch& batch, float* memory) {
+  static Loss loss(const D& q, const float* weights, const TokenBatch& batch, const Objective& objective,
+                   float* memory) {
     Bump rest{memory};
     const float* u = last(q, weights, batch, rest);
-    return {head.loss(q, batch.tokens(), u, batch.targets, weights + output_at, 1.f, nullptr, nullptr, rest),
-            batch.counted()};
+    return head.loss(q, objective, batch, u, weights + output_at, 1.f, nullptr, nullptr, rest);
   }
 
   template <class D>
@@ -87,12 +87,14 @@ class ModelTraining {
 
     rms_norm(q, Layout::norm_shape(n), x[count], weights + norm_at, u);
     float* du = u;  // the head reads a block of u, then writes that block's gradient
-    const double sum =
-        head.loss(q, n, u, batch.targets, weights + output_at, step.scale, du, gradients + output_at, temp);
+    const Loss result =
+        head.loss(q, step.objective, batch, u, weights + output_at, step.scale, du, gradients + output_at, temp);
     zero(q, n * width, dx);
     rms_norm_backward(q, Layout::norm_shape(n), x[count], weights + norm_at, du, dx, gradients + norm_at, temp);
 
-    for (std::size_t i = count; i-- > 0;) {
+    std::size_t first = 0;  // of the steps that are learned
+    while (first < count && steps<C>[first].block < step.first_block) ++first;
+    for (std::size_t i = count; i-- > first;) {
       if (!keep_all && i + 1 < count) step_forward(i);
       with_step<C>(steps<C>[i], [&](auto type) {
         using B = typename decltype(type)::type;
@@ -103,9 +105,10 @@ class ModelTraining {
                     a, drop.branch(2 * i + 1), temp);
       });
     }
+    if (first > 0) return result;
     drop.apply(q, n * width, dx);
     embed_backward(q, n, width, batch.inputs, C.embedding_scale, dx, gradients);
-    return {sum, batch.counted()};
+    return result;
   }
 
  private:
