@@ -22,7 +22,7 @@ headers=$(find . -name '*.hpp' | sed 's|^\./||' | sort)
 test -n "$headers"
 
 # "FROM TO": each header and what it includes of ours.
-includes=$(awk '/^#include <chimera\// { sub(/.*<chimera\//, ""); sub(/>.*/, ""); print FILENAME, $0 }' $headers)
+includes=$(awk '/^#include <chimera\/.*\.hpp>/ { sub(/.*<chimera\//, ""); sub(/>.*/, ""); print FILENAME, $0 }' $headers)
 
 # "ROOM A B ...": a row of the README's table of rooms, and what it stands on.
 rooms=$(awk -F'|' '/^\| `[a-z0-9]+\/` / { gsub(/[`\/,]/, " ", $2); gsub(/[`\/,]/, " ", $4); print $2, $4 }' README.md)
