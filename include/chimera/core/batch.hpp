@@ -5,6 +5,8 @@
 // other rows, and not on the number of threads.
 #pragma once
 
+#include <chimera/core/version.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <span>

@@ -7,6 +7,7 @@
 #include <chimera/core/result.hpp>
 #include <chimera/exchange/quantization_mix.hpp>
 #include <chimera/io/gguf.hpp>
+#include <chimera/io/gguf_writer.hpp>
 #include <chimera/kernels/formats/block_formats.hpp>
 #include <chimera/kernels/simd.hpp>
 

@@ -109,20 +109,39 @@ CHIMERA_INLINE Vec<W> sqrt(const Vec<W>& x) {
   return x * y;
 }
 
+/// Lane i of the result is lane pick(i) of a's lanes with b's behind them. Widths are written out, for nvcc takes no pack
+/// there; wider ones than any register go lane by lane.
+template <auto pick, int W, int N>
+CHIMERA_INLINE Vec<W> shuffle(const Vec<N>& a, const Vec<N>& b) {
+  if constexpr (W == 4) {
+    return Vec<W>(__builtin_shufflevector(a.v, b.v, pick(0), pick(1), pick(2), pick(3)));
+  } else if constexpr (W == 8) {
+    return Vec<W>(__builtin_shufflevector(a.v, b.v, pick(0), pick(1), pick(2), pick(3),  //
+                                          pick(4), pick(5), pick(6), pick(7)));
+  } else if constexpr (W == 16) {
+    return Vec<W>(__builtin_shufflevector(a.v, b.v, pick(0), pick(1), pick(2), pick(3),  //
+                                          pick(4), pick(5), pick(6), pick(7),            //
+                                          pick(8), pick(9), pick(10), pick(11),          //
+                                          pick(12), pick(13), pick(14), pick(15)));
+  } else {
+    Vec<W> r;
+    for (int i = 0; i < W; ++i) r.v[i] = pick(i) < N ? a.v[pick(i)] : b.v[pick(i) - N];
+    return r;
+  }
+}
+
 /// x1 x0 x3 x2 ...
 template <int W>
 CHIMERA_INLINE Vec<W> swap_pairs(const Vec<W>& x) {
-  return [&]<int... i>(std::integer_sequence<int, i...>) CHIMERA_LAMBDA {
-    return Vec<W>(__builtin_shufflevector(x.v, x.v, (i ^ 1)...));
-  }(std::make_integer_sequence<int, W>{});
+  constexpr auto other = [](int i) { return i ^ 1; };
+  return shuffle<other, W>(x, x);
 }
 
 /// The lanes of two vectors of half the width.
 template <int W>
 CHIMERA_INLINE Vec<W> joined(const Vec<W / 2>& low, const Vec<W / 2>& high) {
-  return [&]<int... i>(std::integer_sequence<int, i...>) CHIMERA_LAMBDA {
-    return Vec<W>(__builtin_shufflevector(low.v, high.v, i...));
-  }(std::make_integer_sequence<int, W>{});
+  constexpr auto same = [](int i) { return i; };
+  return shuffle<same, W>(low, high);
 }
 
 /// Sum of the lanes: halves are added until one is left.

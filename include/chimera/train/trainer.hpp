@@ -4,6 +4,7 @@
 #include <chimera/core/device.hpp>
 #include <chimera/core/memory.hpp>
 #include <chimera/core/namespace.hpp>
+#include <chimera/core/platform/platform.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/model/any_model.hpp>
 #include <chimera/optim/adamw.hpp>
@@ -15,7 +16,6 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <ctime>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -126,11 +126,7 @@ class Trainer {
  private:
   Trainer() = default;
 
-  static double now() {
-    timespec t{};
-    ::clock_gettime(CLOCK_MONOTONIC, &t);
-    return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-  }
+  static double now() { return platform::seconds(); }
   Arenas arenas() { return {weights_.data(), optimizer_.first_moment(), optimizer_.second_moment()}; }
   void clear_gradient() { std::memset(gradient_.data(), 0, gradient_.size() * sizeof(float)); }
   bool accumulate(TrainingHost& host, Loss& loss);

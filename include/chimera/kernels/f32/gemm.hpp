@@ -70,16 +70,6 @@ static_assert(gemm_scratch_floats >= gemm_rows / 6 * GemmTile<8>::panel_a + gemm
 
 namespace gemm_parts {
 
-/// Lane i of the result is lane pick(i) of the 2 W lanes of a and b.
-template <auto pick, int W, std::size_t... I>
-CHIMERA_INLINE Vec<W> shuffle(const Vec<W>& a, const Vec<W>& b, std::index_sequence<I...>) {
-  return Vec<W>(__builtin_shufflevector(a.v, b.v, pick(static_cast<int>(I))...));
-}
-template <auto pick, int W>
-CHIMERA_INLINE Vec<W> shuffle(const Vec<W>& a, const Vec<W>& b) {
-  return shuffle<pick, W>(a, b, std::make_index_sequence<W>{});
-}
-
 /// r[i][j] <-> r[j][i]: 4 x 4 inside the 128-bit lanes, then the lanes.
 template <int W>
 CHIMERA_INLINE void transpose(Vec<W> (&r)[W]) {
