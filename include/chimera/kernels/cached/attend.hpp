@@ -1,8 +1,8 @@
 // Attention over a cache of keys and values: what decoding does.
 //
-// One token looks at its keys in chunks, whose borders are positions of the sequence: chunks may be shared out to threads,
-// and are put together first to last. The tokens of a prompt's piece go in tiles of 64 against tiles of 64 keys, those of
-// the past from the cache.
+// One token looks at its keys in chunks, whose borders are positions of the sequence: chunks may be shared out to
+// threads, and are put together first to last. The tokens of a prompt's piece go in tiles of 64 against tiles of 64
+// keys, those of the past from the cache.
 #pragma once
 
 #include <chimera/kernels/cached/kv_cache.hpp>
@@ -15,8 +15,8 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-/// The softmax of the scores of some keys, for some heads: the largest score, the sum of e^(score - largest), and the sum
-/// of the values so weighted. Of no keys at all: minus infinity, 0, 0.
+/// The softmax of the scores of some keys, for some heads: the largest score, the sum of e^(score - largest), and the
+/// sum of the values so weighted. Of no keys at all: minus infinity, 0, 0.
 struct Softmax {
   float* largest;  // [heads]
   float* sum;      // [heads]
@@ -73,8 +73,8 @@ struct Scores {
   }
 };
 
-/// n scores become e^(score - largest). `distance` is how far the first key lies back. Behind the scores there is room up
-/// to a multiple of 16.
+/// n scores become e^(score - largest). `distance` is how far the first key lies back. Behind the scores there is room
+/// up to a multiple of 16.
 struct Exponentials {
   template <int W>
   CHIMERA_INLINE static void run(std::int64_t n, float slope, float distance, float* scores, float* largest,

@@ -1,7 +1,7 @@
 // Attention as decoding does it: the rows of a pass, each run of tokens against its own cache of keys and values.
 //
-// The past of a token is seen in chunks (attend.hpp), which are shared out to threads where a pass has few tokens. What a
-// token becomes has the same bits however its chunks were shared out.
+// The past of a token is seen in chunks (attend.hpp), which are shared out to threads where a pass has few tokens. What
+// a token becomes has the same bits however its chunks were shared out.
 #pragma once
 
 #include <chimera/core/batch.hpp>

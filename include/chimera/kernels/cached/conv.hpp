@@ -1,8 +1,8 @@
 // The convolution of conv.hpp as decoding does it: over a run of consecutive tokens of one sequence.
 //
 // What decoding carries is a ring [taps, channels]: the input of the token at position p lies in slot p mod taps, zeros
-// where there was none yet. It has one slot more than is read, so that whoever owns a channel may write the newest input
-// while others still read that channel's past.
+// where there was none yet. It has one slot more than is read, so that whoever owns a channel may write the newest
+// input while others still read that channel's past.
 #pragma once
 
 #include <chimera/core/device.hpp>
@@ -49,8 +49,8 @@ struct ConvRun {
 
 }  // namespace cached_conv_parts
 
-/// The convolution of n channels, the first where the pointers are, over a run of `count` tokens, the first at `position`.
-/// w is transposed: [taps, channels]. Serial.
+/// The convolution of n channels, the first where the pointers are, over a run of `count` tokens, the first at
+/// `position`. w is transposed: [taps, channels]. Serial.
 inline void conv_run(Isa isa, const ConvShape& s, std::int64_t n, std::int64_t count, std::int64_t position,
                      const float* x, const float* ring, const float* w, const float* bias, float* y) {
   using namespace cached_conv_parts;

@@ -1,9 +1,10 @@
-// Keys and values of one layer and one sequence, as decoding keeps them: a ring of the newest tokens, keys after rotation.
+// Keys and values of one layer and one sequence, as decoding keeps them: a ring of the newest tokens. Keys are
+// kept as rotation leaves them.
 //
 //   keys [kv_heads, slots, row], values [kv_heads, slots, row];  the token at position p lies in slot p mod slots
 //
-// A row is one head of one token, head_dim numbers in the cache's format and zeros up to whole blocks of 32. Of one head
-// all tokens lie together: that is how attention reads them.
+// A row is one head of one token, head_dim numbers in the cache's format and zeros up to whole blocks of 32. Of one
+// head all tokens lie together: that is how attention reads them.
 #pragma once
 
 #include <chimera/core/batch.hpp>

@@ -14,8 +14,8 @@
 
 namespace chimera {
 
-/// ALiBi's slopes (Press, Smith and Lewis, 2108.12409): geometric for a power of two; otherwise those of the power below,
-/// then every other slope of the power above.
+/// ALiBi's slopes (Press, Smith and Lewis, 2108.12409): geometric for a power of two; otherwise those of the power
+/// below, then every other slope of the power above.
 constexpr float alibi_slope(std::int64_t heads, std::int64_t head) {
   constexpr double ln2 = constexpr_log(2);
   std::int64_t power = 1;
@@ -64,8 +64,8 @@ inline Visible visible(const AttentionShape& s, const Batch& batch, std::int64_t
           std::clamp<std::int64_t>(i + 1 - key0, 0, keys)};
 }
 
-/// One row of scores becomes exp(score - new maximum) where visible and 0 elsewhere; m and l are the running maximum and
-/// sum; returns in *correction what older terms must be multiplied by. `distance` is i - j at column 0.
+/// One row of scores becomes exp(score - new maximum) where visible and 0 elsewhere; m and l are the running maximum
+/// and sum; returns in *correction what older terms must be multiplied by. `distance` is i - j at column 0.
 struct SoftmaxRow {
   template <int W>
   CHIMERA_INLINE static void run(std::int64_t n, Visible see, float slope, float distance, float* row, float* m,

@@ -58,8 +58,8 @@ struct CrossEntropyRow {
 }  // namespace cross_entropy_parts
 
 /// logits [rows, vocab]; a negative target is not counted and gets no gradient; losses [rows] is written (0 if not
-/// counted), and *sum += all of them, first to last. With `gradient`, logits become scale * dloss/dlogits. Targets must be
-/// below vocab.
+/// counted), and *sum += all of them, first to last. With `gradient`, logits become scale * dloss/dlogits. Targets must
+/// be below vocab.
 inline void cross_entropy(const Cpu& q, CrossEntropy s, std::int64_t rows, std::int64_t vocab,
                           const std::int32_t* targets, float scale, bool gradient, float* logits, double* losses,
                           double* sum) {

@@ -1,7 +1,7 @@
 // f32 matrix product: packed panels around one register tile (Van Zee and van de Geijn, "BLIS", 2015).
 //
-// Every element of C is summed over k in order, in blocks of `gemm_depth(k)`, whatever the split into tasks: results are
-// the same, bit for bit, for every number of threads, and for `gemm` and `gemm_serial`.
+// Every element of C is summed over k in order, in blocks of `gemm_depth(k)`, whatever the split into tasks: results
+// are the same, bit for bit, for every number of threads, and for `gemm` and `gemm_serial`.
 #pragma once
 
 #include <chimera/core/device.hpp>
@@ -154,8 +154,8 @@ struct PackB {
   }
 };
 
-/// x in every lane, made where it is used: g++ 12 lifts the Vec<W>(x) of alpha and beta over the k loop of a tile, which
-/// has no register left for them.
+/// x in every lane, made where it is used: g++ 12 lifts the Vec<W>(x) of alpha and beta over the k loop of a tile,
+/// which has no register left for them.
 template <int W>
 CHIMERA_INLINE Vec<W> broadcast(float x) {
   return Vec<W>(x - typename Vec<W>::Native{});

@@ -44,7 +44,8 @@ constexpr float rope_frequencies(const Rope& rope, int dims, int context, int le
   if (dims > 2 && rope.scaling == RopeScaling::dynamic_ntk && length > original)
     base *= constexpr_pow(factor * length / original - (factor - 1), d / (d - 2));
 
-  // YaRN's ramp between the dimension that turns beta_fast times in the trained context and the one that turns beta_slow.
+  // YaRN's ramp between the dimension that turns beta_fast times in the trained context and the one that turns
+  // beta_slow.
   double low = 0, high = 0;
   if (rope.scaling == RopeScaling::yarn) {
     const auto dimension_of = [&](double turns) {
@@ -98,8 +99,8 @@ constexpr float rope_frequencies(const Rope& rope, int dims, int context, int le
   return 1.f;
 }
 
-/// cos and sin of angles that are given in quarters of a circle, whole ones apart: at most 1/2 is left. Polynomials as in
-/// Cephes (Moshier), error below 2e-7.
+/// cos and sin of angles that are given in quarters of a circle, whole ones apart: at most 1/2 is left. Polynomials as
+/// in Cephes (Moshier), error below 2e-7.
 struct QuarterTurns {
   template <int W>
   CHIMERA_INLINE static void run(std::int64_t n, const float* left, const std::int32_t* whole, float factor, float* cos,

@@ -2,7 +2,8 @@
 // (Dao and Gu, "Transformers are SSMs", 2405.21060, section 6 and listing 1).
 //
 //   S_t = a_t S_{t-1} + D_t x_t B_t^T,   y_t = S_t C_t + D x_t,   a_t = exp(D_t A),   D_t the step size `dt`
-//   in a chunk, c_t = sum_{s <= t} D_s A:   M_ts = (C_t . B_s) exp(c_t - c_s) D_s for s <= t,   y = M x + e^{c_t} S C_t + D x
+//   in a chunk, c_t = sum_{s <= t} D_s A:   M_ts = (C_t . B_s) exp(c_t - c_s) D_s for s <= t,
+//   y = M x + e^{c_t} S C_t + D x
 #pragma once
 
 #include <chimera/core/batch.hpp>
@@ -16,7 +17,8 @@
 
 namespace chimera {
 
-/// One token's row of `xbc`: x [heads, head_dim], B [groups, state], C [groups, state]. Head h reads group h / per_group.
+/// One token's row of `xbc`: x [heads, head_dim], B [groups, state], C [groups, state]. Head h reads group
+/// h / per_group.
 struct SsdShape {
   std::int64_t heads, head_dim, state, groups, chunk;
 
@@ -112,8 +114,8 @@ struct AddTwo {
   }
 };
 
-/// One token of one head: S [P,N] in place and y [P], gated by silu(z) unless z is null. Two rows of S go together: they
-/// share what is loaded of B and C, and more would leave the order in which memory is fetched fast.
+/// One token of one head: S [P,N] in place and y [P], gated by silu(z) unless z is null. Two rows of S go together:
+/// they share what is loaded of B and C, and more would leave the order in which memory is fetched fast.
 struct SsdStep {
   template <int W>
   CHIMERA_INLINE static void run(std::int64_t P, std::int64_t N, float a, float dt, const float* x, const float* B,
@@ -345,8 +347,8 @@ inline void ssd_backward(const Cpu& q, const SsdShape& s, const Batch& batch, co
   if (out.dinitial) std::copy(dstates, dstates + batch.sequences * s.heads * s.matrix(), out.dinitial);
 }
 
-/// One token: xbc [row], dt [heads], S [heads,head_dim,state] updated in place, y [heads,head_dim]. The recurrence itself,
-/// and so the reference of `ssd`.
+/// One token: xbc [row], dt [heads], S [heads,head_dim,state] updated in place, y [heads,head_dim]. The recurrence
+/// itself, and so the reference of `ssd`.
 inline void ssd_step(const Cpu& q, const SsdShape& s, const float* xbc, const float* dt, const float* A, const float* D,
                      float* S, float* y) {
   parallel(q, s.heads, [&](std::int64_t h, int) {

@@ -17,8 +17,8 @@
 
 namespace chimera {
 
-/// What a product reads: rows of x, `stride` floats apart, as they are; or normalised, where `norm` are the norm's weights
-/// and each run of `group` channels has a mean of its own.
+/// What a product reads: rows of x, `stride` floats apart, as they are; or normalised, where `norm` are the norm's
+/// weights and each run of `group` channels has a mean of its own.
 struct ProductInput {
   const float* x;
   std::int64_t stride;
@@ -62,7 +62,8 @@ namespace product_parts {
 
 inline constexpr std::int64_t row_block = 128;  // rows that one task multiplies: they fit the second cache
 
-/// Panels that are multiplied at once with one row, and with several: so much of each row's results is written together.
+/// Panels that are multiplied at once with one row, and with several: so much of each row's results is
+/// written together.
 inline constexpr std::int64_t together = 8, together_for_rows = 4;
 
 /// Row i of the input: where it is, or computed into buffer [cols].
