@@ -3,7 +3,8 @@
 #include "run_options.hpp"
 
 #include <chimera/exchange/model_card.hpp>
-#include <chimera/text/tokenizer_files.hpp>
+#include <chimera/exchange/tokenizer_gguf.hpp>
+#include <chimera/io/gguf_writer.hpp>
 
 using namespace chimera;
 

@@ -3,8 +3,8 @@
 #include "program.hpp"
 
 #include <chimera/exchange/quantize.hpp>
+#include <chimera/exchange/tokenizer_gguf.hpp>
 #include <chimera/io/json.hpp>
-#include <chimera/text/tokenizer_files.hpp>
 
 #include <sys/stat.h>
 

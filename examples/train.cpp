@@ -6,6 +6,7 @@
 #include "run_options.hpp"
 
 #include <chimera/core/device.hpp>
+#include <chimera/exchange/load_tokenizer.hpp>
 #include <chimera/exchange/model_tokenizer.hpp>
 #include <chimera/io/tensorboard.hpp>
 #include <chimera/kernels/roofline.hpp>

@@ -70,14 +70,14 @@ void rope_case(Golden& g, const Cpu& q) {
   };
   Rope config;
   config.base = g.config().at("theta");
-  Floats inverse = unwritten(rotary / 2);
-  const float factor = rope_frequencies(config, static_cast<int>(rotary), 0, 0, inverse.data());
+  RopeTurns turns;
+  turns.factor = rope_frequencies(config, static_cast<int>(rotary), 0, 0, turns.inverse.data());
   const Batch batch{.sequences = B, .length = T, .position = start};
   for (const RopeLayout layout : {RopeLayout::halves, RopeLayout::adjacent}) {
     const bool adjacent = layout == RopeLayout::adjacent;
     const auto laid = [&](const Floats& x) { return adjacent ? to_adjacent(x, D, rotary) : x; };
     Floats table = unwritten(T * rope_row(rotary, layout));
-    rope_table(q, inverse.data(), factor, rotary, layout, start, T, table.data());
+    rope_table(q, turns, rotary, layout, start, T, table.data());
     if (!adjacent)
       g.compare("aux.cos, aux.sin", table, side_by_side(T, {g["aux.cos"], g["aux.sin"]}), forward_tolerance);
     const RopeShape s{H + KV, D, rotary, (H + KV) * D, layout};
@@ -281,10 +281,9 @@ void compare_loss(Golden& g, const Cpu& q, CrossEntropy s, std::int64_t vocab, c
   for (const bool gradient : {false, true}) {
     Floats x = logits;
     std::vector<double> losses(targets.size());
-    cross_entropy(q, s, rows, vocab, targets.data(), 1.f / static_cast<float>(counted), gradient, x.data(),
-                  losses.data());
     double sum = 0;
-    for (const double l : losses) sum += l;
+    cross_entropy(q, s, rows, vocab, targets.data(), 1.f / static_cast<float>(counted), gradient, x.data(),
+                  losses.data(), &sum);
     const float mean = static_cast<float>(sum / static_cast<double>(counted));
     g.compare(loss_name, {&mean, 1}, g[loss_name], forward_tolerance);
     g.compare(gradient ? gradient_name : "in.logits untouched", x, gradient ? g[gradient_name] : logits,

@@ -3,7 +3,7 @@
 
 #include "checks.hpp"
 
-#include <chimera/layers/decode.hpp>
+#include <chimera/layers/layer.hpp>
 
 #include <string_view>
 
@@ -93,7 +93,7 @@ class Decoding {
     const std::int64_t rows = static_cast<std::int64_t>(all.size()) / L::width;
     Memory temp(L::decode_floats(rows));
     Floats y = in_place ? all : zeros(rows * L::width);
-    const NormedRows input{in_place ? y.data() : all.data(), L::width, norm_.data(), eps};
+    const ProductInput input{in_place ? y.data() : all.data(), L::width, norm_.data(), L::width, eps};
     L::decode(q_, packed_.weights(), Pass{runs, rows, kv_}, input, in_place ? 0.5f : 1.f, y.data(), temp.bump());
     return y;
   }

@@ -1,6 +1,8 @@
 // The layer pattern: a picture of the model, read at compile time.
 #pragma once
 
+#include <chimera/core/version.hpp>
+
 #include <array>
 #include <cstddef>
 #include <cstdint>

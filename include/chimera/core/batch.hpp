@@ -5,6 +5,8 @@
 // other rows, and not on the number of threads.
 #pragma once
 
+#include <chimera/core/version.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -81,6 +83,12 @@ struct Pass {
   std::span<const Run> runs;
   std::int64_t rows = 0;
   KvFormat kv = KvFormat::f16;
+};
+
+/// A row of a pass whose logits are asked for.
+struct Output {
+  std::int64_t row = 0;
+  float* logits = nullptr;  // [vocab]
 };
 
 }  // namespace chimera

@@ -10,6 +10,7 @@
 #include <chimera/exchange/quantization_mix.hpp>
 #include <chimera/exchange/weights.hpp>
 #include <chimera/io/gguf.hpp>
+#include <chimera/io/gguf_writer.hpp>
 #include <chimera/kernels/f32/rope.hpp>
 #include <chimera/model/any_model.hpp>
 

@@ -15,7 +15,7 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-struct PackedTensor;  // layers/decode.hpp
+struct PackedTensor;  // kernels/packed/matrix.hpp
 
 /// Dropout draws are a function of (seed, step): the same in forward, in recomputation and in backward.
 struct TrainingStep {
@@ -24,12 +24,6 @@ struct TrainingStep {
   std::uint64_t step = 0;  // one number for each micro-batch
   Objective objective = {};
   int first_block = 0;  // the weights of those before it, and the embedding as an input, get no gradient
-};
-
-/// A row of a pass whose logits are asked for.
-struct Output {
-  std::int64_t row = 0;
-  float* logits = nullptr;  // [vocab]
 };
 
 /// A pass of a whole model: the state of each run is that of its sequence, model.state_bytes(kv) of it, 64-byte aligned.

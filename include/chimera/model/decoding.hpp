@@ -4,7 +4,8 @@
 #include <chimera/core/batch.hpp>
 #include <chimera/core/memory.hpp>
 #include <chimera/core/namespace.hpp>
-#include <chimera/layers/decode.hpp>
+#include <chimera/kernels/packed/product.hpp>
+#include <chimera/layers/layer.hpp>
 #include <chimera/model/any_model.hpp>
 #include <chimera/model/layout.hpp>
 
@@ -59,13 +60,7 @@ class ModelDecoding {
     Bump rest{pass.memory};
     float* x = rest.take(pass.rows * width);
     Run* runs = reinterpret_cast<Run*>(rest.take(pass.rows * run_floats_of_one));
-    if (stage == 0) {
-      const PackedPart& table = weights[0].matrix.parts[0];
-      parallel_rows(q, pass.rows, 16, [&](std::int64_t first, std::int64_t n, int) {
-        for (std::int64_t t = first; t < first + n; ++t)
-          unpack_row(table.rows, pass.tokens[t], C.embedding_scale * table.scale, x + t * width);
-      });
-    }
+    if (stage == 0) embed(q, pass.rows, pass.tokens, C.embedding_scale, weights[0].matrix, x);
     if (stage >= count) return write_logits(q, weights, pass, x, stage - count, rest);
 
     const auto i = static_cast<std::size_t>(stage);
@@ -91,18 +86,10 @@ class ModelDecoding {
     const PackedMatrix& all = weights[Layout::output_slot].matrix;
     const std::int64_t share = (all.parts[0].rows.panels() + head_stages - 1) / head_stages, panel = part * share;
     if (pass.outputs.empty() || panel >= all.parts[0].rows.panels()) return;
-    const PackedMatrix some = all.panels(panel, share);
-    const NormedRows normed{x, width, weights[Layout::norm_slot].values, C.norm_eps};
-    product(
-        q, some, static_cast<std::int64_t>(pass.outputs.size()),
-        [&](std::int64_t i, float* buffer) {
-          return normed.row(q.isa(), pass.outputs[static_cast<std::size_t>(i)].row, buffer);
-        },
-        [&](std::int64_t i, std::int64_t first, std::int64_t n, const float* values) {
-          float* out = pass.outputs[static_cast<std::size_t>(i)].logits + panel * panel_rows + first;
-          for (std::int64_t r = 0; r < n; ++r) out[r] = values[r] * (1.f / C.logit_scale);
-        },
-        temp);
+    const Output* outputs = pass.outputs.data();
+    product(q, all.panels(panel, share), static_cast<std::int64_t>(pass.outputs.size()),
+            {x, width, weights[Layout::norm_slot].values, width, C.norm_eps, outputs},
+            Then::logits(outputs, panel * panel_rows, 1.f / C.logit_scale), temp);
   }
 };
 

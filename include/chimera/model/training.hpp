@@ -97,7 +97,7 @@ class ModelTraining {
     float* du = u;  // the head reads a block of u, then writes that block's gradient
     const Loss result =
         head.loss(q, step.objective, batch, u, weights + output_at, step.scale, du, gradients + output_at, temp);
-    std::fill(dx, dx + n * width, 0.f);
+    zero(q, n * width, dx);
     rms_norm_backward(q, Layout::norm_shape(n), x[count], weights + norm_at, du, dx, gradients + norm_at, temp);
 
     std::size_t first = 0;  // of the steps that are learned

@@ -13,6 +13,7 @@
 #include <chimera/core/files.hpp>
 #include <chimera/core/memory.hpp>
 #include <chimera/core/namespace.hpp>
+#include <chimera/core/platform/platform.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/model/any_model.hpp>
 #include <chimera/optim/optimizer.hpp>
@@ -391,7 +392,7 @@ inline Status remove_old_checkpoints(const std::string& folder, std::int64_t ste
   auto steps = list_checkpoints(folder);
   if (!steps) return steps.error();
   for (std::int64_t s : *steps)
-    if (s <= step && --keep < 0 && ::unlink(checkpoint_path(folder, s).c_str()) != 0)
+    if (s <= step && --keep < 0 && !platform::remove(checkpoint_path(folder, s)))
       return file_error("remove", checkpoint_path(folder, s));
   return {};
 }

@@ -5,6 +5,7 @@
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/text/bytes.hpp>
+#include <chimera/text/encoder.hpp>
 #include <chimera/text/tokenizer.hpp>
 
 #include <algorithm>
@@ -25,9 +26,8 @@ void each_document(std::string_view text, F&& f) {
   constexpr std::string_view separator = byte_specials[0];
   std::size_t begin = 0;
   for (std::size_t at = 0; at < text.size();) {
-    const void* found = ::memmem(text.data() + at, text.size() - at, separator.data(), separator.size());
-    if (!found) break;
-    const std::size_t here = static_cast<std::size_t>(static_cast<const char*>(found) - text.data());
+    const std::size_t here = text.find(separator, at);
+    if (here == std::string_view::npos) break;
     at = here + separator.size();
     std::string_view rest = text.substr(at);
     if (rest.starts_with('\r')) rest.remove_prefix(1);

@@ -4,6 +4,7 @@
 #include <chimera/core/device.hpp>
 #include <chimera/core/memory.hpp>
 #include <chimera/core/namespace.hpp>
+#include <chimera/core/platform/platform.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/model/any_model.hpp>
 #include <chimera/optim/adamw.hpp>
@@ -17,7 +18,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <ctime>
 #include <memory>
 #include <string>
 #include <utility>
@@ -81,11 +81,7 @@ class Trainer {
  private:
   Trainer() = default;
 
-  static double now() {
-    timespec t{};
-    ::clock_gettime(CLOCK_MONOTONIC, &t);
-    return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-  }
+  static double now() { return platform::seconds(); }
   std::vector<Section> state();
   Result<Lesson> draw(BatchSource& source, std::uint64_t first);
   Skip judge(double loss, double norm) const;

@@ -7,13 +7,17 @@
 #include <cstdint>
 #include <limits>
 
-namespace chimera::inline CHIMERA_ABI {
+namespace chimera {
 
 /// loss = (1 - smoothing) nll - smoothing mean_v log p_v + z logsumexp^2
 struct CrossEntropy {
   float smoothing = 0.f;
   float z = 0.f;
 };
+
+}  // namespace chimera
+
+namespace chimera::inline CHIMERA_ABI {
 
 namespace cross_entropy_parts {
 
@@ -54,11 +58,11 @@ struct CrossEntropyRow {
 }  // namespace cross_entropy_parts
 
 /// logits [rows, vocab]; a negative target is not counted and gets no gradient; losses [rows] is written (0 if not
-/// counted). With `gradient`, logits become scale * dloss/dlogits, of each row times its coefficient where
-/// `coefficients` [rows] are given. Targets must be below vocab.
+/// counted), and *sum += all of them, first to last. With `gradient`, logits become scale * dloss/dlogits, of each row
+/// times its coefficient where `coefficients` [rows] are given. Targets must be below vocab.
 inline void cross_entropy(const Cpu& q, CrossEntropy s, std::int64_t rows, std::int64_t vocab,
                           const std::int32_t* targets, float scale, bool gradient, float* logits, double* losses,
-                          const float* coefficients = nullptr) {
+                          double* sum, const float* coefficients = nullptr) {
   parallel(q, rows, [&](std::int64_t r, int) {
     float* x = logits + r * vocab;
     losses[r] = 0;
@@ -68,6 +72,7 @@ inline void cross_entropy(const Cpu& q, CrossEntropy s, std::int64_t rows, std::
     else if (gradient)
       std::fill(x, x + vocab, 0.f);
   });
+  for (std::int64_t r = 0; r < rows; ++r) *sum += losses[r];
 }
 
 /// log p of each row's target, [rows]; 0 where the target is negative. logits [rows, vocab] stay as they are.
