@@ -50,7 +50,7 @@ class Trainer {
   /// two tokens there is no validation. AdamW learns to predict the next token of windows of the data.
   static Result<Trainer> create(const Cpu& q, const AnyModel& model, const Split& data, const TrainerSettings& settings,
                                 const std::string& folder = "");
-  /// A run of other parts, which heed the settings of data, AdamW and clipping as whoever made them says.
+  /// A run of other parts: its settings of window order, AdamW, clipping and validation_tokens are then not read.
   static Result<Trainer> create(const Cpu& q, const AnyModel& model, TrainingParts parts,
                                 const TrainerSettings& settings, const std::string& folder = "");
 
@@ -239,9 +239,9 @@ inline Result<Ended> Trainer::run(TrainingHost& host) {
   const std::int64_t first = progress_.step;
   while (progress_.step < settings_.steps) {
     StepReport report;
-    const auto complete = step(host, report);
-    if (!complete) return complete.error();
-    if (!*complete) return end(Ended::stopped);
+    const auto stepped = step(host, report);
+    if (!stepped) return stepped.error();
+    if (!*stepped) return end(Ended::stopped);
     const std::int64_t done = progress_.step - first, left = settings_.steps - progress_.step;
     report.seconds_left = (now() - start) / static_cast<double>(done) * static_cast<double>(left);
     host.on_step(report);
