@@ -4,6 +4,7 @@
 #include "program.hpp"
 #include "session_options.hpp"
 
+#include <chimera/generate/reader.hpp>
 #include <chimera/generate/session.hpp>
 #include <chimera/io/json.hpp>
 
@@ -39,39 +40,40 @@ struct Score {
   }
 };
 
-double negative_log_likelihood(std::span<const float> logits, std::int32_t token) {
-  const double largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
-  double sum = 0;
-  for (const float x : logits) sum += std::exp(static_cast<double>(x) - largest);
-  return largest + std::log(sum) - static_cast<double>(logits[static_cast<std::size_t>(token)]);
-}
-
-/// Reads chunks side by side: one pass of tokens, one from each, reads every weight once.
-Status read_chunks(std::span<Session> sessions, std::span<const std::int32_t> tokens, std::int64_t context,
-                   std::int32_t bos, Score& score) {
-  // The first half gives the model something to go by, and does not count.
-  const std::size_t length = static_cast<std::size_t>(context), half = length / 2;
-  std::vector<Session*> all;
-  std::vector<std::int32_t> next(sessions.size());
-  const auto at = [&](std::size_t chunk, std::size_t i) { return tokens[chunk * length + i]; };
+/// Reads chunks, each with a session of its own.
+Status read_chunks(Reader& reader, std::span<Session> sessions, std::span<const std::int32_t> tokens,
+                   std::int64_t context, std::int32_t bos, Score& score) {
+  // The first half gives the model something to go by, and does not count; after the last token nothing is foretold.
+  const std::size_t length = static_cast<std::size_t>(context) - 1, half = (length + 1) / 2;
+  struct Chunk {
+    std::vector<std::int32_t> tokens, next;
+    std::vector<float> log_probabilities;
+  };
+  std::vector<Chunk> chunks;
+  std::vector<Turn> turns;
   for (std::size_t c = 0; c < sessions.size(); ++c) {
-    std::vector<std::int32_t> first(half + 1);
-    for (std::size_t i = 0; i <= half; ++i) first[i] = at(c, i);
-    if (bos >= 0) first[0] = bos;
+    const auto text = tokens.subspan(c * (length + 1), length + 1);
+    Chunk& chunk = chunks.emplace_back();
+    chunk.tokens.assign(text.begin(), text.end() - 1), chunk.next.assign(text.begin() + 1, text.end());
+    if (bos >= 0) chunk.tokens[0] = bos;
+    std::fill_n(chunk.next.begin(), half, -1);
+    chunk.log_probabilities.resize(length);
     sessions[c].reset();
-    if (const auto logits = sessions[c].prefill(first); !logits) return logits.error();
-    all.push_back(&sessions[c]);
   }
-  for (std::size_t i = half;; ++i) {
-    for (std::size_t c = 0; c < sessions.size(); ++c) {
-      next[c] = at(c, i + 1);
-      const double nll = negative_log_likelihood(sessions[c].logits(), next[c]);
+  for (std::size_t c = 0; c < sessions.size(); ++c)
+    turns.push_back({.sequence = &sessions[c],
+                     .tokens = chunks[c].tokens,
+                     .targets = chunks[c].next,
+                     .log_probabilities = chunks[c].log_probabilities.data(),
+                     .answer = false});
+  if (Status s = reader.read(turns); !s) return s;
+  for (std::size_t i = half; i < length; ++i)
+    for (const Chunk& chunk : chunks) {
+      const double nll = -static_cast<double>(chunk.log_probabilities[i]);
       if (!std::isfinite(nll)) return Error{"the model's logits are not finite numbers"};
       score.add(nll);
     }
-    if (i + 2 == length) return {};
-    if (Status s = Session::step(all, next); !s) return s;
-  }
+  return {};
 }
 
 Status measure(const Options& options) {
@@ -101,11 +103,11 @@ Status measure(const Options& options) {
 
   const auto packed = saved->packed(*cpu);
   if (!packed) return packed.error();
-  SessionSettings settings = options.session;
-  settings.piece = std::max(settings.piece, options.together);
+  auto reader = Reader::create(*cpu, *packed);
+  if (!reader) return reader.error();
   std::vector<Session> sessions;
   for (std::int64_t i = 0; i < std::min(chunks, options.together); ++i) {
-    auto session = Session::create(*cpu, *packed, settings);
+    auto session = Session::create(*reader, options.session);
     if (!session) return session.error();
     sessions.push_back(std::move(*session));
   }
@@ -117,8 +119,8 @@ Status measure(const Options& options) {
     const std::int64_t count = std::min(options.together, chunks - done);
     const auto part = std::span(tokens).subspan(static_cast<std::size_t>(done * options.context),
                                                 static_cast<std::size_t>(count * options.context));
-    if (Status s =
-            read_chunks(std::span(sessions).first(static_cast<std::size_t>(count)), part, options.context, bos, score);
+    if (Status s = read_chunks(*reader, std::span(sessions).first(static_cast<std::size_t>(count)), part,
+                               options.context, bos, score);
         !s) {
       line.end();
       return s;

@@ -48,7 +48,7 @@ class Voice {
       const auto left = end - Clock::now();
       if (left <= left.zero()) break;
       const std::int64_t before = session_.position();
-      const auto logits = session_.step(left);
+      const auto logits = session_.work(left);
       read_ += session_.position() - before;
       if (logits.empty()) break;
       if (chimera::Status s = say(logits); !s) return s;

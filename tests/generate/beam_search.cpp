@@ -65,7 +65,7 @@ class Toy {
     past_ = other.past_, logits_ = other.logits_;
     return {};
   }
-  static Status step(std::span<Toy* const> all, std::span<const std::int32_t> tokens) {
+  static Status step_all(std::span<Toy* const> all, std::span<const std::int32_t> tokens) {
     REQUIRE(all.size() == tokens.size());
     REQUIRE(std::set<Toy*>(all.begin(), all.end()).size() == all.size());
     ++steps;

@@ -9,8 +9,6 @@ arrows: exchange/model_card.hpp
 pack:
 adamw:
 inference:
-private: layers/
-layers:
 rg_lru:
 '
 

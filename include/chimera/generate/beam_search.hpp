@@ -25,7 +25,7 @@ concept BeamSession =
       { other.logits() } -> std::convertible_to<std::span<const float>>;
       { other.fork() } -> std::same_as<Result<S>>;
       { session.copy_from(other) } -> std::same_as<Status>;
-      { S::step(all, tokens) } -> std::same_as<Status>;
+      { S::step_all(all, tokens) } -> std::same_as<Status>;
     };
 
 struct BeamSettings {
@@ -146,7 +146,7 @@ Result<std::vector<Beam>> beam_search(const Session& start, const BeamSettings& 
     std::vector<Session*> stepping;
     std::vector<std::int32_t> tokens;
     for (const LiveBeam& b : next) stepping.push_back(&sessions[b.session]), tokens.push_back(b.beam.tokens.back());
-    if (Status s = Session::step(stepping, tokens); !s) return s.error();
+    if (Status s = Session::step_all(stepping, tokens); !s) return s.error();
     live = std::move(next);
   }
   return finished;

@@ -82,6 +82,28 @@ struct ExponentialSum {
   }
 };
 
+/// *sum = ln of the sum of e^x[i]. NaN and plus infinity in x give NaN.
+struct LogSumExp {
+  template <int W>
+  CHIMERA_INLINE static void run(const float* x, std::int64_t n, double* sum) {
+    Vec<W> tops(-std::numeric_limits<float>::infinity());
+    blocks_of_64(x, n, [&](std::int64_t, const float* v) CHIMERA_LAMBDA {
+      for (int i = 0; i < 64; i += W) tops = max<W>(Vec<W>::load(v + i), tops);  // the second, where the first is NaN
+    });
+    const float top = largest<W>(tops);
+    double exponentials = 0;
+    ExponentialSum::run<W>(x, n, top, 1.f, &exponentials);
+    *sum = static_cast<double>(top) + std::log(exponentials);
+  }
+};
+
+/// The natural logarithm of the probability that these logits give a token.
+inline float log_probability(Isa isa, std::span<const float> logits, std::int32_t token) {
+  double all = 0;
+  dispatch<LogSumExp>(isa, logits.data(), static_cast<std::int64_t>(logits.size()), &all);
+  return static_cast<float>(static_cast<double>(logits[static_cast<std::size_t>(token)]) - all);
+}
+
 /// Tells a row's likeliest tokens. `create` allocates; nothing else does.
 class TopLogits {
  public:

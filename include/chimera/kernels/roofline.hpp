@@ -53,8 +53,8 @@ struct MultiplyAdd {
   }
 };
 
-/// Steps a second of all threads of q together, `chunk` steps at a time for 0.1 s: the sum of each thread's best, so that
-/// other programs disturb little.
+/// Steps a second of all threads of q together, `chunk` steps at a time for 0.1 s: the sum of each thread's best, so
+/// that other programs disturb little.
 template <class F>
 double steps_per_second(const Cpu& q, std::int64_t chunk, F&& run) {
   std::vector<double> rates(static_cast<std::size_t>(q.threads()));

@@ -102,7 +102,7 @@ struct Attention {
   static constexpr StateBytes state(KvFormat kv) { return {.ring = ring.bytes(kv)}; }
   /// Copies the keys and values of a sequence of that many tokens.
   static void copy_ring(KvFormat kv, std::int64_t tokens, const std::byte* from, std::byte* to) {
-    chimera::copy_rows(ring, kv, tokens, from, to);
+    copy_rows(ring, kv, tokens, from, to);
   }
   static std::int64_t decode_floats(std::int64_t n) {
     return floats_of({n * row, n * rows,

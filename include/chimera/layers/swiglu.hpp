@@ -1,5 +1,5 @@
-// The gated feed-forward layer: W_down (silu(W_gate x) * W_up x)   (Shazeer, 2002.05202, equation 6). With sub_norm what
-// W_down multiplies is normalised first (BitNet b1.58 2B4T, 2504.12285).
+// The gated feed-forward layer: W_down (silu(W_gate x) * W_up x)   (Shazeer, 2002.05202, equation 6). With sub_norm
+// what W_down multiplies is normalised first (BitNet b1.58 2B4T, 2504.12285).
 #pragma once
 
 #include <chimera/kernels/f32/elementwise.hpp>

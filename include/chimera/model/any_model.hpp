@@ -71,6 +71,7 @@ struct AnyModel {
   /// Working memory of a pass.
   std::size_t (*decode_floats)(std::int64_t rows) = nullptr;
   int stages = 0;  // of a pass
+  int head = 0;    // the first of those that write outputs and do nothing else: they may run again, for other outputs
   /// Does one stage of a pass, which is done when all have run in their order: stages take about the same time, that of a
   /// block. In between, a pass is its memory and the states, and the host may do other things.
   void (*decode)(const Cpu&, const PackedTensor* weights, const ModelPass&, int stage) = nullptr;

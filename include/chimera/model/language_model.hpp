@@ -53,6 +53,7 @@ constexpr AnyModel inference_model(std::string_view name) {
           .keep_state_sparse = M::keep_state_sparse,
           .decode_floats = M::decode_floats,
           .stages = M::stages,
+          .head = M::stages - M::head_stages,
           .decode = M::template decode<Cpu>};
 }
 

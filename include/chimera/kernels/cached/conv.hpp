@@ -1,8 +1,8 @@
 // The convolution of conv.hpp as decoding does it: over a run of consecutive tokens of one sequence.
 //
 // What decoding carries is a ring [taps, channels]: the input of the token at position p lies in slot p mod taps, zeros
-// where there was none yet. It has one slot more than is read, so that whoever owns a channel may write the newest input
-// while others still read that channel's past.
+// where there was none yet. It has one slot more than is read, so that whoever owns a channel may write the newest
+// input while others still read that channel's past.
 #pragma once
 
 #include <chimera/core/device.hpp>
@@ -13,6 +13,20 @@
 #include <algorithm>
 #include <cstdint>
 
+namespace chimera::inline CHIMERA_ABI {
+
+/// The convolution of n channels, the first where the pointers are, over a run of `count` tokens, the first at
+/// `position`. w is transposed: [taps, channels]. Serial.
+void conv_run(Isa isa, const ConvShape& s, std::int64_t n, std::int64_t count, std::int64_t position, const float* x,
+              const float* ring, const float* w, const float* bias, float* y);
+
+/// Leaves the run's newest inputs in the ring.
+void conv_remember(const ConvShape& s, std::int64_t n, std::int64_t count, std::int64_t position, const float* x,
+                   float* ring);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
 namespace chimera::inline CHIMERA_ABI {
 
 namespace cached_conv_parts {
@@ -49,10 +63,8 @@ struct ConvRun {
 
 }  // namespace cached_conv_parts
 
-/// The convolution of n channels, the first where the pointers are, over a run of `count` tokens, the first at `position`.
-/// w is transposed: [taps, channels]. Serial.
-inline void conv_run(Isa isa, const ConvShape& s, std::int64_t n, std::int64_t count, std::int64_t position,
-                     const float* x, const float* ring, const float* w, const float* bias, float* y) {
+CHIMERA_FUNCTION void conv_run(Isa isa, const ConvShape& s, std::int64_t n, std::int64_t count, std::int64_t position,
+                               const float* x, const float* ring, const float* w, const float* bias, float* y) {
   using namespace cached_conv_parts;
   const float* past[conv_max_taps] = {};
   for (std::int64_t k = 0; k + 1 < s.taps; ++k) past[k] = ring + (position + 1 + k) % s.taps * s.channels;
@@ -62,11 +74,11 @@ inline void conv_run(Isa isa, const ConvShape& s, std::int64_t n, std::int64_t c
     dispatch<ConvRun<conv_max_taps>>(isa, s, n, count, past, x, w, bias, y);
 }
 
-/// Leaves the run's newest inputs in the ring.
-inline void conv_remember(const ConvShape& s, std::int64_t n, std::int64_t count, std::int64_t position, const float* x,
-                          float* ring) {
+CHIMERA_FUNCTION void conv_remember(const ConvShape& s, std::int64_t n, std::int64_t count, std::int64_t position,
+                                    const float* x, float* ring) {
   for (std::int64_t t = std::max<std::int64_t>(0, count - s.taps); t < count; ++t)
     std::copy_n(x + t * s.x_stride, n, ring + (position + t) % s.taps * s.channels);
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -19,6 +19,30 @@ struct ConvShape {
 
 namespace chimera::inline CHIMERA_ABI {
 
+inline constexpr std::int64_t conv_max_taps = 8;
+
+inline constexpr std::int64_t conv_rows = 64;  // tokens of one partial sum of the weights' gradient
+
+/// Floats of `temp`.
+std::int64_t conv_temp(const ConvShape& s);
+
+std::int64_t conv_backward_temp(const ConvShape& s, const Batch& batch);
+
+void transpose_taps(const ConvShape& s, const float* w, float* transposed);
+
+/// bias may be null.
+void causal_conv(const Cpu& q, ConvShape s, const Batch& batch, const float* x, const float* w, const float* bias,
+                 float* y, Bump temp);
+
+/// dy [rows y_stride apart] is overwritten by the gradient before SiLU; dx =, dw +=, db += (null without bias).
+void causal_conv_backward(const Cpu& q, ConvShape s, const Batch& batch, const float* x, const float* w,
+                          const float* bias, float* dy, float* dx, float* dw, float* db, Bump temp);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
 namespace conv_parts {
 
 /// Input of tap k for token t of row b, or null where it counts as zero.
@@ -82,24 +106,20 @@ struct ConvRowWeight {
 
 }  // namespace conv_parts
 
-inline constexpr std::int64_t conv_max_taps = 8;
-inline constexpr std::int64_t conv_rows = 64;  // tokens of one partial sum of the weights' gradient
+CHIMERA_FUNCTION std::int64_t conv_temp(const ConvShape& s) { return s.taps * s.channels; }
 
-/// Floats of `temp`.
-inline std::int64_t conv_temp(const ConvShape& s) { return s.taps * s.channels; }
-inline std::int64_t conv_backward_temp(const ConvShape& s, const Batch& batch) {
+CHIMERA_FUNCTION std::int64_t conv_backward_temp(const ConvShape& s, const Batch& batch) {
   const std::int64_t parts = (batch.tokens() + conv_rows - 1) / conv_rows;
   return floats_of({conv_temp(s), conv_temp(s), parts * (s.taps + 1) * s.channels});
 }
 
-inline void transpose_taps(const ConvShape& s, const float* w, float* transposed) {
+CHIMERA_FUNCTION void transpose_taps(const ConvShape& s, const float* w, float* transposed) {
   for (std::int64_t c = 0; c < s.channels; ++c)
     for (std::int64_t k = 0; k < s.taps; ++k) transposed[k * s.channels + c] = w[c * s.taps + k];
 }
 
-/// bias may be null.
-inline void causal_conv(const Cpu& q, ConvShape s, const Batch& batch, const float* x, const float* w,
-                        const float* bias, float* y, Bump temp) {
+CHIMERA_FUNCTION void causal_conv(const Cpu& q, ConvShape s, const Batch& batch, const float* x, const float* w,
+                                  const float* bias, float* y, Bump temp) {
   float* taps = temp.take(conv_temp(s));
   transpose_taps(s, w, taps);
   parallel_rows(q, batch.tokens(), 16, [&](std::int64_t first, std::int64_t n, int) {
@@ -112,9 +132,9 @@ inline void causal_conv(const Cpu& q, ConvShape s, const Batch& batch, const flo
   });
 }
 
-/// dy [rows y_stride apart] is overwritten by the gradient before SiLU; dx =, dw +=, db += (null without bias).
-inline void causal_conv_backward(const Cpu& q, ConvShape s, const Batch& batch, const float* x, const float* w,
-                                 const float* bias, float* dy, float* dx, float* dw, float* db, Bump temp) {
+CHIMERA_FUNCTION void causal_conv_backward(const Cpu& q, ConvShape s, const Batch& batch, const float* x,
+                                           const float* w, const float* bias, float* dy, float* dx, float* dw,
+                                           float* db, Bump temp) {
   float* taps = temp.take(conv_temp(s));
   float* dtaps = temp.take(conv_temp(s));
   const std::int64_t parts = (batch.tokens() + conv_rows - 1) / conv_rows, part = (s.taps + 1) * s.channels;
@@ -153,3 +173,4 @@ inline void causal_conv_backward(const Cpu& q, ConvShape s, const Batch& batch, 
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

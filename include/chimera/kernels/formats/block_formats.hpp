@@ -171,8 +171,8 @@ inline Status decode(const Cpu& q, Format format, const std::byte* from, std::in
   return {};
 }
 
-/// n f32 in whole blocks, on the calling thread. NaN, infinity and numbers beyond `largest_of(format)` are an error, and
-/// what `to` holds after an error is not defined. The error counts numbers from `first`.
+/// n f32 in whole blocks, on the calling thread. NaN, infinity and numbers beyond `largest_of(format)` are an error,
+/// and what `to` holds after an error is not defined. The error counts numbers from `first`.
 inline Status encode(Isa isa, Format format, const float* from, std::int64_t n, std::byte* to, std::int64_t first = 0) {
   using namespace format_parts;
   if (Status s = check(format, n); !s) return s;

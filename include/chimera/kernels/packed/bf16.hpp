@@ -1,5 +1,5 @@
-// Products of BF16 weights by vdpbf16ps, which adds two products of BF16 to an f32: AVX-512 BF16. x is rounded to BF16, as
-// llama.cpp rounds it for these weights. All other formats are multiplied by AVX-512 VNNI.
+// Products of BF16 weights by vdpbf16ps, which adds two products of BF16 to an f32: AVX-512 BF16. x is rounded to BF16,
+// as llama.cpp rounds it for these weights. All other formats are multiplied by AVX-512 VNNI.
 #pragma once
 
 #include <chimera/core/namespace.hpp>

@@ -1,7 +1,7 @@
 // How weights lie in panels of 16 rows, and the way there from the file's blocks and back.
 //
-// Quantized formats. A line is 64 bytes: 16 rows x 4 bytes, row after row. In 8 bits a line holds a group, 4 codes of each
-// row; 32 numbers of each row are a unit of 8 groups:
+// Quantized formats. A line is 64 bytes: 16 rows x 4 bytes, row after row. In 8 bits a line holds a group, 4 codes of
+// each row; 32 numbers of each row are a unit of 8 groups:
 //
 //   8 bits   8 lines: group g in line g
 //   4 bits   4 lines: group g in line g % 4, in the low nibbles for g < 4 and in the high ones else

@@ -1,14 +1,16 @@
-// Products with weights in a file's own format, packed in panels of 16 rows, and activations that are packed on the fly.
+// Products with weights in a file's own format, packed in panels of 16 rows, and activations that are packed on
+// the fly.
 //
 //   layout.hpp   panels: layouts, packing, one row back
 //   input.hpp    activations: forms, memory
-//   loops.hpp    the kernels, for the instructions ("Ops") of each level: base.hpp, avx2.hpp, avx512.hpp, vnni.hpp, neon.hpp
+//   loops.hpp    the kernels, for the instructions ("Ops") of each level: base, avx2, avx512, vnni, neon.hpp
 //   bf16.hpp     a kernel of its own, for BF16 weights
+//   product.hpp  products as layers ask for them
 //
-// Accuracy: activations become signed bytes with one scale for each 32 numbers, or 256 for the K formats and the ternary
-// ones, which is what llama.cpp multiplies these formats with. Products and their sums are exact in integers; blocks are
-// added in f32. F32, F16 and BF16 weights multiply f32; at the level avx512_bf16 x is rounded to
-// BF16 for BF16 weights.
+// Accuracy: activations become signed bytes with one scale for each 32 numbers, or 256 for the K formats and the
+// ternary ones, which is what llama.cpp multiplies these formats with. Products and their sums are exact in integers;
+// blocks are added in f32. F32, F16 and BF16 weights multiply f32; at the level avx512_bf16 x is rounded to BF16 for
+// BF16 weights.
 //
 // The result for a row of weights and a row of x has the same bits however many rows are multiplied together.
 #pragma once
@@ -120,8 +122,9 @@ inline void unpack_row(const PackedRows& w, std::int64_t row, float scale, float
 
 namespace packed_parts {
 
-/// The kernels of all levels. They are members of a template so that a program of many files can compile them once: with
-/// CHIMERA_EXTERN_KERNELS defined everywhere, and `template struct chimera::packed_parts::AllKernels<void>;` in one file.
+/// The kernels of all levels. They are members of a template so that a program of many files can compile them once:
+/// with CHIMERA_EXTERN_KERNELS defined everywhere, and `template struct chimera::packed_parts::AllKernels<void>;` in
+/// one file.
 template <class>
 struct AllKernels {
   static void pack_input(Isa isa, const PackedInput& input, std::int64_t row, const float* x);

@@ -1,4 +1,5 @@
-// Products with packed weights on AArch64: NEON widens products to 16 bits; SDOT, where there is one, adds four to an i32.
+// Products with packed weights on AArch64: NEON widens products to 16 bits; SDOT, where there is one, adds four to
+// an i32.
 #pragma once
 
 #include <chimera/core/namespace.hpp>
