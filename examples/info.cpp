@@ -165,10 +165,10 @@ void print_costs(const AnyModel& model, std::int64_t batch, std::int64_t context
     row(name, size_text(static_cast<double>(model.state_bytes(format))));
   row("work", floats(model.decode_floats(SessionSettings{}.piece)));
 
-  const double flops = training_flops_per_token(model, context);
+  const double flops = model.flops(context);
   std::printf("\noperations for each token, context %s\n", grouped(context).c_str());
-  row("training", operations(flops));
-  row("forward", operations(flops / 3));
+  row("training", operations(3 * flops));
+  row("forward", operations(flops));
 }
 
 void print_checkpoint(const SavedModel& saved) {

@@ -340,6 +340,27 @@ TEST_CASE("a packed row gives the gradients of its documents run alone") {
   CHECK(difference(packed.gradients, sum) < 2e-6);
 }
 
+TEST_CASE("operations of a token: two for each weight that multiplies it, and what attention sees") {
+  static constexpr Config plain{.vocab = 100,
+                                .width = 8,
+                                .context = 16,
+                                .layers = pattern("A M A", 3),
+                                .attention = {.heads = 2},
+                                .mamba2 = {.head_dim = 8, .state = 4},
+                                .ffn = {.hidden = 16},
+                                .tied = true};
+  static constexpr Config window{.vocab = 100,
+                                 .width = 8,
+                                 .context = 16,
+                                 .layers = pattern("A", 1),
+                                 .attention = {.heads = 2, .window = 4},
+                                 .ffn = {.hidden = 16},
+                                 .tied = false};
+  const AnyModel a = any_model<plain>("plain"), b = any_model<window>("window");
+  CHECK(3 * a.flops(10) == 6 * static_cast<double>(a.parameters) + 12 * 2 * 8 * 5.5);
+  CHECK(3 * b.flops(10) == 6 * static_cast<double>(b.parameters - 800) + 12 * 8 * (1 + 2 + 3 + 4 * 7) / 10.0);
+}
+
 TEST_CASE("the table of weights covers the arena: unique names, aligned, no overlap") {
   const AnyModel model = any_model<all_kinds>("all kinds");
   std::set<std::string> names;

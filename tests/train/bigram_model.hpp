@@ -84,6 +84,7 @@ inline AnyModel model() {
     Random r{seed, 1};
     for (std::int64_t i = 0; i < vocab * vocab; ++i) weights[i] = 0.02f * r.normal();
   };
+  m.flops = [](std::int64_t) { return 2 * static_cast<double>(vocab * vocab + vocab); };
   m.loss_floats = m.train_floats = [](std::int64_t, std::int64_t) { return std::size_t{1}; };
   m.loss = [](const Cpu&, const float* weights, const TokenBatch& batch, const Objective& objective, float*) {
     faults.validated = objective;

@@ -50,6 +50,12 @@ struct Attention {
     const std::int64_t n = batch.tokens(), inside = C.sub_norm ? n * rows : 0;
     return floats_of({n * row, n * rows, n * heads, inside, inside ? norm_backward_temp(n, rows) : 0});
   }
+  /// Four for each channel and each key that a token sees on average under the causal mask.
+  static constexpr double flops(std::int64_t context) {
+    const std::int64_t most = C.attention.window > 0 ? C.attention.window : context;
+    const double length = static_cast<double>(context), window = most < context ? static_cast<double>(most) : length;
+    return 4 * static_cast<double>(rows) * (window - window * (window - 1) / (2 * length));
+  }
 
   // 2. Forward.
   static void forward(const Device auto& q, Weights<Attention> w, const Batch& batch, const float* x, float scale,

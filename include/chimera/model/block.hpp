@@ -55,6 +55,14 @@ struct Block {
          std::max({Mix::temp_floats(batch), Ffn::temp_floats(batch), norm_backward_temp(batch.tokens(), width)})});
   }
 
+  /// Floating-point operations of forward for one token, beside two for each weight.
+  static constexpr double flops(std::int64_t context) {
+    double sum = 0;
+    if constexpr (requires { Mix::flops(context); }) sum += Mix::flops(context);
+    if constexpr (requires { Ffn::flops(context); }) sum += Ffn::flops(context);
+    return sum;
+  }
+
   // 2. Forward. y may be x when nothing is kept.
   static void forward(const Device auto& q, Weights<Block> w, const Batch& batch, const float* x, float* y,
                       Activations& a, Dropout drop, Bump temp) {

@@ -42,6 +42,7 @@ constexpr AnyModel inference_model(std::string_view name) {
           .parameters = M::parameters,
           .arena_floats = M::arena_floats,
           .initialize = M::initialize,
+          .flops = M::flops,
           .loss_floats = M::loss_floats,
           .loss = M::template loss<Cpu>,
           .forward = M::template forward<Cpu>,

@@ -6,6 +6,7 @@
 #include <chimera/core/memory.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
+#include <chimera/kernels/f32/elementwise.hpp>
 #include <chimera/model/any_model.hpp>
 #include <chimera/optim/gradient.hpp>
 #include <chimera/optim/optimizer.hpp>
@@ -96,8 +97,8 @@ class Gradient : public Learner {
     optimizer_->update(q, weights, gradient_.data(), clipped);
   }
 
-  void drop(const Cpu&) override {
-    std::fill(gradient_.data(), gradient_.data() + gradient_.size(), 0.f);
+  void drop(const Cpu& q) override {
+    zero(q, arena(), gradient_.data());
     norm_ = 0;
   }
 

@@ -33,20 +33,6 @@ struct Resumed {
   std::string note;  // for the user: checkpoints that could not be read, settings that changed; may be empty
 };
 
-/// Floating-point operations of training on one token: 6 for each weight that multiplies it, and in each attention
-/// layer 12 for each channel and each key it sees on average (Kaplan et al. 2020, table 1, with the causal mask).
-/// Scans, elementwise work and what checkpointing computes again are not counted.
-inline double training_flops_per_token(const AnyModel& model, std::int64_t context) {
-  const Config& c = *model.config;
-  double weights = static_cast<double>(model.parameters);
-  if (!c.tied) weights -= static_cast<double>(c.vocab) * c.width;  // the embedding is looked up, not multiplied
-  const double window =
-      static_cast<double>(c.attention.window ? std::min<std::int64_t>(c.attention.window, context) : context);
-  const double keys = window - window * (window - 1) / (2 * static_cast<double>(context));
-  const double channels = static_cast<double>(c.attention.heads * c.head_dim());
-  return 6 * weights + 12 * c.layers.count_of(Kind::attention) * channels * keys;
-}
-
 /// What a run is put together from. What its objective's `self` points to must outlive the trainer.
 struct TrainingParts {
   std::unique_ptr<BatchSource> train;
@@ -64,7 +50,7 @@ class Trainer {
   /// two tokens there is no validation. AdamW learns to predict the next token of windows of the data.
   static Result<Trainer> create(const Cpu& q, const AnyModel& model, const Split& data, const TrainerSettings& settings,
                                 const std::string& folder = "");
-  /// A run of other parts, which heed the settings of data, AdamW and clipping as whoever made them says.
+  /// A run of other parts: its settings of window order, AdamW, clipping and validation_tokens are then not read.
   static Result<Trainer> create(const Cpu& q, const AnyModel& model, TrainingParts parts,
                                 const TrainerSettings& settings, const std::string& folder = "");
 
@@ -230,7 +216,7 @@ inline Result<bool> Trainer::step(TrainingHost& host, StepReport& report) {
       .step = p.step, .steps = settings_.steps, .loss = loss, .gradient_norm = learned->norm, .learning_rate = rate};
   report.tokens = p.tokens;
   report.tokens_per_second = static_cast<double>(settings_.tokens_per_step()) / seconds;
-  report.flops_per_second = report.tokens_per_second * training_flops_per_token(model_, settings_.context);
+  report.flops_per_second = report.tokens_per_second * 3 * model_.flops(settings_.context);
   report.seconds = p.seconds;
   report.skip = skip, report.skipped = p.skipped;
   return true;
@@ -253,9 +239,9 @@ inline Result<Ended> Trainer::run(TrainingHost& host) {
   const std::int64_t first = progress_.step;
   while (progress_.step < settings_.steps) {
     StepReport report;
-    const auto complete = step(host, report);
-    if (!complete) return complete.error();
-    if (!*complete) return end(Ended::stopped);
+    const auto stepped = step(host, report);
+    if (!stepped) return stepped.error();
+    if (!*stepped) return end(Ended::stopped);
     const std::int64_t done = progress_.step - first, left = settings_.steps - progress_.step;
     report.seconds_left = (now() - start) / static_cast<double>(done) * static_cast<double>(left);
     host.on_step(report);
