@@ -2,7 +2,8 @@
 # complete.sh INCLUDE CASES: every message that stops compilation has a case.
 include=$1 cases=$2
 promised=$(sed -n 's|^// error: ||p' "$cases"/*.cpp)
-missing=$(sed -n 's/.*"\(chimera: .*\)".*/\1/p' "$include"/chimera/config/*.hpp "$include"/chimera/model/*.hpp |
+missing=$(sed -n 's/.*"\(chimera: .*\)".*/\1/p' "$include"/chimera/config/*.hpp "$include"/chimera/model/*.hpp \
+  "$include"/chimera/core/*.hpp "$include"/chimera/core/platform/*.hpp |
   while IFS= read -r message; do
     printf '%s\n' "$promised" | grep -qxF -- "$message" || echo "no case for: $message"
   done)

@@ -6,6 +6,7 @@
 #include "temporary_folder.hpp"
 
 #include <chimera/config/presets.hpp>
+#include <chimera/io/gguf_writer.hpp>
 
 #include <boost/hana/for_each.hpp>
 

@@ -59,50 +59,52 @@ constexpr bool has_positive_factors(const Config& c) {
 
 // All rules, in an order in which a later one may rely on those before it. A macro, because a static_assert takes its
 // words from nowhere but a literal.
-#define CHIMERA_CONFIG_RULES(c, rule)                                                                             \
-  rule(c.vocab > 0, "chimera: vocab must be at least 1");                                                         \
-  rule(c.width > 0, "chimera: width must be at least 1");                                                         \
-  rule(c.context > 0, "chimera: context must be at least 1");                                                     \
-  rule(!c.layers.unknown_word,                                                                                    \
-       "chimera: the layer pattern has a word that names no layer; words are A M R GD XM TM SK");                 \
-  rule(c.layers.count > 0, "chimera: a model needs at least one layer");                                          \
-  rule(c.layers.count <= Layers::max, "chimera: a model has at most 256 layers");                                 \
-  rule(c.ffn.hidden > 0, "chimera: ffn.hidden must be at least 1");                                               \
-  rule(c.dropout >= 0.f && c.dropout < 1.f, "chimera: dropout must be in [0, 1)");                                \
-  rule(c.norm_eps > 0.f, "chimera: norm_eps must be positive");                                                   \
-  rule(c.logit_scale > 0.f, "chimera: logit_scale must be positive");                                             \
-  rule(!has_kind(c, Kind::attention) || c.attention.heads > 0, "chimera: attention.heads must be at least 1");    \
-  rule(!has_kind(c, Kind::attention) || c.attention.head_dim > 0 ||                                               \
-           (c.attention.heads > 0 && c.width % c.attention.heads == 0),                                           \
-       "chimera: width must be a multiple of attention.heads, or attention.head_dim must be given");              \
-  rule(!has_kind(c, Kind::attention) || (c.kv_heads() > 0 && c.attention.heads % c.kv_heads() == 0),              \
-       "chimera: attention.kv_heads must divide attention.heads");                                                \
-  rule(!has_kind(c, Kind::attention) || (c.head_dim() > 0 && c.head_dim() <= 256),                                \
-       "chimera: head_dim must be between 1 and 256");                                                            \
-  rule(c.attention.window >= 0, "chimera: attention.window must not be negative");                                \
-  rule(!has_kind(c, Kind::attention) || c.attention.position != Position::rope ||                                 \
-           (c.rope_dims() % 2 == 0 && c.rope_dims() <= c.head_dim()),                                             \
-       "chimera: rope.dims must be even and at most head_dim");                                                   \
-  rule(!has_kind(c, Kind::attention) || c.attention.position != Position::rope || has_positive_factors(c),        \
-       "chimera: rope.base, rope.factor and LongRoPE's factors must be above 0");                                 \
-  rule(!has_kind(c, Kind::mamba2) ||                                                                              \
-           (c.mamba2.head_dim > 0 && c.ssm_inner() > 0 && c.ssm_inner() % c.mamba2.head_dim == 0),                \
-       "chimera: mamba2.expand * width must be a multiple of mamba2.head_dim");                                   \
-  rule(!has_kind(c, Kind::mamba2) || (c.mamba2.groups > 0 && c.ssm_heads() % c.mamba2.groups == 0),               \
-       "chimera: mamba2.groups must divide the number of Mamba-2 heads");                                         \
-  rule(!has_kind(c, Kind::mamba2) || (c.mamba2.state > 0 && c.mamba2.state <= 256 && c.mamba2.head_dim <= 256),   \
-       "chimera: mamba2.state and mamba2.head_dim must be between 1 and 256");                                    \
-  rule(!has_kind(c, Kind::mamba2) || (c.mamba2.chunk > 0 && c.mamba2.chunk <= 128),                               \
-       "chimera: mamba2.chunk must be between 1 and 128");                                                        \
-  rule(!has_kind(c, Kind::mamba2) || (c.mamba2.conv > 0 && c.mamba2.conv <= 8),                                   \
-       "chimera: mamba2.conv must be between 1 and 8");                                                           \
-  rule(!has_kind(c, Kind::mamba2) || (c.mamba2.dt_min >= 0.f && c.mamba2.dt_min < c.mamba2.dt_max),               \
-       "chimera: mamba2.dt_min must be below mamba2.dt_max");                                                     \
-  rule(!has_kind(c, Kind::rg_lru) || (c.rnn_heads() > 0 && c.rnn_inner() % c.rnn_heads() == 0),                   \
-       "chimera: rg_lru.heads must divide the width of the recurrence");                                          \
-  rule(!has_kind(c, Kind::rg_lru) || (c.rg_lru.conv > 0 && c.rg_lru.conv <= 8),                                   \
-       "chimera: rg_lru.conv must be between 1 and 8");                                                           \
-  rule(size_bound(c) >= 0, "chimera: the sum of the weights overflows; width, vocab or ffn.hidden is too large"); \
+#define CHIMERA_CONFIG_RULES(c, rule)                                                                               \
+  rule(c.vocab > 0, "chimera: vocab must be at least 1");                                                           \
+  rule(c.width > 0, "chimera: width must be at least 1");                                                           \
+  rule(c.context > 0, "chimera: context must be at least 1");                                                       \
+  rule(!c.layers.unknown_word,                                                                                      \
+       "chimera: the layer pattern has a word that names no layer; words are A M R GD XM TM SK");                   \
+  rule(!c.layers.wrong_own_word,                                                                                    \
+       "chimera: a word of a layer of your own must be new, of 1 to 7 letters or digits, and there are at most 4"); \
+  rule(c.layers.count > 0, "chimera: a model needs at least one layer");                                            \
+  rule(c.layers.count <= Layers::max, "chimera: a model has at most 256 layers");                                   \
+  rule(c.ffn.hidden > 0, "chimera: ffn.hidden must be at least 1");                                                 \
+  rule(c.dropout >= 0.f && c.dropout < 1.f, "chimera: dropout must be in [0, 1)");                                  \
+  rule(c.norm_eps > 0.f, "chimera: norm_eps must be positive");                                                     \
+  rule(c.logit_scale > 0.f, "chimera: logit_scale must be positive");                                               \
+  rule(!has_kind(c, Kind::attention) || c.attention.heads > 0, "chimera: attention.heads must be at least 1");      \
+  rule(!has_kind(c, Kind::attention) || c.attention.head_dim > 0 ||                                                 \
+           (c.attention.heads > 0 && c.width % c.attention.heads == 0),                                             \
+       "chimera: width must be a multiple of attention.heads, or attention.head_dim must be given");                \
+  rule(!has_kind(c, Kind::attention) || (c.kv_heads() > 0 && c.attention.heads % c.kv_heads() == 0),                \
+       "chimera: attention.kv_heads must divide attention.heads");                                                  \
+  rule(!has_kind(c, Kind::attention) || (c.head_dim() > 0 && c.head_dim() <= 256),                                  \
+       "chimera: head_dim must be between 1 and 256");                                                              \
+  rule(c.attention.window >= 0, "chimera: attention.window must not be negative");                                  \
+  rule(!has_kind(c, Kind::attention) || c.attention.position != Position::rope ||                                   \
+           (c.rope_dims() % 2 == 0 && c.rope_dims() <= c.head_dim()),                                               \
+       "chimera: rope.dims must be even and at most head_dim");                                                     \
+  rule(!has_kind(c, Kind::attention) || c.attention.position != Position::rope || has_positive_factors(c),          \
+       "chimera: rope.base, rope.factor and LongRoPE's factors must be above 0");                                   \
+  rule(!has_kind(c, Kind::mamba2) ||                                                                                \
+           (c.mamba2.head_dim > 0 && c.ssm_inner() > 0 && c.ssm_inner() % c.mamba2.head_dim == 0),                  \
+       "chimera: mamba2.expand * width must be a multiple of mamba2.head_dim");                                     \
+  rule(!has_kind(c, Kind::mamba2) || (c.mamba2.groups > 0 && c.ssm_heads() % c.mamba2.groups == 0),                 \
+       "chimera: mamba2.groups must divide the number of Mamba-2 heads");                                           \
+  rule(!has_kind(c, Kind::mamba2) || (c.mamba2.state > 0 && c.mamba2.state <= 256 && c.mamba2.head_dim <= 256),     \
+       "chimera: mamba2.state and mamba2.head_dim must be between 1 and 256");                                      \
+  rule(!has_kind(c, Kind::mamba2) || (c.mamba2.chunk > 0 && c.mamba2.chunk <= 128),                                 \
+       "chimera: mamba2.chunk must be between 1 and 128");                                                          \
+  rule(!has_kind(c, Kind::mamba2) || (c.mamba2.conv > 0 && c.mamba2.conv <= 8),                                     \
+       "chimera: mamba2.conv must be between 1 and 8");                                                             \
+  rule(!has_kind(c, Kind::mamba2) || (c.mamba2.dt_min >= 0.f && c.mamba2.dt_min < c.mamba2.dt_max),                 \
+       "chimera: mamba2.dt_min must be below mamba2.dt_max");                                                       \
+  rule(!has_kind(c, Kind::rg_lru) || (c.rnn_heads() > 0 && c.rnn_inner() % c.rnn_heads() == 0),                     \
+       "chimera: rg_lru.heads must divide the width of the recurrence");                                            \
+  rule(!has_kind(c, Kind::rg_lru) || (c.rg_lru.conv > 0 && c.rg_lru.conv <= 8),                                     \
+       "chimera: rg_lru.conv must be between 1 and 8");                                                             \
+  rule(size_bound(c) >= 0, "chimera: the sum of the weights overflows; width, vocab or ffn.hidden is too large");   \
   rule(widest_row(c) <= most_columns, "chimera: width, ffn.hidden and inner widths must be at most 131072")
 
 /// Instantiating this stops compilation with the first rule that C breaks.

@@ -14,7 +14,7 @@ namespace chimera {
 /// "M M M A": what read_pattern reads back.
 inline std::string pattern_words(const Layers& layers) {
   std::string words;
-  for (int i = 0; i < layers.count && i < Layers::max; ++i) words.append(i ? " " : "").append(mnemonic(layers[i]));
+  for (int i = 0; i < layers.count && i < Layers::max; ++i) words.append(i ? " " : "").append(layers.word(layers[i]));
   return words;
 }
 
@@ -28,7 +28,7 @@ struct ConfigFields {
     auto& [vocab, width, context, layers, attention, mamba2, rg_lru, ffn, tied, sub_norm, norm_eps, embedding_scale,
            residual_scale, logit_scale, dropout, checkpointing] = self.config;
     f("model.vocab", vocab), f("model.width", width), f("model.context", context);
-    as_text(f, "model.layers", layers, pattern_words, [](std::string_view words) { return read_pattern(words); });
+    as_text(f, "model.layers", layers, pattern_words, read_pattern);
     auto& [heads, kv_heads, head_dim, window, scale, position, rope] = attention;
     f("model.attention.heads", heads), f("model.attention.kv_heads", kv_heads);
     f("model.attention.head_dim", head_dim), f("model.attention.window", window);

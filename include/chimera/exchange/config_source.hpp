@@ -98,14 +98,19 @@ inline std::string text_of(const Layers& layers) {
   int period = 1;
   const auto repeats = [&] {
     for (int i = period; i < layers.count; ++i)
-      if (layers[i] != layers[i - period]) return false;
+      if (layers.block(i) != layers.block(i - period)) return false;
     return true;
   };
   while (!repeats()) ++period;
   const bool repeated = 2 * period <= layers.count;
   std::string words;
-  for (int i = 0; i < (repeated ? period : layers.count); ++i) words.append(i ? " " : "").append(mnemonic(layers[i]));
-  return "chimera::pattern(\"" + words + (repeated ? "\", " + std::to_string(layers.count) : "\"") + ")";
+  for (int i = 0; i < (repeated ? period : layers.count); ++i)
+    words.append(i ? " " : "").append(layers.word(layers[i]));
+  std::string own;
+  for (const OwnWord& w : layers.own)
+    if (!w.word().empty()) own.append(own.empty() ? "\"" : ", \"").append(w.word()).append("\"");
+  return "chimera::pattern(\"" + words + (repeated ? "\", " + std::to_string(layers.count) : "\"") +
+         (own.empty() ? "" : ", {" + own + "}") + ")";
 }
 
 /// The members of a struct that are not at their default, as a braced list.

@@ -10,6 +10,7 @@
 #include <chimera/exchange/quantization_mix.hpp>
 #include <chimera/exchange/weights.hpp>
 #include <chimera/io/gguf.hpp>
+#include <chimera/io/gguf_writer.hpp>
 #include <chimera/kernels/f32/rope.hpp>
 #include <chimera/model/any_model.hpp>
 
@@ -50,7 +51,7 @@ inline std::string unknown_to_llama_cpp(const Config& c) {
   if (c.sub_norm) return unknown_to_bitnet(c);
   for (int i = 0; i < c.layers.count; ++i)
     if (c.layers[i] != Kind::attention && c.layers[i] != Kind::mamba2)
-      return "it has no layer like " + std::string(mnemonic(c.layers[i]));
+      return "it has no layer like " + std::string(c.layers.word(c.layers[i]));
   const bool mamba = has_kind(c, Kind::mamba2);
   if (mamba && c.mamba2.expand != 2) return "its granitehybrid wants mamba2.expand to be 2";
   if (mamba && (c.mamba2.dt_min > 0 || std::isfinite(c.mamba2.dt_max)))

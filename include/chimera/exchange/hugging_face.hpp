@@ -38,7 +38,7 @@ inline Family family_of(const Config& c) {
 inline std::string unknown_to_transformers(const Config& c) {
   for (int i = 0; i < c.layers.count; ++i)
     if (c.layers[i] != Kind::attention && c.layers[i] != Kind::mamba2)
-      return "its GraniteMoeHybrid has no layer like " + std::string(mnemonic(c.layers[i]));
+      return "its GraniteMoeHybrid has no layer like " + std::string(c.layers.word(c.layers[i]));
   if (c.sub_norm) return "its GraniteMoeHybrid and Llama have no norms inside their layers";
   if (!has_kind(c, Kind::attention)) return "its GraniteMoeHybrid wants an attention layer";
   if (has_kind(c, Kind::mamba2) && (c.mamba2.dt_min > 0 || std::isfinite(c.mamba2.dt_max)))
