@@ -6,8 +6,9 @@
 #include <chimera/core/format.hpp>
 #include <chimera/core/memory.hpp>
 #include <chimera/core/namespace.hpp>
-#include <chimera/exchange/config_from_file.hpp>
+#include <chimera/exchange/config_from_gguf.hpp>
 #include <chimera/exchange/quantization_mix.hpp>
+#include <chimera/exchange/same_meaning.hpp>
 #include <chimera/exchange/weights.hpp>
 #include <chimera/io/gguf.hpp>
 #include <chimera/kernels/f32/rope.hpp>

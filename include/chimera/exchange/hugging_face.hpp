@@ -6,8 +6,9 @@
 #include <chimera/core/files.hpp>
 #include <chimera/core/format.hpp>
 #include <chimera/core/namespace.hpp>
-#include <chimera/exchange/config_from_file.hpp>
+#include <chimera/exchange/config_from_hugging_face.hpp>
 #include <chimera/exchange/gguf_model.hpp>
+#include <chimera/exchange/same_meaning.hpp>
 #include <chimera/exchange/weights.hpp>
 #include <chimera/io/json.hpp>
 #include <chimera/io/safetensors.hpp>
@@ -181,7 +182,7 @@ inline std::string generation_config_json(const SpecialIds& ids) {
 /// Fills `weights`, model.arena_floats of them, from the folder's safetensors. Errors as those of load_gguf.
 inline Status load_hugging_face(const Cpu& q, const std::string& folder, const AnyModel& model, float* weights) {
   using namespace hugging_face_parts;
-  const auto config = config_from_file(folder);
+  const auto config = config_from_hugging_face(folder);
   if (!config) return config.error();
   if (!same_meaning(*config, *model.config))
     return Error{"the config of " + folder + " is not that of the model " + std::string(model.name)};

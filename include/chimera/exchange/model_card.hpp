@@ -2,17 +2,28 @@
 #pragma once
 
 #include <chimera/config/config_text.hpp>
-#include <chimera/core/fields.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/model/any_model.hpp>
-#include <chimera/train/checkpoint.hpp>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <optional>
 #include <string>
 #include <string_view>
 
 namespace chimera::inline CHIMERA_ABI {
+
+/// The run that a model was trained in.
+struct CardRun {
+  std::string data;                           // what it read
+  std::int64_t updates = 0, tokens = 0;       // done, read
+  double loss_mean = 0, validation_loss = 0;  // nats per token
+  std::int64_t validation_step = 0;           // after which the validation loss was taken; 0: none was
+  double seconds = 0;
+  std::string settings;  // "name value", one a line
+};
 
 /// What a card says beyond the model itself.
 struct CardFacts {
@@ -21,9 +32,8 @@ struct CardFacts {
   std::string architecture;  // as the file's reader calls it
   std::string format;        // of the matrices
   std::string tokenizer;
-  std::string source;                     // where the weights come from, unless from a run
-  std::string data;                       // what the run read
-  const CheckpointHeader* run = nullptr;  // null: not trained here
+  std::string source;          // where the weights come from, unless from a run
+  std::optional<CardRun> run;  // nothing: not trained here
   bool llama_cpp = false, transformers = false;
 };
 
@@ -107,17 +117,21 @@ inline std::string model_card(const AnyModel& model, const CardFacts& facts) {
   if (!facts.source.empty()) weights.row("converted from", facts.source);
 
   if (facts.run) {
-    const Progress& p = facts.run->progress;
+    const CardRun& run = *facts.run;
     Table training(out, "Training");
-    if (!facts.data.empty()) training.row("data", facts.data);
-    training.row("updates", p.updates);
-    training.row("tokens read", p.tokens);
-    training.loss("training loss, running mean", p.loss_mean);
-    if (p.validation_step > 0)
-      training.loss("validation loss after update " + std::to_string(p.validation_step), p.validation_loss);
-    training.row("seconds", static_cast<std::int64_t>(p.seconds));
-    TrainerSettings::each_field(facts.run->settings,
-                                [&](std::string_view name, const auto& value) { training.row(name, to_text(value)); });
+    if (!run.data.empty()) training.row("data", run.data);
+    training.row("updates", run.updates);
+    training.row("tokens read", run.tokens);
+    training.loss("training loss, running mean", run.loss_mean);
+    if (run.validation_step > 0)
+      training.loss("validation loss after update " + std::to_string(run.validation_step), run.validation_loss);
+    training.row("seconds", static_cast<std::int64_t>(run.seconds));
+    for (std::string_view lines = run.settings; !lines.empty();) {
+      const std::string_view line = lines.substr(0, lines.find('\n'));
+      lines.remove_prefix(std::min(lines.size(), line.size() + 1));
+      const std::size_t space = std::min(line.size(), line.find(' '));
+      training.row(line.substr(0, space), line.substr(std::min(line.size(), space + 1)));
+    }
   }
   add_usage(out, facts);
   return out;
