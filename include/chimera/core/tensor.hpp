@@ -73,15 +73,4 @@ constexpr std::int64_t floats_of(std::initializer_list<std::int64_t> pieces) {
   return total;
 }
 
-/// What a layer is told of its input: `sequences` rows of `length` tokens each, the first at `position`.
-/// `document_start[t]` (one for each token, optional) is the index in its row of the first token of t's document:
-/// nothing before it is seen.
-struct Batch {
-  std::int64_t sequences = 1, length = 0;
-  const std::int32_t* document_start = nullptr;
-  std::int64_t position = 0;
-
-  constexpr std::int64_t tokens() const { return sequences * length; }
-};
-
 }  // namespace chimera

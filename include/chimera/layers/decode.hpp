@@ -1,10 +1,7 @@
 // Decoding: what layers are told of a pass over some tokens, and products with packed weights.
-//
-// A pass has `rows` tokens, in runs of consecutive tokens of one sequence: one run is a prompt's piece, a run of one token
-// is a decode step, several such runs are a batch of sessions. What a row becomes depends on its run alone, not on the
-// other rows, and not on the number of threads.
 #pragma once
 
+#include <chimera/core/batch.hpp>
 #include <chimera/core/device.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/tensor.hpp>
@@ -69,20 +66,6 @@ struct PackedWeights {
 
   const PackedMatrix& matrix(std::size_t param) const { return tensors[param].matrix; }
   const float* vector(std::size_t param) const { return tensors[param].values; }
-};
-
-/// Consecutive tokens of one sequence.
-struct Run {
-  std::int64_t first = 0;      // row of the pass
-  std::int64_t count = 1;      // tokens
-  std::int64_t position = 0;   // of the first in its sequence
-  std::byte* state = nullptr;  // of the layer at hand, for this sequence
-};
-
-struct Pass {
-  std::span<const Run> runs;
-  std::int64_t rows = 0;
-  KvFormat kv = KvFormat::f16;
 };
 
 /// What a layer reads: the residual stream x [rows, width], normalised.

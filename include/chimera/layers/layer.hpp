@@ -10,6 +10,7 @@
 #pragma once
 
 #include <chimera/config/config.hpp>
+#include <chimera/core/batch.hpp>
 #include <chimera/core/device.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/tensor.hpp>

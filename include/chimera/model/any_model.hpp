@@ -3,55 +3,19 @@
 #pragma once
 
 #include <chimera/config/config.hpp>
+#include <chimera/core/batch.hpp>
 #include <chimera/core/device.hpp>
 #include <chimera/core/namespace.hpp>
-#include <chimera/core/tensor.hpp>
-#include <chimera/layers/decode.hpp>
+#include <chimera/model/weights_table.hpp>
 
-#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string_view>
 
 namespace chimera::inline CHIMERA_ABI {
 
-/// One row of a model's table of weights, in arena order. Names are those of GGUF: blk.3.ssm_in.weight.
-struct NamedTensor {
-  std::array<char, 48> text{};  // zero-terminated
-  std::int64_t rows = 0, cols = 0;
-  std::size_t offset = 0;  // floats from the start of the arena
-  Init init = Init::zero;
-  bool decay = false;
-  int parts = 1;         // of rows that decoding multiplies side by side
-  std::size_t slot = 0;  // in the table of packed weights
-
-  /// Whether decoding multiplies with its rows; it holds all other weights as f32.
-  constexpr bool packed() const { return rows > 1 && (init == Init::normal || init == Init::branch_output); }
-  /// Taps of a convolution [channels, taps], which decoding wants as [taps, channels].
-  constexpr bool taps() const { return init == Init::conv; }
-  constexpr std::string_view name() const { return text.data(); }
-  constexpr std::int64_t size() const { return rows * cols; }
-};
-
-/// Tokens to learn from: `inputs` and `targets` [B,T] row-major. A negative target is not counted. Both must be below the
-/// model's vocab: whoever fills a batch checks that.
-struct TokenBatch : Batch {
-  const std::int32_t* inputs = nullptr;
-  const std::int32_t* targets = nullptr;
-
-  std::int64_t counted() const {
-    std::int64_t n = 0;
-    for (std::int64_t t = 0; t < tokens(); ++t) n += targets[t] >= 0;
-    return n;
-  }
-};
-
-/// Negative log-likelihood, in nats, summed over `count` targets.
-struct Loss {
-  double sum = 0;
-  std::int64_t count = 0;
-  double mean() const { return count ? sum / static_cast<double>(count) : 0; }
-};
+struct PackedTensor;  // layers/decode.hpp
 
 /// Dropout draws are a function of (seed, step): the same in forward, in recomputation and in backward.
 struct TrainingStep {

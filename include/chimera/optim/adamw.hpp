@@ -6,7 +6,7 @@
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/kernels/simd.hpp>
-#include <chimera/model/any_model.hpp>
+#include <chimera/model/weights_table.hpp>
 
 #include <algorithm>
 #include <cmath>

@@ -6,6 +6,7 @@
 // all tokens lie together: that is how attention reads them.
 #pragma once
 
+#include <chimera/core/batch.hpp>
 #include <chimera/core/format.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/kernels/formats/block_formats.hpp>
@@ -17,10 +18,6 @@
 #include <cstring>
 
 namespace chimera::inline CHIMERA_ABI {
-
-/// How a session keeps keys and values.
-enum class KvFormat : std::uint8_t { f32, f16, q8_0, q4_0 };
-inline constexpr std::size_t kv_formats = 4;
 
 constexpr Format format_of(KvFormat format) {
   switch (format) {

@@ -1,6 +1,7 @@
 // Exact attention in tiles, memory linear in the length (FlashAttention-2: Dao, 2307.08691, algorithms 1 and 2).
 #pragma once
 
+#include <chimera/core/batch.hpp>
 #include <chimera/core/constexpr_math.hpp>
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/f32/elementwise.hpp>

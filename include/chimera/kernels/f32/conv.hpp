@@ -1,6 +1,7 @@
 // Short causal convolution of each channel over time, with SiLU or without, that respects documents.
 #pragma once
 
+#include <chimera/core/batch.hpp>
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/f32/elementwise.hpp>
 

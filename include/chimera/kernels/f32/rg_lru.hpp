@@ -4,6 +4,7 @@
 // A document's first token starts afresh: no decay, and 1 in place of the root.
 #pragma once
 
+#include <chimera/core/batch.hpp>
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/f32/elementwise.hpp>
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chimera/config/config.hpp>
+#include <chimera/core/batch.hpp>
 #include <chimera/core/constexpr_math.hpp>
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/f32/elementwise.hpp>

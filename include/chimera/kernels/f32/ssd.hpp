@@ -5,6 +5,7 @@
 //   in a chunk, c_t = sum_{s <= t} D_s A:   M_ts = (C_t . B_s) exp(c_t - c_s) D_s for s <= t,   y = M x + e^{c_t} S C_t + D x
 #pragma once
 
+#include <chimera/core/batch.hpp>
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/f32/elementwise.hpp>
 #include <chimera/kernels/f32/gemm.hpp>

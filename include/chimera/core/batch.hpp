@@ -1,0 +1,64 @@
+// What is computed at once: the tokens of a batch in training, of a pass in decoding.
+//
+// A pass has `rows` tokens, in runs of consecutive tokens of one sequence: one run is a prompt's piece, a run of one token
+// is a decode step, several such runs are a batch of sessions. What a row becomes depends on its run alone, not on the
+// other rows, and not on the number of threads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace chimera {
+
+/// What a layer is told of its input: `sequences` rows of `length` tokens each, the first at `position`.
+/// `document_start[t]` (one for each token, optional) is the index in its row of the first token of t's document:
+/// nothing before it is seen.
+struct Batch {
+  std::int64_t sequences = 1, length = 0;
+  const std::int32_t* document_start = nullptr;
+  std::int64_t position = 0;
+
+  constexpr std::int64_t tokens() const { return sequences * length; }
+};
+
+/// Tokens to learn from: `inputs` and `targets` [B,T] row-major. A negative target is not counted. Both must be below the
+/// model's vocab: whoever fills a batch checks that.
+struct TokenBatch : Batch {
+  const std::int32_t* inputs = nullptr;
+  const std::int32_t* targets = nullptr;
+
+  std::int64_t counted() const {
+    std::int64_t n = 0;
+    for (std::int64_t t = 0; t < tokens(); ++t) n += targets[t] >= 0;
+    return n;
+  }
+};
+
+/// Negative log-likelihood, in nats, summed over `count` targets.
+struct Loss {
+  double sum = 0;
+  std::int64_t count = 0;
+  double mean() const { return count ? sum / static_cast<double>(count) : 0; }
+};
+
+/// How a session keeps keys and values.
+enum class KvFormat : std::uint8_t { f32, f16, q8_0, q4_0 };
+inline constexpr std::size_t kv_formats = 4;
+
+/// Consecutive tokens of one sequence.
+struct Run {
+  std::int64_t first = 0;      // row of the pass
+  std::int64_t count = 1;      // tokens
+  std::int64_t position = 0;   // of the first in its sequence
+  std::byte* state = nullptr;  // of the layer at hand, for this sequence
+};
+
+/// The runs of a pass, in the order of their rows.
+struct Pass {
+  std::span<const Run> runs;
+  std::int64_t rows = 0;
+  KvFormat kv = KvFormat::f16;
+};
+
+}  // namespace chimera

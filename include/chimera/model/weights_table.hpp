@@ -1,0 +1,32 @@
+// The table of a model's weights: what optimizers, checkpoints and files walk.
+#pragma once
+
+#include <chimera/core/namespace.hpp>
+#include <chimera/core/tensor.hpp>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace chimera::inline CHIMERA_ABI {
+
+/// One row of a model's table of weights, in arena order. Names are those of GGUF: blk.3.ssm_in.weight.
+struct NamedTensor {
+  std::array<char, 48> text{};  // zero-terminated
+  std::int64_t rows = 0, cols = 0;
+  std::size_t offset = 0;  // floats from the start of the arena
+  Init init = Init::zero;
+  bool decay = false;
+  int parts = 1;         // of rows that decoding multiplies side by side
+  std::size_t slot = 0;  // in the table of packed weights
+
+  /// Whether decoding multiplies with its rows; it holds all other weights as f32.
+  constexpr bool packed() const { return rows > 1 && (init == Init::normal || init == Init::branch_output); }
+  /// Taps of a convolution [channels, taps], which decoding wants as [taps, channels].
+  constexpr bool taps() const { return init == Init::conv; }
+  constexpr std::string_view name() const { return text.data(); }
+  constexpr std::int64_t size() const { return rows * cols; }
+};
+
+}  // namespace chimera::inline CHIMERA_ABI
