@@ -36,39 +36,45 @@ struct Hash {
   }
 };
 
-/// Of all that decides what the weights mean; not of dropout, checkpointing and context, which may change between
-/// runs. The names taken apart are all fields: a new one stops compilation here, to be added or passed over.
+namespace config_hash_parts {
+
+template <class T>
+constexpr void add_value(Hash& h, const T& value) {
+  if constexpr (HasFields<T>) {
+    T::each_field(value, [&](std::string_view, const auto& field, auto... mark) {
+      if (meaning(mark...) == Meaning::some) add_value(h, field);
+    });
+  } else if constexpr (std::is_same_v<T, Layers>) {
+    h.add(value.count);
+    for (int i = 0; i < value.count && i < Layers::max; ++i) h.add(value[i]);
+  } else if constexpr (std::is_arithmetic_v<T> || std::is_enum_v<T>) {
+    h.add(value);
+  } else {
+    for (const auto& item : value) add_value(h, item);
+  }
+}
+
+}  // namespace config_hash_parts
+
+/// Of all that decides what the weights mean, as each field says; not of dropout, checkpointing and context, which may
+/// change between runs. What zeros stand for is one with it said. Parts of layers that are not there count for nothing.
 constexpr std::uint64_t config_hash(const Config& c) {
-  const auto& [vocab, width, context, layers, attention, mamba2, rg_lru, ffn, tied, sub_norm, norm_eps, embedding_scale,
-               residual_scale, logit_scale, dropout, checkpointing] = c;
   Hash h;
-  h.add(vocab, width, layers.count);
-  for (int i = 0; i < layers.count; ++i) h.add(layers[i]);
-  h.add(ffn.hidden, tied, norm_eps, embedding_scale, residual_scale, logit_scale);
-  if (sub_norm) h.add(sub_norm);  // so that models without have the hash that they always had
-  if (layers.count_of(Kind::attention) > 0) {
-    const auto& [heads, kv_heads, head_dim, window, scale, position, rope] = attention;
-    h.add(heads, c.kv_heads(), c.head_dim(), window, scale, position);
-    if (position == Position::rope) {
-      const auto& [base, dims, layout, scaling, factor, original_context, attention_factor, beta_fast, beta_slow,
-                   mscale, mscale_all_dim, low_freq_factor, high_freq_factor, short_factor, long_factor] = rope;
-      h.add(base, c.rope_dims(), layout, scaling);
-      if (scaling != RopeScaling::none) {
-        h.add(factor, original_context ? original_context : context, attention_factor, beta_fast, beta_slow, mscale,
-              mscale_all_dim, low_freq_factor, high_freq_factor);
-        for (float f : short_factor) h.add(f);
-        for (float f : long_factor) h.add(f);
-      }
-    }
-  }
-  if (layers.count_of(Kind::mamba2) > 0) {
-    const auto& [expand, head_dim, state, groups, conv, chunk, dt_min, dt_max] = mamba2;
-    h.add(expand, head_dim, state, groups, conv, dt_min, dt_max);
-  }
-  if (layers.count_of(Kind::rg_lru) > 0) {
-    const auto& [inner, heads, conv, bias] = rg_lru;
-    h.add(c.rnn_inner(), c.rnn_heads(), conv, bias);
-  }
+  const auto model = [&](bool later) {
+    Config::each_field(c, [&](std::string_view, const auto& field, auto... mark) {
+      using T = std::remove_cvref_t<decltype(field)>;
+      if constexpr (!MixerConfig<T>)
+        if (meaning(mark...) == (later ? Meaning::later : Meaning::some) && (!later || field != T{}))
+          config_hash_parts::add_value(h, field);
+    });
+  };
+  model(false), model(true);
+  each_used_mixer(c, [&](std::string_view, const auto& part) {
+    if constexpr (requires { part.resolved(c); })
+      config_hash_parts::add_value(h, part.resolved(c));
+    else
+      config_hash_parts::add_value(h, part);
+  });
   return h.value;
 }
 

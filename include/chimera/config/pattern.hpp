@@ -1,35 +1,14 @@
 // The layer pattern: a picture of the model, read at compile time.
 #pragma once
 
+#include <chimera/config/kinds.hpp>
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
 
 namespace chimera {
-
-/// What mixes tokens in one block. The mnemonic in brackets is the word of a pattern.
-enum class Kind : std::uint8_t {
-  attention,       // A:  grouped-query attention
-  mamba2,          // M:  Mamba-2, a state-space layer
-  rg_lru,          // R:  Griffin's real-gated linear recurrent unit
-  gated_deltanet,  // GD
-  xlstm,           // XM: xLSTM's matrix memory
-  titans,          // TM: Titans' neural memory
-  span_knot,       // SK
-};
-
-struct Mnemonic {
-  std::string_view word;
-  Kind kind;
-};
-
-inline constexpr std::array mnemonics{Mnemonic{"A", Kind::attention}, Mnemonic{"M", Kind::mamba2},
-                                      Mnemonic{"R", Kind::rg_lru},    Mnemonic{"GD", Kind::gated_deltanet},
-                                      Mnemonic{"XM", Kind::xlstm},    Mnemonic{"TM", Kind::titans},
-                                      Mnemonic{"SK", Kind::span_knot}};
-
-constexpr std::string_view mnemonic(Kind kind) { return mnemonics[static_cast<std::size_t>(kind)].word; }
 
 /// The kinds of all blocks, first to last. A mistake in the pattern is kept here and reported, in words, by Check<C>.
 struct Layers {

@@ -126,6 +126,17 @@ class FileFields {
     return values;
   }
 
+  /// The one value of all layers that have one (not 0).
+  int common(const std::vector<int>& values, std::string_view key) {
+    int value = 0;
+    for (const int v : values) {
+      demand(v == 0 || value == 0 || v == value, std::string(key) + ": expected the same number in all layers, found " +
+                                                     std::to_string(value) + " and " + std::to_string(v));
+      if (v != 0) value = v;
+    }
+    return value;
+  }
+
   /// `count` numbers from `low` to `high`.
   std::vector<float> numbers(std::string_view key, std::size_t count, double low, double high) {
     const auto list = file_.numbers(prefix_ + std::string(key));

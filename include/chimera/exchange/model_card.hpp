@@ -99,18 +99,8 @@ inline std::string model_card(const AnyModel& model, const CardFacts& facts) {
   weights.row("architecture", facts.architecture);
   weights.row("layers", std::to_string(c.layers.count) + ": " + pattern_words(c.layers));
   weights.row("width", c.width);
-  weights.row("SwiGLU", c.ffn.hidden);
-  if (has_kind(c, Kind::attention)) {
-    weights.row("attention", std::to_string(c.attention.heads) + " heads of " + std::to_string(c.head_dim()) + ", " +
-                                 std::to_string(c.kv_heads()) + " of keys and values");
-    weights.row("positions", c.attention.position == Position::rope    ? "rotary"
-                             : c.attention.position == Position::alibi ? "ALiBi"
-                                                                       : "none");
-  }
-  if (has_kind(c, Kind::mamba2))
-    weights.row("Mamba-2", std::to_string(c.ssm_heads()) + " heads of " + std::to_string(c.mamba2.head_dim) +
-                               ", state " + std::to_string(c.mamba2.state) + ", groups " +
-                               std::to_string(c.mamba2.groups));
+  each_used_mixer(c, [&](std::string_view name, const auto& part) { weights.row(name, part_words(c, part)); });
+  weights.row("ffn", part_words(c, c.ffn));
   weights.row("vocabulary", std::to_string(c.vocab) + (c.tied ? ", output tied to the embedding" : ""));
   weights.row("context", c.context);
   weights.row("tokenizer", facts.tokenizer);

@@ -28,7 +28,7 @@ struct PackedPart {
 
 /// A matrix [rows, cols] whose rows may come in several formats: q, k and v of one layer.
 struct PackedMatrix {
-  std::array<PackedPart, 3> parts;
+  std::array<PackedPart, Tensor::most_parts> parts;
   std::size_t count = 0;
   std::int64_t rows = 0, cols = 0;
 
@@ -59,7 +59,7 @@ struct PackedTensor {
   const float* values = nullptr;
 };
 
-/// A layer's weights. The taps of a convolution (conv1d.weight) lie transposed here: [taps, channels].
+/// A layer's weights. The taps of a convolution (Role::taps) lie transposed here: [taps, channels].
 template <class Layer>
 struct PackedWeights {
   const PackedTensor* tensors;

@@ -162,7 +162,7 @@ class AdamW {
       });
       for (; at < end; ++tensor) {  // `tensor` is the first that starts after `at`
         const std::int64_t next = tensor == tensors_.end() ? floats_ : static_cast<std::int64_t>(tensor->offset);
-        const bool decay = tensor != tensors_.begin() && (tensor - 1)->decay;
+        const bool decay = tensor != tensors_.begin() && (tensor - 1)->decays();
         const std::int64_t n = std::min(next, end) - at;
         dispatch<AdamWKernel>(q.isa(), decay ? decayed : plain, weights + at, gradient + at, first_moment() + at,
                               second_moment() + at, n);
