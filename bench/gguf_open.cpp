@@ -2,6 +2,7 @@
 //   gguf_open FILE         milliseconds, the best of many
 //   gguf_open FILE make    writes FILE first: 500 MB of weights, 200,000 tokens and as many merges
 #include <chimera/io/gguf.hpp>
+#include <chimera/io/gguf_writer.hpp>
 #include <chimera/kernels/roofline.hpp>
 
 #include <cstdio>

@@ -1,6 +1,7 @@
-// Encoding speed on one thread: bench/tokenizer TOKENIZER FILE... prints for each file megabytes a second, best of five,
-// and the number of ids. bench/tokenizer.py runs it beside other tokenizers.
-#include <chimera/text/tokenizer_files.hpp>
+// Encoding speed on one thread: bench/tokenizer TOKENIZER FILE... prints for each file megabytes a second, best of
+// five, and the number of ids. bench/tokenizer.py runs it beside other tokenizers.
+#include <chimera/exchange/load_tokenizer.hpp>
+#include <chimera/text/encoder.hpp>
 
 #include <algorithm>
 #include <cstdint>

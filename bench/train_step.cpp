@@ -3,13 +3,14 @@
 // usage: train_step [attention|hybrid|700m] [steps]
 #include <chimera/chimera.hpp>
 #include <chimera/kernels/roofline.hpp>
-#include <chimera/optim/adamw.hpp>
 
 #include <sys/resource.h>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -39,12 +40,13 @@ int fail(const Error& error) {
 int time_steps(const AnyModel& model, std::int64_t sequences, std::int64_t length, int steps) {
   auto cpu = Cpu::create();
   if (!cpu) return fail(cpu.error());
-  auto weights = Buffer::create(model.arena_floats), gradients = Buffer::create(model.arena_floats);
-  auto memory = Buffer::create(model.train_floats(sequences, length));
   auto optimizer = AdamW::create(model.tensors, model.arena_floats, {});
-  for (const auto* buffer : {&weights, &gradients, &memory})
-    if (!*buffer) return fail(buffer->error());
   if (!optimizer) return fail(optimizer.error());
+  auto learner = Gradient::create(model, std::make_unique<AdamW>(std::move(*optimizer)), 1.0);
+  if (!learner) return fail(learner.error());
+  auto weights = Buffer::create(model.arena_floats), memory = Buffer::create(learner->floats(sequences, length));
+  for (const auto* buffer : {&weights, &memory})
+    if (!*buffer) return fail(buffer->error());
   model.initialize(weights->data(), 1);
   Random random{1, 1, 0};
   std::vector<std::int32_t> tokens(static_cast<std::size_t>(sequences * length + 1));
@@ -52,15 +54,13 @@ int time_steps(const AnyModel& model, std::int64_t sequences, std::int64_t lengt
   TokenBatch batch;
   batch.sequences = sequences, batch.length = length, batch.inputs = tokens.data(), batch.targets = tokens.data() + 1;
 
+  TrainingHost host;
   double best = 1e30, loss = 0;
   for (int i = 0; i <= steps; ++i) {  // the first touches all memory and counts only if it is alone
     const auto start = std::chrono::steady_clock::now();
-    loss = model
-               .train(*cpu, weights->data(), batch, {.scale = 1.f / static_cast<float>(batch.tokens())}, memory->data(),
-                      gradients->data())
-               .mean();
-    const double norm = optimizer->norm(*cpu, gradients->data());
-    optimizer->step(*cpu, weights->data(), gradients->data(), i + 1, 3e-4, AdamW::clip_factor(norm, 1.0));
+    const auto learned = learner->measure(*cpu, weights->data(), {.batches = {&batch, 1}}, memory->data(), host);
+    learner->update(*cpu, weights->data(), {.number = i + 1, .rate = 3e-4});
+    loss = learned->loss.mean();
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     if (i <= 1 || seconds < best) best = seconds;
   }

@@ -45,6 +45,8 @@ def array(type, name, values):
 print(f"""// Classes of all code points in Unicode 16.0. Made by cmake/unicode_tables.py; do not edit.
 #pragma once
 
+#include <chimera/core/version.hpp>
+
 #include <array>
 #include <cstdint>
 

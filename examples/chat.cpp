@@ -9,6 +9,7 @@
 #include <chimera/generate/stop_strings.hpp>
 #include <chimera/io/json.hpp>
 #include <chimera/text/chat_template.hpp>
+#include <chimera/text/token_decoder.hpp>
 
 #include <unistd.h>
 #include <atomic>

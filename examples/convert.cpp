@@ -3,7 +3,8 @@
 #include "run_options.hpp"
 
 #include <chimera/exchange/model_card.hpp>
-#include <chimera/text/tokenizer_files.hpp>
+#include <chimera/exchange/tokenizer_gguf.hpp>
+#include <chimera/io/gguf_writer.hpp>
 
 using namespace chimera;
 
@@ -88,14 +89,15 @@ Status to_hugging_face(const Whole& whole, const Options& options, Format format
 
 /// The moments of training begin anew. A tokenizer that is not bytes lies beside the checkpoint.
 Status to_checkpoint(Whole& whole, const Options& options) {
-  auto moments = Buffer::create(whole.model().arena_floats);
-  if (!moments) return moments.error();
   const CheckpointHeader header = whole.saved.header.value_or(CheckpointHeader{});
   if (Status s = make_folder(folder_of(options.out)); !s) return s;
   if (!is_bytes(whole.tokenizer))
     if (Status s = save_tokenizer(folder_of(options.out), whole.tokenizer); !s) return s;
-  return save_checkpoint(options.out, whole.model(), header.progress, header.settings,
-                         {whole.weights.data(), moments->data(), moments->data()});
+  auto optimizer = AdamW::create(whole.model().tensors, whole.model().arena_floats, header.settings.adamw);
+  if (!optimizer) return optimizer.error();
+  std::vector<Section> state{Section::of("weights", whole.weights.data(), whole.model().arena_floats)};
+  state.insert(state.end(), optimizer->state().begin(), optimizer->state().end());
+  return save_checkpoint(options.out, whole.model(), header.progress, header.settings, state);
 }
 
 Status convert(Options& options) {

@@ -8,6 +8,7 @@
 #include <chimera/generate/sampler.hpp>
 #include <chimera/generate/session.hpp>
 #include <chimera/generate/stop_strings.hpp>
+#include <chimera/text/token_decoder.hpp>
 #include <chimera/text/tokenizer.hpp>
 
 #include <algorithm>

@@ -36,7 +36,7 @@ std::string pattern_text(const Layers& layers) {
   std::string text;
   for (int i = 0, run = 1; i < (repeated ? period : layers.count); i += run, run = 1) {
     while (!whole && i + run < layers.count && layers[i + run] == layers[i]) ++run;
-    text.append(i ? " " : "").append(run > 1 ? std::to_string(run) : "").append(mnemonic(layers[i]));
+    text.append(i ? " " : "").append(run > 1 ? std::to_string(run) : "").append(layers.word(layers[i]));
   }
   return text + (repeated ? ", repeated" : "");
 }

@@ -3,9 +3,8 @@
 #include "program.hpp"
 
 #include <chimera/exchange/quantize.hpp>
+#include <chimera/exchange/tokenizer_gguf.hpp>
 #include <chimera/io/json.hpp>
-#include <chimera/text/tokenizer_files.hpp>
-#include <chimera/train/data.hpp>
 
 #include <sys/stat.h>
 
@@ -70,7 +69,7 @@ Result<Perplexity> perplexity(const Cpu& q, const std::string& path, const Optio
     TokenBatch batch;
     batch.sequences = 1, batch.length = std::min(context, most - first);
     batch.inputs = tokens.data() + first, batch.targets = batch.inputs + 1;
-    const Loss part = model.loss(q, weights->data(), batch, memory->data());
+    const Loss part = model.loss(q, weights->data(), batch, {}, memory->data());
     all.sum += part.sum, all.count += part.count;
   }
   return Perplexity{all.mean(), all.count};

@@ -3,9 +3,14 @@
 #include "program.hpp"
 
 #include <chimera/core/files.hpp>
+#include <chimera/exchange/load_tokenizer.hpp>
+#include <chimera/exchange/tokenizer_json.hpp>
 #include <chimera/io/json.hpp>
+#include <chimera/text/bpe_parity.hpp>
 #include <chimera/text/bpe_trainer.hpp>
-#include <chimera/text/tokenizer_files.hpp>
+#include <chimera/text/encoder.hpp>
+#include <chimera/text/piece_counts.hpp>
+#include <chimera/text/token_statistics.hpp>
 
 #include <fcntl.h>
 #include <sys/stat.h>

@@ -6,10 +6,11 @@
 #include "run_options.hpp"
 
 #include <chimera/core/device.hpp>
+#include <chimera/exchange/load_tokenizer.hpp>
 #include <chimera/exchange/model_tokenizer.hpp>
 #include <chimera/io/tensorboard.hpp>
 #include <chimera/kernels/roofline.hpp>
-#include <chimera/train/data.hpp>
+#include <chimera/train/corpus.hpp>
 #include <chimera/train/metrics.hpp>
 #include <chimera/train/trainer.hpp>
 
@@ -67,7 +68,7 @@ std::optional<int> parse_flags(int argc, char** argv, Options& options) {
   app.add_option("--context", s.context, "tokens of a sequence");
   app.add_option("--accumulation", s.accumulation, "batches of one update");
   app.add_option("--seed", s.seed, "of weights, order of the data, and dropout");
-  add_choice(app, "--sampling", s.sampling, {{"random", Sampling::random}, {"shuffled", Sampling::shuffled}},
+  add_choice(app, "--sampling", s.order, {{"random", WindowOrder::random}, {"shuffled", WindowOrder::shuffled}},
              "where sequences start");
 
   app.add_option("--lr", s.learning_rate, "learning rate at its peak");
@@ -78,10 +79,12 @@ std::optional<int> parse_flags(int argc, char** argv, Options& options) {
   app.add_option("--warmup", s.warmup, "updates in which the rate grows; -1: a hundredth of the run");
   app.add_option("--decay", s.decay, "last updates, in which it falls (wsd); -1: a fifth of the run");
   app.add_option("--floor", s.floor, "last learning rate / peak");
-  app.add_option("--beta1", s.beta1, "AdamW");
-  app.add_option("--beta2", s.beta2, "AdamW");
-  app.add_option("--weight-decay", s.weight_decay, "AdamW");
+  app.add_option("--beta1", s.adamw.beta1, "AdamW");
+  app.add_option("--beta2", s.adamw.beta2, "AdamW");
+  app.add_option("--weight-decay", s.adamw.weight_decay, "AdamW");
   app.add_option("--clip", s.clip, "largest norm of the gradient; 0: no limit");
+  app.add_option("--label-smoothing", s.label_smoothing, "share of each target that all tokens get, in training");
+  app.add_option("--z-loss", s.z_loss, "weight of log(sum of exp(logits))^2 in the training loss");
 
   app.add_option("--validation-fraction", run.validation_fraction, "of the data, at its end")
       ->check(CLI::Range(0., 1.));
@@ -315,10 +318,11 @@ Status train(Options& options) {
                grouped(model->parameters).c_str(), run.data.c_str(), grouped(data->tokens()).c_str(),
                grouped(cpu->threads()).c_str(), peak * 1e-9);
 
-  const double seconds = run.minutes > 0 ? trainer->measure_step() : 0;
+  const auto seconds = run.minutes > 0 ? trainer->measure_step() : 0.;
+  if (!seconds) return seconds.error();
   Run host(*trainer, options, std::move(*metrics), std::move(*events), curve, peak);
   if (run.minutes > 0)
-    if (Status s = host.fit_to_clock(seconds); !s) return s;
+    if (Status s = host.fit_to_clock(*seconds); !s) return s;
   catch_signals();
   const auto ended = trainer->run(host);
   host.finish_line();

@@ -4,6 +4,7 @@
 #include <chimera/generate/sampler.hpp>
 #include <chimera/generate/session.hpp>
 #include <chimera/model/language_model.hpp>
+#include <chimera/text/token_decoder.hpp>
 #include <host/model.hpp>
 
 #include <cstdio>

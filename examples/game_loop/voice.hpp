@@ -5,6 +5,7 @@
 #include <chimera/core/result.hpp>
 #include <chimera/generate/sampler.hpp>
 #include <chimera/generate/session.hpp>
+#include <chimera/text/token_decoder.hpp>
 #include <chimera/text/tokenizer.hpp>
 
 #include <array>

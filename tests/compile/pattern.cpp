@@ -41,7 +41,7 @@ static_assert(reads(pattern("GD XM GD TM GD XM GD SK", 9),
                      Kind::xlstm, Kind::gated_deltanet, Kind::span_knot, Kind::gated_deltanet}));
 static_assert([] {
   for (const Mnemonic& m : mnemonics)
-    if (mnemonic(m.kind) != m.word) return false;
+    if (Layers{}.word(m.kind) != m.word) return false;
   return true;
 }());
 
@@ -59,6 +59,25 @@ static_assert(pattern("M\tA", 2).unknown_word);
 static_assert(pattern("", 4).unknown_word);
 static_assert(pattern("   ", 4).unknown_word);
 static_assert(pattern("M A", 0).count == 0);
+
+// A host's own words: declared beside the pattern, or whatever a file says.
+static_assert(reads(pattern("W A", 4, {"W"}), {Kind::own, A, Kind::own, A}));
+static_assert(reads(pattern("W M lag", {"lag", "W"}), {static_cast<Kind>(8), M, Kind::own}));
+static_assert(pattern("W A", 4, {"W"}).word(Kind::own) == "W");
+static_assert(pattern("W A", 4, {"W"}) != pattern("V A", 4, {"V"}));
+static_assert(read_pattern("W A") == pattern("W A", {"W"}));
+static_assert(pattern("W A", 4).unknown_word);
+static_assert(pattern("A", 4, {"A"}).wrong_own_word);
+static_assert(pattern("W", 4, {"W", "W"}).wrong_own_word);
+static_assert(pattern("W", 4, {"toolongs"}).wrong_own_word);
+static_assert(pattern("W", 4, {"a\"b"}).wrong_own_word);
+static_assert(pattern("W", 4, {""}).wrong_own_word);
+static_assert(pattern("V", 4, {"V", "W", "X", "Y", "Z"}).wrong_own_word);
+static_assert(read_pattern("toolongs A").unknown_word);
+static_assert(read_pattern("V W X Y Z").unknown_word);
+
+// A block is a mixer and what follows it.
+static_assert(pattern("M A").block(1) == BlockKind{A, Ffn::swiglu});
 
 // Attention at given places, every eighth block from the fifth.
 static_assert(attends_at(placed(M, A, 32, {5, 13, 21, 29}), 32, {5, 13, 21, 29}));

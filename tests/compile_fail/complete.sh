@@ -3,7 +3,8 @@
 # known by how it starts.
 include=$1 cases=$2
 promised=$(sed -n 's|^// error: ||p' "$cases"/*.cpp)
-missing=$(sed -n 's/.*"\(chimera: .*\)".*/\1/p' "$include"/chimera/config/*.hpp "$include"/chimera/model/*.hpp |
+missing=$(sed -n 's/.*"\(chimera: .*\)".*/\1/p' "$include"/chimera/config/*.hpp "$include"/chimera/model/*.hpp \
+  "$include"/chimera/core/*.hpp "$include"/chimera/core/platform/*.hpp |
   while IFS= read -r message; do
     printf '%s\n' "$promised" | grep -qxF -- "$message" ||
       printf '%s\n' "$promised" | grep -qx -- "$message\( [A-Z]\+\)\+" || echo "no case for: $message"

@@ -1,4 +1,4 @@
-// error: chimera: the pattern names a layer that this version does not have; it has A M R
+// error: chimera: a word of the pattern has no layer; own_mixers<C> has the host's, the library has A M R
 #include "good.hpp"
 
 #include <chimera/model/language_model.hpp>

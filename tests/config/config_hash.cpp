@@ -16,8 +16,8 @@ using namespace chimera;
 
 namespace {
 
-/// What files hold that were written before the layers said their fields themselves: the hash is in checkpoints, the text
-/// in checkpoints and GGUF files, and its checksum in saved sessions.
+/// What files hold that were written before the layers said their fields themselves: the hash is in checkpoints, the
+/// text in checkpoints and GGUF files, and its checksum in saved sessions.
 struct Written {
   std::string_view name;
   std::uint64_t hash;
@@ -126,4 +126,6 @@ TEST_CASE("the hash of a config knows what shapes the weights") {
   CHECK(with([](Config& c) { c.attention.rope.base = 1e6f; }) != config_hash(base));
   CHECK(with([](Config& c) { c.tied = false; }) != config_hash(base));
   CHECK(with([](Config& c) { c.norm_eps = 1e-6f; }) != config_hash(base));
+  CHECK(with([](Config& c) { c.layers = pattern("M MINE", {"MINE"}); }) !=
+        with([](Config& c) { c.layers = pattern("M YOURS", {"YOURS"}); }));
 }

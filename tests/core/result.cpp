@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <memory>
+#include <string>
 
 using namespace chimera;
 
@@ -24,6 +25,13 @@ TEST_CASE("a result carries what can only be moved") {
   REQUIRE(r);
   std::unique_ptr<int> p = std::move(*r);
   CHECK(*p == 3);
+}
+
+TEST_CASE("a result copies what it is given to copy") {
+  const std::string text = "kept";
+  const Result<std::string> r = text;
+  REQUIRE(r);
+  CHECK(*r == text);
 }
 
 TEST_CASE("a status is success unless it has an error") {

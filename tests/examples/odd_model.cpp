@@ -1,8 +1,10 @@
 // odd_model FILE: writes a GGUF file of a model whose shape is no preset, and prints the likeliest text after "The.".
 #include <chimera/exchange/gguf_model.hpp>
 #include <chimera/exchange/model_tokenizer.hpp>
+#include <chimera/exchange/tokenizer_gguf.hpp>
 #include <chimera/generate/sampler.hpp>
 #include <chimera/generate/session.hpp>
+#include <chimera/io/gguf_writer.hpp>
 #include <chimera/model/language_model.hpp>
 #include <chimera/text/bytes.hpp>
 

@@ -1,6 +1,8 @@
 #include <chimera/exchange/model_tokenizer.hpp>
 #include <chimera/exchange/pack.hpp>
 #include <chimera/exchange/quantize.hpp>
+#include <chimera/exchange/tokenizer_gguf.hpp>
+#include <chimera/io/gguf_writer.hpp>
 
 #include "models.hpp"
 #include "temporary_folder.hpp"

@@ -1,4 +1,5 @@
 #include <chimera/exchange/quantize.hpp>
+#include <chimera/io/gguf_writer.hpp>
 
 #include "numeric.hpp"
 #include "temporary_folder.hpp"

@@ -1,6 +1,8 @@
 #include <chimera/exchange/hugging_face.hpp>
 #include <chimera/exchange/model_card.hpp>
 #include <chimera/exchange/model_tokenizer.hpp>
+#include <chimera/exchange/tokenizer_gguf.hpp>
+#include <chimera/io/gguf_writer.hpp>
 
 #include "models.hpp"
 #include "temporary_folder.hpp"

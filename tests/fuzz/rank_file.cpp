@@ -1,5 +1,5 @@
 // A rank file; what reads as one encodes and decodes.
-#include <chimera/text/tokenizer_files.hpp>
+#include <chimera/exchange/rank_file.hpp>
 
 #include <cstddef>
 #include <cstdint>

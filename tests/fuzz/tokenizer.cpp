@@ -1,4 +1,6 @@
 // Text to ids and back: the first byte picks the rules and whether special tokens count, the rest is the text.
+#include <chimera/text/encoder.hpp>
+#include <chimera/text/token_decoder.hpp>
 #include <chimera/text/tokenizer.hpp>
 
 #include <cstddef>

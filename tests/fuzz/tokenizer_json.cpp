@@ -1,5 +1,5 @@
 // A tokenizer.json; what reads as one is written and read again, and encodes alike.
-#include <chimera/text/tokenizer_files.hpp>
+#include <chimera/exchange/tokenizer_json.hpp>
 
 #include <cstddef>
 #include <cstdint>

@@ -5,8 +5,10 @@
 
 #include <chimera/exchange/model_tokenizer.hpp>
 #include <chimera/exchange/pack.hpp>
+#include <chimera/exchange/tokenizer_gguf.hpp>
 #include <chimera/generate/sampler.hpp>
 #include <chimera/generate/session.hpp>
+#include <chimera/io/gguf_writer.hpp>
 #include <chimera/model/language_model.hpp>
 
 #include <climits>

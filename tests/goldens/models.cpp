@@ -71,7 +71,7 @@ void compare_logits(Golden& g, const Cpu& q, const AnyModel& model, const float*
 void compare_checkpoint(Golden& g, const Cpu& q, const AnyModel& model, const float* weights, const Text& text) {
   const TokenBatch& batch = text.batch;
   Arena memory(static_cast<std::int64_t>(model.loss_floats(2, batch.length)));
-  const float loss = static_cast<float>(model.loss(q, weights, batch, memory.data()).mean());
+  const float loss = static_cast<float>(model.loss(q, weights, batch, {}, memory.data()).mean());
   g.compare("out.loss", {&loss, 1}, g["out.loss"], forward_tolerance);
   if (!memory.intact()) g.fail("the loss writes behind its memory");
   compare_logits(g, q, model, weights, text, "out.logits");

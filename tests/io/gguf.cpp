@@ -1,4 +1,5 @@
 #include <chimera/io/gguf.hpp>
+#include <chimera/io/gguf_writer.hpp>
 
 #include "../temporary_folder.hpp"
 #include "allocations.hpp"
@@ -137,27 +138,6 @@ TEST_CASE("a GGUF file copied key for key and tensor for tensor is the same") {
   CHECK(read_file(folder / "b.gguf") == bytes);
 }
 
-TEST_CASE("tensors are aligned as general.alignment says, the last one's padding is written") {
-  TemporaryFolder folder;
-  for (std::uint32_t unit : {1u, 8u, 4096u}) {
-    GgufWriter writer;
-    writer.set("general.alignment", unit);
-    REQUIRE(writer.add("a", {3}, Format::i8).ok());
-    REQUIRE(writer.add("b", {5}, Format::i8).ok());
-    REQUIRE(writer.begin(folder / "a.gguf").ok());
-    REQUIRE(writer.append(bytes_of("abc")).ok());
-    REQUIRE(writer.append(bytes_of("defgh")).ok());
-    REQUIRE(writer.commit().ok());
-    const std::string bytes = read_file(folder / "a.gguf");
-    CHECK(bytes.size() % unit == 0);
-    const auto file = Gguf::parse(bytes_of(bytes));
-    REQUIRE(file);
-    for (const GgufTensor& t : file->tensors())
-      CHECK(static_cast<std::size_t>(t.data.data() - bytes_of(bytes).data()) % unit == 0);
-    CHECK(std::memcmp(file->tensor("b")->data.data(), "defgh", 5) == 0);
-  }
-}
-
 TEST_CASE("a file without the padding of its last tensor, and one of version 2, are read") {
   TemporaryFolder folder;
   std::string bytes = sample(folder / "a.gguf");
@@ -167,50 +147,6 @@ TEST_CASE("a file without the padding of its last tensor, and one of version 2, 
   REQUIRE(file);
   CHECK(file->version() == 2);
   CHECK(file->tensors().size() == 3);
-}
-
-TEST_CASE("a GGUF writer refuses what no reader would take") {
-  TemporaryFolder folder;
-  const std::string path = folder / "a.gguf";
-  const auto says = [](const Status& s, std::string_view part) {
-    return !s.ok() && s.error().message.find(part) != std::string::npos;
-  };
-  GgufWriter writer;
-  CHECK(says(writer.add("t", {0}, Format::f32), "a dimension of 0"));
-  CHECK(says(writer.add("t", {}, Format::f32), "0 dimensions"));
-  CHECK(says(writer.add("t", {1, 1, 1, 1, 1}, Format::f32), "5 dimensions"));
-  CHECK(says(writer.add("t", {33}, Format::q4_0), "rows of 33 numbers, and Q4_0 takes blocks of 32"));
-  CHECK(says(writer.add("", {1}, Format::f32), "0 bytes, 1 to 63 were expected"));
-  CHECK(says(writer.add(std::string(64, 't'), {1}, Format::f32), "64 bytes, 1 to 63 were expected"));
-  CHECK(says(writer.add("a\nb", {1}, Format::f32), "not printable"));
-  CHECK(says(writer.add("t", {std::int64_t{1} << 62}, Format::f32), "more than 2^63 bytes"));
-  CHECK(says(writer.commit(), "not begun"));
-  REQUIRE(writer.add("t", {2}, Format::f32).ok());
-  writer.set("general.alignment", std::uint32_t{24});
-  CHECK(says(writer.begin(path), "general.alignment is 24"));
-  writer.set("general.alignment", 32);
-  CHECK(says(writer.begin(path), "not of type u32"));
-  writer.set("general.alignment", std::uint32_t{32});
-  REQUIRE(writer.begin(path).ok());
-  CHECK(says(writer.append(bytes_of("123456789")), "tensor t takes 8 bytes, 9 were given"));
-  REQUIRE(writer.append(bytes_of("1234")).ok());
-  CHECK(says(writer.commit(), "tensor t takes 8 bytes, 4 were given"));
-  CHECK(says(writer.append(bytes_of("56789")), "tensor t takes 8 bytes, 9 were given"));
-  REQUIRE(writer.append(bytes_of("5678")).ok());
-  CHECK(says(writer.append(bytes_of("9")), "no tensor left"));
-  CHECK(writer.commit().ok());
-
-  GgufWriter twice;
-  REQUIRE(twice.add("t", {2}, Format::f32).ok());
-  REQUIRE(twice.add("t", {2}, Format::f32).ok());
-  CHECK(says(twice.begin(path), "two tensors named t"));
-
-  GgufWriter key;
-  key.set("", 1);
-  CHECK(says(key.begin(path), "a metadata key has 0 bytes"));
-  GgufWriter control;
-  control.set("a\n", 1);
-  CHECK(says(control.begin(path), "not printable"));
 }
 
 TEST_CASE("hostile GGUF files are errors that take no memory") {
@@ -296,30 +232,6 @@ TEST_CASE("each change of a byte of a GGUF file makes an error or a valid file")
     for (int bit = 0; bit < 8; ++bit) change(at, bytes[at] ^ 1 << bit);
   CHECK(errors > 100'000);
   CHECK(valid > 50'000);
-}
-
-TEST_CASE("numbers that are not finite are found") {
-  const auto found = [](Format format, std::string block, std::size_t at, std::string_view change) {
-    const std::string good = block;
-    block.replace(at, change.size(), change);
-    CHECK(find_not_finite(format, bytes_of(good + good)).count == 0);
-    const NotFinite n = find_not_finite(format, bytes_of(good + block + block));
-    return n.count == 2 && n.block == 1;
-  };
-  const auto zeros = [](Format f) { return std::string(static_cast<std::size_t>(format_info(f)->bytes), '\0'); };
-  const std::string_view inf_half("\x00\x7C", 2), nan_half("\x01\xFE", 2);
-  CHECK(found(Format::f32, zeros(Format::f32), 2, "\x80\x7F"));
-  CHECK(found(Format::f64, zeros(Format::f64), 6, "\xF8\xFF"));
-  CHECK(found(Format::bf16, zeros(Format::bf16), 0, "\x80\xFF"));
-  CHECK(found(Format::f16, zeros(Format::f16), 0, nan_half));
-  for (Format f : {Format::q4_0, Format::q4_1, Format::q5_0, Format::q5_1, Format::q8_0, Format::q4_k, Format::q5_k})
-    CHECK(found(f, zeros(f), 0, inf_half));
-  for (Format f : {Format::q4_1, Format::q5_1, Format::q4_k, Format::q5_k}) CHECK(found(f, zeros(f), 2, nan_half));
-  for (Format f : {Format::q6_k, Format::tq1_0, Format::tq2_0})
-    CHECK(found(f, zeros(f), zeros(f).size() - 2, inf_half));
-  for (std::size_t at : {0u, 7u, 63u}) CHECK(found(Format::tq2_0, zeros(Format::tq2_0), at, "\x0C"));
-  CHECK(find_not_finite(Format::i32, bytes_of(std::string(8, '\xFF'))).count == 0);
-  CHECK(find_not_finite(Format::q8_0, bytes_of(std::string(2, '\0') + std::string(32, '\xFF'))).count == 0);
 }
 
 TEST_CASE("a GGUF file that is none is an error with its name") {

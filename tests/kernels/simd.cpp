@@ -103,10 +103,12 @@ struct Map {
 };
 
 /// The body for wider vectors than the level has, which the compiler splits: AVX-512's on AVX2.
-template <class Kernel>
-struct Doubled {
-  template <int W, class... A>
-  CHIMERA_INLINE static void run(A... a) {
+template <class Kernel, class Run = decltype(&Kernel::template run<4>)>
+struct Doubled;
+template <class Kernel, class... P>
+struct Doubled<Kernel, void (*)(P...)> {
+  template <int W>
+  CHIMERA_INLINE static void run(P... a) {
     Kernel::template run<2 * W>(a...);
   }
 };
@@ -268,6 +270,17 @@ struct Lanes {
   }
 };
 
+/// Lanes moved about: two vectors in reverse order; pairs swapped; two halves, one behind the other.
+struct Moved {
+  template <int W>
+  CHIMERA_INLINE static void run(const float* a, const float* b, float* out) {
+    constexpr auto reverse = [](int i) { return 2 * W - 1 - 2 * i; };
+    shuffle<reverse, W>(Vec<W>::load(a), Vec<W>::load(b)).store(out);
+    swap_pairs<W>(Vec<W>::load(a)).store(out + W);
+    joined<W>(Vec<W / 2>::load(a), Vec<W / 2>::load(b)).store(out + 2 * W);
+  }
+};
+
 struct Partial {
   template <int W>
   CHIMERA_INLINE static void run(const float* from, float* to, std::int64_t n) {
@@ -299,6 +312,24 @@ TEST_CASE("arithmetic, comparisons and reductions, lane by lane") {
     }
     CHECK(out[11 * w] == total);
     CHECK(out[11 * w + 1] == most);
+  }
+}
+
+TEST_CASE("lanes go where they are sent") {
+  const std::vector<float> a = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const std::vector<float> b = {50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63, 64, 65};
+  for (Isa isa : levels()) {
+    CAPTURE(name(isa));
+    const auto w = static_cast<std::size_t>(lanes(isa));
+    std::vector<float> out(3 * w);
+    dispatch<Moved>(isa, a.data(), b.data(), out.data());
+    for (std::size_t i = 0; i < w; ++i) {
+      CAPTURE(i);
+      const std::size_t from = 2 * w - 1 - 2 * i;
+      CHECK(out[i] == (from < w ? a[from] : b[from - w]));
+      CHECK(out[w + i] == a[i ^ 1]);
+      CHECK(out[2 * w + i] == (i < w / 2 ? a[i] : b[i - w / 2]));
+    }
   }
 }
 

@@ -3,7 +3,7 @@
 
 #include "checks.hpp"
 
-#include <chimera/layers/decode.hpp>
+#include <chimera/layers/layer.hpp>
 
 namespace checks {
 
@@ -60,7 +60,8 @@ class Decoding {
       : q_(q), packed_(w), norm_(noise(L::width, 99)), kv_(kv), positions_(sequences, 0) {
     for (float& v : norm_) v += 2.f;
     for (std::size_t b = 0; b < sequences; ++b)
-      states_.push_back(std::move(*Buffer::create(static_cast<std::size_t>(L::state_bytes(kv)) / sizeof(float))));
+      states_.push_back(
+          std::move(*Buffer::create(static_cast<std::size_t>(L::state(kv).whole + L::state(kv).ring) / sizeof(float))));
   }
 
   /// What forward is to be given: x [T,width], normalised as decode does.
@@ -80,7 +81,8 @@ class Decoding {
       const std::int64_t count = static_cast<std::int64_t>(x[b].size()) / L::width;
       if (count == 0) continue;
       const std::int64_t first = static_cast<std::int64_t>(all.size()) / L::width;
-      runs.push_back({first, count, positions_[b], reinterpret_cast<std::byte*>(states_[b].data())});
+      std::byte* state = reinterpret_cast<std::byte*>(states_[b].data());
+      runs.push_back({first, count, positions_[b], state, state + L::state(kv_).whole});
       positions_[b] += count;
       all.insert(all.end(), x[b].begin(), x[b].end());
     }
@@ -88,7 +90,7 @@ class Decoding {
     const std::int64_t rows = static_cast<std::int64_t>(all.size()) / L::width;
     Memory temp(L::decode_floats(rows));
     Floats y = in_place ? all : zeros(rows * L::width);
-    const NormedRows input{in_place ? y.data() : all.data(), L::width, norm_.data(), eps};
+    const ProductInput input{in_place ? y.data() : all.data(), L::width, norm_.data(), L::width, eps};
     L::decode(q_, packed_.weights(), Pass{runs, rows, kv_}, input, in_place ? 0.5f : 1.f, y.data(), temp.bump());
     return y;
   }

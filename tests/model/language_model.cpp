@@ -2,6 +2,8 @@
 // threads, and the table of weights.
 #include <chimera/chimera.hpp>
 
+#include "dpo.hpp"
+
 #include <doctest/doctest.h>
 #include <algorithm>
 #include <cmath>
@@ -87,11 +89,17 @@ struct Trained {
   std::vector<float> gradients;
 };
 
-Trained train(const Cpu& q, const AnyModel& model, const std::vector<float>& w, const TokenBatch& batch) {
+Trained train(const Cpu& q, const AnyModel& model, const std::vector<float>& w, const TokenBatch& batch,
+              const Objective& objective = {}, int first_block = 0) {
   std::vector<float> memory(model.train_floats(batch.sequences, batch.length)), g(model.arena_floats);
-  const TrainingStep step{.scale = 1.f / static_cast<float>(batch.counted()), .seed = 3, .step = 2};
+  const std::int64_t count = objective.counted(batch);
+  const TrainingStep step{.scale = 1.f / static_cast<float>(count),
+                          .seed = 3,
+                          .step = 2,
+                          .objective = objective,
+                          .first_block = first_block};
   const Loss loss = model.train(q, w.data(), batch, step, memory.data(), g.data());
-  CHECK(loss.count == batch.counted());
+  CHECK(loss.count == count);
   return {loss.mean(), std::move(g)};
 }
 
@@ -103,12 +111,12 @@ double difference(const std::vector<float>& a, const std::vector<float>& b) {
 }
 
 /// Along the gradient of each tensor alone, the loss must fall as fast as the gradient says.
-void check_gradients(const AnyModel& model, bool documents) {
+void check_gradients(const AnyModel& model, bool documents, const Objective& objective = {}) {
   const Cpu q = cpu(1);
   const Text text(model.config->vocab);
   const TokenBatch batch = text.batch(documents);
   const std::vector<float> w = random_weights(model);
-  const Trained at = train(q, model, w, batch);
+  const Trained at = train(q, model, w, batch, objective);
   for (const NamedTensor& t : model.tensors) {
     double norm = 0;
     for (std::int64_t i = 0; i < t.size(); ++i) {
@@ -127,7 +135,8 @@ void check_gradients(const AnyModel& model, bool documents) {
         up[i] += d, down[i] -= d;
         slope += 0.5 * (double{up[i]} - double{down[i]}) * at.gradients[i];
       }
-      const double found = 0.5 * (train(q, model, up, batch).loss - train(q, model, down, batch).loss);
+      const double found =
+          0.5 * (train(q, model, up, batch, objective).loss - train(q, model, down, batch, objective).loss);
       best = std::min(best, std::abs(found - slope) / (slope + 1e-5));  // the loss itself is known to some 1e-8
     }
     CHECK(best < 4e-3);
@@ -148,6 +157,82 @@ TEST_CASE("gradients agree with finite differences under dropout, with a tied he
   check_gradients(any_model<tied_with_dropout>("tied"), false);
 }
 
+TEST_CASE("gradients agree with finite differences under label smoothing and z-loss") {
+  check_gradients(any_model<all_kinds>("all kinds"), true, {.label_smoothing = 0.2f, .z_loss = 1e-2f});
+}
+
+TEST_CASE("gradients agree with finite differences where each target counts as an objective says") {
+  Objective weighted;
+  weighted.weigh = [](void*, const TokenBatch& batch, const float* log_probs, float* coefficients) {
+    double loss = 0;
+    for (std::int64_t t = 0; t < batch.tokens(); ++t) {
+      if (batch.targets[t] < 0) continue;
+      const double weight = static_cast<double>(t % 3) - 0.5, p = log_probs[t];
+      loss += -weight * p + 0.05 * p * p;
+      coefficients[t] = static_cast<float>(weight - 0.1 * p);
+    }
+    return loss;
+  };
+  check_gradients(any_model<all_kinds>("all kinds"), true, weighted);
+}
+
+TEST_CASE("gradients agree with finite differences where pairs of rows are compared") {
+  const AnyModel model = any_model<all_kinds>("all kinds");
+  const Text text(model.config->vocab);
+  LogProbs reference;
+  std::vector<float> w(model.arena_floats), memory(model.loss_floats(sequences, length));
+  model.initialize(w.data(), 7);
+  (void)model.loss(cpu(), w.data(), text.batch(false), reference.objective(), memory.data());
+  Dpo dpo{.beta = 0.05, .reference = reference.values};
+  check_gradients(model, false, dpo.objective());
+}
+
+TEST_CASE("an objective that says cross-entropy gives its bits, and the log-probabilities add up to the loss") {
+  const Cpu q = cpu();
+  const AnyModel model = any_model<all_kinds>("all kinds");
+  const Text text(model.config->vocab);
+  const TokenBatch batch = text.batch(true);
+  const std::vector<float> w = random_weights(model);
+  Objective plain;
+  plain.weigh = [](void*, const TokenBatch& b, const float* log_probs, float* coefficients) {
+    double loss = 0;
+    for (std::int64_t t = 0; t < b.tokens(); ++t) loss -= log_probs[t], coefficients[t] = 1;
+    return loss;
+  };
+  const Trained fused = train(q, model, w, batch), twice = train(q, model, w, batch, plain);
+  CHECK(fused.gradients == twice.gradients);
+  CHECK(fused.loss == doctest::Approx(twice.loss).epsilon(1e-6));
+
+  LogProbs found;
+  std::vector<float> memory(model.loss_floats(sequences, length));
+  const Loss loss = model.loss(q, w.data(), batch, {}, memory.data());
+  CHECK(loss.mean() == doctest::Approx(fused.loss).epsilon(1e-6));
+  (void)model.loss(q, w.data(), batch, found.objective(), memory.data());
+  double sum = 0;
+  for (std::size_t t = 0; t < found.values.size(); ++t) {
+    sum -= found.values[t];
+    CHECK((found.values[t] < 0) == (batch.targets[t] >= 0));
+  }
+  CHECK(sum == doctest::Approx(loss.sum).epsilon(1e-6));
+}
+
+TEST_CASE("a frozen prefix gets no gradient, and the rest gets its bits") {
+  const Cpu q = cpu();
+  for (const AnyModel& model : {any_model<all_kinds>("kept"), any_model<recomputed>("again")}) {
+    const Text text(model.config->vocab);
+    const std::vector<float> w = random_weights(model);
+    const Trained whole = train(q, model, w, text.batch(true)), part = train(q, model, w, text.batch(true), {}, 3);
+    CHECK(part.loss == whole.loss);
+    for (const NamedTensor& t : model.tensors) {
+      CAPTURE(t.name());
+      const bool frozen = t.name().starts_with("token_embd") || t.name().starts_with("blk.0.") ||
+                          t.name().starts_with("blk.1.") || t.name().starts_with("blk.2.");
+      for (std::size_t i = t.offset; i < t.offset + static_cast<std::size_t>(t.size()); ++i)
+        REQUIRE(part.gradients[i] == (frozen ? 0.f : whole.gradients[i]));
+    }
+  }
+}
+
 TEST_CASE("dropout changes with the step and is off in evaluation") {
   const AnyModel model = any_model<tied_with_dropout>("tied");
   const Cpu q = cpu();
@@ -162,7 +247,7 @@ TEST_CASE("dropout changes with the step and is off in evaluation") {
   CHECK(loss(1) != loss(2));
   const AnyModel plain = any_model<tied_without_dropout>("plain");
   std::vector<float> room(std::max(model.loss_floats(sequences, length), plain.train_floats(sequences, length)));
-  const double evaluated = model.loss(q, w.data(), batch, room.data()).sum;
+  const double evaluated = model.loss(q, w.data(), batch, {}, room.data()).sum;
   CHECK(evaluated ==
         doctest::Approx(plain.train(q, w.data(), batch, {.scale = 1.f}, room.data(), g.data()).sum).epsilon(1e-6));
 }

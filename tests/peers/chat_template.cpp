@@ -1,6 +1,6 @@
 // What tests/peers/chat_template.py needs of the library: conversations as text. Each line of standard input is
-// {"template": JINJA, "begin": BOOLEAN, "messages": [{"role": TEXT, "content": TEXT}]}, each of the output a JSON string
-// or null.
+// {"template": JINJA, "begin": BOOLEAN, "messages": [{"role": TEXT, "content": TEXT}]}, each of the output a JSON
+// string or null.
 #include <chimera/io/json.hpp>
 #include <chimera/text/chat_template.hpp>
 

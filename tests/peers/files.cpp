@@ -1,6 +1,7 @@
 // What tests/peers/files.py needs of the library: to write files, to say what is in them, to copy them.
 #include <chimera/core/checksum.hpp>
 #include <chimera/io/gguf.hpp>
+#include <chimera/io/gguf_writer.hpp>
 #include <chimera/io/safetensors.hpp>
 
 #include <cstdio>

@@ -1,6 +1,6 @@
-// What sampling.py asks: for each line "vocab N past M NAME VALUE ...", followed by M tokens (i32) and N logits (f32), the
-// candidates as a line with their number and for each its token (i32), logit and probability (f32).
-// With "rounds R" instead of candidates: a line with the microseconds of a draw, the best of R.
+// What sampling.py asks: for each line "vocab N past M NAME VALUE ...", followed by M tokens (i32) and N logits (f32),
+// the candidates as a line with their number and for each its token (i32), logit and probability (f32). With "rounds R"
+// instead of candidates: a line with the microseconds of a draw, the best of R.
 #include <chimera/generate/sampler.hpp>
 
 #include <chrono>

@@ -1,5 +1,9 @@
 // What tests/peers/tokenizer.py needs of the library: to encode texts, and to write tokenizers for others.
-#include <chimera/text/tokenizer_files.hpp>
+#include <chimera/exchange/load_tokenizer.hpp>
+#include <chimera/exchange/tokenizer_gguf.hpp>
+#include <chimera/exchange/tokenizer_json.hpp>
+#include <chimera/io/gguf_writer.hpp>
+#include <chimera/text/encoder.hpp>
 
 #include <cstdio>
 #include <iostream>

@@ -1,6 +1,9 @@
-#include <chimera/core/device.hpp>
-#include <chimera/core/random.hpp>
+#include "text/languages.hpp"
+
+#include <chimera/text/bpe_parity.hpp>
 #include <chimera/text/bpe_trainer.hpp>
+#include <chimera/text/tokenizer.hpp>
+#include <chimera/text/unicode.hpp>
 
 #include <doctest/doctest.h>
 
@@ -11,41 +14,11 @@
 #include <vector>
 
 using namespace chimera;
+using namespace languages;
 
 namespace {
 
-Cpu cpu(int threads) {
-  auto q = Cpu::create(threads);
-  REQUIRE(q.ok());
-  return std::move(*q);
-}
-
-/// Lines of words that are drawn from few syllables, the first ones most often.
-std::string made_text(const std::vector<std::string>& syllables, int words, std::uint64_t seed) {
-  Random random{seed, 0, 0};
-  std::string text;
-  for (int w = 0; w < words; ++w) {
-    const std::uint64_t length = 1 + random.below(4);
-    for (std::uint64_t i = 0; i < length; ++i) text += syllables[random.below(1 + random.below(syllables.size()))];
-    text += w % 9 == 8 ? "\n" : w % 13 == 12 ? ", " : " ";
-  }
-  return text;
-}
-const std::vector<std::string> latin{"an", "the", "o", "st", "re", "ba", "Qu", "ing", "l", "aa", "é", "'s", "9"};
-const std::vector<std::string> devanagari{"क", "का", "नि", "स्त", "र", "ती", "ं", "्", "क्ष", "है", "ो", "ज़", "म"};
-
-struct Languages {
-  std::string en = made_text(latin, 6000, 1), hi = made_text(devanagari, 6000, 2);
-  std::vector<CountedText> texts{{en, 0}, {hi, 1}};
-};
-
-BpeSettings settings(std::int64_t vocab) {
-  BpeSettings s;
-  s.vocab = vocab, s.specials = {"<|endoftext|>"};
-  return s;
-}
-
-/// The same, the slow and obvious way: count all pairs anew for each merge.
+/// What train_bpe learns, the slow and obvious way: count all pairs anew for each merge.
 std::vector<std::pair<std::int32_t, std::int32_t>> plain_training(const PieceCounts& counts,
                                                                   std::vector<std::int64_t> weights, std::size_t merges,
                                                                   std::int64_t least) {
@@ -106,33 +79,6 @@ bool is_utf8(std::string_view text) {
 }
 
 }  // namespace
-
-TEST_CASE("pieces are counted as one split of each text has them, whatever the threads") {
-  std::string long_text;  // many chunks
-  for (std::uint64_t seed = 10; seed < 20; ++seed)
-    long_text += made_text(latin, 20000, seed) + "\n\n  \n" + made_text(devanagari, 5000, seed) + "\r\n" + "।\n/x\n";
-  REQUIRE(long_text.size() > 1 << 20);
-  const std::string other = "the the (the)";
-  for (const PreTokenizerRules& r : pretokenizer_rules) {
-    CAPTURE(r.name);
-    std::map<std::string_view, std::int64_t> expected, second;
-    split(r.id, long_text, [&](std::string_view piece) { ++expected[piece]; });
-    split(r.id, other, [&](std::string_view piece) { ++second[piece]; });
-    for (const int threads : {1, 3}) {
-      const std::vector<CountedText> texts{{long_text, 0}, {other, 1}, {"", 1}};
-      const PieceCounts counts = PieceCounts::count(cpu(threads), r.id, texts, 2);
-      std::size_t wrong = 0, found = 0;
-      for (std::size_t i = 0; i < counts.size(); ++i) {
-        wrong += counts.count(i, 0) != expected[counts.piece(i)] || counts.count(i, 1) != second[counts.piece(i)];
-        found += counts.count(i, 0) > 0;
-      }
-      CHECK(wrong == 0);
-      CHECK(found == expected.size() - static_cast<std::size_t>(std::count_if(expected.begin(), expected.end(),
-                                                                              [](auto& e) { return e.second == 0; })));
-      CHECK(counts.total(1) == 4 + 1);
-    }
-  }
-}
 
 TEST_CASE("merges are those of counting all pairs anew each time") {
   const Languages languages;
@@ -257,49 +203,6 @@ TEST_CASE("Devanagari comes first if the texts have it and there is room") {
     CHECK(std::count(without.begin(), without.end(), "कॉ") == 0);
 }
 
-TEST_CASE("a language of more weight takes fewer tokens, and parity is found between the ends") {
-  const Languages languages;
-  const Cpu q = cpu(2);
-  const PieceCounts counts = PieceCounts::count(q, PreTokenizer::qwen35, languages.texts, 2);
-  const BpeSettings s = settings(600);
-  double last = 1e9;
-  for (const double share : {0.1, 0.3, 0.5, 0.7, 0.9}) {
-    const auto learned = train_bpe(counts, bpe_weights(counts, std::vector<double>{1 - share, share}), s);
-    REQUIRE(learned.ok());
-    const double parity = static_cast<double>(learned->tokens[1]) / static_cast<double>(learned->tokens[0]);
-    CHECK(parity < last);
-    last = parity;
-  }
-
-  const std::vector<double> shares{0.5, 0.5};
-  ParityGoal goal{.language = 1, .text = 1, .reference = 0};
-  const auto at = [&](double parity) {
-    goal.parity = parity;
-    auto mix = train_bpe_to_parity(q, counts, shares, goal, s);
-    REQUIRE(mix.ok());
-    return std::move(*mix);
-  };
-  const double least = at(0.0).parity, most = at(1e9).parity;  // all that shares can do
-  CHECK(!at(0.0).reaches(goal));
-  CHECK(at(0.0).shares[1] == doctest::Approx(goal.most_share));
-  CHECK(at(1e9).shares[1] == doctest::Approx(goal.least_share));
-  REQUIRE(least < most);
-  for (const double part : {0.25, 0.5, 0.75}) {
-    const double wanted = least + part * (most - least);
-    const BpeMix mix = at(wanted);
-    CHECK(mix.parity <= wanted);
-    CHECK(mix.parity > wanted - 0.03);
-    CHECK(mix.shares[0] + mix.shares[1] == doctest::Approx(1));
-  }
-  const auto alone = train_bpe_to_parity(q, counts, std::vector<double>{0, 1}, goal, s);
-  REQUIRE(!alone.ok());
-  CHECK(alone.error().message.find("two languages") != std::string::npos);
-  const PieceCounts wider = PieceCounts::count(q, PreTokenizer::qwen35, languages.texts, 3);
-  const auto nothing = train_bpe_to_parity(q, wider, shares, {.language = 1, .text = 2, .reference = 0}, s);
-  REQUIRE(!nothing.ok());
-  CHECK(nothing.error().message.find("aligned sentences") != std::string::npos);
-}
-
 TEST_CASE("weights stand for shares of the pieces") {
   const std::string many(3000, '!'), few = "a b c";
   std::string words;
@@ -326,32 +229,6 @@ TEST_CASE("a shorter pair is learned before a longer one that occurs a little mo
   CHECK(made_before(" x", " abcd"));
   s.favour_short = false;
   CHECK(made_before(" abcd", " x"));
-}
-
-TEST_CASE("statistics of a text") {
-  const std::string en = "the cat the dog 42\n", hi = "क्या का";
-  const std::vector<CountedText> texts{{en, 0}, {hi, 1}};
-  const Cpu q = cpu(2);
-  const PieceCounts counts = PieceCounts::count(q, PreTokenizer::qwen35, texts, 2);
-  BpeMerges learned;  // th he_; ' t' + 'he'; the characters क ् य ा and no cluster
-  learned.merges = {{'h', 'e'},  {'t', 256},  {' ', 257},  {0xE0, 0xA4}, {0xE0, 0xA5},
-                    {259, 0x95}, {260, 0x8D}, {259, 0xAF}, {259, 0xBE}};
-  const auto tokenizer = Tokenizer::create(bpe_vocabulary(learned, PreTokenizer::qwen35, settings(300)));
-  REQUIRE_MESSAGE(tokenizer.ok(), tokenizer.error().message);
-  std::vector<bool> used(static_cast<std::size_t>(tokenizer->size()));
-  const auto s = measure_tokens(q, *tokenizer, counts, &used);
-  CHECK(s[0].bytes == 19);
-  CHECK(s[0].pieces == 8);  // the| cat| the| dog| |4|2|\n
-  CHECK(s[0].tokens == 1 + 4 + 1 + 4 + 4);
-  CHECK(s[0].words == 4);
-  CHECK(s[0].whole_words == 2);
-  CHECK(s[0].tokens_per_word() == 2.5);
-  CHECK(s[0].inside_clusters == 0);
-  CHECK(s[1].tokens == 4 + 3);  // क ् य ा, space क ा
-  CHECK(s[1].inside_clusters == 3 + 1);
-  CHECK(s[1].bytes_per_token() == doctest::Approx(19.0 / 7));
-  CHECK(used[257]);
-  CHECK(!used[256]);
 }
 
 TEST_CASE("the host may stop it, and errors say what was expected") {

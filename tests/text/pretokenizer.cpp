@@ -1,4 +1,4 @@
-#include "text/data.hpp"
+#include "data.hpp"
 #include "text/pcre2.hpp"
 
 #include <chimera/core/utf8.hpp>

@@ -1,5 +1,7 @@
-#include "text/data.hpp"
+#include "data.hpp"
+#include "text/vocabularies.hpp"
 
+#include <chimera/text/encoder.hpp>
 #include <chimera/text/tokenizer.hpp>
 
 #include <doctest/doctest.h>
@@ -10,24 +12,7 @@
 #include <vector>
 
 using namespace chimera;
-
-using Ids = std::vector<std::int32_t>;
-
-/// All bytes, then these tokens in this order.
-static Vocabulary bytes_and(std::initializer_list<std::string> more) {
-  Vocabulary v;
-  for (int b = 0; b < 256; ++b) v.tokens.push_back({std::string(1, static_cast<char>(b)), TokenType::normal});
-  for (const std::string& token : more) v.tokens.push_back({token, TokenType::normal});
-  return v;
-}
-
-static std::int32_t id(char c) { return static_cast<unsigned char>(c); }
-
-static Tokenizer made(Vocabulary v) {
-  auto t = Tokenizer::create(std::move(v));
-  REQUIRE_MESSAGE(t.ok(), t.error().message);
-  return std::move(*t);
-}
+using namespace vocabularies;
 
 static std::string error_of(Vocabulary v) {
   const auto t = Tokenizer::create(std::move(v));
@@ -163,29 +148,6 @@ TEST_CASE("any bytes come back") {
       for (const Special s : {Special::as_text, Special::as_token}) REQUIRE(t.decode(encoder.encode(text, s)) == text);
     }
   }
-}
-
-TEST_CASE("a decoder hands out whole characters, and nothing for control tokens") {
-  Vocabulary v = bytes_and({"\xE0\xA4", " \xE0"});
-  v.tokens.push_back({"<|end|>", TokenType::control});
-  const Tokenizer t = made(v);
-  TokenDecoder decoder(t);
-  CHECK(decoder.push(256) == "");
-  CHECK(decoder.push(id('\x95')) == "\u0915");
-  CHECK(decoder.push(257) == " ");
-  CHECK(decoder.push(258) == "\uFFFD");
-  CHECK(decoder.push('a') == "a");
-  CHECK(decoder.push(256) == "");
-  CHECK(decoder.flush() == "\uFFFD");
-  CHECK(TokenDecoder(t, Special::as_text).push(258) == "<|end|>");
-}
-
-TEST_CASE("the byte vocabulary is a tokenizer") {
-  const Tokenizer t = made(byte_vocabulary(512));
-  CHECK(t.size() == 512);
-  CHECK(t.encode("né\xFF") == encode_bytes("né\xFF"));
-  CHECK(t.encode("a<|endoftext|>", Special::as_token) == Ids{'a', end_of_text});
-  CHECK(t.ends_text(end_of_text));
 }
 
 TEST_CASE("what is no vocabulary is refused with a reason") {

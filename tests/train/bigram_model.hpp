@@ -25,6 +25,7 @@ struct Faults {
   std::int64_t nan_loss = -1, infinite_gradient = -1, spike = -1, forever_from = -1;
   bool noise = false;  // the gradient depends on the step's seed and number, as with dropout
   std::int64_t calls = 0;
+  Objective trained, validated;  // the last it was told
 };
 inline Faults faults;
 
@@ -38,25 +39,37 @@ inline const std::array<NamedTensor, 2> tensors = [] {
   return t;
 }();
 
-inline Loss run(const float* weights, const TokenBatch& batch, float* gradient, double scale) {
+/// Nats of the batch's targets, or what an objective makes of them; adds `scale` times its gradient.
+inline Loss run(const float* weights, const TokenBatch& batch, float* gradient, double scale,
+                const Objective& objective = {}) {
   const float* bias = weights + tensors[1].offset;
-  Loss loss;
-  std::vector<double> p(static_cast<std::size_t>(vocab));
-  for (std::int64_t t = 0; t < batch.tokens(); ++t) {
-    if (batch.targets[t] < 0) continue;
-    const float* row = weights + batch.inputs[t] * vocab;
-    double sum = 0;
-    for (std::int64_t v = 0; v < vocab; ++v)
-      sum += p[static_cast<std::size_t>(v)] = std::exp(static_cast<double>(row[v]) + static_cast<double>(bias[v]));
-    loss.sum -= std::log(p[static_cast<std::size_t>(batch.targets[t])] / sum);
-    ++loss.count;
-    if (!gradient) continue;
+  std::vector<float> log_probs(static_cast<std::size_t>(batch.tokens())), coefficients(log_probs.size(), 1.f);
+  const auto each = [&](auto&& f) {  // f(token, probabilities, their sum)
+    std::vector<double> p(static_cast<std::size_t>(vocab));
+    for (std::int64_t t = 0; t < batch.tokens(); ++t) {
+      if (batch.targets[t] < 0) continue;
+      const float* row = weights + batch.inputs[t] * vocab;
+      double sum = 0;
+      for (std::int64_t v = 0; v < vocab; ++v)
+        sum += p[static_cast<std::size_t>(v)] = std::exp(static_cast<double>(row[v]) + static_cast<double>(bias[v]));
+      f(t, p, sum);
+    }
+  };
+  Loss loss{.count = objective.counted(batch)};
+  each([&](std::int64_t t, const std::vector<double>& p, double sum) {
+    const double log_prob = std::log(p[static_cast<std::size_t>(batch.targets[t])] / sum);
+    loss.sum -= log_prob, log_probs[static_cast<std::size_t>(t)] = static_cast<float>(log_prob);
+  });
+  if (objective.weigh) loss.sum = objective.weigh(objective.self, batch, log_probs.data(), coefficients.data());
+  if (!gradient) return loss;
+  each([&](std::int64_t t, const std::vector<double>& p, double sum) {
     for (std::int64_t v = 0; v < vocab; ++v) {
-      const float d = static_cast<float>(scale * (p[static_cast<std::size_t>(v)] / sum - (v == batch.targets[t])));
+      const float d = static_cast<float>(scale * static_cast<double>(coefficients[static_cast<std::size_t>(t)]) *
+                                         (p[static_cast<std::size_t>(v)] / sum - (v == batch.targets[t])));
       gradient[batch.inputs[t] * vocab + v] += d;
       gradient[tensors[1].offset + static_cast<std::size_t>(v)] += d;
     }
-  }
+  });
   return loss;
 }
 
@@ -72,16 +85,18 @@ inline AnyModel model() {
     for (std::int64_t i = 0; i < vocab * vocab; ++i) weights[i] = 0.02f * r.normal();
   };
   m.loss_floats = m.train_floats = [](std::int64_t, std::int64_t) { return std::size_t{1}; };
-  m.loss = [](const Cpu&, const float* weights, const TokenBatch& batch, float*) {
-    return run(weights, batch, nullptr, 0);
+  m.loss = [](const Cpu&, const float* weights, const TokenBatch& batch, const Objective& objective, float*) {
+    faults.validated = objective;
+    return run(weights, batch, nullptr, 0, objective);
   };
   m.train = [](const Cpu&, const float* weights, const TokenBatch& batch, const TrainingStep& step, float*,
                float* gradient) {
     const std::int64_t n = static_cast<std::int64_t>(step.step);
     ++faults.calls;
+    faults.trained = step.objective;
     double scale = static_cast<double>(step.scale);
     if (faults.noise) scale *= 1 + static_cast<double>(unit(philox(step.seed, 5, step.step)[0]));
-    Loss loss = run(weights, batch, gradient, scale);
+    Loss loss = run(weights, batch, gradient, scale, step.objective);
     if (n == faults.nan_loss || (faults.forever_from >= 0 && n >= faults.forever_from))
       loss.sum = std::numeric_limits<double>::quiet_NaN();
     if (n == faults.infinite_gradient) gradient[100] = std::numeric_limits<float>::infinity();

@@ -7,6 +7,9 @@
 
 #include <sys/resource.h>
 #include <csignal>
+#include <cstring>
+#include <string>
+#include <utility>
 #include <vector>
 
 using namespace chimera;
@@ -27,8 +30,12 @@ struct State {
     progress.step = static_cast<std::int64_t>(seed), progress.loss_mean = 1.0 / 3;
     settings.learning_rate = 0.1 * static_cast<double>(seed);
   }
-  Arenas arenas() { return {weights.data(), moment1.data(), moment2.data()}; }
-  Status save(const std::string& path) { return save_checkpoint(path, model, progress, settings, arenas()); }
+  std::vector<Section> sections() {
+    return {Section::of("weights", weights.data(), weights.size()),
+            Section::of("moment1", moment1.data(), moment1.size()),
+            Section::of("moment2", moment2.data(), moment2.size())};
+  }
+  Status save(const std::string& path) { return save_checkpoint(path, model, progress, settings, sections()); }
   bool operator==(const State& o) const { return weights == o.weights && moment1 == o.moment1 && moment2 == o.moment2; }
 };
 
@@ -36,7 +43,7 @@ struct State {
 void check_refused(const std::string& path, const std::string& part) {
   State into(2);
   const State before = into;
-  const auto loaded = load_checkpoint(path, into.model, into.arenas());
+  const auto loaded = load_checkpoint(path, into.model, into.sections());
   REQUIRE_FALSE(loaded.ok());
   CAPTURE(loaded.error().message);
   CHECK(loaded.error().message.find(part) != std::string::npos);
@@ -50,7 +57,7 @@ TEST_CASE("a checkpoint gives back every bit") {
   TemporaryFolder folder;
   State saved(7), loaded(1);
   REQUIRE(saved.save(folder / "c").ok());
-  const auto header = load_checkpoint(folder / "c", loaded.model, loaded.arenas());
+  const auto header = load_checkpoint(folder / "c", loaded.model, loaded.sections());
   REQUIRE(header);
   CHECK(loaded == saved);
   CHECK(header->info.config == "bigram");
@@ -58,6 +65,59 @@ TEST_CASE("a checkpoint gives back every bit") {
   CHECK(header->progress.loss_mean == 1.0 / 3);
   CHECK(header->settings.learning_rate == 0.1 * 7);
   CHECK(differences(header->settings, saved.settings).empty());
+}
+
+TEST_CASE("a checkpoint of an earlier version gives back every bit, and its settings") {
+  const State saved(7);
+  // Byte for byte what that version wrote: the sections' names and places, and settings without an optimizer's name.
+  const std::string info = to_lines(CheckpointInfo::of(saved.model)) + to_lines(saved.progress) +
+                           "steps 4\nbatch 1\ncontext 32\naccumulation 1\nseed 1\nsampling 1\nlearning_rate 0.001\n"
+                           "schedule 0\nwarmup -1\ndecay -1\nfloor 0.1\nbeta1 0.85\nbeta2 0.95\nepsilon 1e-08\n"
+                           "weight_decay 0.2\nclip 1\nvalidation_interval 100\nvalidation_tokens 64\n"
+                           "checkpoint_interval 2\nkeep 3\nspike_factor 2\nspike_after 20\nskip_limit 50\n";
+  const auto bytes_of = [](const std::vector<float>& x) {
+    return std::string(reinterpret_cast<const char*>(x.data()), x.size() * sizeof(float));
+  };
+  const std::pair<const char*, std::string> parts[] = {{"info", info},
+                                                       {"weights", bytes_of(saved.weights)},
+                                                       {"moment1", bytes_of(saved.moment1)},
+                                                       {"moment2", bytes_of(saved.moment2)}};
+  Checkpoint::Header header{.magic = Checkpoint::magic, .version = 1, .sections = 4};
+  std::string file(sizeof header, '\0');
+  for (std::size_t i = 0; i < 4; ++i) {
+    file.resize((file.size() + 63) / 64 * 64);
+    Checkpoint::Entry& entry = header.table[i];
+    std::strcpy(entry.text.data(), parts[i].first);
+    entry.offset = file.size(), entry.bytes = parts[i].second.size();
+    entry.checksum = crc32c(parts[i].second.data(), parts[i].second.size());
+    file += parts[i].second;
+  }
+  header.file_bytes = file.size();
+  header.checksum = crc32c(&header, offsetof(Checkpoint::Header, checksum));
+  std::memcpy(file.data(), &header, sizeof header);
+
+  TemporaryFolder folder;
+  State loaded(1);
+  const auto found = load_checkpoint(write_file(folder / "c", file), loaded.model, loaded.sections());
+  REQUIRE(found);
+  CHECK(loaded == saved);
+  CHECK(found->progress.step == 7);
+  CHECK(found->settings.adamw.beta1 == 0.85);
+  CHECK(found->settings.adamw.weight_decay == 0.2);
+  CHECK(found->settings.order == WindowOrder::shuffled);
+}
+
+TEST_CASE("a checkpoint has room for few sections of short names") {
+  TemporaryFolder folder;
+  State saved(7);
+  float value = 0;
+  std::vector<Section> many(8, Section::of("x", &value, 1));
+  CHECK(save_checkpoint(folder / "c", saved.model, {}, {}, many).error().message ==
+        "a checkpoint has room for 8 sections, found 9");
+  many = {Section::of("a.name.too.long.", &value, 1)};
+  CHECK(save_checkpoint(folder / "c", saved.model, {}, {}, many).error().message ==
+        "the name of a checkpoint's section has at most 15 letters, found \"a.name.too.long.\"");
+  CHECK(list_folder(folder.path)->empty());
 }
 
 TEST_CASE("weights and header can be read alone") {
@@ -89,7 +149,7 @@ TEST_CASE("a flipped bit anywhere is found") {
   for (std::size_t i = 0; i < header.sections; ++i) {
     const auto& s = header.table[i];
     for (std::uint64_t at : {s.offset, s.offset + s.bytes / 2, s.offset + s.bytes - 1})
-      check_refused(flipped(at), "its section \"" + std::string(s.name.data()) + "\" is damaged");
+      check_refused(flipped(at), "its section \"" + std::string(s.name()) + "\" is damaged");
   }
 }
 
@@ -127,8 +187,8 @@ TEST_CASE("a header that lies with a right checksum reaches no memory outside th
   check_refused(with([](H& h) { h.table[1].offset = ~0ull; }), "header is damaged");
   check_refused(with([](H& h) { h.table[1].bytes = ~0ull; }), "header is damaged");
   check_refused(with([](H& h) { h.table[1].bytes = ~0ull - h.table[1].offset + 2; }), "header is damaged");
-  check_refused(with([](H& h) { h.table[0].name.fill('x'); }), "has no section \"info\"");
-  check_refused(with([](H& h) { h.table[2].name[6] = '9'; }), "has no section \"moment1\"");
+  check_refused(with([](H& h) { h.table[0].text.fill('x'); }), "has no section \"info\"");
+  check_refused(with([](H& h) { h.table[2].text[6] = '9'; }), "has no section \"moment1\"");
   check_refused(with([&](H& h) {
                   h.table[1].bytes = 4;
                   h.table[1].checksum = crc32c(good.data() + h.table[1].offset, 4);
@@ -168,7 +228,7 @@ TEST_CASE("a full disk leaves the old checkpoint") {
     ::setrlimit(RLIMIT_FSIZE, &before);
     REQUIRE_FALSE(s.ok());
     CHECK(s.error().message.find("cannot write " + (folder / "c")) != std::string::npos);
-    REQUIRE(load_checkpoint(folder / "c", loaded.model, loaded.arenas()).ok());
+    REQUIRE(load_checkpoint(folder / "c", loaded.model, loaded.sections()).ok());
     CHECK(loaded == old);
     CHECK(list_folder(folder.path)->size() == 1);
   }

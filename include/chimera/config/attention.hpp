@@ -120,9 +120,9 @@ struct AttentionConfig {
         positive = positive && rope.short_factor[i] > 0.f && rope.long_factor[i] > 0.f;
     return positive;
   }
-  /// Floats of a worker's scratch that decoding takes for the query heads of one key head: of one token, its queries and
-  /// key, the scores of a chunk of the past, a tile of keys, and what is summed of all heads; of a piece, what a matrix
-  /// product takes, the scores of a tile, its queries and keys.
+  /// Floats of a worker's scratch that decoding takes for the query heads of one key head: of one token, its queries
+  /// and key, the scores of a chunk of the past, a tile of keys, and what is summed of all heads; of a piece, what a
+  /// matrix product takes, the scores of a tile, its queries and keys.
   template <class Whole>
   constexpr std::int64_t decode_scratch(const Whole& c) const {
     constexpr std::int64_t tile = 64, product = 200'000;

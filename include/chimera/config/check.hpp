@@ -18,17 +18,19 @@ namespace check_parts {
 
 /// The model's own rules.
 struct Model {
-#define CHIMERA_RULES(c, rule)                                                                    \
-  rule(c.vocab > 0, "chimera: vocab must be at least 1");                                         \
-  rule(c.width > 0, "chimera: width must be at least 1");                                         \
-  rule(c.context > 0, "chimera: context must be at least 1");                                     \
-  rule(!c.layers.unknown_word,                                                                    \
-       "chimera: the layer pattern has a word that names no layer; words are" CHIMERA_MIXER_WORDS \
-           CHIMERA_MIXER_WORDS_TO_COME);                                                          \
-  rule(c.layers.count > 0, "chimera: a model needs at least one layer");                          \
-  rule(c.layers.count <= Layers::max, "chimera: a model has at most 256 layers");                 \
-  rule(c.dropout >= 0.f && c.dropout < 1.f, "chimera: dropout must be in [0, 1)");                \
-  rule(c.norm_eps > 0.f, "chimera: norm_eps must be positive");                                   \
+#define CHIMERA_RULES(c, rule)                                                                                      \
+  rule(c.vocab > 0, "chimera: vocab must be at least 1");                                                           \
+  rule(c.width > 0, "chimera: width must be at least 1");                                                           \
+  rule(c.context > 0, "chimera: context must be at least 1");                                                       \
+  rule(!c.layers.unknown_word,                                                                                      \
+       "chimera: the layer pattern has a word that names no layer; words are" CHIMERA_MIXER_WORDS                   \
+           CHIMERA_MIXER_WORDS_TO_COME);                                                                            \
+  rule(!c.layers.wrong_own_word,                                                                                    \
+       "chimera: a word of a layer of your own must be new, of 1 to 7 letters or digits, and there are at most 4"); \
+  rule(c.layers.count > 0, "chimera: a model needs at least one layer");                                            \
+  rule(c.layers.count <= Layers::max, "chimera: a model has at most 256 layers");                                   \
+  rule(c.dropout >= 0.f && c.dropout < 1.f, "chimera: dropout must be in [0, 1)");                                  \
+  rule(c.norm_eps > 0.f, "chimera: norm_eps must be positive");                                                     \
   rule(c.logit_scale > 0.f, "chimera: logit_scale must be positive")
   CHIMERA_CONFIG_RULES;
 #undef CHIMERA_RULES
@@ -43,24 +45,22 @@ struct Weights {
 #undef CHIMERA_RULES
 };
 
-/// Calls f(part) for each part with rules that bear on this config: not for mixers that it does not have.
-template <class F>
-constexpr void each_part(const Config& c, F&& f) {
-  Config::each_field(c, [&](std::string_view, const auto& part, auto...) {
-    using T = std::remove_cvref_t<decltype(part)>;
-    if constexpr (MixerConfig<T>) {
-      if (has_kind(c, T::kind)) f(part);
-    } else if constexpr (HasRules<T>) {
-      f(part);
-    }
-  });
+/// Whether the rules of a part bear on a config: not those of a mixer that it does not have.
+template <class Part>
+constexpr bool bears_on(const Config& c) {
+  if constexpr (MixerConfig<Part>)
+    return has_kind(c, Part::kind);
+  else
+    return HasRules<Part>;
 }
 
-/// The first rule of a part, or of the model, that a config breaks.
+/// The first rule of the model, or of a part, that a config breaks.
 constexpr const char* broken_in_parts(const Config& c) {
   const char* broken = Model::broken_rule(c);
-  each_part(c, [&](const auto& part) {
-    if (!broken) broken = part.broken_rule(c);
+  Config::each_field(c, [&](std::string_view, const auto& part, auto...) {
+    using Part = std::remove_cvref_t<decltype(part)>;
+    if constexpr (HasRules<Part>)
+      if (!broken && bears_on<Part>(c)) broken = Part::broken_rule(c);
   });
   return broken;
 }
@@ -68,13 +68,9 @@ constexpr const char* broken_in_parts(const Config& c) {
 /// Instantiates the rules of the parts.
 template <const Config& C>
 constexpr bool check_parts() {
-  each_mixer(C, [](std::string_view, const auto& part) {
-    using T = std::remove_cvref_t<decltype(part)>;
-    if constexpr (has_kind(C, T::kind)) static_cast<void>(sizeof(typename T::template Rules<C>));
-  });
   Config::each_field(C, [](std::string_view, const auto& part, auto...) {
-    using T = std::remove_cvref_t<decltype(part)>;
-    if constexpr (HasRules<T> && !MixerConfig<T>) static_cast<void>(sizeof(typename T::template Rules<C>));
+    using Part = std::remove_cvref_t<decltype(part)>;
+    if constexpr (bears_on<Part>(C)) static_cast<void>(sizeof(typename Part::template Rules<C>));
   });
   return true;
 }

@@ -79,11 +79,4 @@ constexpr void each_used_mixer(const Config& c, F&& f) {
   });
 }
 
-/// Whether every layer of the pattern is one that there is, not one to come.
-constexpr bool has_all_layers(const Config& c) {
-  int known = 0;
-  each_mixer(c, [&](std::string_view, const auto& part) { known += c.layers.count_of(part.kind); });
-  return known == c.layers.count;
-}
-
 }  // namespace chimera

@@ -47,6 +47,8 @@ constexpr void add_value(Hash& h, const T& value) {
   } else if constexpr (std::is_same_v<T, Layers>) {
     h.add(value.count);
     for (int i = 0; i < value.count && i < Layers::max; ++i) h.add(value[i]);
+    for (const OwnWord& own : value.own)
+      if (!own.word().empty()) h.add(own.word());
   } else if constexpr (std::is_arithmetic_v<T> || std::is_enum_v<T>) {
     h.add(value);
   } else {

@@ -15,7 +15,7 @@ namespace chimera {
 /// "M M M A": what read_pattern reads back.
 inline std::string pattern_words(const Layers& layers) {
   std::string words;
-  for (int i = 0; i < layers.count && i < Layers::max; ++i) words.append(i ? " " : "").append(mnemonic(layers[i]));
+  for (int i = 0; i < layers.count && i < Layers::max; ++i) words.append(i ? " " : "").append(layers.word(layers[i]));
   return words;
 }
 

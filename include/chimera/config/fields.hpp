@@ -2,7 +2,7 @@
 // struct that lists its fields,
 //   template <class Self, class F> static constexpr void each_field(Self& s, F&& f) { f("heads", s.heads); ... }
 // and may have weights, rules, sizes that zeros stand for:
-//   static constexpr auto weights(const Whole& c)        the table of its weights, for the whole config that it is part of
+//   static constexpr auto weights(const Whole& c)   the table of its weights, for the whole config that it is part of
 //   static constexpr auto resolved(const Whole& c)       itself, its zeros replaced
 //   CHIMERA_CONFIG_RULES                                 both forms of its rules
 // The part of a mixer names its `kind`. All take the whole config as a template's argument: it is made of them.
@@ -34,20 +34,20 @@ template <class T>
 concept HasFields = requires(T& t) { std::remove_cv_t<T>::each_field(t, [](std::string_view, auto&, auto...) {}); };
 
 template <class T>
-concept HasRules = requires(const T& t) { T::has_rules; };
+concept HasRules = requires { T::has_rules; };
 
 /// The numbers of a layer that mixes tokens.
 template <class T>
 concept MixerConfig = std::same_as<std::remove_cv_t<decltype(T::kind)>, Kind>;
 
-// A file lists its rules as the macro CHIMERA_RULES(c, rule), lines of `rule(holds, "what must be");`, in an
-// order in which a later one may rely on those before it. A macro, because a static_assert takes its words from nowhere
-// but a literal.
+// A file lists its rules as the macro CHIMERA_RULES(c, rule), lines of `rule(holds, "what must be");`, in an order in
+// which a later one may rely on those before it. A macro, because a static_assert takes its words from nowhere but a
+// literal.
 #define CHIMERA_RULE(holds, words) \
   if (!(holds)) return words
 
-/// Declares, in a struct: Rules<C>, which stops compilation with the first rule that C breaks, and broken_rule(c), the words
-/// of that rule, or null.
+/// Declares, in a struct: Rules<C>, which stops compilation with the first rule that C breaks, and broken_rule(c), the
+/// words of that rule, or null.
 #define CHIMERA_CONFIG_RULES                                 \
   template <const auto& C>                                   \
   struct Rules {                                             \

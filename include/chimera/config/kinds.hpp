@@ -2,6 +2,8 @@
 // numbers are a member of Config.
 #pragma once
 
+#include <chimera/core/version.hpp>
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -27,7 +29,12 @@ namespace chimera {
 // clang-format on
 
 #define CHIMERA_MIXER_KIND(kind, word) kind,
-enum class Kind : std::uint8_t { CHIMERA_MIXERS(CHIMERA_MIXER_KIND) CHIMERA_MIXERS_TO_COME(CHIMERA_MIXER_KIND) };
+enum class Kind : std::uint8_t {
+  CHIMERA_MIXERS(CHIMERA_MIXER_KIND)          //
+  CHIMERA_MIXERS_TO_COME(CHIMERA_MIXER_KIND)  //
+  own,  // the first of a host's own layers, with a word that the pattern declares; own + i: the others
+  none = 255,
+};
 #undef CHIMERA_MIXER_KIND
 
 struct Mnemonic {
@@ -35,16 +42,16 @@ struct Mnemonic {
   Kind kind;
 };
 
+/// The library's words. A host's own layer has none of these.
 #define CHIMERA_MIXER_MNEMONIC(kind, word) Mnemonic{word, Kind::kind},
 inline constexpr std::array mnemonics{CHIMERA_MIXERS(CHIMERA_MIXER_MNEMONIC)
                                           CHIMERA_MIXERS_TO_COME(CHIMERA_MIXER_MNEMONIC)};
 #undef CHIMERA_MIXER_MNEMONIC
+static_assert(mnemonics.size() == static_cast<std::size_t>(Kind::own));
 
 #define CHIMERA_MIXER_WORD(kind, word) " " word
 /// " A M R", for messages.
 #define CHIMERA_MIXER_WORDS CHIMERA_MIXERS(CHIMERA_MIXER_WORD)
 #define CHIMERA_MIXER_WORDS_TO_COME CHIMERA_MIXERS_TO_COME(CHIMERA_MIXER_WORD)
-
-constexpr std::string_view mnemonic(Kind kind) { return mnemonics[static_cast<std::size_t>(kind)].word; }
 
 }  // namespace chimera

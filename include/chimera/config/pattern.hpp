@@ -6,43 +6,98 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <string_view>
 
 namespace chimera {
 
-/// The kinds of all blocks, first to last. A mistake in the pattern is kept here and reported, in words, by Check<C>.
+/// What follows the mixer in one block.
+enum class Ffn : std::uint8_t { swiglu };
+
+/// One block: how it mixes tokens, then what it does with each.
+struct BlockKind {
+  Kind mixer = Kind::attention;
+  Ffn ffn = Ffn::swiglu;
+
+  constexpr bool operator==(const BlockKind&) const = default;
+};
+
+/// The word of a host's own layer: 1 to 7 letters, digits or underscores, and zeros.
+struct OwnWord {
+  std::array<char, 8> text{};
+
+  constexpr std::string_view word() const { return text.data(); }
+  constexpr bool operator==(const OwnWord&) const = default;
+};
+
+/// All blocks, first to last. A mistake in the pattern is kept here and reported, in words, by Check<C>.
 struct Layers {
   static constexpr int max = 256;
 
   std::array<Kind, max> kind{};
+  std::array<Ffn, max> ffn{};
   int count = 0;
-  bool unknown_word = false;
+  bool unknown_word = false, wrong_own_word = false;
+  std::array<OwnWord, 4> own{};  // the words of Kind::own, own + 1 ...; empty: none
 
   constexpr Kind operator[](int i) const { return kind[static_cast<std::size_t>(i)]; }
+  constexpr BlockKind block(int i) const { return {(*this)[i], ffn[static_cast<std::size_t>(i)]}; }
   constexpr int count_of(Kind k) const {
     int n = 0;
     for (int i = 0; i < count; ++i) n += (*this)[i] == k;
     return n;
   }
+
+  constexpr std::string_view word(Kind k) const {
+    const auto i = static_cast<std::size_t>(k), of_library = mnemonics.size();
+    return i < of_library ? mnemonics[i].word : i - of_library < own.size() ? own[i - of_library].word() : "";
+  }
+  /// The kind behind a word; none if nothing has that word.
+  constexpr Kind kind_of(std::string_view word) const {
+    for (std::size_t i = 0; i < mnemonics.size() + own.size(); ++i)
+      if (!word.empty() && this->word(static_cast<Kind>(i)) == word) return static_cast<Kind>(i);
+    return Kind::none;
+  }
+  /// Makes a word of the host's own known. A word must be new and an OwnWord, and there is room for four.
+  constexpr bool declare(std::string_view word) {
+    if (word.empty() || word.size() >= own[0].text.size() || kind_of(word) != Kind::none) return false;
+    for (const char c : word)
+      if (!((c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_')) return false;
+    for (OwnWord& free : own)
+      if (free.word().empty()) {
+        for (std::size_t i = 0; i < word.size(); ++i) free.text[i] = word[i];
+        return true;
+      }
+    return false;
+  }
+
   constexpr bool operator==(const Layers&) const = default;
 };
 
-/// What `pattern` reads, for text that comes at run time.
-constexpr Layers read_pattern(std::string_view words, int count) {
-  Layers layers;
+using Words = std::initializer_list<std::string_view>;
+
+namespace pattern_parts {
+
+/// Calls f(word) for each; words are separated by spaces.
+template <class F>
+constexpr void each_word(std::string_view words, F f) {
+  for (std::size_t at = 0; at < words.size();) {
+    const std::size_t end = words.find(' ', at) == std::string_view::npos ? words.size() : words.find(' ', at);
+    if (end > at) f(words.substr(at, end - at));
+    at = end + 1;
+  }
+}
+
+/// `layers` with blocks after the words that it knows.
+constexpr Layers read(Layers layers, std::string_view words, int count) {
   layers.count = count;
   std::array<Kind, Layers::max> cycle{};
   std::size_t length = 0;
-  for (std::size_t at = 0; at < words.size() && length < Layers::max;) {
-    const std::size_t end = words.find(' ', at) == std::string_view::npos ? words.size() : words.find(' ', at);
-    const std::string_view word = words.substr(at, end - at);
-    at = end + 1;
-    if (word.empty()) continue;
-    bool known = false;
-    for (const Mnemonic& m : mnemonics)
-      if (m.word == word) cycle[length++] = m.kind, known = true;
-    if (!known) layers.unknown_word = true;
-  }
+  each_word(words, [&](std::string_view word) {
+    if (length == Layers::max) return;
+    cycle[length] = layers.kind_of(word);
+    if (cycle[length++] == Kind::none) layers.unknown_word = true;
+  });
   if (length == 0) layers.unknown_word = true;
   if (!layers.unknown_word)
     for (int i = 0; i < count && i < Layers::max; ++i)
@@ -50,16 +105,40 @@ constexpr Layers read_pattern(std::string_view words, int count) {
   return layers;
 }
 
-/// `count` blocks; block i is word i mod (number of words). Words are separated by spaces.
-consteval Layers pattern(std::string_view words, int count) { return read_pattern(words, count); }
-
-/// One word for each block.
-constexpr Layers read_pattern(std::string_view words) {
+constexpr int count_words(std::string_view words) {
   int count = 0;
-  for (std::size_t i = 0; i < words.size(); ++i) count += words[i] != ' ' && (i == 0 || words[i - 1] == ' ');
-  return read_pattern(words, count);
+  each_word(words, [&](std::string_view) { ++count; });
+  return count;
 }
-consteval Layers pattern(std::string_view words) { return read_pattern(words); }
+
+constexpr Layers declared(Words own) {
+  Layers layers;
+  for (const std::string_view word : own)
+    if (!layers.declare(word)) layers.wrong_own_word = true;
+  return layers;
+}
+
+}  // namespace pattern_parts
+
+/// `count` blocks; block i is word i mod (number of words). Words are separated by spaces. `own` are the words of layers of
+/// the host's own.
+consteval Layers pattern(std::string_view words, int count, Words own = {}) {
+  return pattern_parts::read(pattern_parts::declared(own), words, count);
+}
+/// One word for each block.
+consteval Layers pattern(std::string_view words, Words own = {}) {
+  return pattern(words, pattern_parts::count_words(words), own);
+}
+
+/// What `pattern` reads, for text that comes at run time. A word that the library does not have is a layer of some
+/// host's own, as long as there is room.
+constexpr Layers read_pattern(std::string_view words) {
+  Layers layers;
+  pattern_parts::each_word(words, [&](std::string_view word) {
+    if (layers.kind_of(word) == Kind::none) (void)layers.declare(word);
+  });
+  return pattern_parts::read(layers, words, pattern_parts::count_words(words));
+}
 
 /// `count` blocks of `base`, with `other` at the positions given.
 template <std::size_t n>

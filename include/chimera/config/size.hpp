@@ -23,8 +23,8 @@ constexpr auto block_norms(const Config& c) {
                     vector_tensor("ffn_norm.weight", c.width, Init::constant(1.f))};
 }
 
-/// Calls f(weight, how many blocks have it) for every weight of a config that has no mistake in its pattern; the model's
-/// own count as one.
+/// Calls f(weight, how many blocks have it) for every weight of a config that has no mistake in its pattern; the
+/// model's own count as one.
 template <class F>
 constexpr void each_weight(const Config& c, F&& f) {
   for (const Tensor& t : end_weights(c)) f(t, 1);

@@ -5,6 +5,8 @@
 // other rows, and not on the number of threads.
 #pragma once
 
+#include <chimera/core/version.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -42,6 +44,22 @@ struct Loss {
   double mean() const { return count ? sum / static_cast<double>(count) : 0; }
 };
 
+/// What is learned: how the log-probabilities of a batch's targets make its loss, and what each of them counts in the
+/// gradient. Without `weigh` it is cross-entropy, for which the logits are computed once.
+struct Objective {
+  float label_smoothing = 0;  // cross-entropy alone: (1 - smoothing) nll - smoothing mean_v log p_v
+  float z_loss = 0;           // cross-entropy alone: + z_loss (log sum_v exp logit_v)^2
+
+  void* self = nullptr;
+  /// log_probs [B,T], 0 where a target is not counted. Returns the loss and writes coefficients [B,T]: of each target
+  /// -d loss/d log p, which is 1 for cross-entropy; those of targets that are not counted are not read.
+  double (*weigh)(void* self, const TokenBatch&, const float* log_probs, float* coefficients) = nullptr;
+  /// What a batch's loss is divided by to be a mean; null: its counted targets.
+  std::int64_t (*count)(void* self, const TokenBatch&) = nullptr;
+
+  std::int64_t counted(const TokenBatch& batch) const { return count ? count(self, batch) : batch.counted(); }
+};
+
 /// How a session keeps keys and values.
 enum class KvFormat : std::uint8_t { f32, f16, q8_0, q4_0 };
 inline constexpr std::size_t kv_formats = 4;
@@ -51,7 +69,13 @@ struct Run {
   std::int64_t first = 0;      // row of the pass
   std::int64_t count = 1;      // tokens
   std::int64_t position = 0;   // of the first in its sequence
-  std::byte* state = nullptr;  // of the layer at hand, for this sequence
+  std::byte* state = nullptr;  // of this sequence; for a layer: what it reads whole for every token
+  std::byte* ring = nullptr;   // for a layer: what fills as the text goes on
+};
+
+/// What a layer carries of a sequence, in bytes, multiples of 64: read whole for every token | filled as the text goes on.
+struct StateBytes {
+  std::int64_t whole = 0, ring = 0;
 };
 
 /// The runs of a pass, in the order of their rows.
@@ -59,6 +83,12 @@ struct Pass {
   std::span<const Run> runs;
   std::int64_t rows = 0;
   KvFormat kv = KvFormat::f16;
+};
+
+/// A row of a pass whose logits are asked for.
+struct Output {
+  std::int64_t row = 0;
+  float* logits = nullptr;  // [vocab]
 };
 
 }  // namespace chimera

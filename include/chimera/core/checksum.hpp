@@ -1,6 +1,8 @@
 // CRC-32C (Castagnoli), the checksum of checkpoints and of TensorBoard's records.
 #pragma once
 
+#include <chimera/core/version.hpp>
+
 #include <array>
 #include <cstddef>
 #include <cstdint>

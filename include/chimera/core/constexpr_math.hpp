@@ -2,6 +2,8 @@
 // the size of the exponent.
 #pragma once
 
+#include <chimera/core/version.hpp>
+
 namespace chimera {
 
 inline constexpr double constexpr_ln2 = 0.69314718055994530942;

@@ -3,10 +3,9 @@
 
 #include <chimera/core/isa.hpp>
 #include <chimera/core/memory.hpp>
+#include <chimera/core/platform/platform.hpp>
 #include <chimera/core/result.hpp>
 
-#include <pthread.h>
-#include <unistd.h>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -32,8 +31,9 @@ class ThreadTeam {
   /// Starts threads - 1 workers; fewer if the system refuses, so `threads()` may be lower than asked.
   explicit ThreadTeam(int threads) {
     for (int i = 1; i < threads && threads_ < max_threads; ++i) {
-      workers_[threads_] = Worker{this, threads_, {}};
-      if (pthread_create(&workers_[threads_].handle, nullptr, &ThreadTeam::main, &workers_[threads_]) != 0) break;
+      Worker& w = workers_[threads_];
+      w = Worker{this, threads_, {&ThreadTeam::main, &w}};
+      if (!platform::start(w.thread)) break;
       ++threads_;
     }
   }
@@ -43,7 +43,7 @@ class ThreadTeam {
     stop_.store(true, std::memory_order_relaxed);
     epoch_.fetch_add(1, std::memory_order_release);
     epoch_.notify_all();
-    for (int i = 1; i < threads_; ++i) pthread_join(workers_[i].handle, nullptr);
+    for (int i = 1; i < threads_; ++i) platform::join(workers_[i].thread);
   }
 
   int threads() const { return threads_; }
@@ -75,7 +75,7 @@ class ThreadTeam {
   struct Worker {
     ThreadTeam* team = nullptr;
     int index = 0;
-    pthread_t handle{};
+    platform::Thread thread;
   };
 
   static void pause() {
@@ -90,7 +90,7 @@ class ThreadTeam {
     for (std::int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) task_(context_, i, worker);
   }
 
-  static void* main(void* self) {
+  static void main(void* self) {
     auto& w = *static_cast<Worker*>(self);
     ThreadTeam& t = *w.team;
     for (std::uint32_t seen = 0;;) {
@@ -101,7 +101,7 @@ class ThreadTeam {
           t.epoch_.wait(seen, std::memory_order_acquire);
       }
       ++seen;
-      if (t.stop_.load(std::memory_order_relaxed)) return nullptr;
+      if (t.stop_.load(std::memory_order_relaxed)) return;
       t.take(w.index);
       if (t.busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) t.busy_.notify_one();
     }
@@ -118,9 +118,16 @@ class ThreadTeam {
   std::int64_t count_ = 0;
 };
 
-/// What kernels run on. Cheap to pass by reference; one user at a time; many may live in one process.
+/// What layers are written for, once: kernels are overloads on their first argument, the device. `Real` is what it holds
+/// activations in, and matrices that it multiplies.
+template <class D>
+concept Device = requires { typename D::Real; };
+
+/// The device of this file. Cheap to pass by reference; one user at a time; many may live in one process.
 class Cpu {
  public:
+  using Real = float;
+
   /// f32 of private scratch for each worker: packed GEMM panels, attention and scan tiles.
   static constexpr std::size_t scratch_floats = std::size_t{1} << 19;
   /// f32 of scratch shared by a team: the packed right-hand side of one large product.
@@ -130,7 +137,7 @@ class Cpu {
   static Result<Cpu> create(int threads = 0) {
     if (threads < 0)
       return Error{"threads must be 0 (one for each processor) or more, found " + std::to_string(threads)};
-    if (threads == 0) threads = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
+    if (threads == 0) threads = platform::processors();
     Cpu cpu;
     cpu.team_.reset(new (std::nothrow) ThreadTeam(threads));
     if (!cpu.team_) return Error{"out of memory for a team of " + std::to_string(threads) + " threads"};

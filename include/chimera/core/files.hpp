@@ -1,17 +1,13 @@
 // Files: mapped for reading, replaced as a whole for writing. Each error is one sentence that names the file.
 #pragma once
 
+#include <chimera/core/platform/platform.hpp>
 #include <chimera/core/result.hpp>
 
-#include <dirent.h>
-#include <fcntl.h>
-#include <sys/file.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <span>
 #include <string>
@@ -27,7 +23,7 @@ inline Error file_error(std::string_view verb, std::string_view path, int code =
   return Error{"cannot " + std::string(verb) + " " + std::string(path) + ": " + std::generic_category().message(code)};
 }
 
-/// Owns a file descriptor.
+/// Owns an open file.
 class FileHandle {
  public:
   FileHandle() = default;
@@ -38,13 +34,13 @@ class FileHandle {
     return *this;
   }
   ~FileHandle() {
-    if (fd_ >= 0) ::close(fd_);
+    if (fd_ >= 0) platform::close(fd_);
   }
 
   bool ok() const { return fd_ >= 0; }
   int fd() const { return fd_; }
   /// False, with errno set, if the system could not store what was written.
-  bool close() { return ::close(std::exchange(fd_, -1)) == 0; }
+  bool close() { return platform::close(std::exchange(fd_, -1)); }
 
  private:
   int fd_ = -1;
@@ -52,21 +48,19 @@ class FileHandle {
 
 /// Writes all of it, however many calls that takes. False, with errno set, on failure.
 inline bool write_all(int fd, const void* data, std::size_t bytes) {
-  constexpr std::size_t most = std::size_t{1} << 30;  // Linux takes no more than 2 GiB at once
   for (const char* p = static_cast<const char*>(data); bytes > 0;) {
-    const ssize_t n = ::write(fd, p, std::min(bytes, most));
-    if (n < 0 && errno == EINTR) continue;
+    const std::int64_t n = platform::write(fd, p, bytes);
     if (n <= 0) return false;
     p += n, bytes -= static_cast<std::size_t>(n);
   }
   return true;
 }
 
-inline bool exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
+inline bool exists(const std::string& path) { return platform::info(path).has_value(); }
 
 inline bool is_folder(const std::string& path) {
-  struct stat s;
-  return ::stat(path.c_str(), &s) == 0 && S_ISDIR(s.st_mode);
+  const auto info = platform::info(path);
+  return info && info->kind == platform::FileInfo::folder;
 }
 
 /// The part of a path before its last slash: where the file lies.
@@ -79,35 +73,27 @@ inline std::string folder_of(const std::string& path) {
 inline Status make_folder(const std::string& path) {
   for (std::size_t end = 0; end != std::string::npos;) {
     end = path.find('/', end + 1);
-    if (::mkdir(path.substr(0, end).c_str(), 0777) != 0 && errno != EEXIST && errno != EISDIR) {
+    if (!platform::make_folder(path.substr(0, end)) && errno != EEXIST && errno != EISDIR) {
       const int code = errno;
       if (!is_folder(path.substr(0, end))) return file_error("make folder", path, code);
     }
   }
   if (!is_folder(path)) return Error{"cannot use " + path + " as a folder: it is a file"};
-  if (::access(path.c_str(), W_OK | X_OK) != 0) return file_error("write to folder", path);
+  if (!platform::is_writable_folder(path)) return file_error("write to folder", path);
   return {};
 }
 
 /// Names of what lies in a folder, sorted; "." and ".." left out.
 inline Result<std::vector<std::string>> list_folder(const std::string& path) {
-  DIR* folder = ::opendir(path.c_str());
-  if (!folder) return file_error("list folder", path);
   std::vector<std::string> names;
-  while (const dirent* entry = ::readdir(folder)) {
-    const std::string_view name = entry->d_name;
-    if (name != "." && name != "..") names.emplace_back(name);
-  }
-  ::closedir(folder);
+  if (!platform::list_folder(path, names)) return file_error("list folder", path);
   std::sort(names.begin(), names.end());
   return names;
 }
 
 /// Makes a change of a folder's entries (a new name, a rename) outlast a power cut.
 inline Status sync_folder(const std::string& path) {
-  FileHandle folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!folder.ok()) return file_error("open folder", path);
-  if (::fsync(folder.fd()) != 0 && errno != EINVAL && errno != ENOTSUP) return file_error("sync folder", path);
+  if (!platform::sync_folder(path)) return file_error("sync folder", path);
   return {};
 }
 
@@ -124,7 +110,7 @@ class MappedFile {
     return *this;
   }
   ~MappedFile() {
-    if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+    if (!bytes_.empty()) platform::unmap(bytes_.data(), bytes_.size());
   }
 
   /// An empty file is an error: no reader of this library has a use for one.
@@ -147,8 +133,7 @@ class MappedFile {
       return {};
     }
     while (!to.empty()) {
-      const ssize_t n = ::pread(file_.fd(), to.data(), to.size(), static_cast<off_t>(at));
-      if (n < 0 && errno == EINTR) continue;
+      const std::int64_t n = platform::read(file_.fd(), to.data(), to.size(), at);
       if (n < 0) return Error{"cannot read the file: " + std::generic_category().message(errno)};
       if (n == 0)
         return Error{"the file has become shorter: it had " + std::to_string(size()) +
@@ -163,22 +148,23 @@ class MappedFile {
 
  private:
   static Result<MappedFile> make(const std::string& path, bool copied) {
-    FileHandle file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));  // a pipe must not block
+    FileHandle file(platform::open(path, platform::Access::read));
     if (!file.ok()) return file_error("open", path);
-    struct stat s;
-    if (::fstat(file.fd(), &s) != 0) return file_error("read", path);
-    if (S_ISDIR(s.st_mode)) return Error{"cannot read " + path + ": it is a folder, and a file was expected"};
-    if (!S_ISREG(s.st_mode)) return Error{"cannot read " + path + ": only a regular file can be mapped"};
-    if (s.st_size == 0) return Error{"cannot use " + path + ": the file is empty"};
-    const std::size_t size = static_cast<std::size_t>(s.st_size);
-    void* data = copied ? ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-                        : ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.fd(), 0);
-    if (data == MAP_FAILED) return file_error("map", path);
+    const auto info = platform::info(file.fd());
+    if (!info) return file_error("read", path);
+    if (info->kind == platform::FileInfo::folder)
+      return Error{"cannot read " + path + ": it is a folder, and a file was expected"};
+    if (info->kind != platform::FileInfo::file)
+      return Error{"cannot read " + path + ": only a regular file can be mapped"};
+    if (info->bytes == 0) return Error{"cannot use " + path + ": the file is empty"};
+    const std::size_t size = info->bytes;
+    void* const copy = copied ? platform::map(size) : nullptr;
+    const void* const data = copied ? copy : platform::map_file(file.fd(), size);
+    if (!data) return file_error("map", path);
     MappedFile mapped;
     mapped.bytes_ = {static_cast<const std::byte*>(data), size};
     for (std::size_t at = 0; copied && at < size;) {
-      const ssize_t n = ::read(file.fd(), static_cast<std::byte*>(data) + at, size - at);
-      if (n < 0 && errno == EINTR) continue;
+      const std::int64_t n = platform::read(file.fd(), static_cast<std::byte*>(copy) + at, size - at, at);
       if (n < 0) return file_error("read", path);
       if (n == 0) return Error{"cannot read " + path + ": another program is shortening it"};
       at += static_cast<std::size_t>(n);
@@ -199,7 +185,7 @@ class AtomicFile {
       : path_(std::move(other.path_)), file_(std::move(other.file_)), pending_(std::exchange(other.pending_, false)) {}
   AtomicFile& operator=(AtomicFile&&) = delete;
   ~AtomicFile() {
-    if (pending_) ::unlink(partial().c_str());
+    if (pending_) platform::remove(partial());
   }
 
   /// Fails if another process is writing the same file. What a killed process left behind is written over.
@@ -207,15 +193,14 @@ class AtomicFile {
     if (is_folder(path)) return Error{"cannot write " + path + ": it is a folder"};
     AtomicFile f;
     f.path_ = path;
-    f.file_ = FileHandle(::open(f.partial().c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666));
+    f.file_ = FileHandle(platform::open(f.partial(), platform::Access::write));
     if (!f.file_.ok()) return file_error("write", path);
-    if (::flock(f.file_.fd(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-      return Error{"cannot write " + path + ": another process is writing it"};
-    struct stat ours, named;
-    if (::fstat(f.file_.fd(), &ours) != 0 || ::stat(f.partial().c_str(), &named) != 0 || ours.st_ino != named.st_ino)
+    if (!platform::lock(f.file_.fd())) return Error{"cannot write " + path + ": another process is writing it"};
+    const auto ours = platform::info(f.file_.fd()), named = platform::info(f.partial());
+    if (!ours || !named || ours->id != named->id)
       return Error{"cannot write " + path + ": another process has just written it"};
     f.pending_ = true;
-    if (::ftruncate(f.file_.fd(), 0) != 0) return file_error("write", path);
+    if (!platform::resize(f.file_.fd(), 0)) return file_error("write", path);
     return f;
   }
 
@@ -227,8 +212,8 @@ class AtomicFile {
 
   /// Call once, last.
   Status commit() {
-    if (::fsync(file_.fd()) != 0) return file_error("write", path_);
-    if (::rename(partial().c_str(), path_.c_str()) != 0) return file_error("write", path_);
+    if (!platform::sync(file_.fd())) return file_error("write", path_);
+    if (!platform::rename(partial(), path_)) return file_error("write", path_);
     pending_ = false;
     if (!file_.close()) return file_error("write", path_);
     return sync_folder(folder_of(path_));

@@ -1,6 +1,8 @@
 // How the numbers of a matrix are stored. The ids are GGUF's tensor types.
 #pragma once
 
+#include <chimera/core/version.hpp>
+
 #include <array>
 #include <cstddef>
 #include <cstdint>

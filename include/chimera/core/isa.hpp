@@ -1,14 +1,13 @@
 // Which vector instructions this processor can run; asked once, when a Cpu device is made.
 #pragma once
 
+#include <chimera/core/platform/platform.hpp>
+
 #include <cstdlib>
 #include <iterator>
 #include <string_view>
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
-#elif defined(__aarch64__)
-#include <asm/hwcap.h>
-#include <sys/auxv.h>
 #endif
 
 namespace chimera {
@@ -48,10 +47,8 @@ inline bool runs(Isa isa) {
     case Isa::avx512_bf16: return runs(Isa::avx512_vnni) && __builtin_cpu_supports("avx512bf16");
   }
   return false;
-#elif defined(__aarch64__)
-  return isa == Isa::base || (isa == Isa::dotprod && (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0);
 #else
-  return isa == Isa::base;
+  return isa == Isa::base || (isa == Isa::dotprod && platform::has_arm_dotprod());
 #endif
 }
 

@@ -1,6 +1,7 @@
 // Aligned memory that fails with a Result, never with an exception.
 #pragma once
 
+#include <chimera/core/platform/platform.hpp>
 #include <chimera/core/result.hpp>
 
 #include <cstddef>
@@ -10,8 +11,6 @@
 #include <memory>
 #include <new>
 #include <string>
-
-#include <sys/mman.h>
 
 namespace chimera {
 
@@ -55,7 +54,7 @@ class Buffer {
     explicit Free(std::size_t bytes) : mapped(bytes) {}
     void operator()(float* p) const {
       if (mapped > 0)
-        ::munmap(p, mapped);
+        platform::unmap(p, mapped);
       else
         std::free(p);
     }
@@ -64,16 +63,9 @@ class Buffer {
 
   /// Zeros from the system, aligned to huge pages; null if there are none.
   static float* map(std::size_t bytes) {
-    void* const all = ::mmap(nullptr, bytes + huge_page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (all == MAP_FAILED) return nullptr;
-    const std::size_t before = (huge_page - reinterpret_cast<std::uintptr_t>(all) % huge_page) % huge_page;
-    char* const data = static_cast<char*>(all) + before;
-    if (before > 0) ::munmap(all, before);
-    ::munmap(data + bytes, huge_page - before);
-#if defined(MADV_HUGEPAGE)
-    (void)::madvise(data, bytes, MADV_HUGEPAGE);  // a hint: refusal costs speed only
-#endif
-    return reinterpret_cast<float*>(data);
+    void* const data = platform::map(bytes, huge_page);
+    if (data) platform::advise(data, bytes, platform::PageSize::large);
+    return static_cast<float*>(data);
   }
 
   Pages data_;
@@ -82,13 +74,11 @@ class Buffer {
 
 /// For a part of a Buffer of which little may ever be touched: it comes in small pages, so that memory is taken, and
 /// cleared, only where it is. Nothing of it may have been touched yet. The large page in which it begins stays whole.
-inline void keep_sparse([[maybe_unused]] void* data, [[maybe_unused]] std::size_t bytes) {
-#if defined(MADV_NOHUGEPAGE)
+inline void keep_sparse(void* data, std::size_t bytes) {
   constexpr std::uintptr_t page = 4096;
   const auto first = (reinterpret_cast<std::uintptr_t>(data) + huge_page - 1) / huge_page * huge_page,
              last = (reinterpret_cast<std::uintptr_t>(data) + bytes) / page * page;
-  if (first < last) (void)::madvise(reinterpret_cast<void*>(first), last - first, MADV_NOHUGEPAGE);  // a hint
-#endif
+  if (first < last) platform::advise(reinterpret_cast<void*>(first), last - first, platform::PageSize::small);
 }
 
 /// For vectors that are read here and there: large ones come on huge pages where the system offers them, so that finding
@@ -107,9 +97,7 @@ struct TableAllocator {
     if (!large(n)) return std::allocator<T>().allocate(n);
     const std::size_t bytes = (n * sizeof(T) + huge_page - 1) / huge_page * huge_page;
     void* data = ::operator new(bytes, std::align_val_t{huge_page});
-#if defined(MADV_HUGEPAGE)
-    (void)madvise(data, bytes, MADV_HUGEPAGE);  // a hint: refusal costs speed only
-#endif
+    platform::advise(data, bytes, platform::PageSize::large);
     return static_cast<T*>(data);
   }
   void deallocate(T* data, std::size_t n) {

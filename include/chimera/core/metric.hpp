@@ -1,6 +1,8 @@
 // A named number at some step of a run: what metrics files and TensorBoard hold.
 #pragma once
 
+#include <chimera/core/version.hpp>
+
 #include <string_view>
 #include <type_traits>
 

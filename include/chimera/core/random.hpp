@@ -2,6 +2,8 @@
 // repeated alone, and a checkpoint stores two integers.
 #pragma once
 
+#include <chimera/core/version.hpp>
+
 #include <array>
 #include <cmath>
 #include <cstdint>

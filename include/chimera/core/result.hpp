@@ -1,6 +1,8 @@
 // Errors as values: the library throws nothing and never aborts.
 #pragma once
 
+#include <chimera/core/version.hpp>
+
 #include <optional>
 #include <string>
 #include <utility>
@@ -16,7 +18,9 @@ struct Error {
 template <class T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : value_(std::move(value)) {}
+  /// Two, for nvcc moves no local variable into an argument: `return value;` has to fit T&&.
+  Result(const T& value) : value_(value) {}
+  Result(T&& value) : value_(std::move(value)) {}
   Result(Error error) : error_(std::move(error)) {}
 
   bool ok() const { return value_.has_value(); }

@@ -1,6 +1,8 @@
 // UTF-8, character by character.
 #pragma once
 
+#include <chimera/core/version.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <string>

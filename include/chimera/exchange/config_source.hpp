@@ -26,8 +26,8 @@ constexpr bool is_identifier(std::string_view name) {
   return std::all_of(name.begin(), name.end(), [&](char c) { return letter(c) || (c >= '0' && c <= '9') || c == '_'; });
 }
 
-/// An identifier made from any text, a file's name for one: "7b-v1.0" becomes "model_7b_v1_0_config". It ends in _config,
-/// as no keyword and no macro of a compiler does.
+/// An identifier made from any text, a file's name for one: "7b-v1.0" becomes "model_7b_v1_0_config". It ends in
+/// _config, as no keyword and no macro of a compiler does.
 inline std::string config_identifier(std::string_view text) {
   constexpr std::string_view end = "config";
   std::string name;
@@ -78,14 +78,19 @@ inline std::string text_of(const Layers& layers) {
   int period = 1;
   const auto repeats = [&] {
     for (int i = period; i < layers.count; ++i)
-      if (layers[i] != layers[i - period]) return false;
+      if (layers.block(i) != layers.block(i - period)) return false;
     return true;
   };
   while (!repeats()) ++period;
   const bool repeated = 2 * period <= layers.count;
   std::string words;
-  for (int i = 0; i < (repeated ? period : layers.count); ++i) words.append(i ? " " : "").append(mnemonic(layers[i]));
-  return "chimera::pattern(\"" + words + (repeated ? "\", " + std::to_string(layers.count) : "\"") + ")";
+  for (int i = 0; i < (repeated ? period : layers.count); ++i)
+    words.append(i ? " " : "").append(layers.word(layers[i]));
+  std::string own;
+  for (const OwnWord& w : layers.own)
+    if (!w.word().empty()) own.append(own.empty() ? "\"" : ", \"").append(w.word()).append("\"");
+  return "chimera::pattern(\"" + words + (repeated ? "\", " + std::to_string(layers.count) : "\"") +
+         (own.empty() ? "" : ", {" + own + "}") + ")";
 }
 
 /// The members of a part that are not at their default, as a braced list.
@@ -114,8 +119,8 @@ inline std::string comment_text(std::string_view text) {
 
 }  // namespace config_source_parts
 
-/// `inline constexpr chimera::Config NAME{...};` with the members that are not at their default. An error if `name` is no
-/// identifier, or the layers none that a pattern can say.
+/// `inline constexpr chimera::Config NAME{...};` with the members that are not at their default. An error if `name` is
+/// no identifier, or the layers none that a pattern can say.
 inline Result<std::string> config_source(const Config& config, std::string_view name) {
   if (!is_identifier(name))
     return Error{"expected an identifier (a letter, then letters, digits and single underscores), found \"" +
@@ -146,8 +151,8 @@ inline Result<std::string> config_header(const Config& config, std::string_view 
   return header;
 }
 
-/// A C++ file that defines `std::span<const std::byte> NAME_file()`: all of the file at `path`, an absolute one, aligned
-/// to 64 bytes. The assembler reads the file when this is compiled. An error if `name` is no identifier.
+/// A C++ file that defines `std::span<const std::byte> NAME_file()`: all of the file at `path`, an absolute one,
+/// aligned to 64 bytes. The assembler reads the file when this is compiled. An error if `name` is no identifier.
 inline Result<std::string> embedding_source(std::string_view name, std::string_view path) {
   if (!is_identifier(name)) return Error{"expected an identifier, found \"" + std::string(name) + "\""};
   std::string quoted;  // by octal numbers, for the assembler, in a literal of C++

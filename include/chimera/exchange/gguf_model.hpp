@@ -12,6 +12,7 @@
 #include <chimera/exchange/same_meaning.hpp>
 #include <chimera/exchange/weights.hpp>
 #include <chimera/io/gguf.hpp>
+#include <chimera/io/gguf_writer.hpp>
 #include <chimera/model/any_model.hpp>
 
 #include <algorithm>
@@ -116,14 +117,15 @@ inline std::vector<GgufTensor> declared(std::span<const FileWeight> table, const
     tensors.push_back(std::move(t));
   }
   const QuantizationMix mix(type, tensors);
-  for (std::size_t i = 0; i < tensors.size(); ++i) tensors[i].format = mix.format_of(tensors[i]);
+  for (std::size_t i = 0; i < tensors.size(); ++i)
+    if (table[i].role == Role::matrix) tensors[i].format = mix.format_of(tensors[i]);
   return tensors;
 }
 
 }  // namespace gguf_model_parts
 
-/// Where the file has the model's weights. Errors: another config, a tensor that is missing, and one that the model has no
-/// place for.
+/// Where the file has the model's weights. Errors: another config, a tensor that is missing, and one that the model has
+/// no place for.
 inline Result<std::vector<FileWeight>> find_weights(const Gguf& file, const AnyModel& model) {
   const auto config = config_from_gguf(file);
   if (!config) return config.error();

@@ -9,6 +9,7 @@
 #include <chimera/exchange/file_fields.hpp>
 #include <chimera/exchange/json_members.hpp>
 #include <chimera/io/gguf.hpp>
+#include <chimera/io/gguf_writer.hpp>
 
 #include <array>
 #include <cstddef>
@@ -90,7 +91,7 @@ struct FileRow {
   int part = -1;  // of our weight's parts; -1: all of it
   MoreBits bits = MoreBits::none;
   /// What else there is to say of it.
-  void (*detail)(FileWeight&, const Config&, Family) = nullptr;
+  void (*adapt)(FileWeight&, const Config&, Family) = nullptr;
 
   constexpr const FileTensor& in(Family family) const {
     return family == Family::granite ? granite : family == Family::llama ? llama : gguf;
@@ -144,8 +145,8 @@ struct LayerFiles {
   std::optional<Kind> kind;  // of a mixer; none: the feed-forward layer, which every block has
   std::span<const FileRow> rows;
 
-  // llama.cpp. `architecture`: what models with the layer are; empty: anything. `in_llama`: whether its llama has a layer
-  // of these numbers. `blocks` gives the layer the blocks that are its.
+  // llama.cpp. `architecture`: what models with the layer are; empty: anything. `in_llama`: whether its llama has a
+  // layer of these numbers. `blocks` gives the layer the blocks that are its.
   std::string_view architecture{};
   bool in_bitnet = false;
   bool (*in_llama)(const Config&) = nullptr;

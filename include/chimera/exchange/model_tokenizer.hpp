@@ -3,9 +3,12 @@
 
 #include <chimera/core/files.hpp>
 #include <chimera/core/result.hpp>
+#include <chimera/exchange/load_tokenizer.hpp>
+#include <chimera/exchange/tokenizer_gguf.hpp>
+#include <chimera/exchange/tokenizer_json.hpp>
 #include <chimera/io/gguf.hpp>
 #include <chimera/text/tokenizer.hpp>
-#include <chimera/text/tokenizer_files.hpp>
+#include <chimera/text/vocabulary.hpp>
 
 #include <cstdint>
 #include <string>
@@ -19,7 +22,8 @@ inline constexpr std::string_view chatml_template =
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + "
     "'\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
-/// Of text/bytes.hpp, for a model of `vocab` tokens, at least 256: special tokens beyond it are left out.
+/// The byte vocabulary (text/bytes.hpp) for a model of `vocab` tokens, at least 256: special tokens beyond it are left
+/// out.
 inline Result<Tokenizer> byte_tokenizer(int vocab) {
   if (vocab < 256)
     return Error{"the model's vocabulary has " + std::to_string(vocab) + " tokens, text as bytes needs 256"};
@@ -68,7 +72,7 @@ inline Result<Tokenizer> completed(const Tokenizer& found, const std::string& so
 
 }  // namespace model_tokenizer_parts
 
-/// Of a model of `vocab` tokens in a GGUF file; bytes if there is none.
+/// The tokenizer in the GGUF file of a model of `vocab` tokens; bytes if there is none.
 inline Result<Tokenizer> tokenizer_of(const Gguf& file, int vocab) {
   if (!file.has("tokenizer.ggml.model")) return byte_tokenizer(vocab);
   const auto tokenizer = read_tokenizer(file);
@@ -76,7 +80,7 @@ inline Result<Tokenizer> tokenizer_of(const Gguf& file, int vocab) {
   return model_tokenizer_parts::completed(*tokenizer, "the model's file", vocab);
 }
 
-/// Of a GGUF file, or of the folder that `path` is or lies in; bytes if there is none.
+/// The tokenizer in a GGUF file, or in the folder that `path` is or lies in; bytes if there is none.
 inline Result<Tokenizer> tokenizer_of(const std::string& path, int vocab) {
   const bool gguf = path.ends_with(".gguf") && !is_folder(path);
   const std::string file = gguf ? path : (is_folder(path) ? path : folder_of(path)) + "/tokenizer.json";

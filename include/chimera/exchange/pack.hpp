@@ -19,8 +19,8 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-/// Packs the weights of a GGUF file. What is read is copied from the file, and a file that becomes shorter meanwhile is an
-/// error. Errors: as load_gguf.
+/// Packs the weights of a GGUF file. What is read is copied from the file, and a file that becomes shorter meanwhile is
+/// an error. Errors: as load_gguf.
 inline Result<PackedModel> pack_gguf(const Cpu& q, const Gguf& file, const AnyModel& model) {
   const auto table = find_weights(file, model);
   if (!table) return table.error();

@@ -65,8 +65,8 @@ struct NamedWeight {
   bool holds_values = false;  // with other parts of the same weight
 };
 
-/// Of a tensor of ours or of llama.cpp's; else, of a layer that is not known here: a matrix is what is called weight, is no
-/// norm, and has several rows.
+/// Of a tensor of ours or of llama.cpp's; else, of a layer that is not known here: a matrix is what is called weight,
+/// is no norm, and has several rows.
 inline NamedWeight named_weight(std::string_view name) {
   std::string_view rest = name;
   if (name.starts_with("blk.")) rest.remove_prefix(std::min(name.size(), name.find('.', 4) + 1));

@@ -7,6 +7,7 @@
 #include <chimera/core/result.hpp>
 #include <chimera/exchange/quantization_mix.hpp>
 #include <chimera/io/gguf.hpp>
+#include <chimera/io/gguf_writer.hpp>
 #include <chimera/kernels/formats/block_formats.hpp>
 #include <chimera/kernels/simd.hpp>
 
@@ -116,7 +117,7 @@ class Quantizer {
     if (Status s = encode(isa, to, x, n, out, first); !s) return s;
     if (Status s = decode(isa, to, out, n, stored); !s) return s;
     Sums sums{};
-    dispatch<CompareNumbers>(isa, n, static_cast<const float*>(x), static_cast<const float*>(stored), &sums);
+    dispatch<CompareNumbers>(isa, n, x, stored, &sums);
     error = {n, double{sums.squares}, double{sums.error_squares}, sums.largest};
     return {};
   }

@@ -7,8 +7,8 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-/// Whether weights mean the same in both: equal in all but what may differ between runs (config_hash), and in what files
-/// say in several ways.
+/// Whether weights mean the same in both: equal in all but what may differ between runs (config_hash), and in what
+/// files say in several ways.
 inline bool same_meaning(Config a, Config b) {
   for (const LayerFiles& layer : layer_files)
     if (layer.same_meaning && !layer.same_meaning(a, b)) return false;

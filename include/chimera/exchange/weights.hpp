@@ -96,7 +96,7 @@ inline Result<std::vector<FileWeight>> file_weights(const AnyModel& model, Famil
       FileWeight& w = add(std::move(name), first, row.part < 0 ? t.rows : t.parts[static_cast<std::size_t>(row.part)]);
       w.minus_exp = theirs.minus_exp;
       if (theirs.shape) w.shape = theirs.shape(c, t.rows, t.cols);
-      if (row.detail) row.detail(w, c, family);
+      if (row.adapt) row.adapt(w, c, family);
     });
     if (all.size() == before) return Error{"files of this kind have no name for the weight " + std::string(t.name())};
   }

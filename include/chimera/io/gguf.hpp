@@ -19,7 +19,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <initializer_list>
 #include <optional>
 #include <span>
 #include <string>
@@ -109,23 +108,7 @@ auto gguf_number(GgufType type, const std::byte* p, F&& f) {
   }
 }
 
-/// The type of a C++ value.
-template <class T>
-constexpr GgufType gguf_type() {
-  if constexpr (std::is_same_v<T, bool>) return GgufType::boolean;
-  if constexpr (std::is_same_v<T, float>) return GgufType::f32;
-  if constexpr (std::is_same_v<T, double>) return GgufType::f64;
-  if constexpr (std::is_convertible_v<T, std::string_view>) return GgufType::text;
-  if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) {
-    if constexpr (sizeof(T) == 1) return std::is_signed_v<T> ? GgufType::i8 : GgufType::u8;
-    if constexpr (sizeof(T) == 2) return std::is_signed_v<T> ? GgufType::i16 : GgufType::u16;
-    if constexpr (sizeof(T) == 4) return std::is_signed_v<T> ? GgufType::i32 : GgufType::u32;
-    if constexpr (sizeof(T) == 8) return std::is_signed_v<T> ? GgufType::i64 : GgufType::u64;
-  }
-  return GgufType::array;
-}
-
-/// Of a key or a tensor's name.
+/// Whether a key or a tensor's name may be that long.
 inline Status check_length(std::uint64_t bytes, std::uint64_t most, const std::string& whose) {
   if (bytes > 0 && bytes <= most) return {};
   return Error{whose + " has " + std::to_string(bytes) + " bytes, 1 to " + std::to_string(most) + " were expected"};
@@ -171,19 +154,19 @@ class Gguf {
     return of(MappedFile::copy(path), path, limits, false);
   }
 
-  /// Of bytes that stay where they are.
+  /// Reads a file that is in memory already. Its bytes must stay where they are.
   static Result<Gguf> parse(std::span<const std::byte> bytes, const GgufLimits& limits = {}) {
     Gguf gguf;
     if (Status s = gguf.read_header(bytes, bytes, limits); !s) return s.error();
     return gguf;
   }
 
-  /// 2 or 3.
+  /// The version of the format: 2 or 3.
   std::uint32_t version() const { return version_; }
 
-  /// In the order of the file.
+  /// The tensors, in the order of the file.
   std::span<const GgufTensor> tensors() const { return tensors_; }
-  /// Null if there is none of that name.
+  /// The tensor of that name; null if there is none.
   const GgufTensor* tensor(std::string_view name) const { return tensor_index_.find(tensors_, name_of, name); }
 
   /// Copies the tensor's bytes from `at` on. Of a mapped file that has become shorter it is an error, where touching
@@ -201,16 +184,16 @@ class Gguf {
     return {};
   }
 
-  /// In the order of the file.
+  /// The metadata, in the order of the file.
   std::span<const GgufEntry> entries() const { return entries_; }
-  /// Null if there is none of that key.
+  /// The value of that key; null if there is none.
   const GgufValue* find(std::string_view key) const {
     const GgufEntry* e = entry_index_.find(entries_, key_of, key);
     return e ? &e->value : nullptr;
   }
   bool has(std::string_view key) const { return find(key) != nullptr; }
 
-  /// Of any integer type.
+  /// A value of any integer type.
   Result<std::int64_t> integer(std::string_view key) const {
     const GgufValue* v = find(key);
     if (!v || !is_integer(v->type)) return wrong(key, "an integer");
@@ -219,7 +202,7 @@ class Gguf {
     return *value;
   }
 
-  /// Of any integer or floating-point type.
+  /// A value of any integer or floating-point type.
   Result<double> number(std::string_view key) const {
     const GgufValue* v = find(key);
     if (!v || !is_number(v->type)) return wrong(key, "a number");
@@ -251,7 +234,7 @@ class Gguf {
     return values;
   }
 
-  /// Of any integer type, or bools.
+  /// An array of any integer type, or of bools.
   Result<std::vector<std::int64_t>> integers(std::string_view key) const {
     const GgufValue* v = find(key);
     if (!v || !v->is_array() || !(is_integer(v->element) || v->element == GgufType::boolean))
@@ -267,7 +250,7 @@ class Gguf {
     return values;
   }
 
-  /// Of any integer or floating-point type.
+  /// An array of any integer or floating-point type.
   Result<std::vector<double>> numbers(std::string_view key) const {
     const GgufValue* v = find(key);
     if (!v || !v->is_array() || !is_number(v->element)) return wrong(key, "an array of numbers");
@@ -306,7 +289,7 @@ class Gguf {
   static bool is_number(GgufType t) { return gguf_parts::gguf_bytes(t) > 0 && t != GgufType::boolean; }
   static bool is_integer(GgufType t) { return is_number(t) && t != GgufType::f32 && t != GgufType::f64; }
 
-  /// Nothing if it does not fit.
+  /// The number as an integer; nothing if it does not fit.
   static std::optional<std::int64_t> as_integer(GgufType type, const std::byte* p) {
     return gguf_parts::gguf_number(type, p, [](auto value) -> std::optional<std::int64_t> {
       if constexpr (std::is_same_v<decltype(value), std::uint64_t>)
@@ -320,7 +303,7 @@ class Gguf {
   static std::string_view as_text(const std::byte* p) {
     return {reinterpret_cast<const char*>(p + 8), static_cast<std::size_t>(gguf_parts::load<std::uint64_t>(p))};
   }
-  /// Behind an array's type and count.
+  /// Where an array's values begin: behind their type and count.
   static const std::byte* values_of(const GgufValue& array) { return array.bytes.data() + 12; }
 
   static std::string_view name_of(const GgufTensor& t) { return t.name; }
@@ -484,131 +467,6 @@ class Gguf {
   std::vector<GgufEntry> entries_;
   std::vector<GgufTensor> tensors_;
   tensor_file_parts::NameIndex entry_index_, tensor_index_;
-};
-
-/// Writes a file: `set` and `add` all, `begin`, `append` the tensors' bytes in the order of `add`, `commit`. The file
-/// appears, whole, with `commit`.
-class GgufWriter {
- public:
-  /// A number, bool, string, or a container of one of these. A key that is set twice keeps its place and takes the new
-  /// value. "general.alignment" (u32, a power of two; 32 if not set) is what the tensors are aligned to.
-  template <class T>
-  void set(std::string_view key, const T& value) {
-    std::string& out = entry(key);
-    if constexpr (std::is_same_v<T, GgufValue>) {
-      put(out, value.type);
-      out.append(reinterpret_cast<const char*>(value.bytes.data()), value.bytes.size());
-    } else {
-      put(out, gguf_parts::gguf_type<T>());
-      put_value(out, value);
-    }
-  }
-  void set(std::string_view key, const char* text) { set(key, std::string_view(text)); }
-
-  /// Sets all metadata of another file.
-  void set_all(const Gguf& file) {
-    for (const GgufEntry& e : file.entries()) set(e.key, e.value);
-  }
-
-  /// Declares a tensor: its dimensions, fastest first.
-  Status add(std::string_view name, std::span<const std::int64_t> ne, Format format) {
-    const auto bytes = gguf_parts::gguf_tensor_bytes(ne, format);
-    if (!bytes) return Error{"tensor " + std::string(name) + " " + bytes.error().message};
-    if (Status s = gguf_parts::check_name(name, GgufLimits{}.name_bytes, "a tensor's name"); !s) return s;
-    tensors_.push_back({std::string(name), {ne.begin(), ne.end()}, format, *bytes});
-    return {};
-  }
-  Status add(std::string_view name, std::initializer_list<std::int64_t> ne, Format format) {
-    return add(name, std::span(ne.begin(), ne.size()), format);
-  }
-
-  /// Writes all but the data, to a file beside `path`.
-  Status begin(const std::string& path) {
-    for (const auto& [key, value] : entries_) {
-      if (Status s = gguf_parts::check_name(key, GgufLimits{}.key_bytes, "a metadata key"); !s) return s;
-      if (key != "general.alignment") continue;
-      if (value.size() != 8 || value[0] != static_cast<char>(GgufType::u32))
-        return Error{"general.alignment is not of type u32"};
-      std::memcpy(&alignment_, value.data() + 4, sizeof alignment_);
-      if (!std::has_single_bit(alignment_) || alignment_ > GgufLimits{}.alignment)
-        return Error{"general.alignment is " + std::to_string(alignment_) + ", a power of two up to " +
-                     std::to_string(GgufLimits{}.alignment) + " was expected"};
-    }
-    const auto name_of = [](const Tensor& t) -> std::string_view { return t.name; };
-    if (Status s = tensor_file_parts::NameIndex().build(tensors_, name_of, "tensors"); !s) return s;
-    std::string header = "GGUF";
-    put(header, std::uint32_t{3});
-    put(header, std::uint64_t{tensors_.size()});
-    put(header, std::uint64_t{entries_.size()});
-    for (const auto& [key, value] : entries_) {
-      put_value(header, key);
-      header += value;
-    }
-    std::uint64_t offset = 0;
-    std::vector<tensor_file_parts::TensorStream::Part> parts;
-    for (const Tensor& t : tensors_) {
-      put_value(header, t.name);
-      put(header, static_cast<std::uint32_t>(t.ne.size()));
-      for (std::int64_t n : t.ne) put(header, n);
-      put(header, t.format);
-      put(header, offset);
-      parts.push_back({t.name, t.bytes, padding(t.bytes)});
-      offset += t.bytes + padding(t.bytes);
-    }
-    header.append(static_cast<std::size_t>(padding(header.size())), '\0');
-    return stream_.begin(path, header, std::move(parts));
-  }
-
-  /// More of the tensor that is being written, no more than it takes; the next one follows when it is complete.
-  Status append(std::span<const std::byte> bytes) { return stream_.append(bytes); }
-
-  /// Brings the file to the disk under its name.
-  Status commit() { return stream_.commit(); }
-
- private:
-  struct Tensor {
-    std::string name;
-    std::vector<std::int64_t> ne;
-    Format format;
-    std::uint64_t bytes;
-  };
-
-  /// The value of a key, empty.
-  std::string& entry(std::string_view key) {
-    for (auto& [k, value] : entries_)
-      if (k == key) {
-        value.clear();
-        return value;
-      }
-    return entries_.emplace_back(key, std::string()).second;
-  }
-
-  template <class T>
-  static void put(std::string& out, T value) {
-    out.append(reinterpret_cast<const char*>(&value), sizeof value);
-  }
-  template <class T>
-  static void put_value(std::string& out, const T& value) {
-    if constexpr (gguf_parts::gguf_type<T>() == GgufType::text) {
-      const std::string_view text = value;
-      put(out, std::uint64_t{text.size()});
-      out += text;
-    } else if constexpr (gguf_parts::gguf_type<T>() == GgufType::array) {
-      using Element = typename T::value_type;
-      put(out, gguf_parts::gguf_type<Element>());
-      put(out, std::uint64_t{value.size()});
-      for (const auto& element : value) put_value<Element>(out, element);
-    } else {
-      put(out, value);
-    }
-  }
-
-  std::uint64_t padding(std::uint64_t bytes) const { return (alignment_ - bytes % alignment_) % alignment_; }
-
-  std::vector<std::pair<std::string, std::string>> entries_;  // key; type and value as in the file
-  std::vector<Tensor> tensors_;
-  std::uint32_t alignment_ = 32;
-  tensor_file_parts::TensorStream stream_;
 };
 
 }  // namespace chimera

@@ -50,7 +50,7 @@ class Json {
     return names[static_cast<std::size_t>(kind)];
   }
   bool is(Kind kind) const { return this->kind() == kind; }
-  /// As it stands in the text.
+  /// The value as it stands in the text.
   std::string_view text() const { return text_; }
 
   /// A value of that kind, or none if it is of another (integer: also if it has a fraction or does not fit).
@@ -130,7 +130,7 @@ class Json {
     while (at < text.size() && space(text[at])) ++at;
     return at;
   }
-  /// Of a checked text: where the string that begins at `at` ends, and where any value does.
+  /// In a checked text, where the string that begins at `at` ends, and where any value does.
   static std::size_t skip_string(std::string_view text, std::size_t at) {
     for (++at; text[at] != '"'; ++at) at += text[at] == '\\';
     return at + 1;

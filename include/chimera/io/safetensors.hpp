@@ -77,16 +77,16 @@ class Safetensors {
     return all;
   }
 
-  /// Of one file's bytes, which stay where they are.
+  /// Reads one file that is in memory already. Its bytes must stay where they are.
   static Result<Safetensors> parse(std::span<const std::byte> bytes, const SafetensorsLimits& limits = {}) {
     Safetensors file;
     if (Status s = file.add(bytes, limits); !s) return s.error();
     return file;
   }
 
-  /// In the order of the header; shard after shard.
+  /// The tensors in the order of the header, shard after shard.
   std::span<const SafetensorsTensor> tensors() const { return tensors_; }
-  /// Null if there is none of that name.
+  /// The tensor of that name; null if there is none.
   const SafetensorsTensor* tensor(std::string_view name) const { return index_.find(tensors_, name_of, name); }
 
   /// Names and texts; of shards, the first one's.

@@ -46,7 +46,7 @@ class NameIndex {
     return Error{"there are two " + std::string(what) + " named " + std::string(name_of(items[*twice]))};
   }
 
-  /// Null if there is none of that name.
+  /// The item of that name; null if there is none.
   template <class T, class Name>
   const T* find(const std::vector<T>& items, Name&& name_of, std::string_view name) const {
     const auto found = std::lower_bound(order_.begin(), order_.end(), name,

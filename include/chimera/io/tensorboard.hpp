@@ -5,6 +5,7 @@
 #include <chimera/core/checksum.hpp>
 #include <chimera/core/files.hpp>
 #include <chimera/core/metric.hpp>
+#include <chimera/core/platform/platform.hpp>
 #include <chimera/core/result.hpp>
 
 #include <bit>
@@ -25,10 +26,10 @@ class EventFile {
   static Result<EventFile> create(const std::string& folder, std::int64_t resumed_step = 0) {
     EventFile events;
     const std::string start = folder + "/events.out.tfevents." + std::to_string(std::time(nullptr)) + ".chimera." +
-                              std::to_string(::getpid()) + ".";
+                              std::to_string(platform::process_id()) + ".";
     for (int n = 0; !events.file_.ok(); ++n) {
       events.path_ = start + std::to_string(n);
-      events.file_ = FileHandle(::open(events.path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+      events.file_ = FileHandle(platform::open(events.path_, platform::Access::create));
       if (!events.file_.ok() && errno != EEXIST) return file_error("write", events.path_);
     }
     if (Status s = events.record(stamp(0) + field(3, "brain.Event:2")); !s) return s.error();
@@ -65,8 +66,8 @@ class EventFile {
   }
   /// Event { wall_time, step }
   static std::string stamp(std::int64_t step) {
-    timespec t{};
-    ::clock_gettime(CLOCK_REALTIME, &t);
+    std::timespec t{};
+    std::timespec_get(&t, TIME_UTC);
     const double seconds = static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
     return '\x09' + fixed(std::bit_cast<std::uint64_t>(seconds)) + '\x10' + varint(static_cast<std::uint64_t>(step));
   }

@@ -98,7 +98,7 @@ inline Result<double> measure_read_bandwidth(const Cpu& q) {
   parallel(q, floats / part, [&](std::int64_t i, int) { std::fill_n(buffer->data() + i * part, part, 1.f); });
   const double seconds = best_seconds(1, [&] {
     parallel(q, floats / part, [&](std::int64_t i, int worker) {
-      dispatch<Read>(q.isa(), static_cast<const float*>(buffer->data() + i * part), part, q.scratch(worker));
+      dispatch<Read>(q.isa(), buffer->data() + i * part, part, q.scratch(worker));
     });
   });
   return sizeof(float) * static_cast<double>(floats) / seconds;

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #define CHIMERA_INLINE __attribute__((always_inline)) inline
@@ -108,20 +109,39 @@ CHIMERA_INLINE Vec<W> sqrt(const Vec<W>& x) {
   return x * y;
 }
 
+/// Lane i of the result is lane pick(i) of a's lanes with b's behind them. Widths are written out, for nvcc takes no pack
+/// there; wider ones than any register go lane by lane.
+template <auto pick, int W, int N>
+CHIMERA_INLINE Vec<W> shuffle(const Vec<N>& a, const Vec<N>& b) {
+  if constexpr (W == 4) {
+    return Vec<W>(__builtin_shufflevector(a.v, b.v, pick(0), pick(1), pick(2), pick(3)));
+  } else if constexpr (W == 8) {
+    return Vec<W>(__builtin_shufflevector(a.v, b.v, pick(0), pick(1), pick(2), pick(3),  //
+                                          pick(4), pick(5), pick(6), pick(7)));
+  } else if constexpr (W == 16) {
+    return Vec<W>(__builtin_shufflevector(a.v, b.v, pick(0), pick(1), pick(2), pick(3),  //
+                                          pick(4), pick(5), pick(6), pick(7),            //
+                                          pick(8), pick(9), pick(10), pick(11),          //
+                                          pick(12), pick(13), pick(14), pick(15)));
+  } else {
+    Vec<W> r;
+    for (int i = 0; i < W; ++i) r.v[i] = pick(i) < N ? a.v[pick(i)] : b.v[pick(i) - N];
+    return r;
+  }
+}
+
 /// x1 x0 x3 x2 ...
 template <int W>
 CHIMERA_INLINE Vec<W> swap_pairs(const Vec<W>& x) {
-  return [&]<int... i>(std::integer_sequence<int, i...>) CHIMERA_LAMBDA {
-    return Vec<W>(__builtin_shufflevector(x.v, x.v, (i ^ 1)...));
-  }(std::make_integer_sequence<int, W>{});
+  constexpr auto other = [](int i) { return i ^ 1; };
+  return shuffle<other, W>(x, x);
 }
 
 /// The lanes of two vectors of half the width.
 template <int W>
 CHIMERA_INLINE Vec<W> joined(const Vec<W / 2>& low, const Vec<W / 2>& high) {
-  return [&]<int... i>(std::integer_sequence<int, i...>) CHIMERA_LAMBDA {
-    return Vec<W>(__builtin_shufflevector(low.v, high.v, i...));
-  }(std::make_integer_sequence<int, W>{});
+  constexpr auto same = [](int i) { return i; };
+  return shuffle<same, W>(low, high);
 }
 
 /// Sum of the lanes: halves are added until one is left.
@@ -256,36 +276,44 @@ CHIMERA_INLINE void lanes(std::int64_t n, F f) {
 }
 
 #if defined(__x86_64__) || defined(__i386__)
-template <class Kernel, class... A>
-CHIMERA_AVX512 inline void run_lanes(std::integral_constant<int, 16>, A... a) {
+template <class Kernel, class... P>
+CHIMERA_AVX512 inline void run_lanes(std::integral_constant<int, 16>, P... a) {
   Kernel::template run<16>(a...);
 }
-template <class Kernel, class... A>
-CHIMERA_AVX2 inline void run_lanes(std::integral_constant<int, 8>, A... a) {
+template <class Kernel, class... P>
+CHIMERA_AVX2 inline void run_lanes(std::integral_constant<int, 8>, P... a) {
   Kernel::template run<8>(a...);
 }
 #endif
 /// Never inlined, as the other two cannot be: a copy for each call costs a compiler more than the call costs a program.
-template <class Kernel, class... A>
-__attribute__((noinline)) inline void run_lanes(std::integral_constant<int, 4>, A... a) {
+template <class Kernel, class... P>
+__attribute__((noinline)) inline void run_lanes(std::integral_constant<int, 4>, P... a) {
   Kernel::template run<4>(a...);
 }
 
-/// Runs the kernel's variant for that level; arguments pass by value. CHIMERA_ISA, if defined (a level's name), is the
-/// only level that is compiled: a program for one machine alone compiles in two thirds of the time.
-template <class Kernel, class... A>
-void dispatch([[maybe_unused]] Isa isa, A... a) {
+/// `dispatch`, told the parameters of the kernel's `run`.
+template <class Kernel, class... P>
+void dispatch_as(void (*)(P...), [[maybe_unused]] Isa isa, std::type_identity_t<P>... a) {
 #if defined(CHIMERA_ISA)
-  run_lanes<Kernel>(std::integral_constant<int, lanes(Isa::CHIMERA_ISA)>{}, a...);
+  run_lanes<Kernel, P...>(std::integral_constant<int, lanes(Isa::CHIMERA_ISA)>{}, a...);
 #elif defined(__x86_64__) || defined(__i386__)
   switch (lanes(isa)) {
-    case 16: return run_lanes<Kernel>(std::integral_constant<int, 16>{}, a...);
-    case 8: return run_lanes<Kernel>(std::integral_constant<int, 8>{}, a...);
-    default: return run_lanes<Kernel>(std::integral_constant<int, 4>{}, a...);
+    case 16: return run_lanes<Kernel, P...>(std::integral_constant<int, 16>{}, a...);
+    case 8: return run_lanes<Kernel, P...>(std::integral_constant<int, 8>{}, a...);
+    default: return run_lanes<Kernel, P...>(std::integral_constant<int, 4>{}, a...);
   }
 #else
-  run_lanes<Kernel>(std::integral_constant<int, 4>{}, a...);
+  run_lanes<Kernel, P...>(std::integral_constant<int, 4>{}, a...);
 #endif
+}
+
+/// Runs the kernel's variant for that level; arguments pass by value, as the types that `run` names: every kernel is
+/// compiled once for each width. CHIMERA_ISA, if defined (a level's name), is the only level that is compiled: a program
+/// for one machine alone compiles in two thirds of the time.
+template <class Kernel, class... A>
+void dispatch(Isa isa, A&&... a) {
+  using Run = decltype(&Kernel::template run<4>);
+  dispatch_as<Kernel>(Run{}, isa, std::forward<A>(a)...);
 }
 
 }  // namespace chimera::inline CHIMERA_ABI

@@ -1,33 +1,15 @@
-// The two ends of a model: the embedding of tokens, and the head that turns the last activations into logits or a loss.
+// The head, which turns the last activations into logits or a loss.
 #pragma once
 
+#include <chimera/core/batch.hpp>
 #include <chimera/kernels/f32/cross_entropy.hpp>
+#include <chimera/kernels/f32/embedding.hpp>
 #include <chimera/layers/layer.hpp>
 
 #include <algorithm>
 #include <cstdint>
 
 namespace chimera::inline CHIMERA_ABI {
-
-/// x [tokens, width] = scale table[token]; table [vocab, width]. Every token must be in [0, vocab).
-inline void embed(const Cpu& q, std::int64_t n, std::int64_t width, const std::int32_t* tokens, float scale,
-                  const float* table, float* x) {
-  parallel_rows(q, n, 16, [&](std::int64_t first, std::int64_t count, int) {
-    for (std::int64_t t = first; t < first + count; ++t)
-      dispatch<Scaled>(q.isa(), width, scale, table + tokens[t] * width, x + t * width);
-  });
-}
-
-/// dtable[token] += scale dx, token after token: tasks split the channels, so the order of additions is fixed.
-inline void embed_backward(const Cpu& q, std::int64_t n, std::int64_t width, const std::int32_t* tokens, float scale,
-                           const float* dx, float* dtable) {
-  constexpr std::int64_t strip = 64;
-  parallel(q, (width + strip - 1) / strip, [&](std::int64_t index, int) {
-    const std::int64_t c = index * strip, count = std::min(strip, width - c);
-    for (std::int64_t t = 0; t < n; ++t)
-      dispatch<AddScaled>(q.isa(), count, scale, dx + t * width + c, dtable + tokens[t] * width + c);
-  });
-}
 
 /// logits = u W^T / divisor, a block of rows at a time: [tokens, vocab] never exists as a whole.
 struct Head {
@@ -39,29 +21,56 @@ struct Head {
   std::int64_t rows(std::int64_t tokens) const {
     return std::min(tokens, std::clamp<std::int64_t>((std::int64_t{16} << 20) / vocab, 64, 4096));
   }
-  std::int64_t temp_floats(std::int64_t tokens) const { return floats_of({rows(tokens) * vocab, 2 * rows(tokens)}); }
+  std::int64_t temp_floats(std::int64_t tokens) const {
+    return floats_of({rows(tokens) * vocab, 2 * rows(tokens), tokens, tokens});
+  }
 
-  void logits(const Cpu& q, std::int64_t n, const float* u, const float* w, float* out) const {
+  void logits(const Device auto& q, std::int64_t n, const float* u, const float* w, float* out) const {
     linear(q, matrix(), n, 1.f / divisor, u, width, w, 0.f, out, vocab);
   }
 
-  /// Sum of the losses and, when du is given, du [tokens, width] = and dw += scale times its gradient. du may be u.
-  double loss(const Cpu& q, std::int64_t n, const float* u, const std::int32_t* targets, const float* w, float scale,
-              float* du, float* dw, Bump temp) const {
+  /// The batch's loss and, when du is given, du [tokens, width] = and dw += scale times its gradient. du may be u.
+  /// Logits are computed once for cross-entropy, twice for an objective of its own: all log-probabilities, then the
+  /// gradient.
+  Loss loss(const Device auto& q, const Objective& objective, const TokenBatch& batch, const float* u, const float* w,
+            float scale, float* du, float* dw, Bump temp) const {
+    const std::int64_t n = batch.tokens(), count = objective.counted(batch);
+    const CrossEntropy s{objective.label_smoothing, objective.z_loss};
+    if (!objective.weigh) return {cross_entropy_loss(q, s, batch, nullptr, u, w, scale, du, dw, temp), count};
+    float* log_probs = temp.take(n);
+    float* coefficients = temp.take(n);
+    each_block(q, n, u, w, temp, [&](std::int64_t t, std::int64_t some, float* x, double*) {
+      target_log_probs(q, some, vocab, batch.targets + t, x, log_probs + t);
+    });
+    const double sum = objective.weigh(objective.self, batch, log_probs, coefficients);
+    if (du) (void)cross_entropy_loss(q, {}, batch, coefficients, u, w, scale, du, dw, temp);
+    return {sum, count};
+  }
+
+ private:
+  double cross_entropy_loss(const Device auto& q, CrossEntropy s, const TokenBatch& batch, const float* coefficients,
+                            const float* u, const float* w, float scale, float* du, float* dw, Bump temp) const {
+    double sum = 0;
+    each_block(q, batch.tokens(), u, w, temp, [&](std::int64_t t, std::int64_t count, float* x, double* losses) {
+      cross_entropy(q, s, count, vocab, batch.targets + t, scale, du != nullptr, x, losses, &sum,
+                    coefficients ? coefficients + t : nullptr);
+      if (du)
+        linear_backward(q, matrix(), count, 1.f / divisor, x, vocab, u + t * width, width, w, 0.f, du + t * width, dw);
+    });
+    return sum;
+  }
+
+  /// Calls f(first row, rows, their logits, room for their losses).
+  template <class F>
+  void each_block(const Device auto& q, std::int64_t n, const float* u, const float* w, Bump temp, F&& f) const {
     const std::int64_t block = rows(n);
     float* x = temp.take(block * vocab);
     double* losses = reinterpret_cast<double*>(temp.take(2 * block));
-    double sum = 0;
     for (std::int64_t t = 0; t < n; t += block) {
       const std::int64_t count = std::min(block, n - t);
       logits(q, count, u + t * width, w, x);
-      cross_entropy(q, {}, count, vocab, targets + t, scale, du != nullptr, x, losses);
-      for (std::int64_t i = 0; i < count; ++i) sum += losses[i];
-      if (!du) continue;
-      linear_weight_gradient(q, matrix(), count, 1.f / divisor, x, vocab, u + t * width, width, dw);
-      linear_input_gradient(q, matrix(), count, 1.f / divisor, x, vocab, w, 0.f, du + t * width, width);
+      f(t, count, x, losses);
     }
-    return sum;
   }
 };
 

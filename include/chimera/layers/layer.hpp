@@ -3,35 +3,49 @@
 // A layer is one file with four parts: its weights, forward, backward, and decode.
 //   forward:  y += scale * layer(x)              x, y [B,T,width]; x is already normalised
 //   backward: dx = scale * dlayer/dx . dy        weight gradients accumulate (+=)
-//   decode:   y += scale * layer(norm(x)) for the tokens of a pass, with packed weights; y may be x  (layers/decode.hpp)
-// What decoding carries of a sequence is state_bytes large, a multiple of 64, and all zero at the sequence's start; but of
-// attention's keys and values, those of later positions are never read. `temp` is working memory, at least
-// temp_floats(batch), or decode_floats(rows).
+//   decode:   y += scale * layer(norm(x)) for the tokens of a pass, with packed weights; y may be x
+// What decoding carries of a sequence has two parts, state(kv): one that is read whole for every token, all zero at the
+// sequence's start, and a ring that fills as the text goes on, of which later positions are never read. A layer with a
+// ring says how it is copied: copy_ring(kv, tokens, from, to). `temp` is working memory, at least temp_floats(batch), or
+// decode_floats(rows).
 #pragma once
 
+#include <chimera/config/check.hpp>
 #include <chimera/config/config.hpp>
 #include <chimera/core/batch.hpp>
 #include <chimera/core/device.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/f32/gemm.hpp>
-#include <chimera/layers/decode.hpp>
+#include <chimera/kernels/packed/matrix.hpp>
+#include <chimera/kernels/packed/product.hpp>
 
 #include <concepts>
 #include <cstdint>
 
 namespace chimera::inline CHIMERA_ABI {
 
-template <class L>
-concept Layer = requires(const Cpu& q, Weights<L> w, Weights<L, float> dw, const Batch& batch, const float* x, float* y,
-                         typename L::Activations& a, PackedWeights<L> packed, const Pass& pass, const NormedRows& in,
+static_assert(product_scratch_floats(most_columns) <= static_cast<std::int64_t>(Cpu::scratch_floats));
+
+/// A layer's weights in decoding. The taps of a convolution (conv1d.weight) lie transposed here: [taps, channels].
+template <class Layer>
+struct PackedWeights {
+  const PackedTensor* tensors;
+
+  const PackedMatrix& matrix(std::size_t param) const { return tensors[param].matrix; }
+  const float* vector(std::size_t param) const { return tensors[param].values; }
+};
+
+template <class L, class D = Cpu>
+concept Layer = requires(const D& q, Weights<L> w, Weights<L, float> dw, const Batch& batch, const float* x, float* y,
+                         typename L::Activations& a, PackedWeights<L> packed, const Pass& pass, const ProductInput& in,
                          Bump& memory, Bump temp) {
   { L::params.size() } -> std::convertible_to<std::size_t>;
   { L::bind(memory, batch) } -> std::same_as<typename L::Activations>;
   { L::temp_floats(batch) } -> std::same_as<std::int64_t>;
   L::forward(q, w, batch, x, 1.f, y, a, temp);
   L::backward(q, w, dw, batch, x, x, 1.f, y, a, temp);
-  { L::state_bytes(KvFormat::f16) } -> std::same_as<std::int64_t>;
+  { L::state(KvFormat::f16) } -> std::same_as<StateBytes>;
   { L::decode_floats(std::int64_t{}) } -> std::same_as<std::int64_t>;
   L::decode(q, packed, pass, in, 1.f, y, temp);
 };
@@ -42,21 +56,29 @@ struct Linear {
 };
 
 /// y [rows, out] = scale x W^T + beta y.   Rows of x and y lie ldx and ldy apart.
-inline void linear(const Cpu& q, Linear s, std::int64_t rows, float scale, const float* x, std::int64_t ldx,
+inline void linear(const Device auto& q, Linear s, std::int64_t rows, float scale, const float* x, std::int64_t ldx,
                    const float* w, float beta, float* y, std::int64_t ldy) {
   gemm(q, rows, s.out, s.in, scale, row_major(x, ldx), transposed(w, s.in), beta, y, ldy);
 }
 
 /// dx [rows, in] = scale dy W + beta dx
-inline void linear_input_gradient(const Cpu& q, Linear s, std::int64_t rows, float scale, const float* dy,
+inline void linear_input_gradient(const Device auto& q, Linear s, std::int64_t rows, float scale, const float* dy,
                                   std::int64_t ldy, const float* w, float beta, float* dx, std::int64_t ldx) {
   gemm(q, rows, s.in, s.out, scale, row_major(dy, ldy), row_major(w, s.in), beta, dx, ldx);
 }
 
 /// dW += scale dy^T x
-inline void linear_weight_gradient(const Cpu& q, Linear s, std::int64_t rows, float scale, const float* dy,
+inline void linear_weight_gradient(const Device auto& q, Linear s, std::int64_t rows, float scale, const float* dy,
                                    std::int64_t ldy, const float* x, std::int64_t ldx, float* dw) {
   gemm(q, s.out, s.in, rows, scale, transposed(dy, ldy), row_major(x, ldx), 1.f, dw, s.in);
+}
+
+/// dW += scale dy^T x, then dx = scale dy W + beta dx. Rows of x and dx lie ldx apart; dx may be x.
+inline void linear_backward(const Device auto& q, Linear s, std::int64_t rows, float scale, const float* dy,
+                            std::int64_t ldy, const float* x, std::int64_t ldx, const float* w, float beta, float* dx,
+                            float* dw) {
+  linear_weight_gradient(q, s, rows, scale, dy, ldy, x, ldx, dw);
+  linear_input_gradient(q, s, rows, scale, dy, ldy, w, beta, dx, ldx);
 }
 
 }  // namespace chimera::inline CHIMERA_ABI

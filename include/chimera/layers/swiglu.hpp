@@ -4,7 +4,6 @@
 
 #include <chimera/kernels/f32/elementwise.hpp>
 #include <chimera/kernels/f32/norm.hpp>
-#include <chimera/layers/decode.hpp>
 #include <chimera/layers/layer.hpp>
 
 #include <algorithm>
@@ -30,8 +29,8 @@ struct SwiGlu : SwiGluWeights {
   }
 
   // 2. Forward.
-  static void forward(const Cpu& q, Weights<SwiGlu> w, const Batch& batch, const float* x, float scale, float* y,
-                      Activations& a, Bump temp) {
+  static void forward(const Device auto& q, Weights<SwiGlu> w, const Batch& batch, const float* x, float scale,
+                      float* y, Activations& a, Bump temp) {
     const std::int64_t n = batch.tokens();
     float* h = temp.take(n * hidden);
     linear(q, in, n, 1.f, x, width, w[gate_up], 0.f, a.gate_up, 2 * hidden);
@@ -45,8 +44,8 @@ struct SwiGlu : SwiGluWeights {
   }
 
   // 3. Backward.
-  static void backward(const Cpu& q, Weights<SwiGlu> w, Weights<SwiGlu, float> dw, const Batch& batch, const float* x,
-                       const float* dy, float scale, float* dx, Activations& a, Bump temp) {
+  static void backward(const Device auto& q, Weights<SwiGlu> w, Weights<SwiGlu, float> dw, const Batch& batch,
+                       const float* x, const float* dy, float scale, float* dx, Activations& a, Bump temp) {
     const std::int64_t n = batch.tokens();
     float* h = temp.take(n * hidden);
     if constexpr (C.sub_norm) {
@@ -54,10 +53,9 @@ struct SwiGlu : SwiGluWeights {
       float* dnormed = temp.take(n * hidden);
       swiglu(q, n, hidden, a.gate_up, h);
       rms_norm(q, norm(n), h, w[sub_norm], normed);
-      linear_weight_gradient(q, out, n, scale, dy, width, normed, hidden, dw[down]);
-      linear_input_gradient(q, out, n, scale, dy, width, w[down], 0.f, dnormed, hidden);
+      linear_backward(q, out, n, scale, dy, width, normed, hidden, w[down], 0.f, dnormed, dw[down]);
       float* dh = normed;
-      std::fill(dh, dh + n * hidden, 0.f);
+      zero(q, n * hidden, dh);
       rms_norm_backward(q, norm(n), h, w[sub_norm], dnormed, dh, dw[sub_norm], temp);
       swiglu_backward(q, n, hidden, a.gate_up, dh);
     } else {
@@ -65,40 +63,22 @@ struct SwiGlu : SwiGluWeights {
       swiglu_backward(q, n, hidden, a.gate_up, h);
       linear_weight_gradient(q, out, n, scale, dy, width, h, hidden, dw[down]);
     }
-    linear_weight_gradient(q, in, n, 1.f, a.gate_up, 2 * hidden, x, width, dw[gate_up]);
-    linear_input_gradient(q, in, n, 1.f, a.gate_up, 2 * hidden, w[gate_up], 0.f, dx, width);
+    linear_backward(q, in, n, 1.f, a.gate_up, 2 * hidden, x, width, w[gate_up], 0.f, dx, dw[gate_up]);
   }
 
   // 4. Decode: nothing is carried.
-  static constexpr std::int64_t state_bytes(KvFormat) { return 0; }
+  static constexpr StateBytes state(KvFormat) { return {}; }
   static std::int64_t decode_floats(std::int64_t rows) {
     return floats_of({rows * hidden, std::max(product_floats(rows, width), product_floats(rows, hidden))});
   }
 
-  /// The matrix gate_up has two parts: gate and up.
-  static void decode(const Cpu& q, PackedWeights<SwiGlu> w, const Pass& pass, const NormedRows& x, float scale,
-                     float* y, Bump temp) {
+  static void decode(const Device auto& q, PackedWeights<SwiGlu> w, const Pass& pass, const ProductInput& x,
+                     float scale, float* y, Bump temp) {
     float* h = temp.take(pass.rows * hidden);
-    const PackedMatrix& both = w.matrix(gate_up);
-    paired_product(
-        q, both.part(0), both.part(1), pass.rows,
-        [&](std::int64_t t, float* buffer) { return x.row(q.isa(), t, buffer); },
-        [&](std::int64_t t, std::int64_t first, std::int64_t count, const float* gate, const float* up) {
-          dispatch<SiluGate>(q.isa(), count, gate, up, h + t * hidden + first);
-        },
-        temp);
-    add_projection(
-        q, w.matrix(down), pass.rows,
-        [&](std::int64_t t, [[maybe_unused]] float* buffer) {
-          const float* row = h + t * hidden;
-          if constexpr (C.sub_norm) {
-            dispatch<RmsNorm>(q.isa(), norm(1), row, static_cast<const float*>(nullptr), std::int64_t{0},
-                              w.vector(sub_norm), buffer);
-            row = buffer;
-          }
-          return row;
-        },
-        scale, y, temp);
+    product(q, w.matrix(gate_up), pass.rows, x, Then::gate(h, hidden), temp);
+    ProductInput last{h, hidden};
+    if constexpr (C.sub_norm) last = {h, hidden, w.vector(sub_norm), hidden, C.norm_eps};
+    product(q, w.matrix(down), pass.rows, last, Then::add(y, width, scale), temp);
   }
 
  private:

@@ -15,19 +15,15 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-struct PackedTensor;  // layers/decode.hpp
+struct PackedTensor;  // kernels/packed/matrix.hpp
 
 /// Dropout draws are a function of (seed, step): the same in forward, in recomputation and in backward.
 struct TrainingStep {
   float scale = 1.f;       // multiplies the gradient: 1 / (targets in the whole accumulated batch)
   std::uint64_t seed = 0;  // of dropout
   std::uint64_t step = 0;  // one number for each micro-batch
-};
-
-/// A row of a pass whose logits are asked for.
-struct Output {
-  std::int64_t row = 0;
-  float* logits = nullptr;  // [vocab]
+  Objective objective = {};
+  int first_block = 0;  // the weights of those before it, and the embedding as an input, get no gradient
 };
 
 /// A pass of a whole model: the state of each run is that of its sequence, model.state_bytes(kv) of it, 64-byte aligned.
@@ -49,7 +45,7 @@ struct AnyModel {
   /// Floats of working memory for `loss` / `train` on batches of this shape.
   std::size_t (*loss_floats)(std::int64_t sequences, std::int64_t length) = nullptr;
   std::size_t (*train_floats)(std::int64_t sequences, std::int64_t length) = nullptr;
-  Loss (*loss)(const Cpu&, const float* weights, const TokenBatch&, float* memory) = nullptr;
+  Loss (*loss)(const Cpu&, const float* weights, const TokenBatch&, const Objective&, float* memory) = nullptr;
   /// Adds step.scale * d(sum)/d(weight) to `gradients`. No dropout when the config's is 0. Null, as `train_floats` is, in
   /// a model compiled for running alone.
   Loss (*train)(const Cpu&, const float* weights, const TokenBatch&, const TrainingStep&, float* memory,

@@ -3,7 +3,7 @@
 
 #include <chimera/core/device.hpp>
 #include <chimera/core/version.hpp>
-#include <chimera/layers/decode.hpp>
+#include <chimera/kernels/packed/matrix.hpp>
 #include <chimera/model/any_model.hpp>
 
 #include <array>

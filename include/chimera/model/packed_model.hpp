@@ -8,7 +8,7 @@
 #include <chimera/core/memory.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
-#include <chimera/layers/decode.hpp>
+#include <chimera/kernels/packed/matrix.hpp>
 #include <chimera/model/any_model.hpp>
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// AdamW (Loshchilov and Hutter, 2019) over a model's flat arena, and the gradient's global norm.
+// AdamW (Loshchilov and Hutter, 2019) over a model's flat arena.
 #pragma once
 
 #include <chimera/core/device.hpp>
@@ -7,47 +7,18 @@
 #include <chimera/core/result.hpp>
 #include <chimera/kernels/simd.hpp>
 #include <chimera/model/weights_table.hpp>
+#include <chimera/optim/gradient.hpp>
+#include <chimera/optim/optimizer.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
-#include <memory>
-#include <new>
 #include <span>
-#include <string>
+#include <type_traits>
+#include <utility>
 
 namespace chimera::inline CHIMERA_ABI {
-
-/// Floats of one task of a walk over an arena. Fixed, so that sums are the same for every number of threads.
-inline constexpr std::int64_t arena_block = 16'384;
-
-/// Sum of squares of n floats, in double. Sixteen running sums at every level; the product of two floats is exact in
-/// double, so the result is the same on every machine.
-struct SumOfSquares {
-  typedef float Floats __attribute__((vector_size(16)));
-  typedef double Doubles __attribute__((vector_size(32)));
-
-  template <int W>
-  CHIMERA_INLINE static void run(const float* x, std::int64_t n, double* result) {
-    Doubles a{}, b{}, c{}, d{};
-    std::int64_t i = 0;
-    for (; i + 16 <= n; i += 16) add(a, x + i), add(b, x + i + 4), add(c, x + i + 8), add(d, x + i + 12);
-    float rest[16] = {};
-    for (std::int64_t j = 0; i + j < n; ++j) rest[j] = x[i + j];
-    add(a, rest), add(b, rest + 4), add(c, rest + 8), add(d, rest + 12);
-    a += b, c += d, a += c;
-    *result = (a[0] + a[1]) + (a[2] + a[3]);
-  }
-
- private:
-  CHIMERA_INLINE static void add(Doubles& sums, const float* x) {
-    Floats part;
-    std::memcpy(&part, x, sizeof part);
-    const Doubles wide = __builtin_convertvector(part, Doubles);
-    sums += wide * wide;
-  }
-};
 
 /// The numbers of one step, worked out once for all weights; k scales the gradient.
 struct AdamWStep {
@@ -98,13 +69,43 @@ struct AdamWKernel {
   }
 };
 
+/// One update of an arena: weights of tensors that decay are also multiplied by `step.keep`; the gradient becomes zero.
+inline void adamw_update(const Cpu& q, std::span<const NamedTensor> tensors, const AdamWStep& step, std::int64_t floats,
+                         float* weights, float* gradient, float* moment1, float* moment2) {
+  AdamWStep plain = step;
+  plain.keep = 1.f;
+  parallel(q, arena_blocks(floats), [&](std::int64_t block, int) {
+    const std::int64_t end = std::min((block + 1) * arena_block, floats);
+    std::int64_t at = block * arena_block;
+    auto tensor = std::upper_bound(tensors.begin(), tensors.end(), at, [](std::int64_t x, const NamedTensor& n) {
+      return x < static_cast<std::int64_t>(n.offset);
+    });
+    for (; at < end; ++tensor) {  // `tensor` is the first that starts after `at`
+      const std::int64_t next = tensor == tensors.end() ? floats : static_cast<std::int64_t>(tensor->offset);
+      const bool decay = tensor != tensors.begin() && (tensor - 1)->decays();
+      const std::int64_t n = std::min(next, end) - at;
+      dispatch<AdamWKernel>(q.isa(), decay ? step : plain, weights + at, gradient + at, moment1 + at, moment2 + at, n);
+      at += n;
+      if (tensor == tensors.end()) break;
+    }
+  });
+}
+
 struct AdamWSettings {
   double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8;
   double weight_decay = 0.1;  // of tensors whose row in the table says so
+
+  template <class Self, class F>
+  static void each_field(Self& s, F&& f) {
+    f("adamw.beta1", s.beta1), f("adamw.beta2", s.beta2);
+    f("adamw.epsilon", s.epsilon), f("adamw.weight_decay", s.weight_decay);
+    if constexpr (!std::is_const_v<Self>)  // to be read: their names in files of earlier versions
+      f("beta1", s.beta1), f("beta2", s.beta2), f("epsilon", s.epsilon), f("weight_decay", s.weight_decay);
+  }
 };
 
-/// Moments of every weight, and the step that uses them. `tensors` must outlive it.
-class AdamW {
+/// Moments of every weight, and the update that uses them. `tensors` must outlive it.
+class AdamW : public Optimizer {
  public:
   AdamW() = default;
 
@@ -115,8 +116,8 @@ class AdamW {
     auto moments = Buffer::create(2 * aligned_floats(arena_floats));
     if (!moments) return moments.error();
     a.moments_ = std::move(*moments);
-    a.sums_.reset(new (std::nothrow) double[static_cast<std::size_t>(a.blocks())]);
-    if (!a.sums_) return Error{"out of memory for the gradient norm of " + std::to_string(arena_floats) + " weights"};
+    a.state_ = {Section::of("moment1", a.first_moment(), arena_floats),
+                Section::of("moment2", a.second_moment(), arena_floats)};
     return a;
   }
 
@@ -124,62 +125,28 @@ class AdamW {
   float* first_moment() { return moments_.data(); }
   float* second_moment() { return moments_.data() + aligned_floats(static_cast<std::size_t>(floats_)); }
 
-  /// Global L2 norm of a gradient arena; not finite if any element is not.
-  double norm(const Cpu& q, const float* gradient) {
-    parallel(q, blocks(), [&](std::int64_t block, int) {
-      const std::int64_t begin = block * arena_block;
-      dispatch<SumOfSquares>(q.isa(), gradient + begin, std::min(arena_block, floats_ - begin),
-                             &sums_[static_cast<std::size_t>(block)]);
-    });
-    double sum = 0;
-    for (std::int64_t i = 0; i < blocks(); ++i) sum += sums_[static_cast<std::size_t>(i)];
-    return std::sqrt(sum);
-  }
+  std::span<const Section> state() override { return state_; }
 
-  /// What a gradient of that norm is multiplied by so that its norm is at most `clip` (0: no limit).
-  static double clip_factor(double norm, double clip) { return clip > 0 ? std::min(1.0, clip / (norm + 1e-6)) : 1.0; }
-
-  /// Update number `t` (1 is the first). The gradient is multiplied by `gradient_scale`, used, and set to zero.
-  void step(const Cpu& q, float* weights, float* gradient, std::int64_t t, double learning_rate,
-            double gradient_scale) {
-    const double beta1 = settings_.beta1, beta2 = settings_.beta2, k = gradient_scale;
-    const double second = std::sqrt(1 - std::pow(beta2, static_cast<double>(t)));
-    const double rate = learning_rate * second / (1 - std::pow(beta1, static_cast<double>(t)));
-    const AdamWStep decayed{.beta1 = static_cast<float>(beta1),
-                            .beta2 = static_cast<float>(beta2),
-                            .gradient1 = static_cast<float>((1 - beta1) * k),
-                            .gradient2 = static_cast<float>((1 - beta2) * k * k),
-                            .keep = static_cast<float>(1 - learning_rate * settings_.weight_decay),
-                            .rate = static_cast<float>(rate),
-                            .epsilon = static_cast<float>(settings_.epsilon * second)};
-    AdamWStep plain = decayed;
-    plain.keep = 1.f;
-    parallel(q, blocks(), [&](std::int64_t block, int) {
-      const std::int64_t end = std::min((block + 1) * arena_block, floats_);
-      std::int64_t at = block * arena_block;
-      auto tensor = std::upper_bound(tensors_.begin(), tensors_.end(), at, [](std::int64_t x, const NamedTensor& n) {
-        return x < static_cast<std::int64_t>(n.offset);
-      });
-      for (; at < end; ++tensor) {  // `tensor` is the first that starts after `at`
-        const std::int64_t next = tensor == tensors_.end() ? floats_ : static_cast<std::int64_t>(tensor->offset);
-        const bool decay = tensor != tensors_.begin() && (tensor - 1)->decays();
-        const std::int64_t n = std::min(next, end) - at;
-        dispatch<AdamWKernel>(q.isa(), decay ? decayed : plain, weights + at, gradient + at, first_moment() + at,
-                              second_moment() + at, n);
-        at += n;
-        if (tensor == tensors_.end()) break;
-      }
-    });
+  void update(const Cpu& q, float* weights, float* gradient, const Update& update) override {
+    const double beta1 = settings_.beta1, beta2 = settings_.beta2, k = update.scale;
+    const double t = static_cast<double>(update.number), second = std::sqrt(1 - std::pow(beta2, t));
+    const double rate = update.rate * second / (1 - std::pow(beta1, t));
+    const AdamWStep step{.beta1 = static_cast<float>(beta1),
+                         .beta2 = static_cast<float>(beta2),
+                         .gradient1 = static_cast<float>((1 - beta1) * k),
+                         .gradient2 = static_cast<float>((1 - beta2) * k * k),
+                         .keep = static_cast<float>(1 - update.rate * settings_.weight_decay),
+                         .rate = static_cast<float>(rate),
+                         .epsilon = static_cast<float>(settings_.epsilon * second)};
+    adamw_update(q, tensors_, step, floats_, weights, gradient, first_moment(), second_moment());
   }
 
  private:
-  std::int64_t blocks() const { return (floats_ + arena_block - 1) / arena_block; }
-
   std::span<const NamedTensor> tensors_;
   std::int64_t floats_ = 0;
   AdamWSettings settings_;
-  Buffer moments_;                  // m, then v
-  std::unique_ptr<double[]> sums_;  // one for each block
+  Buffer moments_;  // m, then v
+  std::array<Section, 2> state_;
 };
 
 }  // namespace chimera::inline CHIMERA_ABI

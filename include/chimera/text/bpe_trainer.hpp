@@ -1,14 +1,14 @@
-// Learning byte-pair encoding from texts: count the pieces of each language, then join the pair of tokens that occurs
-// most often, again and again (Gage 1994, Sennrich et al. 2016). Pieces are counted once; a mix of the languages is a
-// weight for each, so trying many mixes, as the search for equal cost does, costs only the joining.
+// Learning byte-pair encoding from texts: join the pair of tokens that occurs most often, again and again (Gage 1994,
+// Sennrich et al. 2016). Pieces are counted once; a mix of the languages is a weight for each, so trying many mixes, as
+// the search for equal cost does, costs only the joining.
 #pragma once
 
-#include <chimera/core/device.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/text/bytes.hpp>
+#include <chimera/text/piece_counts.hpp>
 #include <chimera/text/pretokenizer.hpp>
-#include <chimera/text/tokenizer.hpp>
 #include <chimera/text/unicode.hpp>
+#include <chimera/text/vocabulary.hpp>
 
 #include <algorithm>
 #include <array>
@@ -24,124 +24,13 @@
 
 namespace chimera {
 
-/// A text whose pieces are counted in that column: a language, or one side of aligned sentences.
-struct CountedText {
-  std::string_view text;
-  int column = 0;
-};
-
-/// The different pieces that pre-tokenization cuts from texts, and how often each occurs in each column. Pieces are views
-/// of the texts, which must outlive this; they are in no particular order.
-class PieceCounts {
- public:
-  static PieceCounts count(const Cpu& q, PreTokenizer rules, std::span<const CountedText> texts, int columns);
-
-  PreTokenizer rules() const { return rules_; }
-  int columns() const { return columns_; }
-  std::size_t size() const { return pieces_.size(); }
-  std::string_view piece(std::size_t i) const { return pieces_[i]; }
-  std::int64_t count(std::size_t i, int column) const {
-    return counts_[i * width() + static_cast<std::size_t>(column)];
-  }
-  /// Pieces of a column, each as often as it occurs.
-  std::int64_t total(int column) const {
-    std::int64_t sum = 0;
-    for (std::size_t i = 0; i < size(); ++i) sum += count(i, column);
-    return sum;
-  }
-
- private:
-  PieceCounts(PreTokenizer rules, int columns) : rules_(rules), columns_(columns), slots_(1024) {}
-
-  std::size_t width() const { return static_cast<std::size_t>(columns_); }
-
-  /// The counters of a piece, one for each column.
-  std::int64_t* find(std::string_view piece, std::uint64_t hash) {
-    const std::size_t last = slots_.size() - 1;
-    std::size_t at = hash & last;
-    for (; slots_[at].index != 0; at = (at + 1) & last)
-      if (slots_[at].check == hash >> 32 && pieces_[slots_[at].index - 1] == piece)
-        return &counts_[(slots_[at].index - 1) * width()];
-    pieces_.push_back(piece);
-    counts_.resize(counts_.size() + width());
-    slots_[at] = {static_cast<std::uint32_t>(hash >> 32), static_cast<std::uint32_t>(pieces_.size())};
-    if (pieces_.size() * 2 > slots_.size()) grow();
-    return &counts_[counts_.size() - width()];
-  }
-  void grow() {
-    slots_.assign(slots_.size() * 4, {});
-    const std::size_t last = slots_.size() - 1;
-    for (std::size_t i = 0; i < size(); ++i) {
-      const std::uint64_t hash = hash_bytes(pieces_[i]);
-      std::size_t at = hash & last;
-      while (slots_[at].index != 0) at = (at + 1) & last;
-      slots_[at] = {static_cast<std::uint32_t>(hash >> 32), static_cast<std::uint32_t>(i + 1)};
-    }
-  }
-
-  /// Cuts where every set of rules does: before a letter at the start of a line.
-  static std::vector<CountedText> chunks(std::span<const CountedText> texts) {
-    constexpr std::size_t usual = std::size_t{1} << 18;
-    std::vector<CountedText> chunks;
-    for (CountedText t : texts) {
-      while (t.text.size() > usual) {
-        std::size_t cut = t.text.find('\n', usual);
-        while (cut < t.text.size() && !letter_at(t.text, cut + 1)) cut = t.text.find('\n', cut + 1);
-        cut = std::min(cut, t.text.size() - 1) + 1;
-        chunks.push_back({t.text.substr(0, cut), t.column});
-        t.text.remove_prefix(cut);
-      }
-      if (!t.text.empty()) chunks.push_back(t);
-    }
-    return chunks;
-  }
-  static bool letter_at(std::string_view text, std::size_t at) {
-    if (at >= text.size()) return false;
-    const CharClass c = char_class(first_code_point(text.substr(at)).value);
-    return c == CharClass::upper || c == CharClass::lower || c == CharClass::letter;
-  }
-
-  struct Slot {
-    std::uint32_t check = 0, index = 0;  // the upper half of the hash; 1 + the piece's index, 0: free
-  };
-
-  PreTokenizer rules_;
-  int columns_;
-  std::vector<Slot> slots_;
-  std::vector<std::string_view> pieces_;
-  std::vector<std::int64_t> counts_;  // [pieces, columns]
-};
-
-inline PieceCounts PieceCounts::count(const Cpu& q, PreTokenizer rules, std::span<const CountedText> texts,
-                                      int columns) {
-  const std::vector<CountedText> parts = chunks(texts);
-  std::vector<PieceCounts> tables(static_cast<std::size_t>(q.threads()), PieceCounts(rules, columns));
-  parallel(q, static_cast<std::int64_t>(parts.size()), [&](std::int64_t i, int worker) {
-    PieceCounts& table = tables[static_cast<std::size_t>(worker)];
-    const CountedText& part = parts[static_cast<std::size_t>(i)];
-    split(rules, part.text, [&](std::string_view piece) { ++table.find(piece, hash_bytes(piece))[part.column]; });
-  });
-  for (std::size_t t = 1; t < tables.size(); ++t)
-    for (std::size_t i = 0; i < tables[t].size(); ++i) {
-      std::int64_t* sums = tables[0].find(tables[t].piece(i), hash_bytes(tables[t].piece(i)));
-      for (int c = 0; c < columns; ++c) sums[c] += tables[t].count(i, c);
-    }
-  return std::move(tables[0]);
-}
-
-/// Whether a character of that class, at the start of a token, leaves the cluster before it cut.
-constexpr bool continues_cluster(GraphemeClass g) {
-  using enum GraphemeClass;
-  return g == extend || g == zwnj || g == linker || g == zwj || g == spacing || g == v || g == t;
-}
-
 /// Bounds of `train_bpe`: places are 32-bit numbers, and weighted counts stay below 2^61.
 inline constexpr std::size_t max_bpe_bytes = 0xFFFFFFF0;
 inline constexpr std::int64_t max_bpe_weight = std::int64_t{1} << 24;
 
 struct BpeSettings {
-  std::int64_t vocab =
-      32768;  // with the 256 bytes and the special tokens, which come last; less if the texts end first
+  /// With the 256 bytes and the special tokens, which come last; less if the texts end first.
+  std::int64_t vocab = 32768;
   std::int64_t min_count = 2;  // a pair that occurs less often is not merged; counted in the language of least weight
   std::vector<std::string> specials{byte_specials.begin(), byte_specials.end()};
   /// No token of several characters begins inside a grapheme cluster or holds part of a character, and those that end
@@ -440,8 +329,8 @@ class BpeTraining {
   std::size_t seeded_ = 0;
 };
 
-/// Learns merges. `weights`: of the first columns of `counts`, one or more, all above -1 and one above 0; columns behind
-/// those are only measured. The result depends on nothing but counts, weights and settings.
+/// Learns merges. `weights`: of the first columns of `counts`, one or more, all above -1 and one above 0; columns
+/// behind those are only measured. The result depends on nothing but counts, weights and settings.
 inline Result<BpeMerges> train_bpe(const PieceCounts& counts, std::span<const std::int64_t> weights,
                                    const BpeSettings& settings, const BpeWatch& watch = {}) {
   const std::int64_t least = 256 + static_cast<std::int64_t>(settings.specials.size());
@@ -500,149 +389,6 @@ inline std::vector<std::int64_t> bpe_weights(const PieceCounts& counts, std::spa
     weights.push_back(static_cast<std::int64_t>(
         std::clamp(std::round(1024 * s * all / sum), s > 0 ? 1.0 : 0.0, static_cast<double>(max_bpe_weight))));
   return weights;
-}
-
-/// What the search for equal cost changes and looks at, all of them columns of the counts.
-struct ParityGoal {
-  int language = 0;                            // whose share is sought; the others share the rest as they did
-  int text = 0, reference = 0;                 // aligned sentences in that language, and in the one it is held against
-  double parity = 1.19;                        // tokens(text) / tokens(reference), at most
-  double tolerance = 0.003;                    // how far below that is near enough
-  double least_share = 0.2, most_share = 0.9;  // of the language
-};
-
-/// A mix of the languages, and what came of it.
-struct BpeMix {
-  std::vector<double> shares;
-  BpeMerges learned;
-  double parity = 0;
-
-  bool reaches(const ParityGoal& goal) const { return parity <= goal.parity; }
-};
-
-/// Searches the least share of a language that brings parity: two mixes at a time, side by side on the device, first at
-/// the ends, then about where a straight line between the nearest two crosses the goal. If no share does, the mix is that
-/// of the largest. `shares`: of the first columns, where the search starts from.
-inline Result<BpeMix> train_bpe_to_parity(const Cpu& q, const PieceCounts& counts, std::span<const double> shares,
-                                          const ParityGoal& goal, const BpeSettings& settings,
-                                          const BpeWatch& watch = {}) {
-  double others = 0;
-  for (std::size_t i = 0; i < shares.size(); ++i)
-    others += i == static_cast<std::size_t>(goal.language) ? 0 : shares[i];
-  if (others <= 0) return Error{"the search for parity needs texts of two languages to learn from, found one"};
-  if (counts.total(goal.text) == 0 || counts.total(goal.reference) == 0)
-    return Error{"the search for parity needs aligned sentences, found none"};
-  const auto mix = [&](double share) -> Result<BpeMix> {
-    BpeMix m{{shares.begin(), shares.end()}, {}, 0};
-    for (std::size_t i = 0; i < shares.size(); ++i)
-      m.shares[i] = i == static_cast<std::size_t>(goal.language) ? share : shares[i] / others * (1 - share);
-    auto learned = train_bpe(counts, bpe_weights(counts, m.shares), settings, watch);
-    if (!learned) return learned.error();
-    m.learned = std::move(*learned);
-    m.parity = static_cast<double>(m.learned.tokens[static_cast<std::size_t>(goal.text)]) /
-               static_cast<double>(m.learned.tokens[static_cast<std::size_t>(goal.reference)]);
-    return m;
-  };
-  const auto both = [&](double a, double b) {
-    std::array<Result<BpeMix>, 2> mixes{Error{}, Error{}};
-    parallel(q, 2, [&](std::int64_t i, int) { mixes[static_cast<std::size_t>(i)] = mix(i == 0 ? a : b); });
-    return mixes;
-  };
-  const auto share_of = [&](const BpeMix& m) { return m.shares[static_cast<std::size_t>(goal.language)]; };
-
-  auto [low, high] = both(goal.least_share, goal.most_share);
-  if (!low || low->reaches(goal)) return low;
-  for (int round = 0; round < 6; ++round) {
-    if (!high || !high->reaches(goal) || high->parity >= goal.parity - goal.tolerance) break;
-    const double a = share_of(*low), b = share_of(*high);
-    const double middle = (low->parity - goal.parity + goal.tolerance / 2) / (low->parity - high->parity), room = 0.1;
-    const double near = std::clamp(middle, room, 1 - room);
-    auto [left, right] = both(a + (b - a) * (near - room / 2), a + (b - a) * (near + room / 2));
-    for (auto* m : {&left, &right}) {
-      if (!*m) return *m;
-      Result<BpeMix>& end = (*m)->reaches(goal) ? high : low;
-      const bool nearer = (*m)->reaches(goal) ? share_of(**m) < share_of(*end) : share_of(**m) > share_of(*end);
-      if (nearer) end = std::move(*m);
-    }
-  }
-  return high;
-}
-
-/// What tokens make of a text.
-struct TokenStatistics {
-  std::int64_t bytes = 0, pieces = 0, tokens = 0;
-  std::int64_t words = 0, word_tokens = 0, whole_words = 0;  // pieces with a letter; those that are one token
-  std::int64_t inside_clusters = 0;                          // tokens that end inside a grapheme cluster
-
-  double bytes_per_token() const { return static_cast<double>(bytes) / static_cast<double>(tokens); }
-  /// Fertility.
-  double tokens_per_word() const { return static_cast<double>(word_tokens) / static_cast<double>(words); }
-};
-
-/// Statistics of each column. `used`, if given: has an entry for each id, which becomes true if the token occurs.
-inline std::vector<TokenStatistics> measure_tokens(const Cpu& q, const Tokenizer& tokenizer, const PieceCounts& counts,
-                                                   std::vector<bool>* used = nullptr) {
-  constexpr std::size_t block = 4096;
-  struct Part {
-    std::vector<TokenStatistics> columns;
-    std::vector<bool> used;
-    std::vector<std::int32_t> ids;
-    Encoder encoder;
-  };
-  std::vector<Part> parts;
-  parts.reserve(static_cast<std::size_t>(q.threads()));
-  for (int worker = 0; worker < q.threads(); ++worker)
-    parts.push_back({std::vector<TokenStatistics>(static_cast<std::size_t>(counts.columns())),
-                     std::vector<bool>(static_cast<std::size_t>(tokenizer.size())),
-                     {},
-                     Encoder(tokenizer, 2)});
-  parallel(q, static_cast<std::int64_t>((counts.size() + block - 1) / block), [&](std::int64_t index, int worker) {
-    Part& part = parts[static_cast<std::size_t>(worker)];
-    const std::size_t first = static_cast<std::size_t>(index) * block;
-    for (std::size_t i = first; i < std::min(first + block, counts.size()); ++i) {
-      const std::string_view piece = counts.piece(i);
-      part.ids.clear();
-      part.encoder.encode(piece, Special::as_text, part.ids);
-      bool word = false;
-      for (std::size_t at = 0; at < piece.size();) {
-        const CodePoint c = first_code_point(piece.substr(at));
-        const CharClass kind = char_class(c.value);
-        word = word || (kind >= CharClass::upper && kind <= CharClass::letter);
-        at += c.bytes;
-      }
-      std::int64_t inside = 0;
-      std::size_t end = 0, cluster = 0;  // of the token, of the cluster that it ends in
-      for (const std::int32_t id : part.ids) {
-        part.used[static_cast<std::size_t>(id)] = true;
-        end += tokenizer.bytes(id).size();
-        while (cluster < end) cluster = next_grapheme(piece, cluster);
-        inside += cluster > end;
-      }
-      const bool continued = continues_cluster(grapheme_class(first_code_point(piece).value));  // of the piece before
-      const std::int64_t tokens = static_cast<std::int64_t>(part.ids.size());
-      for (int column = 0; column < counts.columns(); ++column) {
-        const std::int64_t n = counts.count(i, column);
-        TokenStatistics& s = part.columns[static_cast<std::size_t>(column)];
-        s.bytes += n * static_cast<std::int64_t>(piece.size());
-        s.pieces += n;
-        s.tokens += n * tokens;
-        s.words += word ? n : 0;
-        s.word_tokens += word ? n * tokens : 0;
-        s.whole_words += word && tokens == 1 ? n : 0;
-        s.inside_clusters += n * (inside + continued);
-      }
-    }
-  });
-  for (std::size_t p = 1; p < parts.size(); ++p)
-    for (std::size_t c = 0; c < parts[0].columns.size(); ++c) {
-      TokenStatistics &sum = parts[0].columns[c], &s = parts[p].columns[c];
-      sum.bytes += s.bytes, sum.pieces += s.pieces, sum.tokens += s.tokens, sum.words += s.words;
-      sum.word_tokens += s.word_tokens, sum.whole_words += s.whole_words, sum.inside_clusters += s.inside_clusters;
-    }
-  if (used)
-    for (const Part& p : parts)
-      for (std::size_t id = 0; id < p.used.size(); ++id) (*used)[id] = (*used)[id] || p.used[id];
-  return parts[0].columns;
 }
 
 }  // namespace chimera

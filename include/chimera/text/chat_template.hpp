@@ -39,7 +39,7 @@ inline constexpr std::array<ChatTemplate, 4> chat_templates{{
     {"plain", "", ":\n", "\n\n", "\n\n", true, false},
 }};
 
-/// Null if there is none of that name.
+/// The template of that name; null if there is none.
 constexpr const ChatTemplate* chat_template_named(std::string_view name) {
   for (const ChatTemplate& t : chat_templates)
     if (t.name == name) return &t;

@@ -81,8 +81,8 @@ constexpr std::optional<PreTokenizer> pretokenizer_named(std::string_view name) 
   return std::nullopt;
 }
 
-/// The rules that this regular expression spells, as `pretokenizer_rules` has them or with other possessive quantifiers,
-/// which change nothing here.
+/// The rules that this regular expression spells, as `pretokenizer_rules` has them or with other possessive
+/// quantifiers, which change nothing here.
 inline std::optional<PreTokenizer> pretokenizer_of_regex(std::string_view regex) {
   const auto greedy = [](std::string_view pattern) {
     std::string plain;
@@ -169,8 +169,8 @@ template <bool any_case>
   }
 }
 
-/// A word of o200k: capitals, then small letters, where marks and letters without case are both. `start`: behind what may
-/// stand before a word; equal to `at` if nothing does. Returns `at` if no word is here.
+/// A word of o200k: capitals, then small letters, where marks and letters without case are both. `start`: behind what
+/// may stand before a word; equal to `at` if nothing does. Returns `at` if no word is here.
 inline const char* cased_word(const char* at, const char* start, const char* end) {
   const char* all = start;     // behind the run of capitals
   const char* tail = nullptr;  // behind its last character that may also be among the small letters

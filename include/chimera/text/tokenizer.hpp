@@ -1,106 +1,32 @@
-// Byte-pair encoding: text to token ids and back, without loss for any bytes. A `Vocabulary` says what the tokens are,
-// a `Tokenizer` is made of it once and never changes, so threads may share it, and an `Encoder` holds what changes.
+// Byte-pair encoding: text to token ids and back, without loss for any bytes. A `Tokenizer` is made of a `Vocabulary`
+// once and never changes, so threads may share it.
 #pragma once
 
 #include <chimera/core/memory.hpp>
 #include <chimera/core/result.hpp>
-#include <chimera/core/utf8.hpp>
-#include <chimera/text/bytes.hpp>
 #include <chimera/text/pretokenizer.hpp>
+#include <chimera/text/short_text.hpp>
+#include <chimera/text/vocabulary.hpp>
 
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <numeric>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 namespace chimera {
 
-/// Numbered as in GGUF files. normal: made by merges. user_defined: matches wherever its text stands. control (and
-/// unknown): matches where the caller asks for it. unused: never matches.
-enum class TokenType : std::uint8_t { normal = 1, unknown, control, user_defined, unused, byte };
-
 /// as_text: control tokens are text like any other, to be encoded and to be written. as_token: their names in a text
 /// become tokens, and tokens write no text.
 enum class Special : bool { as_text, as_token };
-
-struct Token {
-  std::string bytes;
-  TokenType type = TokenType::unused;
-};
-
-/// What a tokenizer is made of; files hold this. All 256 single bytes must be normal tokens.
-struct Vocabulary {
-  static constexpr std::size_t max_tokens = (std::size_t{1} << 21) - 1, max_merges = (std::size_t{1} << 22) - 1;
-
-  std::vector<Token> tokens;                                  // by id; no two normal ones of the same bytes
-  std::vector<std::pair<std::int32_t, std::int32_t>> merges;  // left and right id, the first merge first
-  bool merge_by_rank = false;  // instead of a list: what joins to a normal token merges, the lowest id first
-  bool whole_words = false;    // a piece that is a token is that token, whether merges lead to it or not
-  PreTokenizer pretokenizer = PreTokenizer::qwen35;
-  std::int32_t bos = -1, eos = -1, eot = -1, unknown = -1, padding = -1;  // -1: none
-  bool add_bos = false, add_eos = false;                                  // what the model expects around a prompt
-  std::string chat_template;                                              // Jinja
-};
-
-/// Up to 32 bytes of text as numbers, with zeros behind: quick to compare and to hash.
-struct ShortText {
-  static constexpr std::size_t most = 32;
-  std::array<std::uint64_t, 4> words{};
-
-  bool operator==(const ShortText&) const = default;
-
-  /// `end`: of the memory that may be read.
-  static ShortText of(std::string_view text, const char* end) {
-    ShortText t;
-    if (end - text.data() < static_cast<std::ptrdiff_t>(most)) {
-      std::memcpy(t.words.data(), text.data(), text.size());
-      return t;
-    }
-    std::memcpy(t.words.data(), text.data(), most);
-    for (std::size_t i = 0; i < t.words.size(); ++i) t.words[i] &= masks[text.size()][i];
-    return t;
-  }
-
-  /// Spreads well enough for tables, and is no defence against someone who looks for collisions.
-  std::uint64_t hash(std::size_t bytes) const {
-    constexpr std::uint64_t a = 0x9E3779B97F4A7C15, b = 0xC2B2AE3D27D4EB4F;
-    std::uint64_t h = words[0] * a ^ std::rotl(words[1] * b, 32) ^ bytes;
-    if (bytes > 16) h ^= std::rotl(words[2] * b, 13) ^ std::rotl(words[3] * a, 45);
-    h = (h ^ h >> 32) * a;
-    return h ^ h >> 32;
-  }
-
- private:
-  /// Masks that leave the first n bytes.
-  static constexpr auto masks = [] {
-    std::array<std::array<std::uint64_t, 4>, most + 1> masks{};
-    for (std::size_t n = 0; n <= most; ++n) {
-      std::array<unsigned char, most> bytes{};
-      std::fill_n(bytes.begin(), n, static_cast<unsigned char>(255));
-      masks[n] = std::bit_cast<std::array<std::uint64_t, 4>>(bytes);
-    }
-    return masks;
-  }();
-};
-
-/// Of any bytes; of the first 32 and the rest where there are more.
-inline std::uint64_t hash_bytes(std::string_view bytes) {
-  std::uint64_t h = 0;
-  for (; bytes.size() > ShortText::most; bytes.remove_prefix(ShortText::most))
-    h = std::rotl(h, 19) ^ ShortText::of(bytes.substr(0, ShortText::most), bytes.data() + bytes.size()).hash(32);
-  return h ^ ShortText::of(bytes, bytes.data() + bytes.size()).hash(bytes.size());
-}
 
 class Tokenizer {
  public:
@@ -150,7 +76,7 @@ class Tokenizer {
       merge(piece, buffers, out);
   }
 
-  /// As `Encoder::encode`, for a text now and then.
+  /// The ids of the text. Many texts are encoded faster by an `Encoder`, with the same ids.
   std::vector<std::int32_t> encode(std::string_view text, Special control = Special::as_text) const;
 
   /// The bytes of the tokens, joined.
@@ -261,7 +187,7 @@ inline Result<Tokenizer> Tokenizer::create(Vocabulary vocabulary) {
   return t;
 }
 
-/// words_ and byte_tokens_.
+/// Fills words_ and byte_tokens_.
 inline Status Tokenizer::index() {
   const auto name = [&](std::size_t id) { return "token " + std::to_string(id); };
   if (v_.tokens.size() > Vocabulary::max_tokens)
@@ -291,7 +217,7 @@ inline Status Tokenizer::index() {
   return {};
 }
 
-/// pairs_, byte_ranks_ and merged_ of the list of merges.
+/// Fills pairs_, byte_ranks_ and merged_ from the list of merges.
 inline Status Tokenizer::index_merges() {
   if (v_.merges.size() > Vocabulary::max_merges)
     return Error{"expected at most " + std::to_string(Vocabulary::max_merges) + " merges, found " +
@@ -309,8 +235,9 @@ inline Status Tokenizer::index_merges() {
   return {};
 }
 
-/// The same, and the list, of the order of the tokens. What merges within a token, whatever stands around it, merges in
-/// the same order as in the token alone; so one pair makes it: the last two parts of the token alone.
+/// Fills the same, and makes the list of merges, from the order of the tokens. What merges within a token, whatever
+/// stands around it, merges in the same order as in the token alone; so one pair makes it: the last two parts of the
+/// token alone.
 inline Status Tokenizer::index_ranks() {
   merged_.resize(v_.tokens.size());
   std::vector<std::array<std::int32_t, 3>> pairs;  // token, left, right
@@ -319,7 +246,8 @@ inline Status Tokenizer::index_ranks() {
     merged_[static_cast<std::size_t>(id)] = static_cast<std::uint32_t>(id);
     pairs.push_back({id, left, right});
   };
-  // Where all that a token is made of has lower ids, as in what training makes, the merges so far leave these two parts.
+  // Where all that a token is made of has lower ids, as in what training makes, the merges so far leave these two
+  // parts.
   std::vector<std::int32_t> rest, parts;
   Buffers buffers;
   for (std::int32_t id = 0; id < size(); ++id) {
@@ -379,7 +307,7 @@ inline void Tokenizer::index_words() {
   for (const std::size_t id : words) insert_word(id);
 }
 
-/// Of two merges of the same pair the first counts.
+/// Enters a merge. Of two merges of the same pair the first counts.
 inline void Tokenizer::insert_pair(std::int32_t left, std::int32_t right, std::uint32_t rank) {
   const std::uint64_t key = pair_key(static_cast<std::uint32_t>(left), static_cast<std::uint32_t>(right));
   const std::size_t last = pairs_.size() - 1;
@@ -511,143 +439,17 @@ inline void Tokenizer::merge_long(std::string_view piece, Buffers& b, std::vecto
   for (std::uint32_t i = 0; i < n; i = b.behind_[i]) out.push_back(static_cast<std::int32_t>(b.ids_[i]));
 }
 
-/// Encodes many texts fast: remembers the ids of words it has met, in memory of a fixed size. For one thread at a time;
-/// the tokenizer must outlive it.
-class Encoder {
- public:
-  /// `words`: how many it remembers at most, 64 bytes each; rounded up to a power of two.
-  explicit Encoder(const Tokenizer& tokenizer, std::size_t words = 1 << 17)
-      : t_(&tokenizer), words_(std::bit_ceil(std::max<std::size_t>(2, words))) {}
-
-  /// Adds the ids of the text. Bytes that are no UTF-8 are encoded as they are.
-  void encode(std::string_view text, Special control, std::vector<std::int32_t>& out) {
-    const char* const end = text.data() + text.size();
-    t_->split_specials(text, control, [&](auto part) {
-      if constexpr (std::is_same_v<decltype(part), std::int32_t>) {
-        out.push_back(part);
-      } else {
-        split(t_->vocabulary().pretokenizer, part, [&](std::string_view piece) { wait(piece, end, out); });
-        add_waiting(out);
-      }
-    });
-  }
-  std::vector<std::int32_t> encode(std::string_view text, Special control = Special::as_text) {
-    std::vector<std::int32_t> out;
-    encode(text, control, out);
-    return out;
-  }
-
- private:
-  struct alignas(64) Word {
-    ShortText text;
-    std::array<std::int32_t, 7> ids;
-    std::uint8_t bytes = 0, count = 0;
-  };
-  static_assert(sizeof(Word) == 64);
-
-  /// A short piece on its way: its place in memory is fetched while others are looked at.
-  struct Piece {
-    std::string_view text;
-    ShortText key;
-    std::uint64_t hash;
-  };
-
-  void wait(std::string_view piece, const char* end, std::vector<std::int32_t>& out) {
-    if (piece.size() > ShortText::most) {
-      add_waiting(out);
-      return t_->encode_piece(piece, hash_bytes(piece), buffers_, out);
-    }
-    Piece& next = next_[waiting_];
-    next.text = piece;
-    next.key = ShortText::of(piece, end);
-    next.hash = next.key.hash(piece.size());
-    __builtin_prefetch(&words_[place(next)]);
-    if (++waiting_ == next_.size()) add_waiting(out);
-  }
-
-  void add_waiting(std::vector<std::int32_t>& out) {
-    std::array<std::int32_t, std::tuple_size_v<decltype(next_)> * std::tuple_size_v<decltype(Word::ids)>> ids;
-    std::size_t n = 0;
-    for (const Piece& piece : std::span(next_).first(waiting_)) {
-      const Word* word = find(piece);
-      if (word == nullptr) {
-        out.insert(out.end(), ids.data(), ids.data() + n);
-        n = 0;
-        add(piece, out);
-        continue;
-      }
-      std::copy(word->ids.begin(), word->ids.end(), ids.data() + n);  // of a fixed length: no loop
-      n += word->count;
-    }
-    out.insert(out.end(), ids.data(), ids.data() + n);
-    waiting_ = 0;
-  }
-
-  /// A word has two places, side by side; the one that came last takes the first.
-  std::size_t place(const Piece& piece) const { return piece.hash & (words_.size() - 1); }
-
-  const Word* find(const Piece& piece) const {
-    for (const std::size_t at : {place(piece), place(piece) ^ 1})
-      if (words_[at].bytes == piece.text.size() && words_[at].text == piece.key) return &words_[at];
-    return nullptr;
-  }
-
-  void add(const Piece& piece, std::vector<std::int32_t>& out) {
-    const std::size_t before = out.size();
-    t_->encode_piece(piece.text, piece.hash, buffers_, out);
-    const std::size_t count = out.size() - before;
-    Word& word = words_[place(piece)];
-    if (count > word.ids.size()) return;
-    words_[place(piece) ^ 1] = word;
-    word.text = piece.key;
-    word.bytes = static_cast<std::uint8_t>(piece.text.size());
-    word.count = static_cast<std::uint8_t>(count);
-    std::copy(out.end() - static_cast<std::ptrdiff_t>(count), out.end(), word.ids.begin());
-  }
-
-  const Tokenizer* t_;
-  std::vector<Word, TableAllocator<Word>> words_;
-  std::array<Piece, 32> next_;
-  std::size_t waiting_ = 0;
-  Tokenizer::Buffers buffers_;
-};
-
 inline std::vector<std::int32_t> Tokenizer::encode(std::string_view text, Special control) const {
-  return Encoder(*this, 1).encode(text, control);
-}
-
-/// Tokens to text, as they come: in whole UTF-8 characters, so it can go to a terminal at once. Bytes that can never
-/// become one turn into U+FFFD. The tokenizer must outlive it.
-class TokenDecoder {
- public:
-  explicit TokenDecoder(const Tokenizer& tokenizer, Special control = Special::as_token)
-      : t_(&tokenizer), control_(control) {}
-
-  std::string push(std::int32_t id) {
-    if (control_ == Special::as_token && t_->is_control(id)) return stream_.flush();
-    return stream_.push(t_->bytes(id));
-  }
-  /// The end of the text: an unfinished character becomes U+FFFD.
-  std::string flush() { return stream_.flush(); }
-
- private:
-  const Tokenizer* t_;
-  Special control_;
-  Utf8Stream stream_;
-};
-
-/// The tokens of text/bytes.hpp, up to `size` ids, the last of which are reserved.
-inline Vocabulary byte_vocabulary(std::size_t size = byte_vocab) {
-  Vocabulary v;
-  v.tokens.resize(std::max<std::size_t>(size, byte_vocab));
-  for (std::size_t b = 0; b < 256; ++b) v.tokens[b] = {std::string(1, static_cast<char>(b)), TokenType::normal};
-  for (std::size_t i = 0; i < byte_specials.size(); ++i)
-    v.tokens[256 + i] = {std::string(byte_specials[i]), TokenType::control};
-  v.pretokenizer = PreTokenizer::gpt2;  // any would do: nothing merges
-  v.bos = v.eos = end_of_text;
-  v.eot = 258;
-  v.padding = byte_vocab - 1;
-  return v;
+  std::vector<std::int32_t> out;
+  Buffers buffers;
+  split_specials(text, control, [&](auto part) {
+    if constexpr (std::is_same_v<decltype(part), std::int32_t>)
+      out.push_back(part);
+    else
+      split(v_.pretokenizer, part,
+            [&](std::string_view piece) { encode_piece(piece, hash_bytes(piece), buffers, out); });
+  });
+  return out;
 }
 
 }  // namespace chimera

@@ -15,8 +15,8 @@ namespace chimera {
 /// White_Space, which is `\s` of regular expressions; upper, lower, title, modifier, letter: Lu, Ll, Lt, Lm, Lo.
 enum class CharClass : std::uint8_t { other, newline, space, number, mark, upper, lower, title, modifier, letter, end };
 
-/// Grapheme_Cluster_Break with Indic_Conjunct_Break and Extended_Pictographic. extend: with Indic_Conjunct_Break=Extend,
-/// as all have but ZWNJ and the linkers; syllable: LV and LVT.
+/// Grapheme_Cluster_Break with Indic_Conjunct_Break and Extended_Pictographic. extend: with
+/// Indic_Conjunct_Break=Extend, as all have but ZWNJ and the linkers; syllable: LV and LVT.
 enum class GraphemeClass : std::uint8_t {
   other,
   control,
@@ -68,6 +68,12 @@ constexpr std::uint8_t packed_classes(std::uint32_t c) {
 }
 constexpr CharClass char_class(std::uint32_t c) { return static_cast<CharClass>(packed_classes(c) & 15); }
 constexpr GraphemeClass grapheme_class(std::uint32_t c) { return static_cast<GraphemeClass>(packed_classes(c) >> 4); }
+
+/// Whether a character of that class, at the start of a token, leaves the cluster before it cut.
+constexpr bool continues_cluster(GraphemeClass g) {
+  using enum GraphemeClass;
+  return g == extend || g == zwnj || g == linker || g == zwj || g == spacing || g == v || g == t;
+}
 
 /// Where the extended grapheme cluster ends that begins at `at` < text.size() (UAX #29 of Unicode 16.0, rules GB3 to
 /// GB999): what a reader takes for one letter, with its vowel signs and conjuncts.

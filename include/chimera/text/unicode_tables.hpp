@@ -1,6 +1,8 @@
 // Classes of all code points in Unicode 16.0. Made by cmake/unicode_tables.py; do not edit.
 #pragma once
 
+#include <chimera/core/version.hpp>
+
 #include <array>
 #include <cstdint>
 

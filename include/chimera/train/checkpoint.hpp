@@ -2,7 +2,8 @@
 //
 //   bytes 0..   Header: magic, version, the file's size, a table of sections, a checksum of all that
 //   "info"      text, one "name value" a line: CheckpointInfo, Progress and TrainerSettings
-//   "weights", "moment1", "moment2"   the three arenas, f32, little-endian; each starts on 64 bytes
+//   "weights"   the arena, f32, little-endian; each section starts on 64 bytes
+//   the state of what learns: "moment1", "moment2" of AdamW
 #pragma once
 
 #include <chimera/config/config.hpp>
@@ -13,8 +14,10 @@
 #include <chimera/core/files.hpp>
 #include <chimera/core/memory.hpp>
 #include <chimera/core/namespace.hpp>
+#include <chimera/core/platform/platform.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/model/any_model.hpp>
+#include <chimera/optim/optimizer.hpp>
 #include <chimera/train/settings.hpp>
 
 #include <algorithm>
@@ -64,7 +67,7 @@ struct Progress {
   std::int64_t tokens = 0;   // read
   std::int64_t skipped = 0;
   std::int64_t skipped_in_a_row = 0;
-  std::uint64_t data_drawn = 0;      // windows the sampler has drawn; with settings.seed, its state
+  std::uint64_t data_drawn = 0;      // rows that the source of batches has given; with settings.seed, its state
   std::int64_t data_tokens = 0;      // of the training split: to notice other data
   double loss_mean = 0;              // running mean, to tell a spike
   double validation_loss = 0;        // the last
@@ -94,19 +97,24 @@ class Checkpoint {
   static constexpr std::uint32_t version = 1;
   static constexpr std::size_t max_sections = 8;
 
-  struct Section {
-    std::array<char, 16> name{};
+  struct Entry {
+    std::array<char, 16> text{};
     std::uint64_t offset = 0, bytes = 0;
     std::uint64_t checksum = 0;  // CRC-32C
+
+    /// The text up to its first zero.
+    std::string_view name() const {
+      return {text.data(), static_cast<std::size_t>(std::find(text.begin(), text.end(), '\0') - text.begin())};
+    }
   };
   struct Header {
     std::array<char, 8> magic{};
     std::uint32_t version = 0, sections = 0;
     std::uint64_t file_bytes = 0;
-    std::array<Section, max_sections> table{};
+    std::array<Entry, max_sections> table{};
     std::uint64_t checksum = 0;  // CRC-32C of all before it
   };
-  static_assert(sizeof(Section) == 40 && sizeof(Header) == 352 && std::is_trivially_copyable_v<Header>);
+  static_assert(sizeof(Entry) == 40 && sizeof(Header) == 352 && std::is_trivially_copyable_v<Header>);
 
   static Result<Checkpoint> open(const std::string& path) {
     auto file = MappedFile::open(path);
@@ -126,7 +134,7 @@ class Checkpoint {
       return c.wrong("expected " + std::to_string(h.file_bytes) + " bytes, found " + std::to_string(c.file_.size()) +
                      (c.file_.size() < h.file_bytes ? ": it was cut short" : ""));
     if (h.sections > max_sections) return c.wrong("its header is damaged");
-    for (const Section& s : c.table())
+    for (const Entry& s : c.table())
       if (s.offset > h.file_bytes || s.bytes > h.file_bytes - s.offset) return c.wrong("its header is damaged");
     auto info = c.section("info");
     if (!info) return info.error();
@@ -142,8 +150,8 @@ class Checkpoint {
 
   /// The section's bytes, after its checksum was found right.
   Result<std::span<const std::byte>> section(std::string_view name) const {
-    for (const Section& s : table()) {
-      if (name != s.name.data()) continue;
+    for (const Entry& s : table()) {
+      if (name != s.name()) continue;
       const auto bytes = file_.bytes().subspan(s.offset, s.bytes);
       if (crc32c(bytes.data(), bytes.size()) != s.checksum)
         return wrong("its section \"" + std::string(name) + "\" is damaged (the checksum differs)");
@@ -153,8 +161,8 @@ class Checkpoint {
   }
 
   Status verify() const {
-    for (const Section& s : table())
-      if (auto bytes = section(s.name.data()); !bytes) return bytes.error();
+    for (const Entry& s : table())
+      if (auto bytes = section(s.name()); !bytes) return bytes.error();
     return {};
   }
 
@@ -170,17 +178,27 @@ class Checkpoint {
     return {};
   }
 
-  /// The floats of a section that must hold `count` of them.
-  Result<std::span<const std::byte>> floats(std::string_view name, std::size_t count) const {
-    auto bytes = section(name);
-    if (bytes && bytes->size() != count * sizeof(float))
-      return wrong("its section \"" + std::string(name) + "\" should have " + std::to_string(count * sizeof(float)) +
-                   " bytes, found " + std::to_string(bytes->size()));
-    return bytes;
+  /// The section's bytes, which must be so many.
+  Result<std::span<const std::byte>> section(std::string_view name, std::size_t bytes) const {
+    auto found = section(name);
+    if (found && found->size() != bytes)
+      return wrong("its section \"" + std::string(name) + "\" should have " + std::to_string(bytes) + " bytes, found " +
+                   std::to_string(found->size()));
+    return found;
+  }
+
+  /// An error if the file has more state than these sections.
+  Status holds_only(std::span<const Section> sections) const {
+    for (const Entry& s : table()) {
+      const auto same = [&](const Section& known) { return known.name == s.name(); };
+      if (s.name() != "info" && std::none_of(sections.begin(), sections.end(), same))
+        return wrong("it has a section \"" + std::string(s.name()) + "\", which this run does not know");
+    }
+    return {};
   }
 
  private:
-  std::span<const Section> table() const { return {header_.table.data(), header_.sections}; }
+  std::span<const Entry> table() const { return {header_.table.data(), header_.sections}; }
   Error wrong(const std::string& what) const { return Error{"cannot load " + path_ + ": " + what}; }
 
   std::string path_;
@@ -189,34 +207,31 @@ class Checkpoint {
   CheckpointHeader says_;
 };
 
-/// The three arenas of a run, `model.arena_floats` each.
-struct Arenas {
-  float *weights, *moment1, *moment2;
-};
-
-/// Writes a checkpoint; if that fails, the file that had the name is as before.
+/// Writes a checkpoint; if that fails, the file that had the name is as before. `state`: "weights", and the sections of
+/// what learns.
 inline Status save_checkpoint(const std::string& path, const AnyModel& model, const Progress& progress,
-                              const TrainerSettings& settings, const Arenas& arenas) {
-  const std::string info = to_lines(CheckpointInfo::of(model)) + to_lines(progress) + to_lines(settings);
-  const std::size_t arena_bytes = model.arena_floats * sizeof(float);
-  struct Part {
-    std::string_view name;
-    const void* data;
-    std::size_t bytes;
-  };
-  const std::array parts{Part{"info", info.data(), info.size()}, Part{"weights", arenas.weights, arena_bytes},
-                         Part{"moment1", arenas.moment1, arena_bytes}, Part{"moment2", arenas.moment2, arena_bytes}};
+                              const TrainerSettings& settings, std::span<const Section> state) {
+  std::string info = to_lines(CheckpointInfo::of(model)) + to_lines(progress) + to_lines(settings);
+  std::vector<Section> parts{{"info", std::as_writable_bytes(std::span(info))}};
+  parts.insert(parts.end(), state.begin(), state.end());
   constexpr std::array<char, alignment> zeros{};
   const auto aligned = [](std::size_t n) { return (n + alignment - 1) / alignment * alignment; };
 
-  Checkpoint::Header header{.magic = Checkpoint::magic, .version = Checkpoint::version, .sections = parts.size()};
+  Checkpoint::Header header{
+      .magic = Checkpoint::magic, .version = Checkpoint::version, .sections = static_cast<std::uint32_t>(parts.size())};
+  if (parts.size() > header.table.size())
+    return Error{"a checkpoint has room for " + std::to_string(header.table.size()) + " sections, found " +
+                 std::to_string(parts.size())};
   std::size_t at = sizeof header;
   for (std::size_t i = 0; i < parts.size(); ++i) {
     at = aligned(at);
-    Checkpoint::Section& s = header.table[i];
-    std::copy(parts[i].name.begin(), parts[i].name.end(), s.name.begin());
-    s.offset = at, s.bytes = parts[i].bytes, s.checksum = crc32c(parts[i].data, parts[i].bytes);
-    at += parts[i].bytes;
+    Checkpoint::Entry& s = header.table[i];
+    if (parts[i].name.size() >= s.text.size())
+      return Error{"the name of a checkpoint's section has at most 15 letters, found \"" + std::string(parts[i].name) +
+                   "\""};
+    std::copy(parts[i].name.begin(), parts[i].name.end(), s.text.begin());
+    s.offset = at, s.bytes = parts[i].bytes.size(), s.checksum = crc32c(parts[i].bytes.data(), s.bytes);
+    at += s.bytes;
   }
   header.file_bytes = at;
   header.checksum = crc32c(&header, offsetof(Checkpoint::Header, checksum));
@@ -227,25 +242,26 @@ inline Status save_checkpoint(const std::string& path, const AnyModel& model, co
   at = sizeof header;
   for (std::size_t i = 0; i < parts.size(); ++i) {
     if (Status s = file->write(zeros.data(), header.table[i].offset - at); !s) return s;
-    if (Status s = file->write(parts[i].data, parts[i].bytes); !s) return s;
-    at = header.table[i].offset + parts[i].bytes;
+    if (Status s = file->write(parts[i].bytes.data(), parts[i].bytes.size()); !s) return s;
+    at = header.table[i].offset + parts[i].bytes.size();
   }
   return file->commit();
 }
 
-/// Fills the arenas; on any mismatch or damage nothing is changed.
-inline Result<CheckpointHeader> load_checkpoint(const std::string& path, const AnyModel& model, const Arenas& arenas) {
+/// Fills all sections of a run's state, which must be those of the file; on any mismatch or damage nothing is changed.
+inline Result<CheckpointHeader> load_checkpoint(const std::string& path, const AnyModel& model,
+                                                std::span<const Section> state) {
   auto file = Checkpoint::open(path);
   if (!file) return file.error();
   if (Status s = file->matches(model); !s) return s.error();
-  const auto weights = file->floats("weights", model.arena_floats);
-  const auto moment1 = file->floats("moment1", model.arena_floats);
-  const auto moment2 = file->floats("moment2", model.arena_floats);
-  for (const auto* part : {&weights, &moment1, &moment2})
-    if (!*part) return part->error();
-  std::memcpy(arenas.weights, weights->data(), weights->size());
-  std::memcpy(arenas.moment1, moment1->data(), moment1->size());
-  std::memcpy(arenas.moment2, moment2->data(), moment2->size());
+  std::vector<std::span<const std::byte>> found;
+  for (const Section& s : state) {
+    const auto bytes = file->section(s.name, s.bytes.size());
+    if (!bytes) return bytes.error();
+    found.push_back(*bytes);
+  }
+  if (Status s = file->holds_only(state); !s) return s.error();
+  for (std::size_t i = 0; i < state.size(); ++i) std::copy(found[i].begin(), found[i].end(), state[i].bytes.begin());
   return file->header();
 }
 
@@ -254,7 +270,7 @@ inline Status load_weights(const std::string& path, const AnyModel& model, float
   auto file = Checkpoint::open(path);
   if (!file) return file.error();
   if (Status s = file->matches(model); !s) return s.error();
-  const auto bytes = file->floats("weights", model.arena_floats);
+  const auto bytes = file->section("weights", model.arena_floats * sizeof(float));
   if (!bytes) return bytes.error();
   std::memcpy(weights, bytes->data(), bytes->size());
   return {};
@@ -314,7 +330,7 @@ inline Status remove_old_checkpoints(const std::string& folder, std::int64_t ste
   auto steps = list_checkpoints(folder);
   if (!steps) return steps.error();
   for (std::int64_t s : *steps)
-    if (s <= step && --keep < 0 && ::unlink(checkpoint_path(folder, s).c_str()) != 0)
+    if (s <= step && --keep < 0 && !platform::remove(checkpoint_path(folder, s)))
       return file_error("remove", checkpoint_path(folder, s));
   return {};
 }

@@ -5,6 +5,7 @@
 #include <chimera/core/files.hpp>
 #include <chimera/core/metric.hpp>
 #include <chimera/core/namespace.hpp>
+#include <chimera/core/platform/platform.hpp>
 #include <chimera/core/result.hpp>
 
 #include <algorithm>
@@ -24,15 +25,16 @@ class MetricsLog {
   static Result<MetricsLog> open(const std::string& path, std::int64_t step) {
     MetricsLog log;
     log.path_ = path;
-    log.file_ = FileHandle(::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
-    struct stat s;
-    if (!log.file_.ok() || ::fstat(log.file_.fd(), &s) != 0) return file_error("write", path);
-    if (s.st_size == 0) return log;
+    log.file_ = FileHandle(platform::open(path, platform::Access::append));
+    if (!log.file_.ok()) return file_error("write", path);
+    const auto info = platform::info(log.file_.fd());
+    if (!info) return file_error("write", path);
+    if (info->bytes == 0) return log;
     auto mapped = MappedFile::open(path);
     if (!mapped) return mapped.error();
     const auto keep = kept(mapped->text(), step);
     if (!keep) return Error{"cannot write " + path + ": " + keep.error().message};
-    if (::ftruncate(log.file_.fd(), static_cast<off_t>(*keep)) != 0) return file_error("write", path);
+    if (!platform::resize(log.file_.fd(), *keep)) return file_error("write", path);
     return log;
   }
 

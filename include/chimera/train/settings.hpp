@@ -7,7 +7,7 @@
 #include <chimera/core/result.hpp>
 #include <chimera/optim/adamw.hpp>
 #include <chimera/optim/schedule.hpp>
-#include <chimera/train/data.hpp>
+#include <chimera/train/windows.hpp>
 
 #include <algorithm>
 #include <cstdint>
@@ -21,7 +21,7 @@ struct TrainerSettings {
   std::int64_t context = 256;     // tokens of one sequence
   std::int64_t accumulation = 1;  // micro-batches of one step
   std::uint64_t seed = 1;         // of the weights, of the data's order and of dropout
-  Sampling sampling = Sampling::random;
+  WindowOrder order = WindowOrder::random;
 
   double learning_rate = 1e-3;  // at the peak of the schedule
   ScheduleShape schedule = ScheduleShape::cosine;
@@ -29,8 +29,10 @@ struct TrainerSettings {
   std::int64_t decay = -1;   // steps (WSD); -1: a fifth of the run
   double floor = 0.1;        // last learning rate / peak
 
-  double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0.1;
-  double clip = 1.0;  // largest global norm of the gradient; 0: no limit
+  AdamWSettings adamw = {};
+  double clip = 1.0;           // largest global norm of the gradient; 0: no limit
+  double label_smoothing = 0;  // of the training loss: what every token of the vocabulary gets of the target's share
+  double z_loss = 0;           // of the training loss: times the squared log of the softmax's sum
 
   std::int64_t validation_interval = 100;  // steps; 0: only at the end
   std::int64_t validation_tokens = 0;      // of the validation split that are evaluated; 0: all
@@ -53,11 +55,11 @@ struct TrainerSettings {
   template <class Self, class F>
   static void each_field(Self& s, F&& f) {
     f("steps", s.steps), f("batch", s.batch), f("context", s.context), f("accumulation", s.accumulation);
-    f("seed", s.seed), f("sampling", s.sampling);
+    f("seed", s.seed), f("sampling", s.order);
     f("learning_rate", s.learning_rate), f("schedule", s.schedule), f("warmup", s.warmup), f("decay", s.decay);
     f("floor", s.floor);
-    f("beta1", s.beta1), f("beta2", s.beta2), f("epsilon", s.epsilon), f("weight_decay", s.weight_decay);
-    f("clip", s.clip);
+    AdamWSettings::each_field(s.adamw, f);
+    f("clip", s.clip), f("label_smoothing", s.label_smoothing), f("z_loss", s.z_loss);
     f("validation_interval", s.validation_interval), f("validation_tokens", s.validation_tokens);
     f("checkpoint_interval", s.checkpoint_interval), f("keep", s.keep);
     f("spike_factor", s.spike_factor), f("spike_after", s.spike_after), f("skip_limit", s.skip_limit);
@@ -78,11 +80,14 @@ struct TrainerSettings {
       return wrong("batch * context must be at most 16777216 tokens, and a step at most 1073741824", tokens_per_step());
     if (!(learning_rate > 0) || learning_rate > 1e6) return wrong("learning_rate must be positive", learning_rate);
     if (!(floor >= 0 && floor <= 1)) return wrong("floor must be between 0 and 1", floor);
-    if (!(beta1 >= 0 && beta1 < 1)) return wrong("beta1 must be at least 0 and below 1", beta1);
-    if (!(beta2 >= 0 && beta2 < 1)) return wrong("beta2 must be at least 0 and below 1", beta2);
-    if (!(epsilon > 0)) return wrong("epsilon must be positive", epsilon);
-    if (!(weight_decay >= 0)) return wrong("weight_decay must not be negative", weight_decay);
+    if (!(adamw.beta1 >= 0 && adamw.beta1 < 1)) return wrong("beta1 must be at least 0 and below 1", adamw.beta1);
+    if (!(adamw.beta2 >= 0 && adamw.beta2 < 1)) return wrong("beta2 must be at least 0 and below 1", adamw.beta2);
+    if (!(adamw.epsilon > 0)) return wrong("epsilon must be positive", adamw.epsilon);
+    if (!(adamw.weight_decay >= 0)) return wrong("weight_decay must not be negative", adamw.weight_decay);
     if (!(clip >= 0)) return wrong("clip must not be negative", clip);
+    if (!(label_smoothing >= 0 && label_smoothing < 1))
+      return wrong("label_smoothing must be at least 0 and below 1", label_smoothing);
+    if (!(z_loss >= 0)) return wrong("z_loss must not be negative", z_loss);
     if (warmup < -1) return wrong("warmup must be -1 or more", warmup);
     if (decay < -1) return wrong("decay must be -1 or more", decay);
     if (validation_interval < 0) return wrong("validation_interval must not be negative", validation_interval);
@@ -92,7 +97,7 @@ struct TrainerSettings {
     if (!(spike_factor >= 0)) return wrong("spike_factor must not be negative", spike_factor);
     if (skip_limit < 1) return wrong("skip_limit must be at least 1", skip_limit);
     if (schedule > ScheduleShape::wsd_sqrt) return wrong("schedule must be 0, 1 or 2", schedule);
-    if (sampling > Sampling::shuffled) return wrong("sampling must be 0 or 1", sampling);
+    if (order > WindowOrder::shuffled) return wrong("sampling must be 0 or 1", order);
     return {};
   }
 };

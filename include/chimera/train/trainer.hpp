@@ -1,71 +1,29 @@
-// The training loop over any model: batches, gradient accumulation, clipping, AdamW, validation, checkpoints.
+// The training loop over any model and any way to learn: schedule, judging of steps, validation, checkpoints.
 #pragma once
 
 #include <chimera/core/device.hpp>
 #include <chimera/core/memory.hpp>
 #include <chimera/core/namespace.hpp>
+#include <chimera/core/platform/platform.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/model/any_model.hpp>
 #include <chimera/optim/adamw.hpp>
+#include <chimera/train/batch_source.hpp>
 #include <chimera/train/checkpoint.hpp>
-#include <chimera/train/data.hpp>
+#include <chimera/train/learner.hpp>
 #include <chimera/train/settings.hpp>
+#include <chimera/train/training_host.hpp>
+#include <chimera/train/windows.hpp>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
-#include <ctime>
+#include <memory>
 #include <string>
-#include <string_view>
 #include <utility>
+#include <vector>
 
 namespace chimera::inline CHIMERA_ABI {
-
-enum class Skip : std::uint8_t { none, loss_not_finite, gradient_not_finite, spike };
-
-constexpr std::string_view name(Skip skip) {
-  switch (skip) {
-    case Skip::none: return "none";
-    case Skip::loss_not_finite: return "the loss is not finite";
-    case Skip::gradient_not_finite: return "the gradient is not finite";
-    case Skip::spike: return "the loss is a spike";
-  }
-  return "";
-}
-
-/// One step, told after it.
-struct StepReport {
-  std::int64_t step = 0, steps = 0;  // this one, counted from 1, of how many
-  double loss = 0;                   // nats per target, before the step
-  double gradient_norm = 0;          // before clipping
-  double learning_rate = 0;
-  std::int64_t tokens = 0;  // read since the run began
-  double tokens_per_second = 0;
-  double flops_per_second = 0;  // floating-point operations of the model's matrices (training_flops)
-  double seconds = 0;           // of training since the run began, resumed parts included
-  double seconds_left = 0;
-  Skip skip = Skip::none;    // why the weights were left as they were
-  std::int64_t skipped = 0;  // steps skipped since the run began
-};
-
-struct ValidationReport {
-  std::int64_t step = 0;  // steps done
-  double loss = 0;        // nats per target
-  std::int64_t targets = 0;
-  double seconds = 0;
-  bool stopped = false;  // by the host, before the end: the loss means nothing
-};
-
-/// What a program hears of a run and how it stops one. Calls come from the thread that called `run`.
-struct TrainingHost {
-  virtual ~TrainingHost() = default;
-  virtual void on_step(const StepReport&) {}
-  virtual void on_validation(const ValidationReport&) {}
-  virtual void on_checkpoint(const std::string& /*path*/) {}
-  /// Asked before each micro-batch. On true the unfinished step is dropped, a checkpoint is saved, and `run` returns.
-  virtual bool should_stop() { return false; }
-};
 
 enum class Ended : std::uint8_t { finished, stopped };
 
@@ -89,15 +47,26 @@ inline double training_flops_per_token(const AnyModel& model, std::int64_t conte
   return 6 * weights + 12 * c.layers.count_of(Kind::attention) * channels * keys;
 }
 
-/// A run: weights, gradients, moments and working memory, all allocated by `create`. Every number that decides the
-/// next step is in a checkpoint: n steps, save, load and n steps give the bits of 2n steps.
+/// What a run is put together from. What its objective's `self` points to must outlive the trainer.
+struct TrainingParts {
+  std::unique_ptr<BatchSource> train;
+  std::unique_ptr<BatchSource> validation;  // null, or without rows: there is no validation
+  std::unique_ptr<Learner> learner;
+  Objective objective = {};
+};
+
+/// A run: weights, what learns, and working memory, all allocated by `create`. Every number that decides the next step
+/// is in a checkpoint: n steps, save, load and n steps give the bits of 2n steps.
 class Trainer {
  public:
   /// Weights are drawn from settings.seed. Checkpoints go to `folder`, made if need be; empty: none are saved.
   /// `q`, the model's tables and the corpus of `data` must outlive the trainer. With a validation split of fewer than
-  /// two tokens there is no validation.
+  /// two tokens there is no validation. AdamW learns to predict the next token of windows of the data.
   static Result<Trainer> create(const Cpu& q, const AnyModel& model, const Split& data, const TrainerSettings& settings,
                                 const std::string& folder = "");
+  /// A run of other parts, which heed the settings of data, AdamW and clipping as whoever made them says.
+  static Result<Trainer> create(const Cpu& q, const AnyModel& model, TrainingParts parts,
+                                const TrainerSettings& settings, const std::string& folder = "");
 
   /// Continues from the newest checkpoint of the folder that can be read.
   Result<Resumed> resume();
@@ -106,9 +75,9 @@ class Trainer {
 
   /// Mean loss over the whole validation split (or its first settings.validation_tokens), in windows side by side.
   /// A host may stop it.
-  ValidationReport validate(TrainingHost* host = nullptr);
+  Result<ValidationReport> validate(TrainingHost* host = nullptr);
   /// Seconds that one step takes; changes nothing. Before the first step: for choosing settings.steps by time.
-  double measure_step();
+  Result<double> measure_step();
   /// A new length of the run; the schedule follows. The host may call it from on_step.
   Status set_steps(std::int64_t steps);
 
@@ -121,88 +90,101 @@ class Trainer {
   const Progress& progress() const { return progress_; }
   float* weights() { return weights_.data(); }
   const float* weights() const { return weights_.data(); }
-  bool validates() const { return data_.validation.size() >= 2; }
+  bool validates() const { return parts_.validation && parts_.validation->rows(settings_.context) > 0; }
 
  private:
   Trainer() = default;
 
-  static double now() {
-    timespec t{};
-    ::clock_gettime(CLOCK_MONOTONIC, &t);
-    return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-  }
-  Arenas arenas() { return {weights_.data(), optimizer_.first_moment(), optimizer_.second_moment()}; }
-  void clear_gradient() { std::memset(gradient_.data(), 0, gradient_.size() * sizeof(float)); }
-  bool accumulate(TrainingHost& host, Loss& loss);
+  static double now() { return platform::seconds(); }
+  std::vector<Section> state();
+  Result<Lesson> draw(BatchSource& source, std::uint64_t first);
   Skip judge(double loss, double norm) const;
-  bool step(TrainingHost& host, StepReport& report);
-  bool validated(TrainingHost& host);
+  Result<bool> step(TrainingHost& host, StepReport& report);
+  Result<bool> validated(TrainingHost& host);
   Status checkpoint(TrainingHost& host);
 
   const Cpu* q_ = nullptr;
   AnyModel model_;
-  Split data_;
+  TrainingParts parts_;
   TrainerSettings settings_;
   std::string folder_;
   bool fresh_ = true;  // neither trained nor loaded
   std::int64_t saved_step_ = 0;
   Progress progress_;
-  Buffer weights_, gradient_, memory_;  // the gradient is zero between steps
-  AdamW optimizer_;
-  BatchBuffer batch_;  // all micro-batches of one step
+  Buffer weights_, memory_;
+  BatchBuffer rows_;                 // of one step
+  std::vector<TokenBatch> batches_;  // its micro-batches
 };
 
 inline Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& model, const Split& data,
                                        const TrainerSettings& settings, const std::string& folder) {
   if (Status s = settings.check(); !s) return s.error();
+  TokenRange validation = data.validation;
+  if (settings.validation_tokens > 0)
+    validation.end = std::min(validation.end, validation.begin + settings.validation_tokens + 1);
+  auto optimizer = AdamW::create(model.tensors, model.arena_floats, settings.adamw);
+  if (!optimizer) return optimizer.error();
+  auto learner = Gradient::create(model, std::make_unique<AdamW>(std::move(*optimizer)), settings.clip);
+  if (!learner) return learner.error();
+  return create(q, model,
+                {.train = std::make_unique<Windows>(data.train, settings.order, settings.seed),
+                 .validation = std::make_unique<Windows>(validation, WindowOrder::in_order),
+                 .learner = std::make_unique<Gradient>(std::move(*learner))},
+                settings, folder);
+}
+
+inline Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& model, TrainingParts parts,
+                                       const TrainerSettings& settings, const std::string& folder) {
+  if (Status s = settings.check(); !s) return s.error();
   if (settings.context > model.config->context)
     return Error{"context must be at most the model's " + std::to_string(model.config->context) + " tokens, found " +
                  std::to_string(settings.context)};
-  if (data.train.size() <= settings.context)
-    return Error{"a context of " + std::to_string(settings.context) + " tokens needs at least " +
-                 std::to_string(settings.context + 1) + " tokens to train on, found " +
-                 std::to_string(data.train.size()) + " in " + data.train.corpus->path()};
-  for (const TokenRange& range : {data.train, data.validation})
-    if (range.corpus && range.corpus->vocab() > model.config->vocab)
-      return Error{"the data was read for a vocabulary of " + std::to_string(range.corpus->vocab()) +
-                   ", the model has " + std::to_string(model.config->vocab)};
-  if (!folder.empty())
-    if (Status s = make_folder(folder); !s) return s.error();
+  if (parts.objective.weigh && (settings.label_smoothing > 0 || settings.z_loss > 0))
+    return Error{"label_smoothing and z_loss are of cross-entropy, and this run has an objective of its own"};
+  if (!parts.objective.weigh)
+    parts.objective.label_smoothing = static_cast<float>(settings.label_smoothing),
+    parts.objective.z_loss = static_cast<float>(settings.z_loss);
 
   Trainer t;
-  t.q_ = &q, t.model_ = model, t.data_ = data, t.settings_ = settings, t.folder_ = folder;
-  t.progress_.data_tokens = data.train.size();
-  const std::size_t memory = std::max(model.train_floats(settings.batch, settings.context),
+  t.q_ = &q, t.model_ = model, t.parts_ = std::move(parts), t.settings_ = settings, t.folder_ = folder;
+  for (const BatchSource* source : {t.parts_.train.get(), t.validates() ? t.parts_.validation.get() : nullptr})
+    if (source)
+      if (Status s = source->check(settings.context, model.config->vocab); !s) return s.error();
+  if (!folder.empty())
+    if (Status s = make_folder(folder); !s) return s.error();
+  t.progress_.data_tokens = t.parts_.train->tokens();
+  const std::size_t memory = std::max(t.parts_.learner->floats(settings.batch, settings.context),
                                       model.loss_floats(settings.batch, settings.context));
-  for (auto& [buffer, floats] : {std::pair{&t.weights_, model.arena_floats},
-                                 std::pair{&t.gradient_, model.arena_floats}, std::pair{&t.memory_, memory}}) {
+  for (auto& [buffer, floats] : {std::pair{&t.weights_, model.arena_floats}, std::pair{&t.memory_, memory}}) {
     auto made = Buffer::create(floats);
     if (!made) return made.error();
     *buffer = std::move(*made);
   }
-  auto optimizer = AdamW::create(model.tensors, model.arena_floats,
-                                 {settings.beta1, settings.beta2, settings.epsilon, settings.weight_decay});
-  if (!optimizer) return optimizer.error();
-  t.optimizer_ = std::move(*optimizer);
-  auto batch = BatchBuffer::create(settings.batch * settings.accumulation, settings.context);
-  if (!batch) return batch.error();
-  t.batch_ = std::move(*batch);
+  auto rows = BatchBuffer::create(settings.batch * settings.accumulation, settings.context);
+  if (!rows) return rows.error();
+  t.rows_ = std::move(*rows);
+  t.batches_.resize(static_cast<std::size_t>(settings.accumulation));
   model.initialize(t.weights_.data(), settings.seed);
   return t;
 }
 
-/// The micro-batches' losses, and their gradient added up, each scaled by all targets of the step.
-inline bool Trainer::accumulate(TrainingHost& host, Loss& loss) {
-  const std::int64_t targets = batch_.batch(0, settings_.batch * settings_.accumulation).counted();
-  TrainingStep step{.scale = targets > 0 ? 1.f / static_cast<float>(targets) : 0.f, .seed = settings_.seed};
-  for (std::int64_t micro = 0; micro < settings_.accumulation; ++micro) {
-    if (host.should_stop()) return false;
-    step.step = static_cast<std::uint64_t>(progress_.step * settings_.accumulation + micro);
-    const TokenBatch batch = batch_.batch(micro * settings_.batch, settings_.batch);
-    const Loss part = model_.train(*q_, weights_.data(), batch, step, memory_.data(), gradient_.data());
-    loss.sum += part.sum, loss.count += part.count;
-  }
-  return true;
+/// The weights, and what the learner remembers.
+inline std::vector<Section> Trainer::state() {
+  std::vector<Section> all{Section::of("weights", weights_.data(), model_.arena_floats)};
+  const auto learner = parts_.learner->state();
+  all.insert(all.end(), learner.begin(), learner.end());
+  return all;
+}
+
+/// The rows of a step, from number `first` on.
+inline Result<Lesson> Trainer::draw(BatchSource& source, std::uint64_t first) {
+  if (Status s = source.fill(first, rows_); !s) return s.error();
+  for (std::size_t i = 0; i < batches_.size(); ++i)
+    batches_[i] = rows_.batch(static_cast<std::int64_t>(i) * settings_.batch, settings_.batch);
+  return Lesson{.batches = batches_,
+                .objective = parts_.objective,
+                .seed = settings_.seed,
+                .first = static_cast<std::uint64_t>(progress_.step * settings_.accumulation)};
 }
 
 inline Skip Trainer::judge(double loss, double gradient_norm) const {
@@ -215,41 +197,37 @@ inline Skip Trainer::judge(double loss, double gradient_norm) const {
 }
 
 /// One step, told in `report`. False if the host stopped it: then nothing has changed.
-inline bool Trainer::step(TrainingHost& host, StepReport& report) {
+inline Result<bool> Trainer::step(TrainingHost& host, StepReport& report) {
   const double start = now();
-  Sampler sampler{data_.train, settings_.context, settings_.sampling, settings_.seed, progress_.data_drawn};
-  for (std::int64_t row = 0; row < settings_.batch * settings_.accumulation; ++row)
-    batch_.fill(row, data_.train, sampler.next());
-  Loss loss;
-  if (!accumulate(host, loss)) {
-    clear_gradient();
-    return false;
-  }
-  const double norm = optimizer_.norm(*q_, gradient_.data());
+  const auto lesson = draw(*parts_.train, progress_.data_drawn);
+  if (!lesson) return lesson.error();
+  const auto learned = parts_.learner->measure(*q_, weights_.data(), *lesson, memory_.data(), host);
+  if (!learned) return false;
+  const double loss = learned->loss.mean();
   const double rate = settings_.learning_rate * settings_.resolved_schedule().factor(progress_.step + 1);
-  const Skip skip = judge(loss.mean(), norm);
+  const Skip skip = judge(loss, learned->norm);
 
   Progress& p = progress_;
   ++p.step;
   p.tokens += settings_.tokens_per_step();
-  p.data_drawn = sampler.drawn;
+  p.data_drawn += static_cast<std::uint64_t>(rows_.rows());
   if (skip == Skip::none) {
     ++p.updates, p.skipped_in_a_row = 0;
-    optimizer_.step(*q_, weights_.data(), gradient_.data(), p.updates, rate, AdamW::clip_factor(norm, settings_.clip));
+    parts_.learner->update(*q_, weights_.data(), {.number = p.updates, .rate = rate});
   } else {
     ++p.skipped, ++p.skipped_in_a_row;
-    clear_gradient();
+    parts_.learner->drop(*q_);
   }
-  if (std::isfinite(loss.mean())) {
+  if (std::isfinite(loss)) {
     // A spike counts as the least loss that is one: if the loss stays that high, it is soon what is usual.
-    const double heard = skip == Skip::spike ? settings_.spike_factor * p.loss_mean : loss.mean();
+    const double heard = skip == Skip::spike ? settings_.spike_factor * p.loss_mean : loss;
     p.loss_mean = p.loss_mean == 0 ? heard : p.loss_mean + 0.05 * (heard - p.loss_mean);
   }
   const double seconds = now() - start;
   p.seconds += seconds;
 
   report = {
-      .step = p.step, .steps = settings_.steps, .loss = loss.mean(), .gradient_norm = norm, .learning_rate = rate};
+      .step = p.step, .steps = settings_.steps, .loss = loss, .gradient_norm = learned->norm, .learning_rate = rate};
   report.tokens = p.tokens;
   report.tokens_per_second = static_cast<double>(settings_.tokens_per_step()) / seconds;
   report.flops_per_second = report.tokens_per_second * training_flops_per_token(model_, settings_.context);
@@ -275,7 +253,9 @@ inline Result<Ended> Trainer::run(TrainingHost& host) {
   const std::int64_t first = progress_.step;
   while (progress_.step < settings_.steps) {
     StepReport report;
-    if (!step(host, report)) return end(Ended::stopped);
+    const auto complete = step(host, report);
+    if (!complete) return complete.error();
+    if (!*complete) return end(Ended::stopped);
     const std::int64_t done = progress_.step - first, left = settings_.steps - progress_.step;
     report.seconds_left = (now() - start) / static_cast<double>(done) * static_cast<double>(left);
     host.on_step(report);
@@ -284,50 +264,60 @@ inline Result<Ended> Trainer::run(TrainingHost& host) {
                    std::to_string(progress_.skipped_in_a_row) + " steps in a row were skipped, the last because " +
                    std::string(name(report.skip))};
     if (progress_.step >= settings_.steps) break;
-    if (due(settings_.validation_interval) && !validated(host)) return end(Ended::stopped);
+    if (due(settings_.validation_interval)) {
+      const auto whole = validated(host);
+      if (!whole) return whole.error();
+      if (!*whole) return end(Ended::stopped);
+    }
     if (due(settings_.checkpoint_interval))
       if (Status s = checkpoint(host); !s) return s.error();
   }
-  return end(validated(host) ? Ended::finished : Ended::stopped);
+  const auto whole = validated(host);
+  if (!whole) return whole.error();
+  return end(*whole ? Ended::finished : Ended::stopped);
 }
 
 /// Validates, unless that was done at this step. False if the host stopped it.
-inline bool Trainer::validated(TrainingHost& host) {
+inline Result<bool> Trainer::validated(TrainingHost& host) {
   if (!validates() || progress_.validation_step == progress_.step) return true;
-  const ValidationReport report = validate(&host);
-  if (report.stopped) return false;
-  progress_.validation_loss = report.loss, progress_.validation_step = report.step;
-  host.on_validation(report);
+  const auto report = validate(&host);
+  if (!report) return report.error();
+  if (report->stopped) return false;
+  progress_.validation_loss = report->loss, progress_.validation_step = report->step;
+  host.on_validation(*report);
   return true;
 }
 
-inline ValidationReport Trainer::validate(TrainingHost* host) {
+inline Result<ValidationReport> Trainer::validate(TrainingHost* host) {
   const double start = now();
-  TokenRange range = data_.validation;
-  if (settings_.validation_tokens > 0) range.end = std::min(range.end, range.begin + settings_.validation_tokens + 1);
+  const std::uint64_t rows = validates() ? parts_.validation->rows(settings_.context) : 0;
   Loss loss;
-  for (std::int64_t at = range.begin; at < range.end - 1;) {
-    if (host && host->should_stop()) return {.step = progress_.step, .stopped = true};
-    for (std::int64_t row = 0; row < settings_.batch; ++row, at += settings_.context) batch_.fill(row, range, at);
-    const Loss part = model_.loss(*q_, weights_.data(), batch_.batch(0, settings_.batch), memory_.data());
-    loss.sum += part.sum, loss.count += part.count;
+  for (std::uint64_t row = 0; row < rows;) {
+    auto lesson = draw(*parts_.validation, row);
+    if (!lesson) return lesson.error();
+    lesson->objective.label_smoothing = lesson->objective.z_loss = 0;
+    for (TokenBatch batch : lesson->batches) {
+      if (row >= rows) break;
+      batch.sequences = std::min(batch.sequences, static_cast<std::int64_t>(rows - row));
+      if (host && host->should_stop()) return ValidationReport{.step = progress_.step, .stopped = true};
+      const Loss part = model_.loss(*q_, weights_.data(), batch, lesson->objective, memory_.data());
+      loss.sum += part.sum, loss.count += part.count;
+      row += static_cast<std::uint64_t>(settings_.batch);
+    }
   }
-  return {.step = progress_.step, .loss = loss.mean(), .targets = loss.count, .seconds = now() - start};
+  return ValidationReport{.step = progress_.step, .loss = loss.mean(), .targets = loss.count, .seconds = now() - start};
 }
 
-inline double Trainer::measure_step() {
+inline Result<double> Trainer::measure_step() {
   TrainingHost host;
   double seconds = 0;
   for (int repeat = 0; repeat < 2; ++repeat) {  // the first touches all memory
     const double start = now();
-    for (std::int64_t row = 0; row < settings_.batch * settings_.accumulation; ++row)
-      batch_.fill(row, data_.train, data_.train.begin);
-    Loss loss;
-    (void)accumulate(host, loss);
-    (void)optimizer_.norm(*q_, gradient_.data());
-    clear_gradient();
-    if (progress_.updates == 0)  // all moments are zero, and with a rate of zero all stays as it is
-      optimizer_.step(*q_, weights_.data(), gradient_.data(), 1, 0, 1);
+    const auto lesson = draw(*parts_.train, progress_.data_drawn);
+    if (!lesson) return lesson.error();
+    (void)parts_.learner->measure(*q_, weights_.data(), *lesson, memory_.data(), host);
+    parts_.learner->drop(*q_);
+    if (progress_.updates == 0) parts_.learner->update(*q_, weights_.data(), {});  // of nothing, with a rate of zero
     seconds = now() - start;
   }
   return seconds;
@@ -342,11 +332,11 @@ inline Status Trainer::set_steps(std::int64_t steps) {
 }
 
 inline Status Trainer::save(const std::string& path) {
-  return save_checkpoint(path, model_, progress_, settings_, arenas());
+  return save_checkpoint(path, model_, progress_, settings_, state());
 }
 
 inline Result<CheckpointHeader> Trainer::load(const std::string& path) {
-  auto header = load_checkpoint(path, model_, arenas());
+  auto header = load_checkpoint(path, model_, state());
   if (!header) return header;
   const std::int64_t data_tokens = progress_.data_tokens;
   progress_ = header->progress;

@@ -1,6 +1,7 @@
 // Writes the files that the fuzzers of gguf and safetensors start from: the known killers, and small valid files.
 #include <chimera/core/files.hpp>
 #include <chimera/io/gguf.hpp>
+#include <chimera/io/gguf_writer.hpp>
 #include <chimera/io/safetensors.hpp>
 
 #include "io/hostile.hpp"

@@ -15,14 +15,7 @@ struct Case {
 constexpr Case cases[] = {{70, 3, 1, 5, 1000, false}, {300, 2, 2, 32, 64, true},   {65, 6, 2, 16, 9, false},
                           {130, 5, 1, 40, 1, false},  {520, 2, 1, 64, 1000, true}, {560, 1, 1, 96, 300, false}};
 
-AttentionShape shape_of(const Case& c, const Floats& slopes) {
-  return {c.heads, c.kv_heads, c.head_dim, c.window, 0.4f, c.alibi ? slopes.data() : nullptr};
-}
-Floats slopes_of(const Case& c) {
-  Floats slopes = zeros(c.heads);
-  alibi_slopes(c.heads, slopes.data());
-  return slopes;
-}
+AttentionShape shape_of(const Case& c) { return {c.heads, c.kv_heads, c.head_dim, c.window, 0.4f, c.alibi}; }
 
 /// Rows of queries, keys and values, where keys and values may be kept in 16 bits without loss.
 Floats tokens_of(const AttentionShape& s, std::int64_t T) {
@@ -63,7 +56,7 @@ Floats attend_one(Isa isa, const AttentionShape& s, const KvCache& cache, const 
       std::copy_n(token + (kv_head * group + g) * s.head_dim, s.head_dim, queries.data() + g * width);
     for (std::int64_t j = std::max<std::int64_t>(0, position - s.window + 1); j <= position; j += keys) {
       attend_chunk(isa, s, cache, kv_head, queries.data(), position, j, std::min(position + 1, j + keys),
-                   scratch.data(), next);
+                   Bump{scratch.data()}, next);
       add_softmax(isa, group, width, next, seen);
     }
     for (std::int64_t g = 0; g < group; ++g)
@@ -81,8 +74,7 @@ TEST_CASE("a token against the cache, in chunks of any size, is attention") {
     for (const Case& c : cases)
       for (const KvFormat format : {KvFormat::f32, KvFormat::f16}) {
         CAPTURE(c.T);
-        const Floats slopes = slopes_of(c);
-        const AttentionShape s = shape_of(c, slopes);
+        const AttentionShape s = shape_of(c);
         const Floats qkv = tokens_of(s, c.T);
         Floats want = filled(c.T * c.heads * c.head_dim, unwritten), lse = zeros(c.T * c.heads), got;
         attention(q, s, {.sequences = 1, .length = c.T}, qkv.data(), want.data(), lse.data());
@@ -104,8 +96,7 @@ TEST_CASE("a piece against the cache and itself is attention, at any length of p
       for (const std::int64_t past : {std::int64_t{0}, std::int64_t{1}, c.T / 2, c.T - 3}) {
         CAPTURE(c.T);
         CAPTURE(past);
-        const Floats slopes = slopes_of(c);
-        const AttentionShape s = shape_of(c, slopes);
+        const AttentionShape s = shape_of(c);
         const Floats qkv = tokens_of(s, c.T);
         const std::int64_t rows = c.heads * c.head_dim, count = c.T - past;
         Floats want = filled(c.T * rows, unwritten), lse = zeros(c.T * c.heads), got = filled(count * rows, unwritten);
@@ -116,7 +107,7 @@ TEST_CASE("a piece against the cache and itself is attention, at any length of p
         for (std::int64_t kv_head = 0; kv_head < s.kv_heads; ++kv_head)
           for (std::int64_t first = 0; first < count; first += 64)
             attend_tile(q.isa(), s, ring.cache, kv_head, qkv.data() + past * s.row(), past, first,
-                        std::min<std::int64_t>(64, count - first), q.scratch(0), got.data());
+                        std::min<std::int64_t>(64, count - first), Bump{q.scratch(0)}, got.data());
         CHECK(difference(got, Floats(want.begin() + past * rows, want.end())) <= 3e-6);
       }
   });
@@ -135,7 +126,7 @@ TEST_CASE("a softmax in parts: nothing adds nothing, large scores do not overflo
 
     Floats scratch = zeros(attend_chunk_floats(s, ring.shape)), one = zeros(Softmax::floats(2, 32)), two = one;
     const Softmax part = Softmax::at(one.data(), 2, 32, 0), all = Softmax::at(two.data(), 2, 32, 0);
-    attend_chunk(q.isa(), s, ring.cache, 0, last, 39, 0, 40, scratch.data(), part);
+    attend_chunk(q.isa(), s, ring.cache, 0, last, 39, 0, 40, Bump{scratch.data()}, part);
     std::fill_n(all.largest, 2, -std::numeric_limits<float>::infinity());
     add_softmax(q.isa(), 2, 32, part, all);
     CHECK(one == two);

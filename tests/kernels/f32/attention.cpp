@@ -19,7 +19,7 @@ Doubles reference(const AttentionShape& s, const Batch& batch, const Doubles& qk
       double total = 0;
       for (std::int64_t j = std::max(start, i - s.window + 1); j <= i; ++j) {
         const double* token = qkv.data() + (b * T + j) * s.row();
-        double score = s.slopes ? -static_cast<double>(s.slopes[h]) * static_cast<double>(i - j) : 0;
+        double score = -static_cast<double>(s.slope(h)) * static_cast<double>(i - j);
         for (std::int64_t d = 0; d < D; ++d) score += static_cast<double>(s.scale) * query[d] * token[s.key(kv) + d];
         const double p = std::exp(score);
         total += p;
@@ -48,9 +48,7 @@ TEST_CASE("attention and its gradient: groups, windows, ALiBi, documents") {
       CAPTURE(c.T);
       CAPTURE(c.window);
       const std::int64_t B = 2, T = c.T;
-      Floats slopes = zeros(c.heads);
-      alibi_slopes(c.heads, slopes.data());
-      const AttentionShape s{c.heads, c.kv_heads, c.head_dim, c.window, 0.4f, c.alibi ? slopes.data() : nullptr};
+      const AttentionShape s{c.heads, c.kv_heads, c.head_dim, c.window, 0.4f, c.alibi};
       const std::vector<std::int32_t> start = documents(T, {{1, 30, 40, 1}, {100}});
       for (const std::int32_t* documents_of : {static_cast<const std::int32_t*>(nullptr), start.data()}) {
         const Batch batch{.sequences = B, .length = T, .document_start = documents_of};
@@ -86,12 +84,12 @@ TEST_CASE("large scores do not overflow") {
 }
 
 TEST_CASE("ALiBi's slopes are those of the paper") {
-  Floats slopes = zeros(8);
-  alibi_slopes(8, slopes.data());
-  for (std::size_t h = 0; h < 8; ++h) CHECK(slopes[h] == std::exp2(-static_cast<float>(h + 1)));
-  slopes = zeros(6);  // the four of 4 heads, then the first and third of 8 heads
-  alibi_slopes(6, slopes.data());
+  for (std::int64_t h = 0; h < 8; ++h) CHECK(alibi_slope(8, h) == std::exp2(-static_cast<float>(h + 1)));
+  Floats slopes;  // the four of 4 heads, then the first and third of 8 heads
+  for (std::int64_t h = 0; h < 6; ++h) slopes.push_back(alibi_slope(6, h));
   CHECK(slopes == Floats{0.25f, 0.0625f, 0.015625f, 0.00390625f, 0.5f, 0.125f});
+  const AttentionShape plain{6, 2, 8, 16, 1.f};
+  CHECK(plain.slope(0) == 0.f);
 }
 
 TEST_CASE("attention is the same bits for every number of threads") {

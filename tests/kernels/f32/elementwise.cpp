@@ -40,9 +40,18 @@ TEST_CASE("sums, products and biases agree with plain loops at odd sizes") {
     CHECK(difference(sums, want) <= 1e-6);
     Floats shifted = noise(rows * n, 4);
     const Floats before = shifted, bias = noise(n, 5);
-    add_bias(q, rows, n, bias.data(), shifted.data());
+    add_bias(q, rows, n, 1.f, bias.data(), shifted.data());
     for (std::size_t i = 0; i < shifted.size(); ++i)
       CHECK(shifted[i] == before[i] + bias[i % static_cast<std::size_t>(n)]);
+    Floats copied = filled(rows * n + 1, 7.f);
+    copy(q, rows * n, before.data(), copied.data());
+    CHECK(std::equal(before.begin(), before.end(), copied.begin()));
+    add_bias(q, rows, n, 0.5f, bias.data(), copied.data());
+    for (std::size_t i = 0; i < shifted.size(); ++i)
+      CHECK(copied[i] == before[i] + 0.5f * bias[i % static_cast<std::size_t>(n)]);
+    zero(q, rows * n, copied.data());
+    CHECK(std::count(copied.begin(), copied.end(), 0.f) == rows * n);
+    CHECK(copied.back() == 7.f);
   });
 }
 

@@ -136,6 +136,20 @@ TEST_CASE("gemm agrees with Eigen") {
     }
 }
 
+TEST_CASE("products in a batch are those products") {
+  constexpr std::int64_t count = 3, m = 5, n = 4, k = 6, wide = count * k;
+  const std::vector<float> a = noise(m * wide, 1), b = noise(count * k * n, 2);
+  for (const Cpu& q : teams(best_isa(Isa::avx512))) {
+    std::vector<float> together = noise(m * count * n, 3), apart = together;
+    gemm_batched(q, count, m, n, k, 0.5f, row_major(a.data(), wide), k, row_major(b.data(), n), k * n, 2.f,
+                 together.data(), count * n, n);
+    for (std::int64_t i = 0; i < count; ++i)
+      gemm(q, m, n, k, 0.5f, row_major(a.data() + i * k, wide), row_major(b.data() + i * k * n, n), 2.f,
+           apart.data() + i * n, count * n);
+    CHECK(same_bits(together, apart));
+  }
+}
+
 TEST_CASE("an empty sum leaves beta C, an empty C is left alone") {
   for (Isa isa : levels)
     for (const Cpu& q : teams(isa)) {
@@ -188,10 +202,12 @@ TEST_CASE("gemm_serial keeps to its part of the scratch") {
 }
 
 // The body for wider vectors than the processor has, which the compiler splits: AVX-512's tile and packing on AVX2.
-template <class Kernel>
-struct Doubled {
-  template <int W, class... A>
-  CHIMERA_INLINE static void run(A... a) {
+template <class Kernel, class Run = decltype(&Kernel::template run<4>)>
+struct Doubled;
+template <class Kernel, class... P>
+struct Doubled<Kernel, void (*)(P...)> {
+  template <int W>
+  CHIMERA_INLINE static void run(P... a) {
     Kernel::template run<2 * W>(a...);
   }
 };

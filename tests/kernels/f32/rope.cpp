@@ -42,8 +42,10 @@ TEST_CASE("rotation turns pairs of both layouts; positions count from the docume
         const std::int64_t B = 2, T = 37, heads = 3, head_dim = 23, stride = heads * head_dim + 2, first = 5;
         const RopeShape s{heads, head_dim, dims, stride, layout};
         const Floats inverse = frequencies({}, static_cast<int>(dims), 64, 64);
+        RopeTurns turns;
+        std::copy(inverse.begin(), inverse.end(), turns.inverse.begin());
         Floats table = filled(T * rope_row(dims, layout), unwritten);
-        rope_table(q, inverse.data(), 1.f, dims, layout, first, T, table.data());
+        rope_table(q, turns, dims, layout, first, T, table.data());
         const std::vector<std::int32_t> start = documents(T, {{1, 9, 20}, {30}});
         for (const std::int32_t* documents_of : {static_cast<const std::int32_t*>(nullptr), start.data()}) {
           const Batch batch{.sequences = B, .length = T, .document_start = documents_of, .position = first};
@@ -120,8 +122,10 @@ TEST_CASE("angles are exact far from the start") {
         CAPTURE(position);
         const std::int64_t dims = 70;
         const Floats inverse = frequencies({}, 70, 1024, 1024);
+        RopeTurns turns{.factor = 1.5f};
+        std::copy(inverse.begin(), inverse.end(), turns.inverse.begin());
         Floats angles = filled(rope_row(dims, layout), unwritten), want = angles;
-        rope_angles(q.isa(), inverse.data(), 1.5f, dims, layout, position, angles.data());
+        rope_angles(q.isa(), turns, dims, layout, position, angles.data());
         for (std::size_t i = 0; i < 35; ++i) {
           const double angle = static_cast<double>(position) * static_cast<double>(inverse[i]);
           const auto c = static_cast<float>(1.5 * std::cos(angle)), s = static_cast<float>(1.5 * std::sin(angle));

@@ -200,3 +200,15 @@ TEST_CASE("the scan is the same bits for every number of threads") {
   const Floats dy = noise(batch.tokens() * s.inner(), 6), dlast = noise(2 * s.heads * s.matrix(), 7);
   same_on_every_cpu([&](const Cpu& q) { return Results(q, s, batch, in, true, dy, dlast).all(); });
 }
+
+TEST_CASE("decay rates and their gradient") {
+  const Cpu q = cpu(detect_isa(), 1);
+  const Floats a_log = noise(9, 1), da = noise(9, 2);
+  Floats a = filled(9, unwritten), gradient = filled(9, 3.f);
+  decay_rate(q, 9, a_log.data(), a.data());
+  decay_rate_backward(q, 9, a.data(), da.data(), gradient.data());
+  for (std::size_t i = 0; i < 9; ++i) {
+    CHECK(a[i] == -std::exp(a_log[i]));
+    CHECK(gradient[i] == 3.f + a[i] * da[i]);
+  }
+}

@@ -28,14 +28,14 @@ inline void turn(FileWeight& w, const Config& c, Family family) {
 }
 
 constexpr FileRow part_of_qkv(int part, std::string_view gguf, std::string_view hugging_face, MoreBits bits,
-                              decltype(FileRow::detail) detail) {
+                              decltype(FileRow::adapt) adapt) {
   return {.ours = "attn_qkv.weight",
           .gguf = {gguf},
           .granite = {hugging_face},
           .llama = {hugging_face},
           .part = part,
           .bits = bits,
-          .detail = detail};
+          .adapt = adapt};
 }
 inline constexpr std::array rows{part_of_qkv(0, "attn_q.weight", "self_attn.q_proj.weight", MoreBits::none, turn),
                                  part_of_qkv(1, "attn_k.weight", "self_attn.k_proj.weight", MoreBits::none, turn),

@@ -73,7 +73,8 @@ struct Scores {
   }
 };
 
-/// n scores become e^(score - largest). `distance` is how far the first key lies back. Behind the scores there is room up to a multiple of 16.
+/// n scores become e^(score - largest). `distance` is how far the first key lies back. Behind the scores there is room up
+/// to a multiple of 16.
 struct Exponentials {
   template <int W>
   CHIMERA_INLINE static void run(std::int64_t n, float slope, float distance, float* scores, float* largest,
@@ -165,19 +166,19 @@ constexpr std::int64_t chunk_keys(std::int64_t slots) {
   return std::clamp<std::int64_t>(round_up(ceil_div(slots, 64), attend_parts::tile), 256, 4096);
 }
 
-/// Floats of scratch that attend_chunk uses.
+/// Floats of scratch that attend_chunk takes.
 constexpr std::int64_t attend_chunk_floats(const AttentionShape& s, const KvShape& kv) {
-  return s.group() * chunk_keys(kv.slots) + attend_parts::tile * kv.row();
+  return floats_of({s.group() * chunk_keys(kv.slots), attend_parts::tile * kv.row()});
 }
 
 /// The queries [group, row()] of one key head, of a token at `position`, against the cached keys first .. end - 1.
 inline void attend_chunk(Isa isa, const AttentionShape& s, const KvCache& cache, std::int64_t kv_head,
                          const float* queries, std::int64_t position, std::int64_t first, std::int64_t end,
-                         float* scratch, const Softmax& out) {
+                         Bump scratch, const Softmax& out) {
   using namespace attend_parts;
   const std::int64_t group = s.group(), width = cache.shape.row(), stride = chunk_keys(cache.shape.slots);
-  float* scores = scratch;
-  float* buffer = scores + group * stride;
+  float* scores = scratch.take(group * stride);
+  float* buffer = scratch.take(tile * width);
   const auto tiles = [&](auto f) {
     for (std::int64_t j = first, n = 0; j < end; j += n) f(j, n = cache.together(j, std::min(tile, end - j)));
   };
@@ -186,35 +187,37 @@ inline void attend_chunk(Isa isa, const AttentionShape& s, const KvCache& cache,
     dispatch<Scores>(isa, group, n, width, s.scale, queries, keys, scores + (j - first), stride);
   });
   for (std::int64_t g = 0; g < group; ++g)
-    dispatch<attend_parts::Exponentials>(isa, end - first, s.slopes ? s.slopes[kv_head * group + g] : 0.f,
+    dispatch<attend_parts::Exponentials>(isa, end - first, s.slope(kv_head * group + g),
                                          static_cast<float>(position - first), scores + g * stride, out.largest + g,
                                          out.sum + g);
   std::fill(out.mixed, out.mixed + group * width, 0.f);
   tiles([&](std::int64_t j, std::int64_t n) {
     const float* values = load_rows(isa, cache, cache.value(kv_head, j), n, buffer);
-    dispatch<Mix>(isa, group, n, width, static_cast<const float*>(scores + (j - first)), stride, values, out.mixed);
+    dispatch<Mix>(isa, group, n, width, scores + (j - first), stride, values, out.mixed);
   });
 }
 
-/// Floats of scratch that attend_tile uses.
+/// Floats of scratch that attend_tile takes.
 constexpr std::int64_t attend_tile_floats(const AttentionShape& s, const KvShape& kv) {
   using attend_parts::tile;
-  return gemm_scratch_floats + tile * tile + 2 * tile * kv.row() + 2 * tile * s.group();
+  return floats_of(
+      {gemm_scratch_floats, tile * tile, tile * kv.row(), tile * kv.row(), tile * s.group(), tile * s.group()});
 }
 
 /// Tokens first .. first + count - 1 (count <= 64) of a piece whose first token is at `position`, the heads of one key
 /// head. `piece` holds the tokens' rows of queries, keys and values, turned; the cache holds the past only. Writes the
 /// heads' channels of out [token of the piece, heads*head_dim].
 inline void attend_tile(Isa isa, const AttentionShape& s, const KvCache& cache, std::int64_t kv_head,
-                        const float* piece, std::int64_t position, std::int64_t first, std::int64_t count,
-                        float* scratch, float* out) {
+                        const float* piece, std::int64_t position, std::int64_t first, std::int64_t count, Bump memory,
+                        float* out) {
   using namespace attend_parts;
   const std::int64_t D = s.head_dim, ldo = s.heads * D, width = cache.shape.row(), group = s.group();
-  float* scores = scratch + gemm_scratch_floats;
-  float* key_rows = scores + tile * tile;
-  float* value_rows = key_rows + tile * width;
-  float* m = value_rows + tile * width;
-  float* l = m + group * tile;
+  float* scratch = memory.take(gemm_scratch_floats);
+  float* scores = memory.take(tile * tile);
+  float* key_rows = memory.take(tile * width);
+  float* value_rows = memory.take(tile * width);
+  float* m = memory.take(group * tile);
+  float* l = memory.take(group * tile);
   std::fill(m, m + group * tile, -std::numeric_limits<float>::infinity());
   std::fill(l, l + group * tile, 0.f);
   const std::int64_t head0 = kv_head * group, begin = position + first, end = begin + count;
@@ -235,6 +238,7 @@ inline void attend_tile(Isa isa, const AttentionShape& s, const KvCache& cache, 
     }
     for (std::int64_t g = 0; g < group; ++g) {
       const std::int64_t h = head0 + g;
+      const float slope = s.slope(h);
       float* o = out + first * ldo + h * D;
       gemm_serial(isa, scratch, count, n, D, s.scale, row_major(piece + first * s.row() + h * D, s.row()),
                   keys.transpose(), 0.f, scores, tile);
@@ -243,10 +247,9 @@ inline void attend_tile(Isa isa, const AttentionShape& s, const KvCache& cache, 
         const attention_parts::Visible see{std::clamp<std::int64_t>(i - s.window + 1 - j, 0, n),
                                            std::clamp<std::int64_t>(i + 1 - j, 0, n)};
         float correction = 1.f;
-        dispatch<attention_parts::SoftmaxRow>(isa, n, see, s.slopes ? s.slopes[h] : 0.f, static_cast<float>(i - j),
-                                              scores + r * tile, m + g * tile + r, l + g * tile + r, &correction);
-        if (correction != 1.f)
-          dispatch<Scaled>(isa, D, correction, static_cast<const float*>(o + r * ldo), o + r * ldo);
+        dispatch<attention_parts::SoftmaxRow>(isa, n, see, slope, static_cast<float>(i - j), scores + r * tile,
+                                              m + g * tile + r, l + g * tile + r, &correction);
+        if (correction != 1.f) dispatch<Scaled>(isa, D, correction, o + r * ldo, o + r * ldo);
       }
       gemm_serial(isa, scratch, count, D, n, 1.f, row_major(scores, tile), values, 1.f, o, ldo);
     }
@@ -254,7 +257,7 @@ inline void attend_tile(Isa isa, const AttentionShape& s, const KvCache& cache, 
   for (std::int64_t g = 0; g < group; ++g)
     for (std::int64_t r = 0; r < count; ++r) {
       float* o = out + (first + r) * ldo + (head0 + g) * D;
-      dispatch<Scaled>(isa, D, 1.f / l[g * tile + r], static_cast<const float*>(o), o);
+      dispatch<Scaled>(isa, D, 1.f / l[g * tile + r], o, o);
     }
 }
 

@@ -17,7 +17,7 @@
 #include <cstdint>
 #include <cstring>
 
-namespace chimera::inline CHIMERA_ABI {
+namespace chimera {
 
 constexpr Format format_of(KvFormat format) {
   switch (format) {
@@ -43,6 +43,10 @@ struct KvShape {
   }
   constexpr std::int64_t bytes(KvFormat format) const { return 2 * half_bytes(format); }
 };
+
+}  // namespace chimera
+
+namespace chimera::inline CHIMERA_ABI {
 
 struct KvCache {
   KvShape shape;
@@ -87,6 +91,15 @@ inline const float* load_rows(Isa isa, const KvCache& cache, const std::byte* ro
     case KvFormat::q4_0: dispatch<DecodeBlocks<Q4_0>>(isa, rows, n, buffer); break;
   }
   return buffer;
+}
+
+/// Copies what a sequence of that many tokens keeps.
+inline void copy_rows(const KvShape& shape, KvFormat format, std::int64_t tokens, const std::byte* from,
+                      std::byte* to) {
+  const KvCache cache{shape, format, to};
+  const auto bytes = static_cast<std::size_t>(std::min(tokens, shape.slots) * shape.row_bytes(format));
+  for (std::int64_t h = 0; h < shape.kv_heads; ++h)
+    for (std::byte* head : {cache.key(h, 0), cache.value(h, 0)}) std::memcpy(head, from + (head - to), bytes);
 }
 
 }  // namespace chimera::inline CHIMERA_ABI

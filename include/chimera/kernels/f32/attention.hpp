@@ -12,32 +12,36 @@
 #include <cstdint>
 #include <limits>
 
-namespace chimera::inline CHIMERA_ABI {
+namespace chimera {
+
+/// ALiBi's slopes (Press, Smith and Lewis, 2108.12409): geometric for a power of two; otherwise those of the power below,
+/// then every other slope of the power above.
+constexpr float alibi_slope(std::int64_t heads, std::int64_t head) {
+  constexpr double ln2 = constexpr_log(2);
+  std::int64_t power = 1;
+  while (2 * power <= heads) power *= 2;
+  const double exponent = head < power ? 8.0 * static_cast<double>(head + 1) / static_cast<double>(power)
+                                       : 4.0 * static_cast<double>(2 * (head - power) + 1) / static_cast<double>(power);
+  return static_cast<float>(constexpr_exp(-exponent * ln2));
+}
 
 /// Query head h reads key head h / (heads / kv_heads). A query at i sees keys i-window+1 .. i of its document.
 /// One token's row in `qkv`: heads queries, kv_heads keys, kv_heads values, head_dim each.
 struct AttentionShape {
   std::int64_t heads, kv_heads, head_dim, window;
   float scale;
-  const float* slopes = nullptr;  // ALiBi, one for each head: a score loses slope * (i - j)
+  bool alibi = false;  // a score loses slope * (i - j)
 
   constexpr std::int64_t group() const { return heads / kv_heads; }
   constexpr std::int64_t row() const { return (heads + 2 * kv_heads) * head_dim; }
   constexpr std::int64_t key(std::int64_t kv) const { return (heads + kv) * head_dim; }
   constexpr std::int64_t value(std::int64_t kv) const { return (heads + kv_heads + kv) * head_dim; }
+  constexpr float slope(std::int64_t head) const { return alibi ? alibi_slope(heads, head) : 0.f; }
 };
 
-/// ALiBi's slopes (Press, Smith and Lewis, 2108.12409): geometric for a power of two; otherwise those of the power below,
-/// then every other slope of the power above.
-constexpr void alibi_slopes(std::int64_t heads, float* slopes) {
-  std::int64_t power = 1;
-  while (2 * power <= heads) power *= 2;
-  for (std::int64_t h = 0; h < heads; ++h) {
-    const double exponent = h < power ? 8.0 * static_cast<double>(h + 1) / static_cast<double>(power)
-                                      : 4.0 * static_cast<double>(2 * (h - power) + 1) / static_cast<double>(power);
-    slopes[h] = static_cast<float>(constexpr_pow(2, -exponent));
-  }
-}
+}  // namespace chimera
+
+namespace chimera::inline CHIMERA_ABI {
 
 namespace attention_parts {
 
@@ -114,6 +118,11 @@ struct ScoreGradientRow {
   }
 };
 
+/// Of a worker's scratch, forward and backward: the same for every shape.
+inline constexpr std::int64_t attention_scratch_floats =
+    floats_of({gemm_scratch_floats, attention_tile* attention_tile, attention_tile* attention_tile, attention_tile});
+static_assert(attention_scratch_floats <= static_cast<std::int64_t>(Cpu::scratch_floats));
+
 }  // namespace attention_parts
 
 /// qkv [B,T,row] -> out [B,T,heads*head_dim], lse [B,heads,T] (log of the sum of exponentials, for backward).
@@ -126,11 +135,12 @@ inline void attention(const Cpu& q, const AttentionShape& s, const Batch& batch,
     const std::int64_t i0 = (tiles - 1 - index % tiles) * tile, h = index / tiles % s.heads,
                        b = index / tiles / s.heads;
     const std::int64_t rows = std::min(tile, T - i0), kv = h / s.group();
-    const float slope = s.slopes ? s.slopes[h] : 0.f;
-    float* scratch = q.scratch(worker);
-    float* scores = scratch + gemm_scratch_floats;
-    float* m = scores + tile * tile;
-    float* l = m + tile;
+    const float slope = s.slope(h);
+    Bump memory{q.scratch(worker)};
+    float* scratch = memory.take(gemm_scratch_floats);
+    float* scores = memory.take(tile * tile);
+    float* m = memory.take(tile);
+    float* l = memory.take(tile);
     std::fill(m, m + rows, -std::numeric_limits<float>::infinity());
     std::fill(l, l + rows, 0.f);
     const float* base = qkv + b * T * s.row();
@@ -145,14 +155,13 @@ inline void attention(const Cpu& q, const AttentionShape& s, const Batch& batch,
         float correction = 1.f;
         dispatch<SoftmaxRow>(q.isa(), keys, visible(s, batch, b, i0 + r, j0, keys), slope,
                              static_cast<float>(i0 + r - j0), scores + r * tile, m + r, l + r, &correction);
-        if (correction != 1.f)
-          dispatch<Scaled>(q.isa(), D, correction, static_cast<const float*>(o + r * ldo), o + r * ldo);
+        if (correction != 1.f) dispatch<Scaled>(q.isa(), D, correction, o + r * ldo, o + r * ldo);
       }
       gemm_serial(q.isa(), scratch, rows, D, keys, 1.f, row_major(scores, tile),
                   row_major(base + j0 * s.row() + s.value(kv), s.row()), 1.f, o, ldo);
     }
     for (std::int64_t r = 0; r < rows; ++r) {
-      dispatch<Scaled>(q.isa(), D, l[r] > 0.f ? 1.f / l[r] : 0.f, static_cast<const float*>(o + r * ldo), o + r * ldo);
+      dispatch<Scaled>(q.isa(), D, l[r] > 0.f ? 1.f / l[r] : 0.f, o + r * ldo, o + r * ldo);
       lse[(b * s.heads + h) * T + i0 + r] = m[r] + std::log(l[r]);
     }
   });
@@ -177,9 +186,10 @@ inline void attention_backward(const Cpu& q, const AttentionShape& s, const Batc
   });
   parallel(q, batch.sequences * s.kv_heads, [&](std::int64_t index, int worker) {
     const std::int64_t kv = index % s.kv_heads, b = index / s.kv_heads;
-    float* scratch = q.scratch(worker);
-    float* p = scratch + gemm_scratch_floats;
-    float* dp = p + tile * tile;
+    Bump memory{q.scratch(worker)};
+    float* scratch = memory.take(gemm_scratch_floats);
+    float* p = memory.take(tile * tile);
+    float* dp = memory.take(tile * tile);
     const float* base = qkv + b * T * row;
     float* dbase = dqkv + b * T * row;
     const float* dob = dout + b * T * ldo;
@@ -194,7 +204,7 @@ inline void attention_backward(const Cpu& q, const AttentionShape& s, const Batc
       const ConstView k = row_major(base + j0 * row + s.key(kv), row);
       const ConstView v = row_major(base + j0 * row + s.value(kv), row);
       for (std::int64_t h = kv * s.group(); h < (kv + 1) * s.group(); ++h) {
-        const float slope = s.slopes ? s.slopes[h] : 0.f;
+        const float slope = s.slope(h);
         const float* lse_h = lse + (b * s.heads + h) * T;
         const float* delta_h = delta + (b * s.heads + h) * T;
         for (std::int64_t i0 = j0; i0 < T && first_key(s, batch, b, i0) < j0 + keys; i0 += tile) {
@@ -205,8 +215,7 @@ inline void attention_backward(const Cpu& q, const AttentionShape& s, const Batc
           for (std::int64_t r = 0; r < rows; ++r) {
             dispatch<ProbabilityRow>(q.isa(), keys, visible(s, batch, b, i0 + r, j0, keys), slope,
                                      static_cast<float>(i0 + r - j0), lse_h[i0 + r], p + r * tile);
-            dispatch<ScoreGradientRow>(q.isa(), keys, delta_h[i0 + r], s.scale, static_cast<const float*>(p + r * tile),
-                                       dp + r * tile);
+            dispatch<ScoreGradientRow>(q.isa(), keys, delta_h[i0 + r], s.scale, p + r * tile, dp + r * tile);
           }
           gemm_serial(q.isa(), scratch, keys, D, rows, 1.f, transposed(p, tile), doh, 1.f,
                       dbase + j0 * row + s.value(kv), row);

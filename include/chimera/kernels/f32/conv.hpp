@@ -5,7 +5,7 @@
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/f32/elementwise.hpp>
 
-namespace chimera::inline CHIMERA_ABI {
+namespace chimera {
 
 /// y_t = b + sum_k w[k] x_{t-K+1+k}, channel by channel; w [channels, taps], oldest tap first.
 /// Rows of x and y lie x_stride and y_stride apart. Taps before the token's document, or before the batch's row, count
@@ -14,6 +14,10 @@ struct ConvShape {
   std::int64_t channels, taps, x_stride, y_stride;
   bool silu;
 };
+
+}  // namespace chimera
+
+namespace chimera::inline CHIMERA_ABI {
 
 namespace conv_parts {
 
@@ -41,32 +45,6 @@ struct ConvRow {
     lanes<W>(s.channels, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
       const Vec<W> sum = conv_sum<W>(s.taps, s.channels, input, w, bias, i, io);
       io.store(y + i, s.silu ? silu<W>(sum) : sum);
-    });
-  }
-};
-
-/// A run of `count` tokens, its window of inputs in registers; past[k] is the input taps-1-k tokens before the first.
-template <std::int64_t taps>
-struct ConvRun {
-  template <int W>
-  CHIMERA_INLINE static void run(ConvShape s, std::int64_t n, std::int64_t count, const float* const* past,
-                                 const float* x, const float* w, const float* bias, float* y) {
-    lanes<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
-      Vec<W> weight[taps], window[taps];
-#pragma GCC unroll 8
-      for (std::int64_t k = 0; k < taps; ++k) weight[k] = io.load(w + k * s.channels + i);
-#pragma GCC unroll 8
-      for (std::int64_t k = 1; k < taps; ++k) window[k] = io.load(past[k - 1] + i);
-      const Vec<W> start = io.load(bias + i);
-      for (std::int64_t t = 0; t < count; ++t) {
-#pragma GCC unroll 8
-        for (std::int64_t k = 1; k < taps; ++k) window[k - 1] = window[k];
-        window[taps - 1] = io.load(x + t * s.x_stride + i);
-        Vec<W> sum = start;
-#pragma GCC unroll 8
-        for (std::int64_t k = 0; k < taps; ++k) sum = fma<W>(weight[k], window[k], sum);
-        io.store(y + t * s.y_stride + i, s.silu ? silu<W>(sum) : sum);
-      }
     });
   }
 };
@@ -129,32 +107,9 @@ inline void causal_conv(const Cpu& q, ConvShape s, const Batch& batch, const flo
       const float* input[conv_max_taps];
       for (std::int64_t k = 0; k < s.taps; ++k)
         input[k] = conv_parts::conv_input(s, batch, x, at / batch.length, at % batch.length, k);
-      const float* const* in = input;
-      dispatch<conv_parts::ConvRow>(q.isa(), s, in, static_cast<const float*>(taps), bias, y + at * s.y_stride);
+      dispatch<conv_parts::ConvRow>(q.isa(), s, input, taps, bias, y + at * s.y_stride);
     }
   });
-}
-
-/// What decoding carries is a ring [taps, channels]: the input of the token at position p lies in slot p mod taps, zeros
-/// where there was none yet. It has one slot more than is read, so that whoever owns a channel may write the newest
-/// input while others still read that channel's past.
-///
-/// The convolution of n channels, the first where the pointers are, over a run of `count` tokens, the first at `position`.
-/// w is transposed: [taps, channels]; taps is s.taps. Serial.
-template <std::int64_t taps>
-void conv_run(Isa isa, const ConvShape& s, std::int64_t n, std::int64_t count, std::int64_t position, const float* x,
-              const float* ring, const float* w, const float* bias, float* y) {
-  const float* input[taps] = {};
-  for (std::int64_t k = 0; k + 1 < taps; ++k) input[k] = ring + (position + 1 + k) % taps * s.channels;
-  const float* const* past = input;
-  dispatch<conv_parts::ConvRun<taps>>(isa, s, n, count, past, x, w, bias, y);
-}
-
-/// Leaves the run's newest inputs in the ring.
-inline void conv_remember(const ConvShape& s, std::int64_t n, std::int64_t count, std::int64_t position, const float* x,
-                          float* ring) {
-  for (std::int64_t t = std::max<std::int64_t>(0, count - s.taps); t < count; ++t)
-    std::copy_n(x + t * s.x_stride, n, ring + (position + t) % s.taps * s.channels);
 }
 
 /// dy [rows y_stride apart] is overwritten by the gradient before SiLU; dx =, dw +=, db += (null without bias).
@@ -165,7 +120,6 @@ inline void causal_conv_backward(const Cpu& q, ConvShape s, const Batch& batch, 
   const std::int64_t parts = (batch.tokens() + conv_rows - 1) / conv_rows, part = (s.taps + 1) * s.channels;
   float* partial = temp.take(parts * part);
   transpose_taps(s, w, taps);
-  const float* const t = taps;
   parallel(q, parts, [&](std::int64_t p, int) {
     float* sums = partial + p * part;
     std::fill(sums, sums + part, 0.f);
@@ -173,11 +127,9 @@ inline void causal_conv_backward(const Cpu& q, ConvShape s, const Batch& batch, 
       const float* input[conv_max_taps];
       for (std::int64_t k = 0; k < s.taps; ++k)
         input[k] = conv_parts::conv_input(s, batch, x, at / batch.length, at % batch.length, k);
-      const float* const* in = input;
       float* d = dy + at * s.y_stride;
-      if (s.silu) dispatch<conv_parts::ConvRowSlope>(q.isa(), s, in, t, bias, d);
-      dispatch<conv_parts::ConvRowWeight>(q.isa(), s, in, static_cast<const float*>(d), sums,
-                                          sums + s.taps * s.channels);
+      if (s.silu) dispatch<conv_parts::ConvRowSlope>(q.isa(), s, input, taps, bias, d);
+      dispatch<conv_parts::ConvRowWeight>(q.isa(), s, input, d, sums, sums + s.taps * s.channels);
     }
   });
   parallel_rows(q, batch.tokens(), 16, [&](std::int64_t first, std::int64_t n, int) {
@@ -190,8 +142,7 @@ inline void causal_conv_backward(const Cpu& q, ConvShape s, const Batch& batch, 
             to < batch.length && (!batch.document_start || batch.document_start[b * batch.length + to] <= time);
         later[k] = seen ? dy + (b * batch.length + to) * s.y_stride : nullptr;
       }
-      const float* const* in = later;
-      dispatch<conv_parts::ConvRowInput>(q.isa(), s, in, t, dx + at * s.x_stride);
+      dispatch<conv_parts::ConvRowInput>(q.isa(), s, later, taps, dx + at * s.x_stride);
     }
   });
   std::fill(dtaps, dtaps + s.taps * s.channels, 0.f);

@@ -7,13 +7,17 @@
 #include <cstdint>
 #include <limits>
 
-namespace chimera::inline CHIMERA_ABI {
+namespace chimera {
 
 /// loss = (1 - smoothing) nll - smoothing mean_v log p_v + z logsumexp^2
 struct CrossEntropy {
   float smoothing = 0.f;
   float z = 0.f;
 };
+
+}  // namespace chimera
+
+namespace chimera::inline CHIMERA_ABI {
 
 namespace cross_entropy_parts {
 
@@ -54,16 +58,32 @@ struct CrossEntropyRow {
 }  // namespace cross_entropy_parts
 
 /// logits [rows, vocab]; a negative target is not counted and gets no gradient; losses [rows] is written (0 if not
-/// counted). With `gradient`, logits become scale * dloss/dlogits. Targets must be below vocab.
+/// counted), and *sum += all of them, first to last. With `gradient`, logits become scale * dloss/dlogits, of each row
+/// times its coefficient where `coefficients` [rows] are given. Targets must be below vocab.
 inline void cross_entropy(const Cpu& q, CrossEntropy s, std::int64_t rows, std::int64_t vocab,
-                          const std::int32_t* targets, float scale, bool gradient, float* logits, double* losses) {
+                          const std::int32_t* targets, float scale, bool gradient, float* logits, double* losses,
+                          double* sum, const float* coefficients = nullptr) {
   parallel(q, rows, [&](std::int64_t r, int) {
     float* x = logits + r * vocab;
     losses[r] = 0;
     if (targets[r] >= 0)
-      dispatch<cross_entropy_parts::CrossEntropyRow>(q.isa(), s, vocab, targets[r], scale, gradient, x, losses + r);
+      dispatch<cross_entropy_parts::CrossEntropyRow>(
+          q.isa(), s, vocab, targets[r], coefficients ? scale * coefficients[r] : scale, gradient, x, losses + r);
     else if (gradient)
       std::fill(x, x + vocab, 0.f);
+  });
+  for (std::int64_t r = 0; r < rows; ++r) *sum += losses[r];
+}
+
+/// log p of each row's target, [rows]; 0 where the target is negative. logits [rows, vocab] stay as they are.
+inline void target_log_probs(const Cpu& q, std::int64_t rows, std::int64_t vocab, const std::int32_t* targets,
+                             float* logits, float* log_probs) {
+  parallel(q, rows, [&](std::int64_t r, int) {
+    double loss = 0;
+    if (targets[r] >= 0)
+      dispatch<cross_entropy_parts::CrossEntropyRow>(q.isa(), CrossEntropy{}, vocab, targets[r], 0.f, false,
+                                                     logits + r * vocab, &loss);
+    log_probs[r] = static_cast<float>(0 - loss);
   });
 }
 

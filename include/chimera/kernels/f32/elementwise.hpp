@@ -25,6 +25,16 @@ void parallel_rows(const Cpu& q, std::int64_t rows, std::int64_t rows_per_run, F
   });
 }
 
+/// x = 0
+inline void zero(const Cpu& q, std::int64_t n, float* x) {
+  parallel_runs(q, n, [&](std::int64_t at, std::int64_t c) { std::fill_n(x + at, c, 0.f); });
+}
+
+/// to = from
+inline void copy(const Cpu& q, std::int64_t n, const float* from, float* to) {
+  parallel_runs(q, n, [&](std::int64_t at, std::int64_t c) { std::copy_n(from + at, c, to + at); });
+}
+
 struct AddScaled {
   template <int W>
   CHIMERA_INLINE static void run(std::int64_t n, float a, const float* x, float* y) {
@@ -82,17 +92,17 @@ inline void sum_rows(const Cpu& q, std::int64_t rows, std::int64_t stride, std::
 
 struct AddBias {
   template <int W>
-  CHIMERA_INLINE static void run(std::int64_t rows, std::int64_t n, const float* bias, float* x) {
-    for (std::int64_t r = 0; r < rows; ++r)
+  CHIMERA_INLINE static void run(std::int64_t rows, std::int64_t n, float a, const float* bias, float* x) {
+    for (std::int64_t r = 0; r < rows; ++r, x += n)
       lanes<W>(n, [=](std::int64_t i, auto io)
-                      CHIMERA_LAMBDA { io.store(x + r * n + i, io.load(x + r * n + i) + io.load(bias + i)); });
+                      CHIMERA_LAMBDA { io.store(x + i, fma<W>(Vec<W>(a), io.load(bias + i), io.load(x + i))); });
   }
 };
 
-/// Adds bias[n] to every row of x[rows, n].
-inline void add_bias(const Cpu& q, std::int64_t rows, std::int64_t n, const float* bias, float* x) {
+/// Adds a bias[n] to every row of x[rows, n].
+inline void add_bias(const Cpu& q, std::int64_t rows, std::int64_t n, float a, const float* bias, float* x) {
   parallel_rows(q, rows, 16,
-                [&](std::int64_t at, std::int64_t c, int) { dispatch<AddBias>(q.isa(), c, n, bias, x + at * n); });
+                [&](std::int64_t at, std::int64_t c, int) { dispatch<AddBias>(q.isa(), c, n, a, bias, x + at * n); });
 }
 
 /// y = silu(gate) x; y may be x.

@@ -4,10 +4,11 @@
 // the same, bit for bit, for every number of threads, and for `gemm` and `gemm_serial`.
 #pragma once
 
-#include <algorithm>
 #include <chimera/core/device.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/kernels/simd.hpp>
+
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <numeric>
@@ -68,16 +69,6 @@ static_assert(gemm_scratch_floats >= gemm_rows / 6 * GemmTile<8>::panel_a + gemm
               gemm_scratch_floats <= Cpu::scratch_floats / 2);
 
 namespace gemm_parts {
-
-/// Lane i of the result is lane pick(i) of the 2 W lanes of a and b.
-template <auto pick, int W, std::size_t... I>
-CHIMERA_INLINE Vec<W> shuffle(const Vec<W>& a, const Vec<W>& b, std::index_sequence<I...>) {
-  return Vec<W>(__builtin_shufflevector(a.v, b.v, pick(static_cast<int>(I))...));
-}
-template <auto pick, int W>
-CHIMERA_INLINE Vec<W> shuffle(const Vec<W>& a, const Vec<W>& b) {
-  return shuffle<pick, W>(a, b, std::make_index_sequence<W>{});
-}
 
 /// r[i][j] <-> r[j][i]: 4 x 4 inside the 128-bit lanes, then the lanes.
 template <int W>
@@ -330,7 +321,7 @@ inline void multiply_serial(Isa isa, float* scratch, std::int64_t m, std::int64_
       dispatch<PackB>(isa, b.from(p, j), cols, steps, scratch, steps);
       for (std::int64_t i = 0; i < m; i += gemm_rows)
         dispatch<MultiplyPacked>(isa, rest, std::min(gemm_rows, m - i), cols, steps, depth, alpha, a.from(i, p),
-                                 static_cast<const float*>(scratch), p == 0 ? beta : 1.f, c + i * ldc + j, ldc);
+                                 scratch, p == 0 ? beta : 1.f, c + i * ldc + j, ldc);
     }
   }
 }
@@ -358,8 +349,8 @@ inline void multiply_shared(const Cpu& q, std::int64_t m, std::int64_t n, std::i
       parallel(q, ceil_div(m, grid.rows) * across, [&](std::int64_t t, int worker) {
         const std::int64_t r = t / across * grid.rows, s = t % across * grid.cols;
         dispatch<MultiplyPacked>(isa, q.scratch(worker), std::min(grid.rows, m - r), std::min(grid.cols, cols - s),
-                                 steps, depth, alpha, a.from(r, p), static_cast<const float*>(packed + s * steps),
-                                 p == 0 ? beta : 1.f, c + r * ldc + j + s, ldc);
+                                 steps, depth, alpha, a.from(r, p), packed + s * steps, p == 0 ? beta : 1.f,
+                                 c + r * ldc + j + s, ldc);
       });
     }
 }
@@ -399,6 +390,14 @@ inline void gemm(const Cpu& q, std::int64_t m, std::int64_t n, std::int64_t k, f
     const std::int64_t j = t * cols;
     multiply_serial(q.isa(), q.scratch(worker), m, std::min(cols, n - j), k, alpha, a, b.from(0, j), beta, c + j, ldc);
   });
+}
+
+/// `count` products of one shape, whose matrices begin a_stride, b_stride and c_stride floats apart.
+inline void gemm_batched(const Cpu& q, std::int64_t count, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
+                         ConstView a, std::int64_t a_stride, ConstView b, std::int64_t b_stride, float beta, float* c,
+                         std::int64_t ldc, std::int64_t c_stride) {
+  for (std::int64_t i = 0; i < count; ++i, a.p += a_stride, b.p += b_stride, c += c_stride)
+    gemm(q, m, n, k, alpha, a, b, beta, c, ldc);
 }
 
 }  // namespace chimera::inline CHIMERA_ABI

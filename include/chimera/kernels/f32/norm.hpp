@@ -6,10 +6,7 @@
 
 #include <cmath>
 
-namespace chimera::inline CHIMERA_ABI {
-
-/// Rows that one task of a backward pass reduces into one partial sum of the weight's gradient.
-inline constexpr std::int64_t norm_rows = 64;
+namespace chimera {
 
 /// x [rows, width], rows x_stride apart; z likewise, null for the plain norm.
 /// u = x, or x silu(z);   y = w u / sqrt(mean(u^2) + eps), the mean over each run of `group` channels.
@@ -17,6 +14,13 @@ struct NormShape {
   std::int64_t rows, width, group;
   float eps;
 };
+
+}  // namespace chimera
+
+namespace chimera::inline CHIMERA_ABI {
+
+/// Rows that one task of a backward pass reduces into one partial sum of the weight's gradient.
+inline constexpr std::int64_t norm_rows = 64;
 
 struct RmsNorm {
   template <int W>
@@ -47,8 +51,8 @@ struct RmsNorm {
 
 inline void rms_norm(const Cpu& q, NormShape s, const float* x, const float* w, float* y) {
   parallel_rows(q, s.rows, 16, [&](std::int64_t at, std::int64_t n, int) {
-    dispatch<RmsNorm>(q.isa(), NormShape{n, s.width, s.group, s.eps}, x + at * s.width,
-                      static_cast<const float*>(nullptr), std::int64_t{0}, w, y + at * s.width);
+    dispatch<RmsNorm>(q.isa(), NormShape{n, s.width, s.group, s.eps}, x + at * s.width, nullptr, 0, w,
+                      y + at * s.width);
   });
 }
 
@@ -111,9 +115,8 @@ inline void rms_norm_backward(const Cpu& q, NormShape s, const float* x, const f
   parallel_rows(q, s.rows, norm_rows, [&](std::int64_t at, std::int64_t n, int) {
     float* sums = partial + at / norm_rows * s.width;
     std::fill(sums, sums + s.width, 0.f);
-    dispatch<RmsNormBackward>(q.isa(), NormShape{n, s.width, s.group, s.eps}, x + at * s.width,
-                              static_cast<const float*>(nullptr), std::int64_t{0}, w, dy + at * s.width,
-                              dx + at * s.width, static_cast<float*>(nullptr), sums);
+    dispatch<RmsNormBackward>(q.isa(), NormShape{n, s.width, s.group, s.eps}, x + at * s.width, nullptr, 0, w,
+                              dy + at * s.width, dx + at * s.width, nullptr, sums);
   });
   sum_rows(q, (s.rows + norm_rows - 1) / norm_rows, s.width, s.width, partial, dw);
 }

@@ -9,8 +9,25 @@
 #include <chimera/kernels/formats/integers.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
+
+namespace chimera {
+
+/// How heads lie in memory: token t's head h is x[t * stride + h * head_dim ...]; its first `dims` channels turn.
+struct RopeShape {
+  std::int64_t heads, head_dim, dims, stride;
+  RopeLayout layout;
+};
+
+/// What rope_frequencies found: radians per token, of each pair, and the factor on cos and sin.
+struct RopeTurns {
+  std::array<float, Rope::max_pairs> inverse{};
+  float factor = 1.f;
+};
+
+}  // namespace chimera
 
 namespace chimera::inline CHIMERA_ABI {
 
@@ -81,12 +98,6 @@ constexpr float rope_frequencies(const Rope& rope, int dims, int context, int le
   return 1.f;
 }
 
-/// How heads lie in memory: token t's head h is x[t * stride + h * head_dim ...]; its first `dims` channels turn.
-struct RopeShape {
-  std::int64_t heads, head_dim, dims, stride;
-  RopeLayout layout;
-};
-
 /// cos and sin of angles that are given in quarters of a circle, whole ones apart: at most 1/2 is left. Polynomials as in
 /// Cephes (Moshier), error below 2e-7.
 struct QuarterTurns {
@@ -113,20 +124,20 @@ struct QuarterTurns {
 
 /// cos and sin of one position, dims each. Adjacent layout: the pair's cosine twice; its sine as (-s, s).
 /// Halves: dims/2 cosines, dims/2 sines, unsigned.
-inline void rope_angles(Isa isa, const float* inverse, float factor, std::int64_t dims, RopeLayout layout,
-                        std::int64_t position, float* angles) {
+inline void rope_angles(Isa isa, const RopeTurns& turns, std::int64_t dims, RopeLayout layout, std::int64_t position,
+                        float* angles) {
   constexpr double quarters = 2 / 3.14159265358979323846;
   alignas(64) float left[Rope::max_pairs], cos[Rope::max_pairs], sin[Rope::max_pairs];
   alignas(64) std::int32_t whole[Rope::max_pairs];
   const std::int64_t pairs = dims / 2, padded = (pairs + 15) / 16 * 16;
   for (std::int64_t i = 0; i < padded; ++i) {
-    const double angle = i < pairs ? static_cast<double>(position) * inverse[i] * quarters : 0.0;
+    const double inverse = i < pairs ? turns.inverse[static_cast<std::size_t>(i)] : 0.f;
+    const double angle = static_cast<double>(position) * inverse * quarters;
     const std::int64_t nearest = std::llround(angle);
     left[i] = static_cast<float>(angle - static_cast<double>(nearest));
     whole[i] = static_cast<std::int32_t>(nearest & 3);
   }
-  dispatch<QuarterTurns>(isa, padded, static_cast<const float*>(left), static_cast<const std::int32_t*>(whole), factor,
-                         cos + 0, sin + 0);
+  dispatch<QuarterTurns>(isa, padded, left, whole, turns.factor, cos, sin);
   for (std::int64_t i = 0; i < pairs; ++i) {
     if (layout == RopeLayout::halves) {
       angles[i] = cos[i], angles[pairs + i] = sin[i];
@@ -143,12 +154,11 @@ constexpr std::int64_t rope_row(std::int64_t dims, RopeLayout layout) {
 }
 
 /// The table [length, rope_row] for positions first, first + 1, ...
-inline void rope_table(const Cpu& q, const float* inverse, float factor, std::int64_t dims, RopeLayout layout,
-                       std::int64_t first, std::int64_t length, float* table) {
+inline void rope_table(const Cpu& q, const RopeTurns& turns, std::int64_t dims, RopeLayout layout, std::int64_t first,
+                       std::int64_t length, float* table) {
   const std::int64_t row = rope_row(dims, layout);
-  parallel(q, length, [&](std::int64_t t, int) {
-    rope_angles(q.isa(), inverse, factor, dims, layout, first + t, table + t * row);
-  });
+  parallel(q, length,
+           [&](std::int64_t t, int) { rope_angles(q.isa(), turns, dims, layout, first + t, table + t * row); });
 }
 
 struct Rotate {

@@ -14,7 +14,7 @@
 #include <cmath>
 #include <cstdint>
 
-namespace chimera::inline CHIMERA_ABI {
+namespace chimera {
 
 /// One token's row of `xbc`: x [heads, head_dim], B [groups, state], C [groups, state]. Head h reads group h / per_group.
 struct SsdShape {
@@ -31,6 +31,10 @@ struct SsdShape {
   constexpr std::int64_t head_block() const { return std::max<std::int64_t>(1, per_group() / 4); }
   constexpr std::int64_t head_blocks() const { return (per_group() + head_block() - 1) / head_block(); }
 };
+
+}  // namespace chimera
+
+namespace chimera::inline CHIMERA_ABI {
 
 namespace ssd_parts {
 
@@ -152,11 +156,27 @@ struct SsdStep {
 }  // namespace ssd_parts
 
 /// What forward keeps for backward, in floats.
-inline std::int64_t ssd_states(const SsdShape& s, const Batch& b) {
+constexpr std::int64_t ssd_states(const SsdShape& s, const Batch& b) {
   return b.sequences * s.heads * s.chunks(b.length) * s.matrix();
 }
-inline std::int64_t ssd_products(const SsdShape& s, const Batch& b) {
+constexpr std::int64_t ssd_products(const SsdShape& s, const Batch& b) {
   return b.sequences * s.groups * s.chunks(b.length) * s.chunk * s.chunk;
+}
+
+/// Floats of a worker's scratch, of backward, which uses more.
+constexpr std::int64_t ssd_scratch_floats(const SsdShape& s) {
+  const std::int64_t square = s.chunk * s.chunk, tokens = s.chunk * s.head_dim;
+  return floats_of({gemm_scratch_floats, square, square, tokens, tokens});
+}
+
+/// a = -exp(a_log)
+inline void decay_rate(const Cpu&, std::int64_t n, const float* a_log, float* a) {
+  for (std::int64_t i = 0; i < n; ++i) a[i] = -std::exp(a_log[i]);
+}
+
+/// da_log += a da
+inline void decay_rate_backward(const Cpu&, std::int64_t n, const float* a, const float* da, float* da_log) {
+  for (std::int64_t i = 0; i < n; ++i) da_log[i] += a[i] * da[i];
 }
 
 /// xbc [B,T,row], dt [B,T,heads] > 0, A [heads] < 0, D [heads] -> y [B,T,heads,head_dim].
@@ -176,10 +196,11 @@ inline void ssd(const Cpu& q, const SsdShape& s, const Batch& batch, const float
   });
   parallel(q, batch.sequences * s.heads, [&](std::int64_t index, int worker) {
     const std::int64_t h = index % s.heads, b = index / s.heads, g = h / s.per_group();
-    float* scratch = q.scratch(worker);
-    float* m = scratch + gemm_scratch_floats;           // [Q,Q]
-    float* u = m + Q * Q;                               // [Q,P]
-    float* step = u + Q * P;                            // [Q]
+    Bump memory{q.scratch(worker)};
+    float* scratch = memory.take(gemm_scratch_floats);
+    float* m = memory.take(Q * Q);
+    float* u = memory.take(Q * P);
+    float* step = memory.take(Q);
     const std::int64_t kept = states ? s.matrix() : 0;  // from one chunk's state to the next
     float* state = states ? states + index * chunks * kept : last + index * s.matrix();
     const float* start = initial ? initial + index * s.matrix() : nullptr;
@@ -196,13 +217,11 @@ inline void ssd(const Cpu& q, const SsdShape& s, const Batch& batch, const float
       const float* cb = products + ((b * s.groups + g) * chunks + chunk) * Q * Q;
       for (std::int64_t t = 0; t < n; ++t) step[t] = dt[(at + t) * s.heads + h];
       for (std::int64_t t = 0; t < n; ++t)
-        dispatch<SsdRow>(q.isa(), decay.from[t], t, n, decay.c + 0, static_cast<const float*>(step), cb + t * Q,
-                         m + t * Q);
+        dispatch<SsdRow>(q.isa(), decay.from[t], t, n, decay.c, step, cb + t * Q, m + t * Q);
       gemm_serial(q.isa(), scratch, n, P, n, 1.f, row_major(m, Q), row_major(x, row), 0.f, out, s.inner());
       gemm_serial(q.isa(), scratch, n, P, N, 1.f, row_major(rows + s.c(g), row), transposed(state, N), 0.f, u, P);
       for (std::int64_t t = 0; t < n; ++t)
-        dispatch<AddTwo>(q.isa(), P, decay.in[t], static_cast<const float*>(u + t * P), D[h], x + t * row,
-                         out + t * s.inner());
+        dispatch<AddTwo>(q.isa(), P, decay.in[t], u + t * P, D[h], x + t * row, out + t * s.inner());
       const bool end = chunk + 1 == chunks;
       if (end && !last) break;
       float* next = end ? last + index * s.matrix() : state + kept;
@@ -242,11 +261,12 @@ inline void ssd_backward(const Cpu& q, const SsdShape& s, const Batch& batch, co
     const std::int64_t block = index % blocks, g = index / blocks % s.groups, b = index / blocks / s.groups;
     const std::int64_t h0 = g * s.per_group() + block * s.head_block();
     const std::int64_t h1 = std::min(h0 + s.head_block(), (g + 1) * s.per_group());
-    float* scratch = q.scratch(worker);
-    float* dcb = scratch + gemm_scratch_floats;  // [Q,Q], summed over the heads of the block
-    float* m = dcb + Q * Q;                      // [Q,Q]
-    float* u = m + Q * Q;                        // [Q,P]
-    float* v = u + Q * P;                        // [Q,P]
+    Bump memory{q.scratch(worker)};
+    float* scratch = memory.take(gemm_scratch_floats);
+    float* dcb = memory.take(Q * Q);  // summed over the heads of the block
+    float* m = memory.take(Q * Q);
+    float* u = memory.take(Q * P);
+    float* v = memory.take(Q * P);
     for (std::int64_t h = h0; h < h1; ++h) {
       float* ds = dstates + (b * s.heads + h) * s.matrix();
       if (out.dlast)
@@ -277,8 +297,8 @@ inline void ssd_backward(const Cpu& q, const SsdShape& s, const Batch& batch, co
 
         gemm_serial(q.isa(), scratch, n, n, P, 1.f, row_major(dyh, s.inner()), transposed(x, row), 0.f, m, Q);
         for (std::int64_t t = 0; t < n; ++t)
-          dispatch<SsdRowBackward>(q.isa(), decay.from[t], t, n, decay.c + 0, static_cast<const float*>(step),
-                                   cb + t * Q, m + t * Q, dcb + t * Q, dc + 0, dstep + 0);
+          dispatch<SsdRowBackward>(q.isa(), decay.from[t], t, n, decay.c, step, cb + t * Q, m + t * Q, dcb + t * Q, dc,
+                                   dstep);
         gemm_serial(q.isa(), scratch, n, P, n, 1.f, transposed(m, Q), row_major(dyh, s.inner()), 0.f, dx, row);
         gemm_serial(q.isa(), scratch, n, P, N, 1.f, B, transposed(ds, N), 0.f, u, P);
         gemm_serial(q.isa(), scratch, n, P, N, 1.f, C, transposed(state, N), 0.f, v, P);
@@ -292,8 +312,7 @@ inline void ssd_backward(const Cpu& q, const SsdShape& s, const Batch& batch, co
           dc[t] -= r * step[t];
           passed_on += r * step[t];
           dD += dot(q.isa(), P, dyt, xt);
-          dispatch<AddTwo>(q.isa(), P, D[h], dyt, decay.out[t] * step[t], static_cast<const float*>(u + t * P),
-                           dx + t * row);
+          dispatch<AddTwo>(q.isa(), P, D[h], dyt, decay.out[t] * step[t], u + t * P, dx + t * row);
           dispatch<Scaled>(q.isa(), P, decay.in[t], dyt, v + t * P);
           dispatch<Scaled>(q.isa(), P, decay.out[t] * step[t], xt, u + t * P);
         }
@@ -318,8 +337,7 @@ inline void ssd_backward(const Cpu& q, const SsdShape& s, const Batch& batch, co
       float* d = out.dxbc + t * row + s.inner();
       std::fill(d, d + bc, 0.f);
       for (std::int64_t block = 0; block < blocks; ++block)
-        dispatch<AddScaled>(q.isa(), bc, 1.f, static_cast<const float*>(partial + (block * batch.tokens() + t) * bc),
-                            d);
+        dispatch<AddScaled>(q.isa(), bc, 1.f, partial + (block * batch.tokens() + t) * bc, d);
     }
   });
   sum_rows(q, batch.sequences, s.heads, s.heads, sums, out.dA);
@@ -334,8 +352,7 @@ inline void ssd_step(const Cpu& q, const SsdShape& s, const float* xbc, const fl
   parallel(q, s.heads, [&](std::int64_t h, int) {
     const std::int64_t g = h / s.per_group();
     dispatch<ssd_parts::SsdStep>(q.isa(), s.head_dim, s.state, std::exp(dt[h] * A[h]), dt[h], xbc + h * s.head_dim,
-                                 xbc + s.b(g), xbc + s.c(g), D[h], static_cast<const float*>(nullptr),
-                                 S + h * s.matrix(), y + h * s.head_dim);
+                                 xbc + s.b(g), xbc + s.c(g), D[h], nullptr, S + h * s.matrix(), y + h * s.head_dim);
   });
 }
 

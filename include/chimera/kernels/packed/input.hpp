@@ -66,16 +66,37 @@ struct PackedInput {
   packed_parts::InputBlock256* blocks_of_256 = nullptr;  // [rows, cols / 256]
 
   /// A cache line more than the numbers take: rows that lie a power of two apart would share one set of the cache.
-  std::int64_t stride() const { return static_cast<std::int64_t>(aligned_floats(static_cast<std::size_t>(cols))) + 16; }
+  constexpr std::int64_t stride() const {
+    return static_cast<std::int64_t>(aligned_floats(static_cast<std::size_t>(cols))) + 16;
+  }
 };
 
-/// Takes the memory for `rows` rows; a Bump without memory only counts.
+namespace packed_parts {
+
+template <class Block>
+constexpr std::int64_t input_floats(std::int64_t rows, std::int64_t cols) {
+  static_assert(alignof(Block) == alignof(float) && sizeof(Block) % sizeof(float) == 0);
+  return rows * (cols / Block::values) * static_cast<std::int64_t>(sizeof(Block) / sizeof(float));
+}
+
+}  // namespace packed_parts
+
+inline constexpr InputForms all_input_forms = InputForms::f32 | InputForms::blocks_of_32 | InputForms::blocks_of_256;
+
+/// Floats of `rows` rows in these forms.
+constexpr std::int64_t packed_input_floats(InputForms forms, std::int64_t rows, std::int64_t cols) {
+  using namespace packed_parts;
+  const auto asked = [&](InputForms form, std::int64_t floats) { return contains(forms, form) ? floats : 0; };
+  return floats_of({asked(InputForms::f32, rows * PackedInput{.cols = cols}.stride()),
+                    asked(InputForms::blocks_of_32, input_floats<InputBlock32>(rows, cols)),
+                    asked(InputForms::blocks_of_256, input_floats<InputBlock256>(rows, cols))});
+}
+
+/// Takes packed_input_floats of memory.
 inline PackedInput bind_packed_input(Bump& memory, InputForms forms, std::int64_t rows, std::int64_t cols) {
   using namespace packed_parts;
   const auto blocks = [&]<class Block>(InputForms form, Block*& to) {
-    static_assert(alignof(Block) == alignof(float) && sizeof(Block) % sizeof(float) == 0);
-    constexpr auto floats = static_cast<std::int64_t>(sizeof(Block) / sizeof(float));
-    if (contains(forms, form)) to = reinterpret_cast<Block*>(memory.take(rows * (cols / Block::values) * floats));
+    if (contains(forms, form)) to = reinterpret_cast<Block*>(memory.take(input_floats<Block>(rows, cols)));
   };
   PackedInput x{.forms = forms, .rows = rows, .cols = cols};
   if (contains(forms, InputForms::f32)) x.floats = memory.take(rows * x.stride());

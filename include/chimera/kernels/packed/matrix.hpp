@@ -26,6 +26,8 @@
 #include <chimera/kernels/packed/neon.hpp>
 #include <chimera/kernels/packed/vnni.hpp>
 
+#include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -165,5 +167,49 @@ inline void multiply_panels(Isa isa, const PackedRows& w, std::int64_t panel, st
                             std::int64_t first, std::int64_t count, float* scratch, float* out) {
   packed_parts::AllKernels<void>::multiply(isa, w, panel, panels, x, first, count, scratch, out);
 }
+
+/// Rows first .. first + rows.rows - 1 of a matrix, multiplied by `scale`.
+struct PackedPart {
+  PackedRows rows;
+  std::int64_t first = 0;
+  float scale = 1.f;
+};
+
+/// A matrix [rows, cols] whose rows may come in several formats: q, k and v of one layer.
+struct PackedMatrix {
+  std::array<PackedPart, Tensor::most_parts> parts;
+  std::size_t count = 0;
+  std::int64_t rows = 0, cols = 0;
+
+  /// The rows of a, and those of b below them.
+  static PackedMatrix joined(const PackedMatrix& a, const PackedMatrix& b) {
+    PackedMatrix both = a;
+    for (std::size_t i = 0; i < b.count; ++i) {
+      PackedPart& part = both.parts[both.count++] = b.parts[i];
+      part.first += a.rows;
+    }
+    both.rows += b.rows;
+    return both;
+  }
+  /// Some panels of the first part, as a matrix of their own.
+  PackedMatrix panels(std::int64_t first, std::int64_t number) const {
+    PackedPart p = parts[0];
+    p.first = 0;
+    p.rows.data += static_cast<std::size_t>(first) * panel_bytes(p.rows.format, cols);
+    p.rows.rows = std::min(number * panel_rows, p.rows.rows - first * panel_rows);
+    return {{p}, 1, p.rows.rows, cols};
+  }
+  InputForms forms() const {
+    InputForms all{};
+    for (std::size_t i = 0; i < count; ++i) all = all | input_forms(parts[i].rows.format);
+    return all;
+  }
+};
+
+/// One weight of a packed model: a matrix, or f32 as they lie in the arena.
+struct PackedTensor {
+  PackedMatrix matrix;
+  const float* values = nullptr;
+};
 
 }  // namespace chimera::inline CHIMERA_ABI

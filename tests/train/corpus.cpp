@@ -1,4 +1,4 @@
-#include <chimera/train/data.hpp>
+#include <chimera/train/corpus.hpp>
 
 #include "../temporary_folder.hpp"
 
@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <set>
 #include <vector>
 
 using namespace chimera;
@@ -141,102 +140,29 @@ TEST_CASE("bad data: one sentence that says what was expected and found") {
   check_mentions(Corpus::open(folder.path, 512).error().message, "ends documents with token 2");
 }
 
-TEST_CASE("the last tenth is for validation") {
-  TemporaryFolder folder;
-  auto corpus = Corpus::open(write_file(folder / "t", std::string(1'005, 'a')), 512);
+TEST_CASE("tokens and texts in memory are a corpus, where they lie") {
+  std::vector<std::int32_t> tokens{5, 9, 0, 7, 9, 1};
+  const auto corpus = Corpus::of(tokens, 10, 9);
   REQUIRE(corpus);
-  const Split s = split(*corpus);
-  CHECK(s.train.size() == 904);
-  CHECK(s.validation.begin == s.train.end);
-  CHECK(s.validation.end == 1'005);
-  CHECK(split(*corpus, 0).validation.size() == 0);
+  CHECK(all_tokens(*corpus) == tokens);
+  CHECK(corpus->end_of_document() == 9);
+  CHECK(corpus->vocab() == 10);
+  CHECK(corpus->path() == "memory");
+  tokens[1] = 3;
+  CHECK(all_tokens(*corpus) == tokens);
+  CHECK(Corpus::of(tokens, 10)->end_of_document() == -1);
+
+  const std::string text = "ab\n<|endoftext|>\ncd\n";
+  const auto bytes = Corpus::of(text, 512);
+  REQUIRE(bytes);
+  CHECK(all_tokens(*bytes) == text_tokens(text));
+  CHECK(bytes->end_of_document() == end_of_text);
 }
 
-TEST_CASE("shuffled_index is a permutation, another one for each stream") {
-  for (std::uint64_t n : {1u, 2u, 3u, 5u, 16u, 17u, 100u, 1'000u}) {
-    std::set<std::uint64_t> seen;
-    for (std::uint64_t i = 0; i < n; ++i) seen.insert(shuffled_index(i, n, 1, 2));
-    CHECK(seen.size() == n);
-    CHECK(*seen.rbegin() == n - 1);
-  }
-  int fixed = 0, equal = 0;
-  for (std::uint64_t i = 0; i < 1'000; ++i) {
-    fixed += shuffled_index(i, 1'000, 1, 2) == i;
-    equal += shuffled_index(i, 1'000, 1, 2) == shuffled_index(i, 1'000, 1, 3);
-  }
-  CHECK(fixed < 10);
-  CHECK(equal < 10);
-}
-
-TEST_CASE("random windows stay inside the range and reach its ends") {
-  const TokenRange range{nullptr, 100, 200};
-  Sampler sampler{range, 90, Sampling::random, 1};
-  std::set<std::int64_t> starts;
-  for (int i = 0; i < 1'000; ++i) starts.insert(sampler.next());
-  CHECK(*starts.begin() == 100);
-  CHECK(*starts.rbegin() == 109);  // the target of its last token is token 199
-  CHECK(starts.size() == 10);
-}
-
-TEST_CASE("an epoch of shuffled windows shows each once") {
-  const TokenRange range{nullptr, 50, 50 + 1'000};
-  Sampler sampler{range, 64, Sampling::shuffled, 3};
-  CHECK(sampler.windows() == 15);
-  std::vector<std::vector<std::int64_t>> epochs(3);
-  for (auto& epoch : epochs) {
-    for (int i = 0; i < 15; ++i) {
-      epoch.push_back(sampler.next());
-      CHECK(epoch.back() >= 50);
-      CHECK(epoch.back() + 64 < 1'050);
-    }
-    std::vector<std::int64_t> sorted = epoch;
-    std::sort(sorted.begin(), sorted.end());
-    for (std::size_t i = 1; i < 15; ++i) CHECK(sorted[i] - sorted[i - 1] == 64);
-  }
-  CHECK(epochs[0] != epochs[1]);
-  CHECK(epochs[1] != epochs[2]);
-}
-
-TEST_CASE("two integers are the sampler's whole state") {
-  for (Sampling sampling : {Sampling::random, Sampling::shuffled}) {
-    Sampler a{{nullptr, 0, 10'000}, 32, sampling, 9};
-    for (int i = 0; i < 777; ++i) a.next();
-    Sampler b{{nullptr, 0, 10'000}, 32, sampling, a.seed, a.drawn};
-    for (int i = 0; i < 777; ++i) REQUIRE(a.next() == b.next());
-  }
-}
-
-TEST_CASE("a window's targets are the next tokens, and documents do not leak") {
-  TemporaryFolder folder;
-  auto corpus =
-      Corpus::open(write_file(folder / "t", "abc<|endoftext|>\nabc\n<|endoftext|>\nde\n<|endoftext|>\nfghi"), 512);
-  REQUIRE(corpus);
-  const std::int32_t e = end_of_text;
-  const auto all = all_tokens(*corpus);
-  auto buffer = BatchBuffer::create(2, 8);
-  REQUIRE(buffer);
-  buffer->fill(0, {&*corpus, 0, corpus->tokens()}, 17);
-  const std::vector<std::int32_t> inputs{'a', 'b', 'c', '\n', e, 'd', 'e', '\n'};
-  const std::vector<std::int32_t> targets{'b', 'c', '\n', e, -1, 'e', '\n', e};
-  const std::vector<std::int32_t> starts{0, 0, 0, 0, 0, 5, 5, 5};
-  TokenBatch row = buffer->batch(0, 1);
-  CHECK(std::vector(row.inputs, row.inputs + 8) == inputs);
-  CHECK(std::vector(row.targets, row.targets + 8) == targets);
-  REQUIRE(row.document_start);
-  CHECK(std::vector(row.document_start, row.document_start + 8) == starts);
-
-  SUBCASE("past the end is padding that counts for nothing") {
-    buffer->fill(1, {&*corpus, 0, corpus->tokens()}, corpus->tokens() - 4);
-    row = buffer->batch(1, 1);
-    CHECK(std::vector(row.targets, row.targets + 8) == std::vector<std::int32_t>{'g', 'h', 'i', -1, -1, -1, -1, -1});
-    CHECK(row.counted() == 3);
-    CHECK(buffer->batch(0, 2).counted() == 10);
-    buffer->fill(1, {&*corpus, 0, corpus->tokens()}, corpus->tokens() + 100);
-    CHECK(buffer->batch(1, 1).counted() == 0);
-  }
-  SUBCASE("without documents there are no starts to look at") {
-    auto plain = Corpus::open(write_file(folder / "p", "just one text"), 512);
-    buffer->fill(1, {&*plain, 0, plain->tokens()}, 0);
-    CHECK(buffer->batch(1, 1).document_start == nullptr);
-  }
+TEST_CASE("bad tokens in memory: one sentence") {
+  const std::vector<std::int32_t> high{1, 2, 10}, low{1, -1};
+  check_mentions(Corpus::of(high, 10).error().message, "token 2 is 10, the model's vocabulary has 10");
+  check_mentions(Corpus::of(low, 10).error().message, "token 1 is -1");
+  check_mentions(Corpus::of("text", 100).error().message, "at least 256, the model has 100");
+  check_mentions(Corpus::of(std::string("a\0b", 3), 256).error().message, "a zero byte at offset 1");
 }

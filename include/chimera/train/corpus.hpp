@@ -1,21 +1,18 @@
-// Training data: text or token shards, mapped and never copied; a repeatable order of windows; packed batches.
+// Training data: text or token shards, mapped and never copied, or tokens that a host holds.
 #pragma once
 
 #include <chimera/core/files.hpp>
-#include <chimera/core/memory.hpp>
 #include <chimera/core/namespace.hpp>
-#include <chimera/core/random.hpp>
 #include <chimera/core/result.hpp>
-#include <chimera/model/any_model.hpp>
 #include <chimera/text/bytes.hpp>
+#include <chimera/text/encoder.hpp>
 #include <chimera/text/tokenizer.hpp>
 
 #include <algorithm>
-#include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <memory>
-#include <new>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,9 +26,8 @@ void each_document(std::string_view text, F&& f) {
   constexpr std::string_view separator = byte_specials[0];
   std::size_t begin = 0;
   for (std::size_t at = 0; at < text.size();) {
-    const void* found = ::memmem(text.data() + at, text.size() - at, separator.data(), separator.size());
-    if (!found) break;
-    const std::size_t here = static_cast<std::size_t>(static_cast<const char*>(found) - text.data());
+    const std::size_t here = text.find(separator, at);
+    if (here == std::string_view::npos) break;
     at = here + separator.size();
     std::string_view rest = text.substr(at);
     if (rest.starts_with('\r')) rest.remove_prefix(1);
@@ -58,12 +54,13 @@ inline Status check_text(const std::string& path, std::string_view text) {
 ///   tokens are uint32; [2] is the number of tokens. Optional: [3] the vocabulary's size and then [4] the id that ends
 ///   a document. (The layout of llm.c, which leaves [3...] zero.)
 /// - a folder: all shards NAME.bin in it, in the order of their names.
+/// - the memory of a host, which must outlive the corpus.
 class Corpus {
  public:
   /// Every token is checked against `vocab`.
   static Result<Corpus> open(const std::string& path, std::int64_t vocab) {
-    Corpus corpus;
-    corpus.path_ = path, corpus.vocab_ = vocab;
+    Corpus corpus(vocab);
+    corpus.path_ = path;
     if (!is_folder(path)) {
       if (Status s = corpus.add(path); !s) return s.error();
       return corpus;
@@ -78,6 +75,27 @@ class Corpus {
     return corpus;
   }
 
+  /// Tokens in memory. `end_of_document`: the token that ends a document; -1: none does.
+  static Result<Corpus> of(std::span<const std::int32_t> tokens, std::int64_t vocab,
+                           std::int32_t end_of_document = -1) {
+    Corpus corpus(vocab);
+    for (std::size_t i = 0; i < tokens.size(); ++i)
+      if (tokens[i] < 0 || tokens[i] >= vocab)
+        return Error{"token " + std::to_string(i) + " is " + std::to_string(tokens[i]) +
+                     ", the model's vocabulary has " + std::to_string(vocab)};
+    corpus.end_of_document_ = end_of_document;
+    corpus.add(reinterpret_cast<const std::byte*>(tokens.data()), static_cast<std::int64_t>(tokens.size()),
+               sizeof(std::int32_t), false);
+    return corpus;
+  }
+  /// A text in memory: its bytes are the tokens, as those of a file.
+  static Result<Corpus> of(std::string_view text, std::int64_t vocab) {
+    Corpus corpus(vocab);
+    if (Status s = corpus.add_text(corpus.path_, text); !s) return s.error();
+    return corpus;
+  }
+
+  /// "memory" if it has none.
   const std::string& path() const { return path_; }
   std::int64_t tokens() const { return tokens_; }
   /// Every token is below this.
@@ -104,7 +122,7 @@ class Corpus {
   }
 
  private:
-  /// A run of tokens in a file, followed, where it ends a document, by a token that is not in the file.
+  /// Tokens side by side, followed, where they end a document, by a token that is not there.
   struct Piece {
     const std::byte* data;
     std::int64_t first, count;
@@ -113,6 +131,8 @@ class Corpus {
   };
 
   static constexpr std::int64_t header_bytes = 1024;
+
+  explicit Corpus(std::int64_t vocab) : vocab_(vocab) {}
 
   template <class T>
   static void copy(const std::byte* from, std::int64_t count, std::int32_t* out) {
@@ -135,15 +155,15 @@ class Corpus {
     if (file->size() >= sizeof word) std::memcpy(&word, file->bytes().data(), sizeof word);
     Status status = word == 20240520   ? add_shard<std::uint16_t>(path, *file, 1)
                     : word == 20240801 ? add_shard<std::uint32_t>(path, *file, 7)
-                                       : add_text(path, *file);
+                                       : add_text(path, file->text());
     files_.push_back(std::move(*file));
     return status;
   }
 
-  Status add_text(const std::string& path, const MappedFile& file) {
-    if (Status s = check_text(path, file.text()); !s) return s;
-    each_document(file.text(), [&](std::string_view text, bool ends) {
-      add(reinterpret_cast<const std::byte*>(text.data()), static_cast<std::int64_t>(text.size()), 1, ends);
+  Status add_text(const std::string& path, std::string_view text) {
+    if (Status s = check_text(path, text); !s) return s;
+    each_document(text, [&](std::string_view document, bool ends) {
+      add(reinterpret_cast<const std::byte*>(document.data()), static_cast<std::int64_t>(document.size()), 1, ends);
       if (ends) end_of_document_ = end_of_text;
     });
     const std::int64_t needed = end_of_document_ < 0 ? 256 : end_of_text + 1;
@@ -190,10 +210,10 @@ class Corpus {
     return {};
   }
 
-  std::string path_;
+  std::string path_ = "memory";
   std::vector<MappedFile> files_;
   std::vector<Piece> pieces_;  // in the order of the tokens
-  std::int64_t tokens_ = 0, vocab_ = 0;
+  std::int64_t tokens_ = 0, vocab_;
   std::int32_t end_of_document_ = -1;
 };
 
@@ -233,125 +253,5 @@ inline bool is_shard(const std::string& path) {
   std::memcpy(&word, file->bytes().data(), sizeof word);
   return word == 20240520 || word == 20240801;
 }
-
-/// Tokens [begin, end) of a corpus, which must outlive it.
-struct TokenRange {
-  const Corpus* corpus = nullptr;
-  std::int64_t begin = 0, end = 0;
-
-  std::int64_t size() const { return end - begin; }
-};
-
-struct Split {
-  TokenRange train, validation;
-};
-
-/// The last `validation_fraction` (0 to 1) of the tokens is for validation only.
-inline Split split(const Corpus& corpus, double validation_fraction = 0.1) {
-  const double kept = static_cast<double>(corpus.tokens()) * (1 - std::clamp(validation_fraction, 0.0, 1.0));
-  const std::int64_t border = static_cast<std::int64_t>(kept);
-  return {{&corpus, 0, border}, {&corpus, border, corpus.tokens()}};
-}
-
-enum class Sampling : std::uint8_t {
-  random,    // each window starts at a token drawn evenly
-  shuffled,  // epochs: windows side by side, each once, in a new order every time
-};
-
-/// Element i of a random order of [0, n): a Feistel network of four rounds over the next even power of two, followed
-/// until it lands inside (Black and Rogaway 2002). Nothing is stored, and any element can be asked for.
-inline std::uint64_t shuffled_index(std::uint64_t i, std::uint64_t n, std::uint64_t key, std::uint64_t stream) {
-  const int half = (static_cast<int>(std::bit_width(n - 1)) + 1) / 2;
-  const std::uint64_t mask = (std::uint64_t{1} << half) - 1;
-  do {
-    std::uint64_t left = i >> half, right = i & mask;
-    for (std::uint64_t round = 0; round < 4; ++round) {
-      const auto w = philox(key, stream, round << 48 ^ right);
-      const std::uint64_t mixed = left ^ (((std::uint64_t{w[0]} << 32) | w[1]) & mask);
-      left = right, right = mixed;
-    }
-    i = left << half | right;
-  } while (i >= n);
-  return i;
-}
-
-/// Where each window of `context` tokens and one more starts. The state is two integers: `seed` and `drawn`.
-struct Sampler {
-  TokenRange range;
-  std::int64_t context = 0;
-  Sampling sampling = Sampling::random;
-  std::uint64_t seed = 0, drawn = 0;
-
-  /// Windows of one epoch.
-  std::uint64_t windows() const { return static_cast<std::uint64_t>((range.size() - 1) / context); }
-
-  /// The next window's first token, as an index into the corpus. Needs range.size() > context.
-  std::int64_t next() {
-    constexpr std::uint64_t stream = std::uint64_t{0xDA7A} << 40;  // apart from those of weights and dropout
-    const std::uint64_t draw = drawn++;
-    if (sampling == Sampling::random) {
-      Random random{seed, stream, draw};
-      return range.begin + static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(range.size() - context)));
-    }
-    const std::uint64_t epoch = draw / windows(), window = draw % windows();
-    // The windows' common offset changes too, where the range leaves room for that.
-    Random random{seed, stream + 1, epoch};
-    const std::uint64_t room = static_cast<std::uint64_t>((range.size() - 1) % context + 1);
-    const std::uint64_t at = shuffled_index(window, windows(), seed, stream + 2 + epoch);
-    return range.begin + static_cast<std::int64_t>(random.below(room)) + static_cast<std::int64_t>(at) * context;
-  }
-};
-
-/// Buffers of `rows` windows of `context` tokens: tokens, targets and document starts, [rows, context] each.
-class BatchBuffer {
- public:
-  BatchBuffer() = default;
-
-  static Result<BatchBuffer> create(std::int64_t rows, std::int64_t context) {
-    BatchBuffer b;
-    b.rows_ = rows, b.context_ = context;
-    b.data_.reset(new (std::nothrow) std::int32_t[static_cast<std::size_t>(3 * rows * context)]);
-    if (!b.data_) return Error{"out of memory for a batch of " + std::to_string(rows * context) + " tokens"};
-    return b;
-  }
-
-  /// Row `row` becomes the window that starts at token `first`: each target is the next token; a document's last token
-  /// learns its end, and the end itself learns nothing (-1). Past the range's last target the row is padding.
-  void fill(std::int64_t row, const TokenRange& range, std::int64_t first) {
-    std::int32_t* tokens = data_.get() + row * context_;
-    std::int32_t* targets = tokens + rows_ * context_;
-    std::int32_t* starts = targets + rows_ * context_;
-    const std::int64_t n = std::clamp<std::int64_t>(range.end - 1 - first, 0, context_);
-    const std::int32_t end = range.corpus->end_of_document();
-    if (n > 0) {
-      range.corpus->read(first, n, tokens);
-      std::copy(tokens + 1, tokens + n, targets);
-      range.corpus->read(first + n, 1, targets + n - 1);
-    }
-    std::fill(tokens + n, tokens + context_, 0);
-    std::fill(targets + n, targets + context_, -1);
-    std::int32_t start = 0;
-    for (std::int64_t t = 0; t < n; ++t) {
-      starts[t] = start;
-      if (tokens[t] == end) targets[t] = -1, start = static_cast<std::int32_t>(t) + 1;
-    }
-    for (std::int64_t t = n; t < context_; ++t) starts[t] = static_cast<std::int32_t>(n);
-    packed_ = end >= 0;
-  }
-
-  TokenBatch batch(std::int64_t first_row, std::int64_t rows) const {
-    TokenBatch b;
-    b.sequences = rows, b.length = context_;
-    b.inputs = data_.get() + first_row * context_;
-    b.targets = b.inputs + rows_ * context_;
-    b.document_start = packed_ ? b.targets + rows_ * context_ : nullptr;
-    return b;
-  }
-
- private:
-  std::unique_ptr<std::int32_t[]> data_;
-  std::int64_t rows_ = 0, context_ = 0;
-  bool packed_ = false;  // the data has documents
-};
 
 }  // namespace chimera::inline CHIMERA_ABI

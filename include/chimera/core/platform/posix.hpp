@@ -1,0 +1,160 @@
+// The operating system by POSIX, with what Linux adds. platform.hpp says what each function is for.
+#pragma once
+
+#include <chimera/core/platform/platform.hpp>
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <ctime>
+#include <string_view>
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
+namespace chimera::platform {
+
+inline void* map(std::size_t bytes, std::size_t alignment) {
+  const std::size_t spare = alignment > 1 ? alignment : 0;
+  void* const all = ::mmap(nullptr, bytes + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (all == MAP_FAILED) return nullptr;
+  if (spare == 0) return all;
+  const std::size_t before = (alignment - reinterpret_cast<std::uintptr_t>(all) % alignment) % alignment;
+  char* const data = static_cast<char*>(all) + before;
+  if (before > 0) ::munmap(all, before);
+  ::munmap(data + bytes, spare - before);
+  return data;
+}
+
+inline const void* map_file(int file, std::size_t bytes) {
+  const void* const data = ::mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE, file, 0);
+  return data == MAP_FAILED ? nullptr : data;
+}
+
+inline void unmap(const void* data, std::size_t bytes) { ::munmap(const_cast<void*>(data), bytes); }
+
+inline void advise([[maybe_unused]] void* data, [[maybe_unused]] std::size_t bytes, [[maybe_unused]] PageSize size) {
+#if defined(MADV_HUGEPAGE)
+  (void)::madvise(data, bytes, size == PageSize::large ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+#endif
+}
+
+inline int open(const std::string& path, Access access) {
+  constexpr int flags[] = {O_RDONLY | O_NONBLOCK, O_WRONLY | O_CREAT, O_RDWR | O_CREAT | O_APPEND,
+                           O_WRONLY | O_CREAT | O_EXCL};
+  return ::open(path.c_str(), flags[static_cast<int>(access)] | O_CLOEXEC, 0666);
+}
+
+inline bool close(int file) { return ::close(file) == 0; }
+
+inline std::int64_t read(int file, void* data, std::size_t bytes, std::size_t at) {
+  for (;;)
+    if (const ssize_t n = ::pread(file, data, bytes, static_cast<off_t>(at)); n >= 0 || errno != EINTR) return n;
+}
+
+inline std::int64_t write(int file, const void* data, std::size_t bytes) {
+  constexpr std::size_t most = std::size_t{1} << 30;  // Linux takes no more than 2 GiB at once
+  for (;;)
+    if (const ssize_t n = ::write(file, data, std::min(bytes, most)); n >= 0 || errno != EINTR) return n;
+}
+
+inline bool resize(int file, std::size_t bytes) { return ::ftruncate(file, static_cast<off_t>(bytes)) == 0; }
+
+inline bool sync(int file) { return ::fsync(file) == 0; }
+
+/// A file system without locks refuses nobody.
+inline bool lock(int file) { return ::flock(file, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK; }
+
+namespace posix_parts {
+
+inline FileInfo info_of(const struct stat& s) {
+  return {S_ISREG(s.st_mode)   ? FileInfo::file
+          : S_ISDIR(s.st_mode) ? FileInfo::folder
+                               : FileInfo::other,
+          static_cast<std::size_t>(s.st_size), s.st_ino};
+}
+
+}  // namespace posix_parts
+
+inline std::optional<FileInfo> info(int file) {
+  struct stat s;
+  if (::fstat(file, &s) != 0) return std::nullopt;
+  return posix_parts::info_of(s);
+}
+
+inline std::optional<FileInfo> info(const std::string& path) {
+  struct stat s;
+  if (::stat(path.c_str(), &s) != 0) return std::nullopt;
+  return posix_parts::info_of(s);
+}
+
+inline bool rename(const std::string& from, const std::string& to) { return ::rename(from.c_str(), to.c_str()) == 0; }
+
+inline bool remove(const std::string& path) { return ::unlink(path.c_str()) == 0; }
+
+inline bool make_folder(const std::string& path) { return ::mkdir(path.c_str(), 0777) == 0; }
+
+inline bool is_writable_folder(const std::string& path) { return ::access(path.c_str(), W_OK | X_OK) == 0; }
+
+inline bool list_folder(const std::string& path, std::vector<std::string>& names) {
+  DIR* const folder = ::opendir(path.c_str());
+  if (!folder) return false;
+  while (const dirent* entry = ::readdir(folder)) {
+    const std::string_view name = entry->d_name;
+    if (name != "." && name != "..") names.emplace_back(name);
+  }
+  ::closedir(folder);
+  return true;
+}
+
+inline bool sync_folder(const std::string& path) {
+  const int folder = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (folder < 0) return false;
+  const bool done = ::fsync(folder) == 0 || errno == EINVAL || errno == ENOTSUP;
+  const int code = errno;
+  ::close(folder);
+  errno = code;
+  return done;
+}
+
+inline bool start(Thread& thread) {
+  const auto main = [](void* self) -> void* {
+    const auto& t = *static_cast<const Thread*>(self);
+    t.main(t.context);
+    return nullptr;
+  };
+  pthread_t handle;
+  if (::pthread_create(&handle, nullptr, main, &thread) != 0) return false;
+  thread.handle = static_cast<std::uintptr_t>(handle);
+  return true;
+}
+
+inline void join(Thread& thread) { ::pthread_join(static_cast<pthread_t>(thread.handle), nullptr); }
+
+inline int processors() { return static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN)); }
+
+inline bool has_arm_dotprod() {
+#if defined(__aarch64__)
+  return (::getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#else
+  return false;
+#endif
+}
+
+inline double seconds() {
+  timespec t{};
+  ::clock_gettime(CLOCK_MONOTONIC, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+
+inline std::int64_t process_id() { return ::getpid(); }
+
+}  // namespace chimera::platform

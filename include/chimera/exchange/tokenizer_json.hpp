@@ -1,0 +1,277 @@
+// tokenizer.json and tokenizer_config.json of Hugging Face: read if they are byte-level BPE, written so that the
+// `tokenizers` package and `transformers` give the same ids.
+#pragma once
+
+#include <chimera/core/result.hpp>
+#include <chimera/exchange/byte_level.hpp>
+#include <chimera/io/json.hpp>
+#include <chimera/text/pretokenizer.hpp>
+#include <chimera/text/tokenizer.hpp>
+#include <chimera/text/vocabulary.hpp>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+
+namespace chimera {
+
+namespace tokenizer_json_parts {
+
+// What a tokenizer.json of ours says of each part; `read_pretokenizer` reads the same.
+
+inline std::string byte_level(bool use_regex) {
+  return std::string(R"({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": )") +
+         (use_regex ? "true}" : "false}");
+}
+inline std::string pretokenizer_json(PreTokenizer id) {
+  if (id == PreTokenizer::gpt2) return byte_level(true);
+  return R"({"type": "Sequence", "pretokenizers": [{"type": "Split", "pattern": {"Regex": )" +
+         json_quoted(rules(id).regex) + R"(}, "behavior": "Isolated", "invert": false}, )" + byte_level(false) + "]}";
+}
+
+inline std::string text_at(const Json& object, std::string_view name) {
+  const auto value = object.find(name);
+  return value ? value->string().value_or("") : "";
+}
+inline bool flag_at(const Json& object, std::string_view name, bool otherwise) {
+  const auto value = object.find(name);
+  return value ? value->boolean().value_or(otherwise) : otherwise;
+}
+
+inline Result<PreTokenizer> read_pretokenizer(const Json& json) {
+  std::optional<PreTokenizer> found;
+  bool byte_level = false;
+  const auto read = [&](const Json& part) -> Status {
+    const std::string type = text_at(part, "type");
+    if (type == "ByteLevel") {
+      byte_level = true;
+      if (flag_at(part, "add_prefix_space", true)) return Error{"pre_tokenizer: add_prefix_space is not supported"};
+      if (!flag_at(part, "use_regex", true)) return {};
+      if (found) return Error{"pre_tokenizer: expected one rule to split by, found two"};
+      found = PreTokenizer::gpt2;
+      return {};
+    }
+    if (type != "Split") return Error{"pre_tokenizer: expected Split and ByteLevel, found \"" + type + "\""};
+    const auto pattern = part.find("pattern");
+    const std::string regex = pattern ? text_at(*pattern, "Regex") : "";
+    const std::string behavior = text_at(part, "behavior");
+    const bool inverted = flag_at(part, "invert", false);
+    if (!(behavior == "Isolated" && !inverted) && !(behavior == "Removed" && inverted))
+      return Error{"pre_tokenizer: expected the behavior \"Isolated\", found \"" + behavior + "\""};
+    if (found || byte_level) return Error{"pre_tokenizer: expected one rule to split by, found two"};
+    found = pretokenizer_of_regex(regex);
+    if (!found) return Error{"pre_tokenizer: no known rules have the regular expression " + regex.substr(0, 200)};
+    return {};
+  };
+  if (text_at(json, "type") != "Sequence") {
+    if (Status s = read(json); !s) return s.error();
+  } else if (const auto parts = json.find("pretokenizers")) {
+    for (const Json& part : parts->elements())
+      if (Status s = read(part); !s) return s.error();
+  }
+  if (!byte_level || !found) return Error{"pre_tokenizer: expected Split and ByteLevel, or ByteLevel alone"};
+  return *found;
+}
+
+/// What a TemplateProcessing, alone or in a Sequence, puts before and behind a text.
+inline void read_template(const Json& json, const auto& id_of, Vocabulary& v) {
+  if (const auto parts = json.find("processors"))
+    for (const Json& part : parts->elements()) read_template(part, id_of, v);
+  const auto single = json.find("single");
+  if (text_at(json, "type") != "TemplateProcessing" || !single) return;
+  bool behind = false;
+  for (const Json& item : single->elements()) {
+    behind = behind || item.find("Sequence").has_value();
+    const auto special = item.find("SpecialToken");
+    if (!special) continue;
+    const std::int32_t id = id_of(text_at(*special, "id"));
+    if (id < 0) continue;
+    (behind ? v.eos : v.bos) = id;
+    (behind ? v.add_eos : v.add_bos) = true;
+  }
+}
+
+inline Status read_config(std::string_view text, const auto& id_of, Vocabulary& v) {
+  const auto json = Json::parse(text);
+  if (!json) return Error{"tokenizer_config.json: " + json.error().message};
+  for (const auto& [name, id] :
+       {std::pair{"bos_token", &v.bos}, {"eos_token", &v.eos}, {"unk_token", &v.unknown}, {"pad_token", &v.padding}}) {
+    const auto token = json->find(name);
+    if (!token) continue;
+    const std::string content =
+        token->is(Json::Kind::object) ? text_at(*token, "content") : token->string().value_or("");
+    if (const std::int32_t known = id_of(content); known >= 0) *id = known;
+  }
+  v.add_bos = flag_at(*json, "add_bos_token", v.add_bos);
+  v.add_eos = flag_at(*json, "add_eos_token", v.add_eos);
+  v.chat_template = text_at(*json, "chat_template");
+  return {};
+}
+
+}  // namespace tokenizer_json_parts
+
+/// tokenizer.json, and tokenizer_config.json, which knows bos, eos and the chat template; "" if there is none. A
+/// normalizer to NFC is passed over: text goes in as it is.
+inline Result<Tokenizer> read_tokenizer_json(std::string_view text, std::string_view config = "") {
+  using namespace byte_level_parts;
+  using namespace tokenizer_json_parts;
+  const auto json = Json::parse(text);
+  if (!json) return json.error();
+  const auto model = json->at("model", Json::Kind::object);
+  if (!model) return model.error();
+  if (const std::string type = text_at(*model, "type"); !type.empty() && type != "BPE")
+    return Error{"model: expected the type \"BPE\", found \"" + type + "\""};
+  for (const char* part : {"continuing_subword_prefix", "end_of_word_suffix"})
+    if (const std::string found = text_at(*model, part); !found.empty())
+      return Error{"model: expected no " + std::string(part) + ", found \"" + found + "\""};
+  if (flag_at(*model, "byte_fallback", false)) return Error{"model: expected byte-level BPE, found byte_fallback"};
+  if (const auto normalizer = json->find("normalizer"); normalizer && normalizer->is(Json::Kind::object))
+    if (const std::string type = text_at(*normalizer, "type"); type != "NFC")
+      return Error{"normalizer: expected none or NFC, found \"" + type + "\""};
+
+  Vocabulary v;
+  v.whole_words = flag_at(*model, "ignore_merges", false);
+  const auto pretokenizer = json->at("pre_tokenizer", Json::Kind::object);
+  if (!pretokenizer) return pretokenizer.error();
+  const auto known = read_pretokenizer(*pretokenizer);
+  if (!known) return known.error();
+  v.pretokenizer = *known;
+
+  const auto vocab = model->at("vocab", Json::Kind::object);
+  if (!vocab) return vocab.error();
+  std::size_t entries = 0;
+  for (const auto& member : vocab->members()) entries += member.key.is(Json::Kind::string);
+  for (const auto& [key, value] : vocab->members()) {
+    const std::string token = *key.string();
+    const std::int64_t id = value.integer().value_or(-1);
+    if (!make_room(v, id, entries))
+      return Error{"model.vocab: expected an id for \"" + token.substr(0, 60) + "\", found " +
+                   std::string(value.text().substr(0, 20))};
+    if (!v.tokens[static_cast<std::size_t>(id)].bytes.empty())
+      return Error{"model.vocab: the id " + std::to_string(id) + " is there twice"};
+    v.tokens[static_cast<std::size_t>(id)] = letter_token(token);
+  }
+
+  std::unordered_map<std::string, std::int32_t> added;
+  const auto added_tokens = json->find("added_tokens");
+  if (added_tokens)
+    for (const Json& token : added_tokens->elements()) {
+      const auto content = token.string_at("content");
+      const auto id = token.integer_at("id");
+      if (!content) return Error{"added_tokens: " + content.error().message};
+      if (!id) return Error{"added_tokens: " + id.error().message};
+      for (const char* flag : {"lstrip", "rstrip", "single_word"})
+        if (flag_at(token, flag, false))
+          return Error{"added_tokens: " + std::string(flag) + " of \"" + *content + "\" is not supported"};
+      if (content->empty() || !make_room(v, *id, entries + added.size()))
+        return Error{"added_tokens: \"" + *content + "\" of id " + std::to_string(*id) + " does not fit"};
+      v.tokens[static_cast<std::size_t>(*id)] = {
+          *content, flag_at(token, "special", false) ? TokenType::control : TokenType::user_defined};
+      added.emplace(*content, static_cast<std::int32_t>(*id));
+    }
+
+  const auto merges = model->at("merges", Json::Kind::array);
+  if (!merges) return merges.error();
+  const TokenIndex index(v);
+  for (const Json& merge : merges->elements()) {
+    std::array<std::string, 2> parts;
+    std::size_t n = 0;
+    if (const auto joined = merge.string()) {
+      const std::size_t blank = joined->find(' ');
+      parts = {joined->substr(0, blank), blank == std::string::npos ? "" : joined->substr(blank + 1)};
+    } else {
+      for (const Json& part : merge.elements())
+        if (n < 2) parts[n++] = part.string().value_or("");
+    }
+    const auto ids = index.merge(parts[0], parts[1]);
+    if (!ids) return Error{"model.merges: " + ids.error().message};
+    v.merges.push_back(*ids);
+  }
+
+  const auto id_of = [&](const std::string& content) {
+    const auto found = added.find(content);
+    return found == added.end() ? -1 : found->second;
+  };
+  if (const auto processor = json->find("post_processor")) read_template(*processor, id_of, v);
+  if (!config.empty())
+    if (Status s = read_config(config, id_of, v); !s) return s.error();
+  return Tokenizer::create(std::move(v));
+}
+
+/// The text of a tokenizer.json.
+inline std::string tokenizer_json(const Tokenizer& tokenizer) {
+  using namespace byte_level_parts;
+  using namespace tokenizer_json_parts;
+  const Vocabulary& v = tokenizer.vocabulary();
+  std::string added, vocab, merges;
+  std::unordered_set<std::string> words;
+  const auto add_word = [&](const std::string& text, std::size_t id) {
+    if (words.insert(text).second)
+      vocab += (vocab.empty() ? "\n      " : ",\n      ") + json_quoted(text) + ": " + std::to_string(id);
+  };
+  for (std::size_t id = 0; id < v.tokens.size(); ++id)
+    if (v.tokens[id].type == TokenType::normal || v.tokens[id].type == TokenType::byte)
+      add_word(to_letters(v.tokens[id].bytes), id);
+  for (std::size_t id = 0; id < v.tokens.size(); ++id) {
+    const Token& token = v.tokens[id];
+    if (token.type == TokenType::normal || token.type == TokenType::byte || token.type == TokenType::unused) continue;
+    add_word(token.bytes, id);  // the package gives an added token that is not in the vocabulary an id of its own
+    added += (added.empty() ? "\n    {\"id\": " : ",\n    {\"id\": ") + std::to_string(id) +
+             ", \"content\": " + json_quoted(token.bytes) +
+             ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": false, \"special\": " +
+             (token.type == TokenType::user_defined ? "false}" : "true}");
+  }
+  for (const auto& [left, right] : v.merges)
+    merges += (merges.empty() ? "\n      [" : ",\n      [") + json_quoted(to_letters(tokenizer.bytes(left))) + ", " +
+              json_quoted(to_letters(tokenizer.bytes(right))) + "]";
+
+  std::string processor = byte_level(true);
+  if ((v.add_bos && v.bos >= 0) || (v.add_eos && v.eos >= 0)) {
+    std::string specials;
+    const auto special = [&](bool wanted, std::int32_t id, std::string_view type) -> std::string {
+      if (!wanted || id < 0) return "";
+      const std::string name = json_quoted(tokenizer.bytes(id));
+      if (specials.find(name + ": ") == std::string::npos)
+        specials += (specials.empty() ? "" : ", ") + name + ": {\"id\": " + name + ", \"ids\": [" + std::to_string(id) +
+                    "], \"tokens\": [" + name + "]}";
+      return "{\"SpecialToken\": {\"id\": " + name + ", \"type_id\": " + std::string(type) + "}}";
+    };
+    const auto sequence = [&](const std::string& name, const std::string& type) {
+      const std::string bos = special(v.add_bos, v.bos, type), eos = special(v.add_eos, v.eos, type);
+      return bos + (bos.empty() ? "" : ", ") + "{\"Sequence\": {\"id\": \"" + name + "\", \"type_id\": " + type + "}}" +
+             (eos.empty() ? "" : ", ") + eos;
+    };
+    const std::string a = sequence("A", "0"), b = sequence("B", "1");
+    processor = "{\"type\": \"TemplateProcessing\", \"single\": [" + a + "], \"pair\": [" + a + ", " + b +
+                "], \"special_tokens\": {" + specials + "}}";
+  }
+  return "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n  \"added_tokens\": [" + added +
+         "\n  ],\n  \"normalizer\": null,\n  \"pre_tokenizer\": " + pretokenizer_json(v.pretokenizer) +
+         ",\n  \"post_processor\": " + processor + ",\n  \"decoder\": " + byte_level(true) +
+         ",\n  \"model\": {\n    \"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, "
+         "\"continuing_subword_prefix\": null,\n    \"end_of_word_suffix\": null, \"fuse_unk\": false, "
+         "\"byte_fallback\": false, \"ignore_merges\": " +
+         (v.whole_words ? "true" : "false") + ",\n    \"vocab\": {" + vocab + "\n    },\n    \"merges\": [" + merges +
+         "\n    ]\n  }\n}\n";
+}
+
+/// The text of the tokenizer_config.json beside it.
+inline std::string tokenizer_config_json(const Tokenizer& tokenizer) {
+  const Vocabulary& v = tokenizer.vocabulary();
+  std::string out = "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n  \"clean_up_tokenization_spaces\": false";
+  for (const auto& [name, id] :
+       {std::pair{"bos_token", v.bos}, {"eos_token", v.eos}, {"unk_token", v.unknown}, {"pad_token", v.padding}})
+    if (id >= 0) out += ",\n  \"" + std::string(name) + "\": " + json_quoted(tokenizer.bytes(id));
+  out += std::string(",\n  \"add_bos_token\": ") + (v.add_bos ? "true" : "false") +
+         ",\n  \"add_eos_token\": " + (v.add_eos ? "true" : "false");
+  if (!v.chat_template.empty()) out += ",\n  \"chat_template\": " + json_quoted(v.chat_template);
+  return out + "\n}\n";
+}
+
+}  // namespace chimera

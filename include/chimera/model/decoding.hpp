@@ -1,0 +1,96 @@
+// A whole model with packed weights, over a pass: some tokens of one sequence or of several, on the states of these.
+#pragma once
+
+#include <chimera/core/batch.hpp>
+#include <chimera/core/memory.hpp>
+#include <chimera/core/namespace.hpp>
+#include <chimera/kernels/packed/product.hpp>
+#include <chimera/layers/layer.hpp>
+#include <chimera/model/any_model.hpp>
+#include <chimera/model/layout.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace chimera::inline CHIMERA_ABI {
+
+/// The functions of AnyModel that decode; see there.
+template <const Config& C>
+class ModelDecoding {
+  using Layout = ModelLayout<C>;
+  static constexpr std::int64_t vocab = C.vocab, width = C.width;
+  static constexpr int count = static_cast<int>(steps<C>.size());
+  static constexpr std::int64_t run_floats_of_one = sizeof(Run) / sizeof(float);
+
+ public:
+  static constexpr std::size_t state_bytes(KvFormat kv) { return Layout::states(kv).bytes; }
+
+  static void clear_state(KvFormat kv, std::byte* state) { std::memset(state, 0, Layout::states(kv).rings); }
+
+  static void copy_state(KvFormat kv, std::int64_t position, const std::byte* from, std::byte* to) {
+    std::memcpy(to, from, Layout::states(kv).rings);
+    for (std::size_t i = 0; i < steps<C>.size(); ++i)
+      with_step<C>(steps<C>[i], [&](auto type) {
+        using B = typename decltype(type)::type;
+        [[maybe_unused]] const std::size_t at = Layout::states(kv).ring_at[i];
+        if constexpr (B::state(KvFormat::f32).ring > 0) B::copy_ring(kv, position, from + at, to + at);
+      });
+  }
+
+  static void keep_state_sparse(KvFormat kv, std::byte* state) {
+    keep_sparse(state + Layout::states(kv).rings, Layout::states(kv).bytes - Layout::states(kv).rings);
+  }
+
+  static std::size_t decode_floats(std::int64_t rows) {
+    std::int64_t most = product_floats(rows, width);
+    for (const Step step : steps<C>)
+      with_step<C>(step, [&](auto type) { most = std::max(most, decltype(type)::type::decode_floats(rows)); });
+    return static_cast<std::size_t>(floats_of({rows * width, rows * run_floats_of_one, most}));
+  }
+
+  /// Of a pass: one for each step, and some for the head, so that each is about as much work as a block.
+  static constexpr int head_stages = static_cast<int>(
+      std::clamp<std::int64_t>(vocab * width * count / (Layout::parameters - vocab * width + 1), 1, 64));
+  static constexpr int stages = count + head_stages;
+
+  template <class D>
+  static void decode(const D& q, const PackedTensor* weights, const ModelPass& pass, int stage) {
+    Bump rest{pass.memory};
+    float* x = rest.take(pass.rows * width);
+    Run* runs = reinterpret_cast<Run*>(rest.take(pass.rows * run_floats_of_one));
+    if (stage == 0) embed(q, pass.rows, pass.tokens, C.embedding_scale, weights[0].matrix, x);
+    if (stage >= count) return write_logits(q, weights, pass, x, stage - count, rest);
+
+    const auto i = static_cast<std::size_t>(stage);
+    const auto& layout = Layout::states(pass.kv);
+    for (std::size_t r = 0; r < pass.runs.size(); ++r) {
+      runs[r] = pass.runs[r];
+      runs[r].state = pass.runs[r].state + layout.whole_at[i];
+      runs[r].ring = pass.runs[r].state + layout.ring_at[i];
+    }
+    const Pass own{{runs, pass.runs.size()}, pass.rows, pass.kv};
+    with_step<C>(steps<C>[i], [&](auto type) {
+      using B = typename decltype(type)::type;
+      B::decode(q, PackedWeights<B>{weights + Layout::slot_at[static_cast<std::size_t>(steps<C>[i].block)]}, own, x,
+                rest);
+    });
+  }
+
+ private:
+  /// One of the head's stages: the logits of its share of the vocabulary.
+  template <class D>
+  static void write_logits(const D& q, const PackedTensor* weights, const ModelPass& pass, const float* x, int part,
+                           Bump temp) {
+    const PackedMatrix& all = weights[Layout::output_slot].matrix;
+    const std::int64_t share = (all.parts[0].rows.panels() + head_stages - 1) / head_stages, panel = part * share;
+    if (pass.outputs.empty() || panel >= all.parts[0].rows.panels()) return;
+    const Output* outputs = pass.outputs.data();
+    product(q, all.panels(panel, share), static_cast<std::int64_t>(pass.outputs.size()),
+            {x, width, weights[Layout::norm_slot].values, width, C.norm_eps, outputs},
+            Then::logits(outputs, panel * panel_rows, 1.f / C.logit_scale), temp);
+  }
+};
+
+}  // namespace chimera::inline CHIMERA_ABI

@@ -1,0 +1,157 @@
+// Where everything of a model lies: its weights in the arena and in the table of packed weights, the state of a sequence,
+// all known at compile time.
+#pragma once
+
+#include <chimera/config/check.hpp>
+#include <chimera/config/size.hpp>
+#include <chimera/core/batch.hpp>
+#include <chimera/core/memory.hpp>
+#include <chimera/core/namespace.hpp>
+#include <chimera/core/tensor.hpp>
+#include <chimera/model/registry.hpp>
+#include <chimera/model/weights_table.hpp>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace chimera::inline CHIMERA_ABI {
+
+/// One block at work. Weights lie by block; activations, states and streams of dropout by step.
+struct Step {
+  int block, pass;
+};
+
+/// The blocks in the order in which they work.
+template <const Config& C>
+inline constexpr auto steps = [] {
+  std::array<Step, static_cast<std::size_t>(C.layers.count)> all{};
+  for (int i = 0; i < C.layers.count; ++i) all[static_cast<std::size_t>(i)] = {i, 0};
+  return all;
+}();
+
+/// Calls f(hana::type_c<Block>) for the block of a step.
+template <const Config& C, class F>
+constexpr void with_step(Step step, F f) {
+  with_block<C>(C.layers.block(step.block), f);
+}
+
+template <const Config& C>
+struct ModelLayout {
+  static constexpr int layers = C.layers.count;
+  static constexpr std::int64_t vocab = C.vocab, width = C.width;
+
+  // The arena: embedding, blocks, norm, output matrix (the embedding again when tied).
+  static constexpr auto block_at = [] {
+    std::array<std::size_t, layers + 1> at{};
+    at[0] = aligned_floats(static_cast<std::size_t>(vocab * width));
+    for (int i = 0; i < layers; ++i)
+      with_block<C>(C.layers.block(i), [&](auto type) {
+        using B = typename decltype(type)::type;
+        at[static_cast<std::size_t>(i) + 1] = at[static_cast<std::size_t>(i)] + offsets<B>[B::params.size()];
+      });
+    return at;
+  }();
+  static constexpr std::size_t norm_at = block_at[layers];
+  static constexpr std::size_t output_at = C.tied ? 0 : norm_at + aligned_floats(static_cast<std::size_t>(width));
+  static constexpr std::size_t arena_floats = norm_at + aligned_floats(static_cast<std::size_t>(width)) +
+                                              (C.tied ? 0 : aligned_floats(static_cast<std::size_t>(vocab * width)));
+
+  /// Where the weights of each block lie in the table of packed weights, behind the embedding; then the last norm's and
+  /// the output matrix's.
+  static constexpr auto slot_at = [] {
+    std::array<std::size_t, layers + 1> at{1};
+    for (int i = 0; i < layers; ++i)
+      with_block<C>(C.layers.block(i), [&](auto type) {
+        at[static_cast<std::size_t>(i) + 1] = at[static_cast<std::size_t>(i)] + decltype(type)::type::params.size();
+      });
+    return at;
+  }();
+  static constexpr std::size_t norm_slot = slot_at[layers], output_slot = C.tied ? 0 : norm_slot + 1;
+  static constexpr std::size_t slots = norm_slot + (C.tied ? 1 : 2);
+
+  /// Where the state of each step lies in that of a sequence, in bytes: first all that is read whole for every token, which
+  /// wants large pages, then the rings, which fill as a text goes on.
+  struct States {
+    std::array<std::size_t, steps<C>.size()> whole_at{}, ring_at{};
+    std::size_t rings = 0, bytes = 0;
+  };
+  static constexpr auto state_layouts = [] {
+    std::array<States, kv_formats> all{};
+    for (std::size_t kv = 0; kv < kv_formats; ++kv) {
+      States& s = all[kv];
+      const auto place = [&](auto& at, auto bytes_of) {
+        for (std::size_t i = 0; i < steps<C>.size(); ++i)
+          with_step<C>(steps<C>[i], [&](auto type) {
+            at[i] = s.bytes;
+            s.bytes += static_cast<std::size_t>(bytes_of(decltype(type)::type::state(static_cast<KvFormat>(kv))));
+          });
+      };
+      place(s.whole_at, [](StateBytes b) { return b.whole; });
+      s.rings = s.bytes;
+      place(s.ring_at, [](StateBytes b) { return b.ring; });
+    }
+    return all;
+  }();
+  static constexpr const States& states(KvFormat kv) { return state_layouts[static_cast<std::size_t>(kv)]; }
+
+  static constexpr std::size_t tensor_count = [] {
+    std::size_t n = C.tied ? 2 : 3;
+    for (int i = 0; i < layers; ++i)
+      with_block<C>(C.layers.block(i), [&](auto type) {
+        for (const Tensor& t : decltype(type)::type::params) n += t.size() > 0;
+      });
+    return n;
+  }();
+
+  /// Name, shape and offset of every weight, in arena order.
+  static constexpr std::array<NamedTensor, tensor_count> tensors = [] {
+    std::array<NamedTensor, tensor_count> table{};
+    std::size_t n = 0;
+    const auto add = [&](int block, const Tensor& t, std::size_t offset, std::size_t slot) {
+      if (t.size() == 0) return;
+      NamedTensor& row = table[n++];
+      std::size_t at = 0;
+      const auto write = [&](std::string_view s) {
+        for (char letter : s) row.text[at++] = letter;
+      };
+      if (block >= 0) {
+        write("blk.");
+        for (int unit = block >= 100 ? 100 : block >= 10 ? 10 : 1; unit > 0; unit /= 10)
+          row.text[at++] = static_cast<char>('0' + block / unit % 10);
+        write(".");
+      }
+      write(t.name);
+      row.rows = t.rows, row.cols = t.cols, row.offset = offset, row.role = t.role, row.init = t.init,
+      row.parts = t.parts, row.slot = slot;
+    };
+    add(-1, end_weights(C)[0], 0, 0);
+    for (int i = 0; i < layers; ++i)
+      with_block<C>(C.layers.block(i), [&](auto type) {
+        using B = typename decltype(type)::type;
+        for (std::size_t p = 0; p < B::params.size(); ++p)
+          add(i, B::params[p], block_at[static_cast<std::size_t>(i)] + offsets<B>[p],
+              slot_at[static_cast<std::size_t>(i)] + p);
+      });
+    add(-1, end_weights(C)[1], norm_at, norm_slot);
+    add(-1, end_weights(C)[2], output_at, output_slot);
+    return table;
+  }();
+
+  /// Number of weights.
+  static constexpr std::int64_t parameters = [] {
+    std::int64_t n = 0;
+    for (const NamedTensor& t : tensors) n += t.size();
+    return n;
+  }();
+
+  /// One block's slice of an arena.
+  template <class B, class T>
+  static Weights<B, T> block(T* arena, int i) {
+    return {arena + block_at[static_cast<std::size_t>(i)]};
+  }
+  static constexpr NormShape norm_shape(std::int64_t rows) { return {rows, width, width, C.norm_eps}; }
+};
+
+}  // namespace chimera::inline CHIMERA_ABI

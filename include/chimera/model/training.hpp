@@ -1,0 +1,156 @@
+// A whole model over batches of tokens: logits, loss and gradient.
+#pragma once
+
+#include <chimera/core/batch.hpp>
+#include <chimera/core/namespace.hpp>
+#include <chimera/layers/embedding.hpp>
+#include <chimera/model/any_model.hpp>
+#include <chimera/model/layout.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+namespace chimera::inline CHIMERA_ABI {
+
+/// The functions of AnyModel that see whole batches; see there.
+template <const Config& C>
+class ModelTraining {
+  using Layout = ModelLayout<C>;
+  static constexpr std::int64_t width = C.width;
+  static constexpr std::size_t norm_at = Layout::norm_at, output_at = Layout::output_at;
+  static constexpr Head head{C.vocab, width, C.logit_scale};
+  static constexpr bool keep_all = !C.checkpointing;
+  static constexpr std::size_t count = steps<C>.size();
+
+ public:
+  static std::size_t loss_floats(std::int64_t sequences, std::int64_t length) {
+    const Batch batch{.sequences = sequences, .length = length};
+    Bump memory;
+    memory.take(batch.tokens() * width);
+    each_place(memory, batch, false, false, [](std::size_t, Bump&) {});
+    memory.take(batch.tokens() * width);
+    memory.take(temp_floats(batch));
+    return memory.used;
+  }
+
+  static std::size_t train_floats(std::int64_t sequences, std::int64_t length) {
+    const Batch batch{.sequences = sequences, .length = length};
+    Bump memory;
+    for (std::size_t i = 0; i < count + 3; ++i) memory.take(batch.tokens() * width);  // what train takes of that size
+    each_place(memory, batch, true, keep_all, [](std::size_t, Bump&) {});
+    memory.take(temp_floats(batch));
+    return memory.used;
+  }
+
+  template <class D>
+  static Loss loss(const D& q, const float* weights, const TokenBatch& batch, const Objective& objective,
+                   float* memory) {
+    Bump rest{memory};
+    const float* u = last(q, weights, batch, rest);
+    return head.loss(q, objective, batch, u, weights + output_at, 1.f, nullptr, nullptr, rest);
+  }
+
+  template <class D>
+  static void forward(const D& q, const float* weights, const TokenBatch& batch, float* memory, float* logits) {
+    Bump rest{memory};
+    head.logits(q, batch.tokens(), last(q, weights, batch, rest), weights + output_at, logits);
+  }
+
+  template <class D>
+  static Loss train(const D& q, const float* weights, const TokenBatch& batch, const TrainingStep& step, float* memory,
+                    float* gradients) {
+    const std::int64_t n = batch.tokens();
+    Bump rest{memory};
+    std::array<float*, count + 1> x;  // x[i]: what step i reads
+    for (float*& residual : x) residual = rest.take(n * width);
+    float* u = rest.take(n * width);
+    float* dx = rest.take(n * width);
+    std::array<Bump, count> place;
+    each_place(rest, batch, true, keep_all, [&](std::size_t i, Bump& at) { place[i] = at; });
+    const Bump temp = rest;
+    const Dropout drop{C.dropout, step.seed, step.step * (2 * count + 1)};
+
+    const auto step_forward = [&](std::size_t i) {
+      with_step<C>(steps<C>[i], [&](auto type) {
+        using B = typename decltype(type)::type;
+        Bump own = place[i];
+        auto a = B::bind(own, batch, true);
+        B::forward(q, Layout::template block<B>(weights, steps<C>[i].block), batch, x[i], x[i + 1], a,
+                   drop.branch(2 * i + 1), temp);
+      });
+    };
+    embed(q, n, width, batch.inputs, C.embedding_scale, weights, x[0]);
+    drop.apply(q, n * width, x[0]);
+    for (std::size_t i = 0; i < count; ++i) step_forward(i);
+
+    rms_norm(q, Layout::norm_shape(n), x[count], weights + norm_at, u);
+    float* du = u;  // the head reads a block of u, then writes that block's gradient
+    const Loss result =
+        head.loss(q, step.objective, batch, u, weights + output_at, step.scale, du, gradients + output_at, temp);
+    zero(q, n * width, dx);
+    rms_norm_backward(q, Layout::norm_shape(n), x[count], weights + norm_at, du, dx, gradients + norm_at, temp);
+
+    std::size_t first = 0;  // of the steps that are learned
+    while (first < count && steps<C>[first].block < step.first_block) ++first;
+    for (std::size_t i = count; i-- > first;) {
+      if (!keep_all && i + 1 < count) step_forward(i);
+      with_step<C>(steps<C>[i], [&](auto type) {
+        using B = typename decltype(type)::type;
+        const int b = steps<C>[i].block;
+        Bump own = place[i];
+        auto a = B::bind(own, batch, true);
+        B::backward(q, Layout::template block<B>(weights, b), Layout::template block<B>(gradients, b), batch, x[i], dx,
+                    a, drop.branch(2 * i + 1), temp);
+      });
+    }
+    if (first > 0) return result;
+    drop.apply(q, n * width, dx);
+    embed_backward(q, n, width, batch.inputs, C.embedding_scale, dx, gradients);
+    return result;
+  }
+
+ private:
+  /// Where each step's activations lie: one after the other, or all in the same place when forward is run again.
+  template <class F>
+  static void each_place(Bump& memory, const Batch& batch, bool keep, bool separate, F f) {
+    const std::size_t start = memory.used;
+    std::size_t end = start;
+    for (std::size_t i = 0; i < count; ++i) {
+      f(i, memory);
+      with_step<C>(steps<C>[i], [&](auto type) { decltype(type)::type::bind(memory, batch, keep); });
+      end = std::max(end, memory.used);
+      if (!separate) memory.used = start;
+    }
+    memory.used = end;
+  }
+
+  static std::int64_t temp_floats(const Batch& batch) {
+    std::int64_t most =
+        std::max(floats_of({head.temp_floats(batch.tokens())}), norm_backward_temp(batch.tokens(), width));
+    for (const Step step : steps<C>)
+      with_step<C>(step, [&](auto type) { most = std::max(most, decltype(type)::type::temp_floats(batch)); });
+    return floats_of({most});
+  }
+
+  /// What the head reads of a whole batch, [B,T,width], nothing else kept: taken from `memory`.
+  template <class D>
+  static const float* last(const D& q, const float* weights, const TokenBatch& batch, Bump& memory) {
+    const std::int64_t n = batch.tokens();
+    float* x = memory.take(n * width);
+    embed(q, n, width, batch.inputs, C.embedding_scale, weights, x);
+    for (const Step step : steps<C>)
+      with_step<C>(step, [&](auto type) {
+        using B = typename decltype(type)::type;
+        Bump place = memory;
+        auto a = B::bind(place, batch, false);
+        B::forward(q, Layout::template block<B>(weights, step.block), batch, x, x, a, Dropout{}, place);
+      });
+    float* u = memory.take(n * width);
+    rms_norm(q, Layout::norm_shape(n), x, weights + norm_at, u);
+    return u;
+  }
+};
+
+}  // namespace chimera::inline CHIMERA_ABI

@@ -1,0 +1,75 @@
+// Where the batches of a run come from, and the memory that they are laid out in.
+#pragma once
+
+#include <chimera/core/batch.hpp>
+#include <chimera/core/namespace.hpp>
+#include <chimera/core/result.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <span>
+#include <string>
+
+namespace chimera::inline CHIMERA_ABI {
+
+/// `rows` rows of `length` tokens: tokens, targets and document starts, [rows, length] each.
+class BatchBuffer {
+ public:
+  struct Row {
+    std::span<std::int32_t> tokens, targets, starts;  // [length]; see TokenBatch and Batch
+  };
+
+  BatchBuffer() = default;
+
+  static Result<BatchBuffer> create(std::int64_t rows, std::int64_t length) {
+    BatchBuffer b;
+    b.rows_ = rows, b.length_ = length;
+    b.data_.reset(new (std::nothrow) std::int32_t[static_cast<std::size_t>(3 * rows * length)]);
+    if (!b.data_) return Error{"out of memory for a batch of " + std::to_string(rows * length) + " tokens"};
+    return b;
+  }
+
+  std::int64_t rows() const { return rows_; }
+  std::int64_t length() const { return length_; }
+
+  /// To be written whole: every token below the vocabulary, every target too or -1, which is not counted.
+  Row row(std::int64_t r) {
+    const auto of = [&](std::int64_t table) {
+      return std::span(data_.get() + (table * rows_ + r) * length_, static_cast<std::size_t>(length_));
+    };
+    return {of(0), of(1), of(2)};
+  }
+  /// Whether the document starts are looked at.
+  void set_documents(bool any) { documents_ = any; }
+
+  TokenBatch batch(std::int64_t first_row, std::int64_t rows) const {
+    TokenBatch b;
+    b.sequences = rows, b.length = length_;
+    b.inputs = data_.get() + first_row * length_;
+    b.targets = b.inputs + rows_ * length_;
+    b.document_start = documents_ ? b.targets + rows_ * length_ : nullptr;
+    return b;
+  }
+
+ private:
+  std::unique_ptr<std::int32_t[]> data_;
+  std::int64_t rows_ = 0, length_ = 0;
+  bool documents_ = false;
+};
+
+/// An endless list of rows. One is a function of its number alone: that is why a run can be resumed.
+struct BatchSource {
+  virtual ~BatchSource() = default;
+  /// An error unless it has rows of that length whose tokens are below the vocabulary.
+  virtual Status check(std::int64_t length, std::int64_t vocab) const = 0;
+  /// Fills all rows of the buffer: number `first` and those that follow.
+  virtual Status fill(std::uint64_t first, BatchBuffer& batch) = 0;
+  /// Rows that show everything once.
+  virtual std::uint64_t rows(std::int64_t length) const = 0;
+  /// All tokens that it has: to notice other data.
+  virtual std::int64_t tokens() const = 0;
+};
+
+}  // namespace chimera::inline CHIMERA_ABI
