@@ -7,6 +7,7 @@
 #include <limits>
 #include <map>
 #include <numeric>
+#include <set>
 #include <vector>
 
 using namespace chimera;
@@ -412,6 +413,46 @@ TEST_CASE("logits that are no numbers are an error for that call alone") {
   CHECK(draws({9.f, 1.f}, s, 5) == Tokens(5, 1));
   s.logit_bias = {{0, -infinity}, {1, -infinity}};
   CHECK_FALSE(sampler_of(2, s).draw(std::vector<float>{9.f, 1.f}));
+}
+
+TEST_CASE("only tokens that are allowed are drawn, whatever the settings") {
+  std::vector<float> logits;
+  for (int i = 0; i < 150; ++i) logits.push_back(std::sin(static_cast<float>(i)) * 5.f);
+  const Tokens some{3, 63, 64, 100, 127, 128, 149};
+  std::vector<std::uint64_t> allowed(3);
+  for (const std::int32_t t : some) allowed[static_cast<std::size_t>(t / 64)] |= std::uint64_t{1} << (t % 64);
+  std::vector<float> expected(150, -infinity);
+  for (const std::int32_t t : some) expected[static_cast<std::size_t>(t)] = logits[static_cast<std::size_t>(t)];
+
+  Settings greedy{.temperature = 0.f}, wide{.temperature = 3.f, .top_k = 0, .top_p = 1.f, .min_p = 0.f},
+      edited = wide, surprising = wide;
+  edited.repeat_penalty = 1.3f, edited.logit_bias = {{3, 2.f}, {5, 100.f}}, edited.dry_multiplier = 1.f;
+  surprising.mirostat = true;
+  for (const Settings& s : {greedy, Settings{}, wide, edited, surprising}) {
+    TokenSampler masked = sampler_of(150, s), by_hand = sampler_of(150, s);
+    std::set<std::int32_t> drawn;
+    for (int i = 0; i < 200; ++i) {
+      const auto token = masked.draw(logits, allowed);
+      REQUIRE(token);
+      CHECK(*token == *by_hand.draw(expected));  // as if the logits had come so
+      drawn.insert(*token);
+    }
+    CHECK(std::includes(some.begin(), some.end(), drawn.begin(), drawn.end()));
+    if (s.temperature == 3.f && !s.mirostat) CHECK(drawn.size() == some.size());
+    CHECK(*masked.draw(logits) == *by_hand.draw(logits));  // for that call alone
+  }
+
+  TokenSampler sampler = sampler_of(150, wide);
+  CHECK(sampler.draw(logits, std::vector<std::uint64_t>(3)).error().message == "no token can follow: none is allowed");
+  allowed = {0, 0, std::uint64_t{1} << 22};  // 150: beyond the vocabulary
+  CHECK(sampler.draw(logits, allowed).error().message == "no token can follow: none is allowed");
+  CHECK(sampler.draw(logits, std::vector<std::uint64_t>(2, ~std::uint64_t{0})).error().message ==
+        "tokens that are allowed are 3 words of 64 bits for a vocabulary of 150, found 2");
+  std::vector<float> likely(150, 0.f);
+  likely[7] = -infinity;
+  CHECK(sampler.draw(likely, std::vector<std::uint64_t>{1 << 7, 0, 0}).error().message ==
+        "no token can follow: all logits are minus infinity");
+  CHECK_FALSE(sampler.draw(std::vector<float>(149), std::vector<std::uint64_t>(3, 1)));
 }
 
 TEST_CASE("settings that make no sense are errors that name the rule and what was found") {

@@ -157,9 +157,11 @@ class TokenSampler {
     past_size_ += tokens.size();
   }
 
-  /// The next token, which it accepts, too. Errors: those of `TopLogits::read`.
-  Result<std::int32_t> draw(std::span<const float> logits) {
-    const auto d = distribution(logits);
+  /// The next token, which it accepts, too. `allowed` has a bit for each token, 64 in a word, the first in the lowest bit:
+  /// only tokens whose bit is set may come, a grammar's for example; empty: all. Errors: those of `TopLogits::read`, no
+  /// token that is allowed.
+  Result<std::int32_t> draw(std::span<const float> logits, std::span<const std::uint64_t> allowed = {}) {
+    const auto d = distribution(logits, allowed);
     if (!d) return d.error();
     double left = 0;
     for (const float p : d->probabilities) left += static_cast<double>(p);
@@ -174,8 +176,14 @@ class TokenSampler {
   }
 
   /// What `draw` would choose from; it holds until the next call. XTC throws its dice in it.
-  Result<TokenDistribution> distribution(std::span<const float> logits) {
-    if (edited_.size() > 0 && logits.size() == edited_.size()) logits = edit(logits);
+  Result<TokenDistribution> distribution(std::span<const float> logits, std::span<const std::uint64_t> allowed = {}) {
+    if (const std::size_t words = (top_.vocab() + 63) / 64; !allowed.empty() && allowed.size() != words)
+      return Error{"tokens that are allowed are " + std::to_string(words) + " words of 64 bits for a vocabulary of " +
+                   std::to_string(top_.vocab()) + ", found " + std::to_string(allowed.size())};
+    if (logits.size() == top_.vocab() && (edits() || !allowed.empty())) {
+      logits = edit(logits);
+      if (!allowed.empty() && !forbid_others(allowed)) return Error{"no token can follow: none is allowed"};
+    }
     if (Status s = top_.read(logits); !s) return s.error();
     if (!(settings_.temperature > 0.f)) return weighed(top_.top(1), 1.f);
     if (settings_.mirostat) return weighed(expected(), settings_.temperature);
@@ -211,10 +219,10 @@ class TokenSampler {
     auto weights = Buffer::create(vocab);
     if (!weights) return weights.error();
     weights_ = std::move(*weights);
-    if (memory_ == 0 && settings_.logit_bias.empty()) return {};
     auto edited = Buffer::create(vocab);
     if (!edited) return edited.error();
     edited_ = std::move(*edited);
+    if (!edits()) return {};
     tally_.reset(new (std::nothrow) std::int32_t[vocab]());
     past_.reset(new (std::nothrow) std::int32_t[2 * memory_]);
     repeats_.reset(new (std::nothrow) std::int32_t[dry_memory]);
@@ -237,12 +245,32 @@ class TokenSampler {
 
   // ---- What changes single logits.
 
+  /// Whether logits change before tokens that are not allowed are left out.
+  bool edits() const { return memory_ > 0 || !settings_.logit_bias.empty(); }
+
   std::span<const float> edit(std::span<const float> logits) {
     std::copy(logits.begin(), logits.end(), edited_.data());
     for (const LogitBias& b : settings_.logit_bias) logit(b.token) += b.bias;
     if (penalizes()) penalize(recent(window(settings_.repeat_last_n)));
     if (settings_.dry_multiplier > 0.f) penalize_longer_repeats(recent(window(settings_.dry_last_n)));
     return {edited_.data(), edited_.size()};
+  }
+  /// The last edit. False if it leaves no token.
+  bool forbid_others(std::span<const std::uint64_t> allowed) {
+    bool any = false;
+    float* x = edited_.data();
+    for (std::size_t word = 0; word < allowed.size(); ++word, x += 64) {
+      const std::size_t count = std::min<std::size_t>(64, top_.vocab() - 64 * word);
+      if (allowed[word] == 0)
+        std::fill_n(x, count, -std::numeric_limits<float>::infinity());
+      else
+        for (std::size_t i = 0; i < count; ++i)
+          if (allowed[word] >> i & 1)
+            any = true;
+          else
+            x[i] = -std::numeric_limits<float>::infinity();
+    }
+    return any;
   }
   float& logit(std::int32_t token) { return edited_.data()[token]; }
   std::int32_t& tally(std::int32_t token) { return tally_.get()[token]; }
@@ -457,7 +485,7 @@ class TokenSampler {
   float surprise_limit_ = 0;
   std::size_t memory_ = 0, past_size_ = 0;
   Buffer weights_;                           // [vocab], of the candidates
-  Buffer edited_;                            // [vocab], or nothing: logits after biases and penalties
+  Buffer edited_;                            // [vocab]: logits after biases, penalties and what is not allowed
   std::unique_ptr<std::int32_t[]> past_;     // [2 memory], the newest last: room for as many to come before it is moved
   std::unique_ptr<std::int32_t[]> tally_;    // [vocab], all zero between uses
   std::unique_ptr<std::int32_t[]> repeats_;  // [memory of DRY]

@@ -21,6 +21,7 @@
 #define CHIMERA_AVX512 __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")))
 #endif
 
+#if CHIMERA_BODIES
 namespace chimera::inline CHIMERA_ABI {
 
 /// W f32 in one register, or in several where the processor's are narrower. A class with its own copy constructor, so
@@ -319,3 +320,4 @@ void dispatch(Isa isa, A&&... a) {
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

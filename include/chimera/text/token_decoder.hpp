@@ -16,10 +16,7 @@ class TokenDecoder {
   explicit TokenDecoder(const Tokenizer& tokenizer, Special control = Special::as_token)
       : t_(&tokenizer), control_(control) {}
 
-  std::string push(std::int32_t id) {
-    if (control_ == Special::as_token && t_->is_control(id)) return stream_.flush();
-    return stream_.push(t_->bytes(id));
-  }
+  std::string push(std::int32_t id);
   /// The end of the text: an unfinished character becomes U+FFFD.
   std::string flush() { return stream_.flush(); }
 
@@ -30,3 +27,14 @@ class TokenDecoder {
 };
 
 }  // namespace chimera
+
+#if CHIMERA_BODIES
+namespace chimera {
+
+CHIMERA_FUNCTION std::string TokenDecoder::push(std::int32_t id) {
+  if (control_ == Special::as_token && t_->is_control(id)) return stream_.flush();
+  return stream_.push(t_->bytes(id));
+}
+
+}  // namespace chimera
+#endif

@@ -27,8 +27,16 @@ struct TokenStatistics {
 };
 
 /// Statistics of each column. `used`, if given: has an entry for each id, which becomes true if the token occurs.
-inline std::vector<TokenStatistics> measure_tokens(const Cpu& q, const Tokenizer& tokenizer, const PieceCounts& counts,
-                                                   std::vector<bool>* used = nullptr) {
+std::vector<TokenStatistics> measure_tokens(const Cpu& q, const Tokenizer& tokenizer, const PieceCounts& counts,
+                                            std::vector<bool>* used = nullptr);
+
+}  // namespace chimera
+
+#if CHIMERA_BODIES
+namespace chimera {
+
+CHIMERA_FUNCTION std::vector<TokenStatistics> measure_tokens(const Cpu& q, const Tokenizer& tokenizer,
+                                                             const PieceCounts& counts, std::vector<bool>* used) {
   constexpr std::size_t block = 4096;
   struct Part {
     std::vector<TokenStatistics> columns;
@@ -93,3 +101,4 @@ inline std::vector<TokenStatistics> measure_tokens(const Cpu& q, const Tokenizer
 }
 
 }  // namespace chimera
+#endif

@@ -11,7 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
-
+#if CHIMERA_BODIES
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -72,4 +72,5 @@ struct Kernels : packed_avx512_vnni::Kernels {
 
 }  // namespace chimera::inline CHIMERA_ABI::packed_avx512_bf16
 #undef CHIMERA_TARGET
+#endif
 #endif

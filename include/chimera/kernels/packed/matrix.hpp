@@ -36,51 +36,6 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-namespace packed_parts {
-
-/// The kernels of a level. One that has none of its own takes those of the best level below.
-#if defined(__aarch64__)
-template <Isa>
-struct KernelsOf : packed_neon::Kernels {};
-template <>
-struct KernelsOf<Isa::dotprod> : packed_dotprod::Kernels {};
-#else
-template <Isa>
-struct KernelsOf : packed_base::Kernels {};
-#endif
-#if defined(__x86_64__)
-template <>
-struct KernelsOf<Isa::avx2> : packed_avx2::Kernels {};
-template <>
-struct KernelsOf<Isa::avx_vnni> : packed_avx_vnni::Kernels {};
-template <>
-struct KernelsOf<Isa::avx512> : packed_avx512::Kernels {};
-template <>
-struct KernelsOf<Isa::avx512_vnni> : packed_avx512_vnni::Kernels {};
-template <>
-struct KernelsOf<Isa::avx512_bf16> : packed_avx512_bf16::Kernels {};
-#endif
-
-/// f(kernels) with the kernels of that level, or of the only one that is compiled.
-template <class F>
-void with_kernels([[maybe_unused]] Isa isa, F&& f) {
-#if defined(CHIMERA_ISA)
-  f(KernelsOf<Isa::CHIMERA_ISA>());
-#else
-  switch (isa) {
-    case Isa::base: return f(KernelsOf<Isa::base>());
-    case Isa::dotprod: return f(KernelsOf<Isa::dotprod>());
-    case Isa::avx2: return f(KernelsOf<Isa::avx2>());
-    case Isa::avx_vnni: return f(KernelsOf<Isa::avx_vnni>());
-    case Isa::avx512: return f(KernelsOf<Isa::avx512>());
-    case Isa::avx512_vnni: return f(KernelsOf<Isa::avx512_vnni>());
-    case Isa::avx512_bf16: return f(KernelsOf<Isa::avx512_bf16>());
-  }
-#endif
-}
-
-}  // namespace packed_parts
-
 /// Rows of one format in panels of 16, the last padded with zeros. Only formats of `holds_weights`.
 struct PackedRows {
   Format format = Format::f32;
@@ -91,85 +46,25 @@ struct PackedRows {
 };
 
 /// Of one panel; a multiple of 64. `cols` are whole blocks of the format.
-inline std::size_t panel_bytes(Format format, std::int64_t cols) {
-  return packed_parts::with_layout(format, [cols](auto layout) {
-    using L = decltype(layout);
-    const auto blocks = static_cast<std::size_t>((cols + L::values - 1) / L::values);
-    return (blocks * L::bytes + 63) / 64 * 64;
-  });
-}
-inline std::size_t packed_bytes(Format format, std::int64_t rows, std::int64_t cols) {
-  return static_cast<std::size_t>((rows + panel_rows - 1) / panel_rows) * panel_bytes(format, cols);
-}
+std::size_t panel_bytes(Format format, std::int64_t cols);
+std::size_t packed_bytes(Format format, std::int64_t rows, std::int64_t cols);
 
 /// Packs `count` rows, at most 16, of the file's layout as one panel; row r lies at rows[r].
-inline void pack_panel(Format format, std::int64_t cols, const std::byte* const* rows, std::int64_t count,
-                       std::byte* panel) {
-  std::memset(panel, 0, panel_bytes(format, cols));
-  packed_parts::with_layout(format, [&](auto layout) {
-    for (std::int64_t r = 0; r < count; ++r) packed_parts::pack_row<decltype(layout)>(format, cols, rows[r], r, panel);
-  });
-}
+void pack_panel(Format format, std::int64_t cols, const std::byte* const* rows, std::int64_t count, std::byte* panel);
 
 /// y [cols] = scale * row: what `decode` of block_formats.hpp gives, bit for bit, times scale.
-inline void unpack_row(const PackedRows& w, std::int64_t row, float scale, float* y) {
-  const auto panel = static_cast<std::size_t>(row / panel_rows);
-  const std::byte* at = w.data + panel * panel_bytes(w.format, w.cols);
-  packed_parts::with_layout(w.format, [&](auto layout) {
-    packed_parts::unpack_row<decltype(layout)>(at, w.cols, row % panel_rows, scale, y);
-  });
-}
-
-namespace packed_parts {
-
-/// The kernels of all levels. They are members of a template so that a program of many files can compile them once:
-/// with CHIMERA_EXTERN_KERNELS defined everywhere, and `template struct chimera::packed_parts::AllKernels<void>;` in
-/// one file.
-template <class>
-struct AllKernels {
-  static void pack_input(Isa isa, const PackedInput& input, std::int64_t row, const float* x);
-  static void multiply(Isa isa, const PackedRows& w, std::int64_t panel, std::int64_t panels, const PackedInput& x,
-                       std::int64_t first, std::int64_t count, float* scratch, float* out);
-};
-
-template <class T>
-void AllKernels<T>::pack_input(Isa isa, const PackedInput& input, std::int64_t row, const float* x) {
-  with_kernels(isa, [&](auto kernels) { kernels.pack_input(input, row, x); });
-}
-
-template <class T>
-void AllKernels<T>::multiply(Isa isa, const PackedRows& w, std::int64_t panel, std::int64_t panels,
-                             const PackedInput& x, std::int64_t first, std::int64_t count, float* scratch, float* out) {
-  const std::size_t bytes = panel_bytes(w.format, w.cols);
-  const std::byte* at = w.data + static_cast<std::size_t>(panel) * bytes;
-  with_layout(w.format, [&](auto layout) {
-    with_kernels(isa, [&](auto kernels) {
-      for (std::int64_t p = 0; p < panels; ++p, at += bytes, out += count * panel_rows)
-        kernels.template multiply<decltype(layout)>(at, x, first, count, scratch, out);
-    });
-  });
-}
-
-#if defined(CHIMERA_EXTERN_KERNELS)
-extern template struct AllKernels<void>;
-#endif
-
-}  // namespace packed_parts
+void unpack_row(const PackedRows& w, std::int64_t row, float scale, float* y);
 
 /// Quantizes x [cols] as one row of the input. Rows may come in any order, and from several threads.
-inline void pack_input(Isa isa, const PackedInput& input, std::int64_t row, const float* x) {
-  packed_parts::AllKernels<void>::pack_input(isa, input, row, x);
-}
+void pack_input(Isa isa, const PackedInput& input, std::int64_t row, const float* x);
 
 /// What `multiply_panels` uses of a worker's private memory.
 inline constexpr std::int64_t panel_scratch_floats = 8192;
 
 /// out [panels][count][16] = rows first ... first + count - 1 of the input times some panels, from `panel` on. `isa` is
 /// the one that packed the input; w.cols == x.cols.
-inline void multiply_panels(Isa isa, const PackedRows& w, std::int64_t panel, std::int64_t panels, const PackedInput& x,
-                            std::int64_t first, std::int64_t count, float* scratch, float* out) {
-  packed_parts::AllKernels<void>::multiply(isa, w, panel, panels, x, first, count, scratch, out);
-}
+void multiply_panels(Isa isa, const PackedRows& w, std::int64_t panel, std::int64_t panels, const PackedInput& x,
+                     std::int64_t first, std::int64_t count, float* scratch, float* out);
 
 /// Rows first .. first + rows.rows - 1 of a matrix, multiplied by `scale`.
 struct PackedPart {
@@ -216,3 +111,99 @@ struct PackedTensor {
 };
 
 }  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+namespace packed_parts {
+
+/// The kernels of a level. One that has none of its own takes those of the best level below.
+#if defined(__aarch64__)
+template <Isa>
+struct KernelsOf : packed_neon::Kernels {};
+template <>
+struct KernelsOf<Isa::dotprod> : packed_dotprod::Kernels {};
+#else
+template <Isa>
+struct KernelsOf : packed_base::Kernels {};
+#endif
+#if defined(__x86_64__)
+template <>
+struct KernelsOf<Isa::avx2> : packed_avx2::Kernels {};
+template <>
+struct KernelsOf<Isa::avx_vnni> : packed_avx_vnni::Kernels {};
+template <>
+struct KernelsOf<Isa::avx512> : packed_avx512::Kernels {};
+template <>
+struct KernelsOf<Isa::avx512_vnni> : packed_avx512_vnni::Kernels {};
+template <>
+struct KernelsOf<Isa::avx512_bf16> : packed_avx512_bf16::Kernels {};
+#endif
+
+/// f(kernels) with the kernels of that level, or of the only one that is compiled.
+template <class F>
+void with_kernels([[maybe_unused]] Isa isa, F&& f) {
+#if defined(CHIMERA_ISA)
+  f(KernelsOf<Isa::CHIMERA_ISA>());
+#else
+  switch (isa) {
+    case Isa::base: return f(KernelsOf<Isa::base>());
+    case Isa::dotprod: return f(KernelsOf<Isa::dotprod>());
+    case Isa::avx2: return f(KernelsOf<Isa::avx2>());
+    case Isa::avx_vnni: return f(KernelsOf<Isa::avx_vnni>());
+    case Isa::avx512: return f(KernelsOf<Isa::avx512>());
+    case Isa::avx512_vnni: return f(KernelsOf<Isa::avx512_vnni>());
+    case Isa::avx512_bf16: return f(KernelsOf<Isa::avx512_bf16>());
+  }
+#endif
+}
+
+}  // namespace packed_parts
+
+CHIMERA_FUNCTION std::size_t panel_bytes(Format format, std::int64_t cols) {
+  return packed_parts::with_layout(format, [cols](auto layout) {
+    using L = decltype(layout);
+    const auto blocks = static_cast<std::size_t>((cols + L::values - 1) / L::values);
+    return (blocks * L::bytes + 63) / 64 * 64;
+  });
+}
+
+CHIMERA_FUNCTION std::size_t packed_bytes(Format format, std::int64_t rows, std::int64_t cols) {
+  return static_cast<std::size_t>((rows + panel_rows - 1) / panel_rows) * panel_bytes(format, cols);
+}
+
+CHIMERA_FUNCTION void pack_panel(Format format, std::int64_t cols, const std::byte* const* rows, std::int64_t count,
+                                 std::byte* panel) {
+  std::memset(panel, 0, panel_bytes(format, cols));
+  packed_parts::with_layout(format, [&](auto layout) {
+    for (std::int64_t r = 0; r < count; ++r) packed_parts::pack_row<decltype(layout)>(format, cols, rows[r], r, panel);
+  });
+}
+
+CHIMERA_FUNCTION void unpack_row(const PackedRows& w, std::int64_t row, float scale, float* y) {
+  const auto panel = static_cast<std::size_t>(row / panel_rows);
+  const std::byte* at = w.data + panel * panel_bytes(w.format, w.cols);
+  packed_parts::with_layout(w.format, [&](auto layout) {
+    packed_parts::unpack_row<decltype(layout)>(at, w.cols, row % panel_rows, scale, y);
+  });
+}
+
+CHIMERA_FUNCTION void pack_input(Isa isa, const PackedInput& input, std::int64_t row, const float* x) {
+  packed_parts::with_kernels(isa, [&](auto kernels) { kernels.pack_input(input, row, x); });
+}
+
+CHIMERA_FUNCTION void multiply_panels(Isa isa, const PackedRows& w, std::int64_t panel, std::int64_t panels,
+                                      const PackedInput& x, std::int64_t first, std::int64_t count, float* scratch,
+                                      float* out) {
+  const std::size_t bytes = panel_bytes(w.format, w.cols);
+  const std::byte* at = w.data + static_cast<std::size_t>(panel) * bytes;
+  packed_parts::with_layout(w.format, [&](auto layout) {
+    packed_parts::with_kernels(isa, [&](auto kernels) {
+      for (std::int64_t p = 0; p < panels; ++p, at += bytes, out += count * panel_rows)
+        kernels.template multiply<decltype(layout)>(at, x, first, count, scratch, out);
+    });
+  });
+}
+
+}  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -14,7 +14,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
-
+#if CHIMERA_BODIES
 #if defined(__aarch64__)
 #include <arm_neon.h>
 
@@ -58,4 +58,5 @@ struct Ops : packed_parts::IntegerOps<4> {
 #include <chimera/kernels/packed/loops.hpp>
 #undef CHIMERA_LEVEL
 #undef CHIMERA_TARGET
+#endif
 #endif

@@ -9,7 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
-
+#if CHIMERA_BODIES
 namespace chimera::inline CHIMERA_ABI {
 namespace packed_parts {
 
@@ -75,3 +75,4 @@ struct UnsignedOps : IntegerOps<W> {
 
 }  // namespace packed_parts
 }  // namespace chimera::inline CHIMERA_ABI
+#endif
