@@ -109,7 +109,16 @@ verbs_in_layers() {
 
 # A layer has a file in each room that must know of it, and lines in the lists of layers, words and presets.
 files_that_name() {
-  grep -lE "$2" $headers | grep -vE "/$1\.hpp\$|^config/(config|pattern|presets)\.hpp\$|^model/block\.hpp\$" || true
+  grep -lE "$2" $headers | grep -vE "/$1\.hpp\$|^config/(config|pattern|presets)\.hpp\$|^model/registry\.hpp\$" || true
+}
+
+# Where CHIMERA_BODIES is not defined, a second half is left out in silence.
+halves_without_their_macro() {
+  for header in $headers; do
+    case $header in core/namespace.hpp) continue ;; esac
+    grep -q CHIMERA_BODIES "$header" || continue
+    grep -q '^#include <chimera/core/namespace.hpp>' "$header" || echo "$header"
+  done
 }
 
 # The rows of "What is public", ten or more: the header is there and declares each name of the row.
@@ -160,6 +169,8 @@ rule private 'Name it after its file, or make it public: a private name means on
   private_names
 rule layers 'Make it a kernel, in kernels/, and call that: layers must run on any device.' verbs_in_layers
 rule detail 'Call a private namespace after its file: x_parts for x.hpp.' grep -nwi detail $headers
+rule halves 'Include core/namespace.hpp, which says whether the second half of a header is seen.' \
+  halves_without_their_macro
 rule rg_lru 'What the layer needs goes into its own files; let this one walk the list of layers.' \
   files_that_name rg_lru 'rg_lru|RgLru'
 rule public 'The table "What is public" of README.md must be true: mend it, or bring the name back.' public_names
