@@ -1,6 +1,8 @@
 // chimera-bench: how fast a model reads and writes on this machine, and how much of the machine that is.
-#include "engine.hpp"
+#include "model_option.hpp"
+#include "numbers.hpp"
 #include "program.hpp"
+#include "progress.hpp"
 #include "session_options.hpp"
 
 #include <chimera/core/random.hpp>
@@ -41,7 +43,7 @@ Result<Weights> weights_of(const SavedModel& saved) {
     const double bytes = static_cast<double>(format_bytes(format, rows * cols));
     const bool embedding = name == "token_embd.weight";
     w.bytes += bytes;
-    if (!embedding || saved.model.config->tied) w.bytes_read += bytes;
+    if (!embedding || saved.config().tied) w.bytes_read += bytes;
     if (rows > 1 && cols > 1 && !embedding && name != "output.weight")
       w.operations += 2 * static_cast<double>(rows) * static_cast<double>(cols);
     bytes_in[static_cast<std::size_t>(format)] += bytes;
@@ -80,7 +82,7 @@ struct Figures {
   double bandwidth = 0, peak = 0;
 };
 
-/// Of this process. (What getrusage tells may be that of the process which started it.)
+/// Bytes of memory that this process took at most. (getrusage may give the figure of the process that started it.)
 double peak_memory() {
   double kib = 0;
   if (std::FILE* status = std::fopen("/proc/self/status", "r")) {
@@ -102,7 +104,7 @@ std::vector<std::int32_t> random_tokens(std::int64_t count, int vocab) {
 Result<Figures> measure(const SavedModel& saved, const Weights& weights, const Cpu& cpu, const Options& options,
                         Clock::time_point start) {
   Figures figures;
-  const Config& config = *saved.model.config;
+  const Config& config = saved.config();
   if (options.prompt + options.generate > config.context)
     return Error{"--prompt and --generate make " + grouped(options.prompt + options.generate) +
                  " tokens, and the context holds " + grouped(config.context)};
@@ -197,7 +199,7 @@ void print_table(const SavedModel& saved, const Weights& weights, const Cpu& cpu
 }
 
 Status bench(const Options& options, Clock::time_point start) {
-  const auto saved = SavedModel::find(options.model);
+  const auto saved = open_model(options.model);
   if (!saved) return saved.error();
   const auto weights = weights_of(*saved);
   if (!weights) return weights.error();
@@ -229,9 +231,7 @@ int program(int argc, char** argv) {
       "--no-roofline", [&] { options.roofline = false; },
       "spare the second that it takes to measure what the machine can do");
   app.add_flag("--json", options.json, "write one JSON object: medians, best and single runs");
-  if (const auto code = parse(app, argc, argv)) return *code;
-  const Status status = bench(options, start);
-  return status ? success : fail("chimera-bench", status.error());
+  return run(app, argc, argv, [&] { return bench(options, start); });
 }
 
 }  // namespace

@@ -79,9 +79,7 @@ int program(int argc, char** argv) {
       "--embed", options.embed,
       "a C++ file to write as well, which takes all of a GGUF file into the program; the header then declares\n"
       "std::span<const std::byte> NAME_file()");
-  if (const auto code = parse(app, argc, argv)) return *code;
-  const Status status = write_config(options);
-  return status ? success : fail("chimera-config", status.error());
+  return run(app, argc, argv, [&] { return write_config(options); });
 }
 
 }  // namespace

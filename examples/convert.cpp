@@ -1,4 +1,6 @@
 // chimera-convert: the same model in another form: a checkpoint, a GGUF file, a Hugging Face folder.
+#include "model_option.hpp"
+#include "numbers.hpp"
 #include "program.hpp"
 #include "run_options.hpp"
 
@@ -103,7 +105,7 @@ Status to_checkpoint(Whole& whole, const Options& options) {
 Status convert(Options& options) {
   const FileType* type = file_type_named(options.format);
   if (!type) return Error{"expected a format like f32, f16, bf16, q8_0 or q4_k_m, found " + options.format};
-  const auto saved = SavedModel::find(options.in);
+  const auto saved = open_model(options.in);
   if (!saved) return saved.error();
   const auto cpu = Cpu::create(options.threads);
   if (!cpu) return cpu.error();
@@ -134,9 +136,7 @@ int program(int argc, char** argv) {
   app.add_option("--format", options.format, "of the matrices in OUT: f32, f16, bf16; in GGUF also q8_0, q4_k_m, ...");
   app.add_option("--name", options.name, "of the model in OUT; if not given, that of IN");
   app.add_option("--threads", options.threads, "0: one for each processor")->check(non_negative());
-  if (const auto code = parse(app, argc, argv)) return *code;
-  const Status status = convert(options);
-  return status ? success : fail("chimera-convert", status.error());
+  return run(app, argc, argv, [&] { return convert(options); });
 }
 
 }  // namespace

@@ -1,7 +1,9 @@
 // The loss curve of a run: as an SVG file, and as a drawing for a terminal.
 #pragma once
 
-#include "program.hpp"
+#include "numbers.hpp"
+
+#include <chimera/core/fields.hpp>
 
 #include <algorithm>
 #include <array>

@@ -1,6 +1,7 @@
 // chimera-generate: writes text with a trained model.
-#include "engine.hpp"
+#include "model_option.hpp"
 #include "program.hpp"
+#include "progress.hpp"
 #include "sampling_options.hpp"
 
 #include <chimera/core/device.hpp>
@@ -27,13 +28,13 @@ struct Options {
 
 Status generate(const Options& options) {
   if (Status s = options.beams.check(); !s) return s;
-  const auto saved = SavedModel::find(options.model);
+  const auto saved = open_model(options.model);
   if (!saved) return saved.error();
   const auto cpu = Cpu::create(options.threads);
   if (!cpu) return cpu.error();
   const auto weights = saved->packed(*cpu);
   if (!weights) return weights.error();
-  const Config& config = *saved->model.config;
+  const Config& config = saved->config();
   const auto tokenizer = saved->tokenizer();
   if (!tokenizer) return tokenizer.error();
 
@@ -112,9 +113,7 @@ int program(int argc, char** argv) {
   app.add_option("--length-penalty", options.beams.length_penalty, "in it: 0 prefers short texts, more longer ones");
   app.add_option("--threads", options.threads, "0: one for each processor")->check(non_negative());
   options.sampling.add(app);
-  if (const auto code = parse(app, argc, argv)) return *code;
-  const Status status = generate(options);
-  return status ? success : fail("chimera-generate", status.error());
+  return run(app, argc, argv, [&] { return generate(options); });
 }
 
 }  // namespace

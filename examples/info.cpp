@@ -1,5 +1,6 @@
 // chimera-info: what a model is made of, what it costs, and what a checkpoint holds. Allocates no model.
-#include "engine.hpp"
+#include "model_option.hpp"
+#include "numbers.hpp"
 #include "program.hpp"
 
 #include <chimera/generate/session.hpp>
@@ -180,7 +181,7 @@ Status info(const Options& options) {
   if (options.list) return print_list(), Status{};
   AnyModel model;
   if (!options.model.empty()) {
-    const auto saved = SavedModel::find(options.model);
+    const auto saved = open_model(options.model);
     if (!saved) return saved.error();
     if (saved->form == SavedModel::Form::checkpoint) {
       const auto file = Checkpoint::open(saved->path);
@@ -216,9 +217,7 @@ int program(int argc, char** argv) {
   app.add_option("--batch", options.batch, "sequences of a training batch");
   app.add_option("--context", options.context, "tokens of a sequence");
   app.add_flag("--tensors", options.tensors, "list the tensors of each block");
-  if (const auto code = parse(app, argc, argv)) return *code;
-  const Status status = info(options);
-  return status ? success : fail("chimera-info", status.error());
+  return run(app, argc, argv, [&] { return info(options); });
 }
 
 }  // namespace

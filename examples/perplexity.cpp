@@ -1,7 +1,9 @@
-// chimera-perplexity: how well a model foretells a text. Chunks, and what of them counts, are llama.cpp's, so that figures
-// compare.
-#include "engine.hpp"
+// chimera-perplexity: how well a model foretells a text. Chunks, and what of them counts, are llama.cpp's, so that
+// figures compare.
+#include "model_option.hpp"
+#include "numbers.hpp"
 #include "program.hpp"
+#include "progress.hpp"
 #include "session_options.hpp"
 
 #include <chimera/generate/reader.hpp>
@@ -33,7 +35,7 @@ struct Score {
   void add(double nll) { ++tokens, sum += nll, squares += nll * nll; }
   double mean() const { return sum / static_cast<double>(tokens); }
   double perplexity() const { return std::exp(mean()); }
-  /// Of the perplexity: one standard deviation, if tokens were independent.
+  /// One standard deviation of the perplexity, if tokens were independent.
   double error() const {
     const double variance = squares / static_cast<double>(tokens) - mean() * mean();
     return tokens > 1 ? perplexity() * std::sqrt(std::max(variance, 0.) / static_cast<double>(tokens - 1)) : 0;
@@ -77,7 +79,7 @@ Status read_chunks(Reader& reader, std::span<Session> sessions, std::span<const 
 }
 
 Status measure(const Options& options) {
-  const auto saved = SavedModel::find(options.model);
+  const auto saved = open_model(options.model);
   if (!saved) return saved.error();
   const auto cpu = Cpu::create(options.threads);
   if (!cpu) return cpu.error();
@@ -85,7 +87,7 @@ Status measure(const Options& options) {
   if (!tokenizer) return tokenizer.error();
   const auto text = MappedFile::open(options.text);
   if (!text) return text.error();
-  const Config& config = *saved->model.config;
+  const Config& config = saved->config();
   if (options.context > config.context)
     return Error{"--context must be at most the model's " + grouped(config.context) + ", found " +
                  grouped(options.context)};
@@ -164,9 +166,7 @@ int program(int argc, char** argv) {
   add_kv_option(app, options.session.kv);
   app.add_option("--threads", options.threads, "0: one for each processor")->check(non_negative());
   app.add_flag("--json", options.json, "write one JSON object");
-  if (const auto code = parse(app, argc, argv)) return *code;
-  const Status status = measure(options);
-  return status ? success : fail("chimera-perplexity", status.error());
+  return run(app, argc, argv, [&] { return measure(options); });
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 // chimera-quantize: a GGUF file in another format, with what that costs.
-#include "engine.hpp"
+#include "model_option.hpp"
+#include "numbers.hpp"
 #include "program.hpp"
+#include "progress.hpp"
 
 #include <chimera/exchange/quantize.hpp>
 #include <chimera/exchange/tokenizer_gguf.hpp>
@@ -39,7 +41,7 @@ struct Perplexity {
   double value() const { return std::exp(loss); }
 };
 
-/// In windows of options.context tokens side by side, each read without what came before it.
+/// The perplexity, in windows of options.context tokens side by side, each read without what came before it.
 Result<Perplexity> perplexity(const Cpu& q, const std::string& path, const Options& options) {
   const auto file = Gguf::open(path);
   if (!file) return file.error();
@@ -47,7 +49,7 @@ Result<Perplexity> perplexity(const Cpu& q, const std::string& path, const Optio
   if (!tokenizer) return Error{"cannot read the tokenizer of " + path + ": " + tokenizer.error().message};
   const auto text = MappedFile::open(options.text);
   if (!text) return text.error();
-  const auto saved = SavedModel::find(path);
+  const auto saved = open_model(path);
   if (!saved) return saved.error();
   const AnyModel& model = saved->model;
 
@@ -80,7 +82,7 @@ struct Outcome {
   double seconds = 0;
   std::optional<Perplexity> before, after;
 
-  /// Of all tensors whose format changed.
+  /// The errors of all tensors whose format changed.
   QuantizationError error() const {
     QuantizationError sum;
     for (const QuantizedTensor& t : tensors) sum.add(t.error);
@@ -200,9 +202,7 @@ int program(int argc, char** argv) {
   app.add_option("--context", options.context, "tokens that the model sees of the text at once")->check(positive());
   app.add_option("--tokens", options.tokens, "of the text, 0: all")->check(non_negative());
   app.footer(engine_help);
-  if (const auto code = parse(app, argc, argv)) return *code;
-  const Status status = quantize(options);
-  return status ? success : fail("chimera-quantize", status.error());
+  return run(app, argc, argv, [&] { return quantize(options); });
 }
 
 }  // namespace

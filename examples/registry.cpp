@@ -1,9 +1,7 @@
 #include "registry.hpp"
 
-#include "engine.hpp"
-
-#include <chimera/chimera.hpp>
-#include <chimera/exchange/config_from_file.hpp>
+#include <chimera/config/presets.hpp>
+#include <chimera/model/language_model.hpp>
 
 #include <boost/hana/unpack.hpp>
 
@@ -50,10 +48,4 @@ Result<AnyModel> find_model(std::string_view name) {
   const bool near = 3 * edits(name, nearest->name) <= nearest->name.size();
   return Error{"no config is named \"" + std::string(name) + "\"" +
                (near ? ": did you mean " + std::string(nearest->name) + "?" : "") + " (there are " + names + ")"};
-}
-
-Result<AnyModel> find_model(const Config& config) {
-  for (const AnyModel& m : models)
-    if (same_meaning(*m.config, config)) return m;
-  return find_engine(config);
 }

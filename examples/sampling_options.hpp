@@ -62,7 +62,7 @@ struct SamplingOptions {
         ->take_all();
   }
 
-  /// With the biases that were given, and the breakers as tokens.
+  /// The settings, with the biases that were given, and the breakers as tokens.
   chimera::Result<chimera::TokenSamplerSettings> settings_for(const chimera::Tokenizer& tokenizer) const {
     chimera::TokenSamplerSettings s = settings;
     s.mirostat = mirostat == 2;

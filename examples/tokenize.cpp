@@ -1,6 +1,8 @@
 // chimera-tokenize: learns a tokenizer from texts, and uses it.
 #include "aligned_sentences.hpp"
+#include "numbers.hpp"
 #include "program.hpp"
+#include "progress.hpp"
 
 #include <chimera/core/files.hpp>
 #include <chimera/exchange/load_tokenizer.hpp>
@@ -243,7 +245,7 @@ Status statistics(const Options& options) {
   return {};
 }
 
-/// Of the file, or of standard input if none is named.
+/// The text of the file, or of standard input if none is named.
 Result<std::string> read_all(const std::string& path) {
   if (path.empty() || path == "-") {
     std::string text{std::istreambuf_iterator<char>(std::cin), {}};
@@ -390,20 +392,21 @@ int program(int argc, char** argv) {
   decoding->add_option("FILE", options.file, "the ids, with blanks between; standard input if left out");
   decoding->add_flag("--jsonl", options.jsonl, R"(lines {"ids": [...]} to lines {"text": "..."})");
 
-  if (const auto code = parse(app, argc, argv)) return *code;
-  Status status;
-  if (training->parsed()) {
-    struct sigaction action {};
-    action.sa_handler = [](int) { stop_asked = 1; };
-    action.sa_flags = static_cast<int>(SA_RESETHAND);
-    sigaction(SIGINT, &action, nullptr);
-    sigaction(SIGTERM, &action, nullptr);
-    status = train(options);
-  } else {
-    status = encoding->parsed() ? encode(options) : decoding->parsed() ? decode(options) : statistics(options);
-  }
-  if (status && (std::fflush(stdout) != 0 || std::ferror(stdout))) status = file_error("write", "standard output");
-  return status ? success : fail("chimera-tokenize", status.error());
+  return run(app, argc, argv, [&] {
+    Status status;
+    if (training->parsed()) {
+      struct sigaction action {};
+      action.sa_handler = [](int) { stop_asked = 1; };
+      action.sa_flags = static_cast<int>(SA_RESETHAND);
+      sigaction(SIGINT, &action, nullptr);
+      sigaction(SIGTERM, &action, nullptr);
+      status = train(options);
+    } else {
+      status = encoding->parsed() ? encode(options) : decoding->parsed() ? decode(options) : statistics(options);
+    }
+    if (status && (std::fflush(stdout) != 0 || std::ferror(stdout))) status = file_error("write", "standard output");
+    return status;
+  });
 }
 
 }  // namespace

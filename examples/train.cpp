@@ -1,7 +1,10 @@
 // chimera-train: trains a preset on a text file or on token shards. A run is a folder: settings (run.txt), checkpoints,
 // metrics.jsonl, TensorBoard event files and the curve loss.svg.
 #include "curve.hpp"
+#include "model_option.hpp"
+#include "numbers.hpp"
 #include "program.hpp"
+#include "progress.hpp"
 #include "recipes.hpp"
 #include "run_options.hpp"
 
@@ -269,7 +272,7 @@ Status train(Options& options) {
   }
   std::optional<SavedModel> from;
   if (!options.from.empty() && !options.resume) {
-    auto saved = SavedModel::find(options.from);
+    auto saved = open_model(options.from);
     if (!saved) return saved.error();
     if (!saved->model.train) return Error{"cannot train " + options.from + ": its config is no preset"};
     from = std::move(*saved);

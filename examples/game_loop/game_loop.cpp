@@ -44,7 +44,7 @@ struct Options {
 
 double milliseconds(Clock::duration d) { return std::chrono::duration<double, std::milli>(d).count(); }
 
-/// Of this thread: no time in which others had the processor.
+/// The processor time of this thread: no time in which others had the processor.
 double processor_milliseconds() {
   timespec t{};
   ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);

@@ -57,7 +57,7 @@ class Voice {
   }
 
   bool speaking() const { return speaking_; }
-  /// Of the answer at hand, or of the last one.
+  /// The words of the answer at hand, or of the last one.
   const std::string& speech() const { return speech_; }
   /// Tokens so far: of all that was read, its own words too, and of its own words.
   std::int64_t read() const { return read_; }

@@ -10,3 +10,4 @@
 #include <chimera/exchange/hugging_face.hpp>
 #include <chimera/exchange/model_card.hpp>
 #include <chimera/exchange/quantize.hpp>
+#include <chimera/exchange/saved_model.hpp>

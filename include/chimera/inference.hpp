@@ -7,7 +7,9 @@
 #include <chimera/exchange/model_tokenizer.hpp>
 #include <chimera/exchange/pack.hpp>
 #include <chimera/generate/beam_search.hpp>
+#include <chimera/generate/conversation.hpp>
 #include <chimera/generate/dry_breakers.hpp>
+#include <chimera/generate/reader.hpp>
 #include <chimera/generate/sampler.hpp>
 #include <chimera/generate/session.hpp>
 #include <chimera/generate/stop_strings.hpp>

@@ -335,8 +335,8 @@ TEST_CASE("a session that is reset is as a fresh one, and one that is copied ove
 }
 
 TEST_CASE("a session that was saved in version 2 goes on") {
-  // Magic, version, model, keys and values, checksum, bytes of the state, position, whether there are logits; then those
-  // and the state. Of the model above after tokens 1 to 7.
+  // Magic, version, model, keys and values, checksum, bytes of the state, position, whether there are logits; then
+  // those and the state. Of the model above after tokens 1 to 7.
   static constexpr unsigned char head[] = {
       0x63, 0x68, 0x69, 0x6d, 0x65, 0x72, 0x61, 0x20, 0x73, 0x65, 0x73, 0x73, 0x69, 0x6f, 0x6e, 0x00, 0x02, 0x00, 0x00,
       0x00, 0xed, 0x8a, 0x6c, 0x93, 0x01, 0x00, 0x00, 0x00, 0xd1, 0x4d, 0xd0, 0x3c, 0x40, 0x00, 0x00, 0x00, 0x00, 0x00,

@@ -8,8 +8,9 @@ pending='
 '
 
 # Arrows that no table can say: a file and the one room that it may include besides.
-# Configs come from checkpoints, too, and only this file knows all that they may come from.
-but='exchange/config_from_file.hpp train'
+# Configs and models come from checkpoints, too, and only these files know all that they may come from.
+but='exchange/config_from_file.hpp train
+exchange/saved_model.hpp train'
 
 headers=$(find . -name '*.hpp' | sed 's|^\./||' | sort)
 test -n "$headers"
@@ -33,7 +34,7 @@ closure() {
 
 # A room includes itself and the rooms that the README names for it, all of which are below it; and each of these.
 arrows() {
-  { printf '%s\n' "$rooms" | sed 's/^/room /'; printf 'but %s\n' "$but"; printf '%s\n' "$includes"; } | awk '
+  { printf '%s\n' "$rooms" | sed 's/^/room /'; printf '%s\n' "$but" | sed 's/^/but /'; printf '%s\n' "$includes"; } | awk '
     function room_of(file) { return file ~ /\// ? substr(file, 1, index(file, "/") - 1) : "" }
     $1 == "room" { floor[$2] = NR; for (i = 3; i <= NF; ++i) stands[$2, $i] = NR; next }
     $1 == "but" { except[$2, $3]; next }

@@ -83,9 +83,9 @@ Status share_out(std::vector<Session>& sessions, std::span<LiveBeam> beams) {
   return {};
 }
 
-/// Continues `start`, which has logits, and returns at most `width` beams, best score first. `ends_text(token)` tells what
-/// ends one. Of the continuations of all beams the likeliest `width` that do not end go on, all in one pass. The search is
-/// over when no beam can come to a better score than those that have ended.
+/// Continues `start`, which has logits, and returns at most `width` beams, best score first. `ends_text(token)` tells
+/// what ends one. Of the continuations of all beams the likeliest `width` that do not end go on, all in one pass. The
+/// search is over when no beam can come to a better score than those that have ended.
 template <BeamSession Session, class EndsText>
 Result<std::vector<Beam>> beam_search(const Session& start, const BeamSettings& settings, EndsText ends_text) {
   if (Status s = settings.check(); !s) return s.error();

@@ -73,8 +73,8 @@ struct TokenSamplerSettings {
   Status check() const;
 };
 
-/// What a draw chooses from: candidate i has probability probabilities[i]. Candidates keep the logits that the penalties
-/// left. The order is any.
+/// What a draw chooses from: candidate i has probability probabilities[i]. Candidates keep the logits that the
+/// penalties left. The order is any.
 struct TokenDistribution {
   std::span<const Candidate> candidates;
   std::span<const float> probabilities;
@@ -89,8 +89,8 @@ class TokenSampler {
   /// Tells of tokens that were not drawn here, for the penalties: a prompt. Only those of the vocabulary count.
   void accept(std::span<const std::int32_t> tokens);
 
-  /// The next token, which it accepts, too. `allowed` has a bit for each token, 64 in a word, the first in the lowest bit:
-  /// only tokens whose bit is set may come, a grammar's for example; empty: all. Errors: those of `TopLogits::read`, no
+  /// The next token, which it accepts, too. `allowed` has a bit for each token, 64 in a word, the first in the lowest
+  /// bit: only tokens whose bit is set may come, a grammar's for example; empty: all. Errors: those of `TopLogits::read`, no
   /// token that is allowed.
   Result<std::int32_t> draw(std::span<const float> logits, std::span<const std::uint64_t> allowed = {});
 

@@ -109,8 +109,8 @@ class Sequence {
     return bytes;
   }
 
-  /// Goes on from where `save` was. Errors: what was saved is of another model or format of keys and values, or damaged;
-  /// nothing has changed then.
+  /// Goes on from where `save` was. Errors: what was saved is of another model or format of keys and values, or
+  /// damaged; nothing has changed then.
   Status restore(std::span<const std::byte> saved) {
     if (pending() > 0) return Error{"a session with tokens pending cannot be restored"};
     Saved head;
@@ -178,7 +178,7 @@ class Sequence {
  private:
   friend class Reader;
 
-  /// In front of the logits and the state; little-endian as all machines that run this.
+  /// What lies in front of the logits and the state in saved bytes; little-endian as all machines that run this.
   struct Saved {
     std::array<char, 16> magic;
     std::uint32_t version, model, kv, checksum;

@@ -1,5 +1,5 @@
-// One conversation with a model: a sequence, and the reader that works on it. Many sessions may read one PackedModel, and
-// share a reader.
+// One conversation with a model: a sequence, and the reader that works on it. Many sessions may read one PackedModel,
+// and share a reader.
 #pragma once
 
 #include <chimera/core/device.hpp>
@@ -22,8 +22,8 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-/// Reads tokens and answers with the logits of the next one. `create` allocates all it ever needs. Sessions of one reader
-/// take turns: where one is in the middle of a pass, the next to work ends that pass first.
+/// Reads tokens and answers with the logits of the next one. `create` allocates all it ever needs. Sessions of one
+/// reader take turns: where one is in the middle of a pass, the next to work ends that pass first.
 class Session : public Sequence {
  public:
   /// The reader must outlive the session and stay where it is. A pass has `settings.piece` tokens of the session, or as
@@ -32,7 +32,7 @@ class Session : public Sequence {
     return create(reader, nullptr, settings);
   }
 
-  /// With a reader of its own, which its forks share. `q` and `weights` must outlive the session.
+  /// A session with a reader of its own, which its forks share. `q` and `weights` must outlive the session.
   static Result<Session> create(const Cpu& q, const PackedModel& weights, const SessionSettings& settings = {}) {
     const std::int64_t rows = std::min<std::int64_t>(settings.piece, weights.config().context);
     if (rows < 1) return Sequence::create(weights, settings).error();
@@ -58,8 +58,8 @@ class Session : public Sequence {
   /// Logits [vocab] after one more token; they are overwritten by the next call. On an error nothing has changed.
   Result<Logits> step(std::int32_t token) { return prefill({&token, 1}); }
 
-  /// As `step` for all these tokens, and faster. Where `stop` becomes true, reading ends between two pieces with an error,
-  /// and the session goes on from the position it has reached.
+  /// Logits [vocab] after all these tokens: the same as by `step`, and faster. Where `stop` becomes true, reading ends
+  /// between two pieces with an error, and the session goes on from the position it has reached.
   Result<Logits> prefill(std::span<const std::int32_t> tokens, const std::atomic<bool>* stop = nullptr) {
     if (tokens.empty()) return Error{"a prompt must have at least 1 token, found none"};
     if (Status s = push(tokens); !s) return s.error();
@@ -88,8 +88,8 @@ class Session : public Sequence {
     return {};
   }
 
-  /// Works on the tokens pushed until the time is over, which it overruns by no more than one block of the model takes for
-  /// a piece. The logits when all are read; empty if there is more to do, or nothing was pushed.
+  /// Works on the tokens pushed until the time is over, which it overruns by no more than one block of the model takes
+  /// for a piece. The logits when all are read; empty if there is more to do, or nothing was pushed.
   Logits work(std::chrono::nanoseconds budget) {
     const auto start = std::chrono::steady_clock::now();
     while (pending() > 0) {
@@ -99,17 +99,17 @@ class Session : public Sequence {
     return logits();
   }
 
-  /// Forgets the tokens given and not yet read, but for those of the piece at hand, which it finishes. Returns how many it
-  /// forgot.
+  /// Forgets the tokens given and not yet read, but for those of the piece at hand, which it finishes. Returns how many
+  /// it forgot.
   std::int64_t cancel() {
     Place& p = *place();
     while (p.reader) p.reader->run_stage();
     return std::exchange(p.end, p.position) - p.position;
   }
 
-  /// One token for each of these sessions in one pass: every matrix is read once for all of them. The reader is the first
-  /// one's. Each gets the logits that it would get alone, bit for bit. Errors: sessions of different weights or cache
-  /// formats, one that is given twice or has tokens pending; nothing has changed then.
+  /// One token for each of these sessions in one pass: every matrix is read once for all of them. The reader is the
+  /// first one's. Each gets the logits that it would get alone, bit for bit. Errors: sessions of different weights or
+  /// cache formats, one that is given twice or has tokens pending; nothing has changed then.
   static Status step_all(std::span<Session* const> sessions, std::span<const std::int32_t> tokens) {
     if (sessions.empty() || sessions.size() != tokens.size())
       return Error{"expected one token for each of at least 1 session, found " + std::to_string(tokens.size()) +
@@ -131,8 +131,8 @@ class Session : public Sequence {
     Sequence::reset();
   }
 
-  /// A session of its own that goes on from here, with the same reader. An error while tokens are pending, or where memory
-  /// is lacking.
+  /// A session of its own that goes on from here, with the same reader. An error while tokens are pending, or where
+  /// memory is lacking.
   Result<Session> fork() const {
     auto other = create(*reader_, own_, settings());
     if (!other) return other.error();

@@ -62,6 +62,12 @@ constexpr const ChatTemplate* chat_template_of(std::string_view jinja) {
 /// Whether the vocabulary has the template's special tokens.
 bool can_write(const Tokenizer& tokenizer, const ChatTemplate& t);
 
+/// The template that the tokenizer's model was trained on; null if none is known, or cannot be written.
+inline const ChatTemplate* chat_template_of(const Tokenizer& tokenizer) {
+  const ChatTemplate* t = chat_template_of(std::string_view(tokenizer.vocabulary().chat_template));
+  return t && can_write(tokenizer, *t) ? t : nullptr;
+}
+
 /// Whether a model that writes this token has finished its answer.
 bool ends_answer(const Tokenizer& tokenizer, const ChatTemplate& t, std::int32_t id);
 
