@@ -15,7 +15,14 @@
 namespace chimera::inline CHIMERA_ABI {
 
 /// Of a GGUF file, a Hugging Face folder or its config.json, a checkpoint or a run's folder.
-inline Result<Config> config_from_file(const std::string& path) {
+Result<Config> config_from_file(const std::string& path);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+CHIMERA_FUNCTION Result<Config> config_from_file(const std::string& path) {
   const auto named = [&](const std::string& file, Result<Config> config) -> Result<Config> {
     if (config) return config;
     return Error{"cannot read the config of " + file + ": " + config.error().message};
@@ -37,3 +44,4 @@ inline Result<Config> config_from_file(const std::string& path) {
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

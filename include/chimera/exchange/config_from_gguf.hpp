@@ -20,7 +20,14 @@ namespace chimera::inline CHIMERA_ABI {
 inline constexpr std::string_view config_key = "chimera.config";
 
 /// From the metadata and the tensors' shapes of architecture granitehybrid, granite, llama, bitnet, or our own.
-inline Result<Config> config_from_gguf(const Gguf& file) {
+Result<Config> config_from_gguf(const Gguf& file);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+CHIMERA_FUNCTION Result<Config> config_from_gguf(const Gguf& file) {
   const auto architecture = file.text("general.architecture");
   if (!architecture) return architecture.error();
   if (*architecture == "chimera") {
@@ -69,3 +76,4 @@ inline Result<Config> config_from_gguf(const Gguf& file) {
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -18,6 +18,17 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
+/// From a config.json of model_type granitemoehybrid or llama.
+Result<Config> config_from_hugging_face(const Json& config);
+
+/// Of a folder, or of its config.json.
+Result<Config> config_from_hugging_face(const std::string& path);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
 namespace config_from_hugging_face_parts {
 
 /// layer_types: the words of each layer, the blocks of each word.
@@ -41,8 +52,7 @@ inline void read_blocks(FileFields<JsonFields>& p, Config& c) {
 
 }  // namespace config_from_hugging_face_parts
 
-/// From a config.json of model_type granitemoehybrid or llama.
-inline Result<Config> config_from_hugging_face(const Json& config) {
+CHIMERA_FUNCTION Result<Config> config_from_hugging_face(const Json& config) {
   const JsonFields json(config);
   const auto type = json.text("model_type");
   if (!type) return type.error();
@@ -68,8 +78,7 @@ inline Result<Config> config_from_hugging_face(const Json& config) {
   return checked_config(c, p);
 }
 
-/// Of a folder, or of its config.json.
-inline Result<Config> config_from_hugging_face(const std::string& path) {
+CHIMERA_FUNCTION Result<Config> config_from_hugging_face(const std::string& path) {
   const std::string name = path.ends_with(".json") ? path : path + "/config.json";
   const auto read = [&]() -> Result<Config> {
     const auto file = MappedFile::open(name);
@@ -85,3 +94,4 @@ inline Result<Config> config_from_hugging_face(const std::string& path) {
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

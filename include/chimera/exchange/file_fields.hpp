@@ -3,6 +3,7 @@
 
 #include <chimera/config/check.hpp>
 #include <chimera/core/fields.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/io/gguf.hpp>
 #include <chimera/io/json.hpp>
@@ -23,10 +24,7 @@ class JsonFields {
  public:
   explicit JsonFields(Json object) : object_(object) {}
 
-  bool has(std::string_view key) const {
-    const auto member = object_.find(key);
-    return member && !member->is(Json::Kind::null);
-  }
+  bool has(std::string_view key) const;
   Result<std::int64_t> integer(std::string_view key) const { return object_.integer_at(key); }
   Result<double> number(std::string_view key) const { return object_.number_at(key); }
   Result<bool> boolean(std::string_view key) const { return object_.boolean_at(key); }
@@ -40,11 +38,7 @@ class JsonFields {
   Result<std::vector<double>> numbers(std::string_view key) const {
     return list<double>(key, [](const Json& item) { return item.number(); });
   }
-  std::optional<JsonFields> object(std::string_view key) const {
-    const auto member = object_.find(key);
-    if (!member || !member->is(Json::Kind::object)) return std::nullopt;
-    return JsonFields(*member);
-  }
+  std::optional<JsonFields> object(std::string_view key) const;
 
  private:
   template <class T, class Read>
@@ -188,3 +182,20 @@ Result<Config> checked_config(const Config& c, const FileFields<File>& fields) {
 }
 
 }  // namespace chimera
+
+#if CHIMERA_BODIES
+namespace chimera {
+
+CHIMERA_FUNCTION bool JsonFields::has(std::string_view key) const {
+  const auto member = object_.find(key);
+  return member && !member->is(Json::Kind::null);
+}
+
+CHIMERA_FUNCTION std::optional<JsonFields> JsonFields::object(std::string_view key) const {
+  const auto member = object_.find(key);
+  if (!member || !member->is(Json::Kind::object)) return std::nullopt;
+  return JsonFields(*member);
+}
+
+}  // namespace chimera
+#endif

@@ -29,6 +29,7 @@ enum class Family : std::uint8_t {
   llama,    // LlamaForCausalLM
   own,      // our table as it is
 };
+
 constexpr bool is_hugging_face(Family family) { return family == Family::granite || family == Family::llama; }
 
 /// A tensor as a file holds it.
@@ -60,17 +61,9 @@ struct FileWeight {
   std::int64_t size() const { return rows * cols; }
 
   /// Where row `r` of the file lies in ours.
-  std::int64_t our_row(std::int64_t r) const {
-    const std::int64_t i = head > 0 ? r % head : 0, half = turning / 2;
-    if (i >= turning) return r;
-    return r - i + (file_has_halves ? i % half * 2 + i / half : i % 2 * half + i / 2);
-  }
+  std::int64_t our_row(std::int64_t r) const;
   /// Which row of the file is row `r` of ours.
-  std::int64_t file_row(std::int64_t r) const {
-    const std::int64_t i = head > 0 ? r % head : 0, half = turning / 2;
-    if (i >= turning) return r;
-    return r - i + (file_has_halves ? i % 2 * half + i / 2 : i % half * 2 + i / half);
-  }
+  std::int64_t file_row(std::int64_t r) const;
 };
 
 /// The tensor of a family's files that holds a weight, or a part of it.
@@ -110,6 +103,7 @@ struct GgufKeys {
   std::string_view architecture;
   FileFields<Gguf>& fields;
 };
+
 struct GgufNumbers {
   GgufWriter& file;
   std::string_view architecture;
@@ -129,15 +123,8 @@ struct JsonKeys {
   FileFields<JsonFields>& fields;
   bool granite;
 
-  void demand_text(std::string_view key, std::string_view expected) const {
-    const std::string found = fields.text(key, expected);
-    fields.demand(found == expected,
-                  "\"" + std::string(key) + "\": expected " + std::string(expected) + ", found " + found);
-  }
-  void demand_flag(std::string_view key, bool expected, bool otherwise) const {
-    fields.demand(fields.boolean(key, otherwise) == expected,
-                  "\"" + std::string(key) + "\": expected " + (expected ? "true" : "false"));
-  }
+  void demand_text(std::string_view key, std::string_view expected) const;
+  void demand_flag(std::string_view key, bool expected, bool otherwise) const;
 };
 
 /// All of a layer. A null function has nothing to say.
@@ -174,3 +161,32 @@ struct LayerFiles {
 };
 
 }  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+CHIMERA_FUNCTION std::int64_t FileWeight::our_row(std::int64_t r) const {
+  const std::int64_t i = head > 0 ? r % head : 0, half = turning / 2;
+  if (i >= turning) return r;
+  return r - i + (file_has_halves ? i % half * 2 + i / half : i % 2 * half + i / 2);
+}
+
+CHIMERA_FUNCTION std::int64_t FileWeight::file_row(std::int64_t r) const {
+  const std::int64_t i = head > 0 ? r % head : 0, half = turning / 2;
+  if (i >= turning) return r;
+  return r - i + (file_has_halves ? i % 2 * half + i / 2 : i % half * 2 + i / half);
+}
+
+CHIMERA_FUNCTION void JsonKeys::demand_text(std::string_view key, std::string_view expected) const {
+  const std::string found = fields.text(key, expected);
+  fields.demand(found == expected,
+                "\"" + std::string(key) + "\": expected " + std::string(expected) + ", found " + found);
+}
+
+CHIMERA_FUNCTION void JsonKeys::demand_flag(std::string_view key, bool expected, bool otherwise) const {
+  fields.demand(fields.boolean(key, otherwise) == expected,
+                "\"" + std::string(key) + "\": expected " + (expected ? "true" : "false"));
+}
+
+}  // namespace chimera::inline CHIMERA_ABI
+#endif

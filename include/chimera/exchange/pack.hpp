@@ -21,7 +21,20 @@ namespace chimera::inline CHIMERA_ABI {
 
 /// Packs the weights of a GGUF file. What is read is copied from the file, and a file that becomes shorter meanwhile is
 /// an error. Errors: as load_gguf.
-inline Result<PackedModel> pack_gguf(const Cpu& q, const Gguf& file, const AnyModel& model) {
+Result<PackedModel> pack_gguf(const Cpu& q, const Gguf& file, const AnyModel& model);
+
+/// Of a file.
+Result<PackedModel> pack_gguf(const Cpu& q, const std::string& path, const AnyModel& model);
+
+/// Of a file in memory, which is not needed any more afterwards.
+Result<PackedModel> pack_gguf(const Cpu& q, std::span<const std::byte> bytes, const AnyModel& model);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+CHIMERA_FUNCTION Result<PackedModel> pack_gguf(const Cpu& q, const Gguf& file, const AnyModel& model) {
   const auto table = find_weights(file, model);
   if (!table) return table.error();
   std::vector<RowSource> sources;
@@ -69,8 +82,7 @@ inline Result<PackedModel> pack_gguf(const Cpu& q, const Gguf& file, const AnyMo
   return PackedModel::create(q, model, sources, read, values);
 }
 
-/// Of a file.
-inline Result<PackedModel> pack_gguf(const Cpu& q, const std::string& path, const AnyModel& model) {
+CHIMERA_FUNCTION Result<PackedModel> pack_gguf(const Cpu& q, const std::string& path, const AnyModel& model) {
   const auto file = Gguf::open(path);
   if (!file) return file.error();
   auto packed = pack_gguf(q, *file, model);
@@ -78,11 +90,11 @@ inline Result<PackedModel> pack_gguf(const Cpu& q, const std::string& path, cons
   return packed;
 }
 
-/// Of a file in memory, which is not needed any more afterwards.
-inline Result<PackedModel> pack_gguf(const Cpu& q, std::span<const std::byte> bytes, const AnyModel& model) {
+CHIMERA_FUNCTION Result<PackedModel> pack_gguf(const Cpu& q, std::span<const std::byte> bytes, const AnyModel& model) {
   const auto file = Gguf::parse(bytes);
   if (!file) return file.error();
   return pack_gguf(q, *file, model);
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

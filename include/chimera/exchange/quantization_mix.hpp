@@ -67,7 +67,50 @@ struct NamedWeight {
 
 /// Of a tensor of ours or of llama.cpp's; else, of a layer that is not known here: a matrix is what is called weight,
 /// is no norm, and has several rows.
-inline NamedWeight named_weight(std::string_view name) {
+NamedWeight named_weight(std::string_view name);
+
+/// The formats of one model's tensors. Some depend on which of the model's layers they belong to.
+class QuantizationMix {
+ public:
+  QuantizationMix(const FileType& type, std::span<const GgufTensor> tensors);
+
+  /// Norms, biases, convolutions and whatever else is no matrix stay as they are.
+  static bool is_quantized(const GgufTensor& t) {
+    return t.ne[1] * t.ne[2] * t.ne[3] > 1 && named_weight(t.name).matrix;
+  }
+
+  Format format_of(const GgufTensor& t) const;
+
+ private:
+  /// The block of "blk.3.name", else -1.
+  static int block_of(std::string_view name);
+
+  /// The place of a block among those that have such a tensor.
+  struct Place {
+    std::int64_t i, n;
+    bool first_eighth() const { return i < n / 8; }
+    /// The outer eighths, and a third of those between.
+    bool more_bits() const { return first_eighth() || i >= 7 * n / 8 || (i - n / 8) % 3 == 2; }
+  };
+  static Place place(const std::vector<int>& blocks, std::string_view name);
+
+  /// For rows of any length.
+  Format wanted(const GgufTensor& t) const;
+
+  /// The nearest format whose blocks fill rows of n numbers.
+  static Format fitting(Format format, std::int64_t n);
+
+  FileType type_;
+  std::string_view head_ = "token_embd.weight";
+  std::vector<int> values_, downs_;  // blocks with such matrices
+};
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+CHIMERA_FUNCTION NamedWeight named_weight(std::string_view name) {
   std::string_view rest = name;
   if (name.starts_with("blk.")) rest.remove_prefix(std::min(name.size(), name.find('.', 4) + 1));
   NamedWeight found{.matrix = name.ends_with(".weight") && !name.ends_with("_norm.weight")};
@@ -82,82 +125,60 @@ inline NamedWeight named_weight(std::string_view name) {
   return found;
 }
 
-/// The formats of one model's tensors. Some depend on which of the model's layers they belong to.
-class QuantizationMix {
- public:
-  QuantizationMix(const FileType& type, std::span<const GgufTensor> tensors) : type_(type) {
-    for (const GgufTensor& t : tensors) {
-      if (t.name == "output.weight") head_ = "output.weight";
-      const MoreBits bits = named_weight(t.name).bits;
-      if (bits == MoreBits::value) values_.push_back(block_of(t.name));
-      if (bits == MoreBits::down) downs_.push_back(block_of(t.name));
-    }
-    std::sort(values_.begin(), values_.end());
-    std::sort(downs_.begin(), downs_.end());
+CHIMERA_FUNCTION QuantizationMix::QuantizationMix(const FileType& type, std::span<const GgufTensor> tensors)
+    : type_(type) {
+  for (const GgufTensor& t : tensors) {
+    if (t.name == "output.weight") head_ = "output.weight";
+    const MoreBits bits = named_weight(t.name).bits;
+    if (bits == MoreBits::value) values_.push_back(block_of(t.name));
+    if (bits == MoreBits::down) downs_.push_back(block_of(t.name));
   }
+  std::sort(values_.begin(), values_.end());
+  std::sort(downs_.begin(), downs_.end());
+}
 
-  /// Norms, biases, convolutions and whatever else is no matrix stay as they are.
-  static bool is_quantized(const GgufTensor& t) {
-    return t.ne[1] * t.ne[2] * t.ne[3] > 1 && named_weight(t.name).matrix;
+CHIMERA_FUNCTION Format QuantizationMix::format_of(const GgufTensor& t) const {
+  if (!is_quantized(t)) return t.format;
+  return fitting(wanted(t), t.ne[0]);
+}
+
+CHIMERA_FUNCTION int QuantizationMix::block_of(std::string_view name) {
+  int block = -1;
+  if (name.starts_with("blk.")) std::from_chars(name.data() + 4, name.data() + name.size(), block);
+  return block;
+}
+
+CHIMERA_FUNCTION QuantizationMix::Place QuantizationMix::place(const std::vector<int>& blocks, std::string_view name) {
+  const auto at = std::lower_bound(blocks.begin(), blocks.end(), block_of(name));
+  return {at - blocks.begin(), static_cast<std::int64_t>(blocks.size())};
+}
+
+CHIMERA_FUNCTION Format QuantizationMix::wanted(const GgufTensor& t) const {
+  if (format_info(type_.format)->values == 1 || type_.format == Format::q8_0) return type_.format;
+  const bool ternary = type_.format == Format::tq1_0 || type_.format == Format::tq2_0;
+  const bool four_bits = type_.format == Format::q4_k;
+  if (t.name == head_) return t.ne[0] % 256 == 0 ? Format::q6_k : Format::q8_0;
+  if (t.name == "token_embd.weight" && ternary) return Format::q4_k;
+  const NamedWeight named = named_weight(t.name);
+  if (named.holds_values && type_.mix == FileType::Mix::medium) return four_bits ? Format::q5_k : Format::q6_k;
+  const bool value = named.bits == MoreBits::value;
+  if (named.bits == MoreBits::none) return type_.format;
+  const Place p = place(value ? values_ : downs_, t.name);
+  if (type_.mix == FileType::Mix::medium && p.more_bits()) return Format::q6_k;
+  if (type_.mix == FileType::Mix::small && four_bits && (value ? p.i < 4 : p.first_eighth())) return Format::q5_k;
+  return type_.format;
+}
+
+CHIMERA_FUNCTION Format QuantizationMix::fitting(Format format, std::int64_t n) {
+  if (n % format_info(format)->values == 0) return format;
+  if (n % 32 != 0) return Format::f16;
+  switch (format) {
+    case Format::q4_k: return Format::q5_0;
+    case Format::q5_k: return Format::q5_1;
+    case Format::q6_k: return Format::q8_0;
+    default: return Format::q4_0;  // ternary
   }
-
-  Format format_of(const GgufTensor& t) const {
-    if (!is_quantized(t)) return t.format;
-    return fitting(wanted(t), t.ne[0]);
-  }
-
- private:
-  /// The block of "blk.3.name", else -1.
-  static int block_of(std::string_view name) {
-    int block = -1;
-    if (name.starts_with("blk.")) std::from_chars(name.data() + 4, name.data() + name.size(), block);
-    return block;
-  }
-
-  /// The place of a block among those that have such a tensor.
-  struct Place {
-    std::int64_t i, n;
-    bool first_eighth() const { return i < n / 8; }
-    /// The outer eighths, and a third of those between.
-    bool more_bits() const { return first_eighth() || i >= 7 * n / 8 || (i - n / 8) % 3 == 2; }
-  };
-  static Place place(const std::vector<int>& blocks, std::string_view name) {
-    const auto at = std::lower_bound(blocks.begin(), blocks.end(), block_of(name));
-    return {at - blocks.begin(), static_cast<std::int64_t>(blocks.size())};
-  }
-
-  /// For rows of any length.
-  Format wanted(const GgufTensor& t) const {
-    if (format_info(type_.format)->values == 1 || type_.format == Format::q8_0) return type_.format;
-    const bool ternary = type_.format == Format::tq1_0 || type_.format == Format::tq2_0;
-    const bool four_bits = type_.format == Format::q4_k;
-    if (t.name == head_) return t.ne[0] % 256 == 0 ? Format::q6_k : Format::q8_0;
-    if (t.name == "token_embd.weight" && ternary) return Format::q4_k;
-    const NamedWeight named = named_weight(t.name);
-    if (named.holds_values && type_.mix == FileType::Mix::medium) return four_bits ? Format::q5_k : Format::q6_k;
-    const bool value = named.bits == MoreBits::value;
-    if (named.bits == MoreBits::none) return type_.format;
-    const Place p = place(value ? values_ : downs_, t.name);
-    if (type_.mix == FileType::Mix::medium && p.more_bits()) return Format::q6_k;
-    if (type_.mix == FileType::Mix::small && four_bits && (value ? p.i < 4 : p.first_eighth())) return Format::q5_k;
-    return type_.format;
-  }
-
-  /// The nearest format whose blocks fill rows of n numbers.
-  static Format fitting(Format format, std::int64_t n) {
-    if (n % format_info(format)->values == 0) return format;
-    if (n % 32 != 0) return Format::f16;
-    switch (format) {
-      case Format::q4_k: return Format::q5_0;
-      case Format::q5_k: return Format::q5_1;
-      case Format::q6_k: return Format::q8_0;
-      default: return Format::q4_0;  // ternary
-    }
-  }
-
-  FileType type_;
-  std::string_view head_ = "token_embd.weight";
-  std::vector<int> values_, downs_;  // blocks with such matrices
-};
+}
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -13,7 +13,14 @@
 namespace chimera::inline CHIMERA_ABI {
 
 /// Draws every tensor of a table as its row says, each from a stream of its own.
-inline void initialize_weights(std::span<const NamedTensor> tensors, float* weights, std::uint64_t seed) {
+void initialize_weights(std::span<const NamedTensor> tensors, float* weights, std::uint64_t seed);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+CHIMERA_FUNCTION void initialize_weights(std::span<const NamedTensor> tensors, float* weights, std::uint64_t seed) {
   std::uint64_t stream = 0;
   for (const NamedTensor& t : tensors) {
     float* w = weights + t.offset;
@@ -49,3 +56,4 @@ inline void initialize_weights(std::span<const NamedTensor> tensors, float* weig
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -102,8 +102,13 @@ class Trainer {
   std::vector<TokenBatch> batches_;  // its micro-batches
 };
 
-inline Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& model, const Split& data,
-                                       const TrainerSettings& settings, const std::string& folder) {
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+CHIMERA_FUNCTION Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& model, const Split& data,
+                                                 const TrainerSettings& settings, const std::string& folder) {
   if (Status s = settings.check(); !s) return s.error();
   TokenRange validation = data.validation;
   if (settings.validation_tokens > 0)
@@ -119,8 +124,8 @@ inline Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& model, cons
                 settings, folder);
 }
 
-inline Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& model, TrainingParts parts,
-                                       const TrainerSettings& settings, const std::string& folder) {
+CHIMERA_FUNCTION Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& model, TrainingParts parts,
+                                                 const TrainerSettings& settings, const std::string& folder) {
   if (Status s = settings.check(); !s) return s.error();
   if (settings.context > model.config->context)
     return Error{"context must be at most the model's " + std::to_string(model.config->context) + " tokens, found " +
@@ -155,7 +160,7 @@ inline Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& model, Trai
 }
 
 /// The weights, and what the learner remembers.
-inline std::vector<Section> Trainer::state() {
+CHIMERA_FUNCTION std::vector<Section> Trainer::state() {
   std::vector<Section> all{Section::of("weights", weights_.data(), model_.arena_floats)};
   const auto learner = parts_.learner->state();
   all.insert(all.end(), learner.begin(), learner.end());
@@ -163,7 +168,7 @@ inline std::vector<Section> Trainer::state() {
 }
 
 /// The rows of a step, from number `first` on.
-inline Result<Lesson> Trainer::draw(BatchSource& source, std::uint64_t first) {
+CHIMERA_FUNCTION Result<Lesson> Trainer::draw(BatchSource& source, std::uint64_t first) {
   if (Status s = source.fill(first, rows_); !s) return s.error();
   for (std::size_t i = 0; i < batches_.size(); ++i)
     batches_[i] = rows_.batch(static_cast<std::int64_t>(i) * settings_.batch, settings_.batch);
@@ -173,7 +178,7 @@ inline Result<Lesson> Trainer::draw(BatchSource& source, std::uint64_t first) {
                 .first = static_cast<std::uint64_t>(progress_.step * settings_.accumulation)};
 }
 
-inline Skip Trainer::judge(double loss, double gradient_norm) const {
+CHIMERA_FUNCTION Skip Trainer::judge(double loss, double gradient_norm) const {
   // A spike is far above what was usual: by a factor, and by a nat, so that small losses may waver.
   const double usual = progress_.loss_mean;
   if (!std::isfinite(loss)) return Skip::loss_not_finite;
@@ -183,7 +188,7 @@ inline Skip Trainer::judge(double loss, double gradient_norm) const {
 }
 
 /// One step, told in `report`. False if the host stopped it: then nothing has changed.
-inline Result<bool> Trainer::step(TrainingHost& host, StepReport& report) {
+CHIMERA_FUNCTION Result<bool> Trainer::step(TrainingHost& host, StepReport& report) {
   const double start = now();
   const auto lesson = draw(*parts_.train, progress_.data_drawn);
   if (!lesson) return lesson.error();
@@ -222,7 +227,7 @@ inline Result<bool> Trainer::step(TrainingHost& host, StepReport& report) {
   return true;
 }
 
-inline Result<Ended> Trainer::run(TrainingHost& host) {
+CHIMERA_FUNCTION Result<Ended> Trainer::run(TrainingHost& host) {
   if (fresh_ && !folder_.empty()) {
     const auto steps = list_checkpoints(folder_);
     if (!steps) return steps.error();
@@ -264,7 +269,7 @@ inline Result<Ended> Trainer::run(TrainingHost& host) {
 }
 
 /// Validates, unless that was done at this step. False if the host stopped it.
-inline Result<bool> Trainer::validated(TrainingHost& host) {
+CHIMERA_FUNCTION Result<bool> Trainer::validated(TrainingHost& host) {
   if (!validates() || progress_.validation_step == progress_.step) return true;
   const auto report = validate(&host);
   if (!report) return report.error();
@@ -274,7 +279,7 @@ inline Result<bool> Trainer::validated(TrainingHost& host) {
   return true;
 }
 
-inline Result<ValidationReport> Trainer::validate(TrainingHost* host) {
+CHIMERA_FUNCTION Result<ValidationReport> Trainer::validate(TrainingHost* host) {
   const double start = now();
   const std::uint64_t rows = validates() ? parts_.validation->rows(settings_.context) : 0;
   Loss loss;
@@ -294,7 +299,7 @@ inline Result<ValidationReport> Trainer::validate(TrainingHost* host) {
   return ValidationReport{.step = progress_.step, .loss = loss.mean(), .targets = loss.count, .seconds = now() - start};
 }
 
-inline Result<double> Trainer::measure_step() {
+CHIMERA_FUNCTION Result<double> Trainer::measure_step() {
   TrainingHost host;
   double seconds = 0;
   for (int repeat = 0; repeat < 2; ++repeat) {  // the first touches all memory
@@ -309,7 +314,7 @@ inline Result<double> Trainer::measure_step() {
   return seconds;
 }
 
-inline Status Trainer::set_steps(std::int64_t steps) {
+CHIMERA_FUNCTION Status Trainer::set_steps(std::int64_t steps) {
   TrainerSettings changed = settings_;
   changed.steps = steps;
   if (Status s = changed.check(); !s) return s;
@@ -317,11 +322,11 @@ inline Status Trainer::set_steps(std::int64_t steps) {
   return {};
 }
 
-inline Status Trainer::save(const std::string& path) {
+CHIMERA_FUNCTION Status Trainer::save(const std::string& path) {
   return save_checkpoint(path, model_, progress_, settings_, state());
 }
 
-inline Result<CheckpointHeader> Trainer::load(const std::string& path) {
+CHIMERA_FUNCTION Result<CheckpointHeader> Trainer::load(const std::string& path) {
   auto header = load_checkpoint(path, model_, state());
   if (!header) return header;
   const std::int64_t data_tokens = progress_.data_tokens;
@@ -333,7 +338,7 @@ inline Result<CheckpointHeader> Trainer::load(const std::string& path) {
 }
 
 /// Saves to the folder, unless that was done at this step.
-inline Status Trainer::checkpoint(TrainingHost& host) {
+CHIMERA_FUNCTION Status Trainer::checkpoint(TrainingHost& host) {
   if (folder_.empty() || progress_.step == saved_step_) return {};
   const std::string path = checkpoint_path(folder_, progress_.step);
   if (Status s = save(path); !s) return s;
@@ -342,7 +347,7 @@ inline Status Trainer::checkpoint(TrainingHost& host) {
   return remove_old_checkpoints(folder_, progress_.step, settings_.keep);
 }
 
-inline Result<Resumed> Trainer::resume() {
+CHIMERA_FUNCTION Result<Resumed> Trainer::resume() {
   const auto steps = list_checkpoints(folder_);
   if (!steps) return steps.error();
   Resumed resumed;
@@ -366,3 +371,4 @@ inline Result<Resumed> Trainer::resume() {
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif
