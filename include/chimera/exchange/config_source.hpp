@@ -3,7 +3,6 @@
 #pragma once
 
 #include <chimera/config/config.hpp>
-#include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
 
 #include <algorithm>
@@ -29,64 +28,7 @@ constexpr bool is_identifier(std::string_view name) {
 
 /// An identifier made from any text, a file's name for one: "7b-v1.0" becomes "model_7b_v1_0_config". It ends in
 /// _config, as no keyword and no macro of a compiler does.
-std::string config_identifier(std::string_view text);
-
-namespace config_source_parts {
-
-template <class E, std::size_t count = Choices<E>::values.size()>
-std::string text_of(E x) {
-  const auto i = static_cast<std::size_t>(x);
-  const std::string type = "chimera::" + std::string(Choices<E>::type);
-  return i < count ? type + "::" + std::string(Choices<E>::values[i]) : type + "(" + std::to_string(i) + ")";
-}
-
-/// Zeros at the end are left out.
-template <std::size_t n>
-std::string text_of(const std::array<float, n>& x) {
-  std::size_t used = n;
-  while (used > 0 && std::bit_cast<std::uint32_t>(x[used - 1]) == 0) --used;
-  std::string text;
-  for (std::size_t i = 0; i < used; ++i) text.append(i ? ", " : "").append(text_of(x[i]));
-  return "{" + text + "}";
-}
-
-/// The members of a part that are not at their default, as a braced list.
-template <HasFields T>
-std::string text_of(const T& part, std::string_view between = ", ") {
-  std::vector<std::string> usual;
-  const T none{};
-  T::each_field(none, [&](std::string_view, const auto& field, auto...) { usual.push_back(text_of(field)); });
-  std::string members;
-  std::size_t i = 0;
-  T::each_field(part, [&](std::string_view name, const auto& field, auto...) {
-    const std::string text = text_of(field);
-    if (text != usual[i++])
-      members.append(members.empty() ? "" : between).append(".").append(name).append(" = ").append(text);
-  });
-  return "{" + members + "}";
-}
-
-}  // namespace config_source_parts
-
-/// `inline constexpr chimera::Config NAME{...};` with the members that are not at their default. An error if `name` is
-/// no identifier, or the layers none that a pattern can say.
-Result<std::string> config_source(const Config& config, std::string_view name);
-
-/// A whole header that declares the config; `facts` are lines of its comment, as text: none of it becomes code. With
-/// `embedded` it also declares what embedding_source defines.
-Result<std::string> config_header(const Config& config, std::string_view name, std::string_view facts,
-                                  bool embedded = false);
-
-/// A C++ file that defines `std::span<const std::byte> NAME_file()`: all of the file at `path`, an absolute one,
-/// aligned to 64 bytes. The assembler reads the file when this is compiled. An error if `name` is no identifier.
-Result<std::string> embedding_source(std::string_view name, std::string_view path);
-
-}  // namespace chimera
-
-#if CHIMERA_BODIES
-namespace chimera {
-
-CHIMERA_FUNCTION std::string config_identifier(std::string_view text) {
+inline std::string config_identifier(std::string_view text) {
   constexpr std::string_view end = "config";
   std::string name;
   for (const char c : text.substr(0, 64)) {
@@ -113,11 +55,23 @@ inline std::string text_of(float x) {
   if (text.find_first_of(".e") == text.npos) text += '.';
   return text += 'f';
 }
-
 inline std::string text_of(int x) { return std::to_string(x); }
-
 inline std::string text_of(bool x) { return x ? "true" : "false"; }
-
+template <class E, std::size_t count = Choices<E>::values.size()>
+std::string text_of(E x) {
+  const auto i = static_cast<std::size_t>(x);
+  const std::string type = "chimera::" + std::string(Choices<E>::type);
+  return i < count ? type + "::" + std::string(Choices<E>::values[i]) : type + "(" + std::to_string(i) + ")";
+}
+/// Zeros at the end are left out.
+template <std::size_t n>
+std::string text_of(const std::array<float, n>& x) {
+  std::size_t used = n;
+  while (used > 0 && std::bit_cast<std::uint32_t>(x[used - 1]) == 0) --used;
+  std::string text;
+  for (std::size_t i = 0; i < used; ++i) text.append(i ? ", " : "").append(text_of(x[i]));
+  return "{" + text + "}";
+}
 /// `pattern("M M M A", 12)`, or each block's word where nothing is said twice.
 inline std::string text_of(const Layers& layers) {
   if (layers.count == 0) return "chimera::Layers{}";
@@ -139,6 +93,22 @@ inline std::string text_of(const Layers& layers) {
          (own.empty() ? "" : ", {" + own + "}") + ")";
 }
 
+/// The members of a part that are not at their default, as a braced list.
+template <HasFields T>
+std::string text_of(const T& part, std::string_view between = ", ") {
+  std::vector<std::string> usual;
+  const T none{};
+  T::each_field(none, [&](std::string_view, const auto& field, auto...) { usual.push_back(text_of(field)); });
+  std::string members;
+  std::size_t i = 0;
+  T::each_field(part, [&](std::string_view name, const auto& field, auto...) {
+    const std::string text = text_of(field);
+    if (text != usual[i++])
+      members.append(members.empty() ? "" : between).append(".").append(name).append(" = ").append(text);
+  });
+  return "{" + members + "}";
+}
+
 /// `text` as one line of a comment: what could end the comment, hide in it or turn it round becomes '_'.
 inline std::string comment_text(std::string_view text) {
   std::string line{text};
@@ -149,7 +119,9 @@ inline std::string comment_text(std::string_view text) {
 
 }  // namespace config_source_parts
 
-CHIMERA_FUNCTION Result<std::string> config_source(const Config& config, std::string_view name) {
+/// `inline constexpr chimera::Config NAME{...};` with the members that are not at their default. An error if `name` is
+/// no identifier, or the layers none that a pattern can say.
+inline Result<std::string> config_source(const Config& config, std::string_view name) {
   if (!is_identifier(name))
     return Error{"expected an identifier (a letter, then letters, digits and single underscores), found \"" +
                  std::string(name) + "\""};
@@ -160,8 +132,10 @@ CHIMERA_FUNCTION Result<std::string> config_source(const Config& config, std::st
          config_source_parts::text_of(config, ",\n    ").substr(1) + ";\n";
 }
 
-CHIMERA_FUNCTION Result<std::string> config_header(const Config& config, std::string_view name, std::string_view facts,
-                                                   bool embedded) {
+/// A whole header that declares the config; `facts` are lines of its comment, as text: none of it becomes code. With
+/// `embedded` it also declares what embedding_source defines.
+inline Result<std::string> config_header(const Config& config, std::string_view name, std::string_view facts,
+                                         bool embedded = false) {
   auto declaration = config_source(config, name);
   if (!declaration) return declaration;
   std::string header;
@@ -177,7 +151,9 @@ CHIMERA_FUNCTION Result<std::string> config_header(const Config& config, std::st
   return header;
 }
 
-CHIMERA_FUNCTION Result<std::string> embedding_source(std::string_view name, std::string_view path) {
+/// A C++ file that defines `std::span<const std::byte> NAME_file()`: all of the file at `path`, an absolute one,
+/// aligned to 64 bytes. The assembler reads the file when this is compiled. An error if `name` is no identifier.
+inline Result<std::string> embedding_source(std::string_view name, std::string_view path) {
   if (!is_identifier(name)) return Error{"expected an identifier, found \"" + std::string(name) + "\""};
   std::string quoted;  // by octal numbers, for the assembler, in a literal of C++
   for (const char c : path) {
@@ -202,4 +178,3 @@ CHIMERA_FUNCTION Result<std::string> embedding_source(std::string_view name, std
 }
 
 }  // namespace chimera
-#endif
