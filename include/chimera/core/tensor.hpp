@@ -94,14 +94,6 @@ inline constexpr auto offsets = [] {
   return o;
 }();
 
-/// A layer's slice of an arena of weights (T = const float) or of gradients (T = float).
-template <class Layer, class T = const float>
-struct Weights {
-  T* base;
-
-  constexpr T* operator[](std::size_t param) const { return base + offsets<Layer>[param]; }
-};
-
 /// Hands out consecutive, aligned pieces of an arena. A null arena only counts: the same code sizes and binds.
 /// Pass it by value to lend what is left and have it back on return.
 struct Bump {

@@ -55,7 +55,7 @@ struct Attention : AttentionWeights {
   static void forward(const Device auto& q, Weights<Attention> w, const Batch& batch, const float* x, float scale,
                       float* y, Activations& a, [[maybe_unused]] Bump temp) {
     const std::int64_t n = batch.tokens();
-    linear(q, in, n, 1.f, x, width, w[qkv], 0.f, a.qkv, row);
+    linear(q, in, w.matrix(qkv), n, 1.f, x, width, 0.f, a.qkv, row);
     if constexpr (rotary) {
       rope_table(q, turns, dims, layout, 0, batch.length, a.angles);
       rope(q, turning, batch, 1.f, a.angles, a.qkv);
@@ -64,10 +64,10 @@ struct Attention : AttentionWeights {
     const float* last = a.mixed;
     if constexpr (C.sub_norm) {
       float* normed = temp.take(n * rows);
-      rms_norm(q, norm(n), a.mixed, w[sub_norm], normed);
+      rms_norm(q, norm(n), a.mixed, w.vector(sub_norm), normed);
       last = normed;
     }
-    linear(q, out, n, scale, last, rows, w[output], 1.f, y, width);
+    linear(q, out, w.matrix(output), n, scale, last, rows, 1.f, y, width);
   }
 
   // 3. Backward.
@@ -80,16 +80,16 @@ struct Attention : AttentionWeights {
       Bump inner = temp;
       float* normed = inner.take(n * rows);
       float* dnormed = normed;
-      rms_norm(q, norm(n), a.mixed, w[sub_norm], normed);
-      linear_backward(q, out, n, scale, dy, width, normed, rows, w[output], 0.f, dnormed, dw[output]);
+      rms_norm(q, norm(n), a.mixed, w.vector(sub_norm), normed);
+      linear_backward(q, out, w.matrix(output), dw.matrix(output), n, scale, dy, width, normed, rows, 0.f, dnormed);
       zero(q, n * rows, dmixed);
-      rms_norm_backward(q, norm(n), a.mixed, w[sub_norm], dnormed, dmixed, dw[sub_norm], inner);
+      rms_norm_backward(q, norm(n), a.mixed, w.vector(sub_norm), dnormed, dmixed, dw.vector(sub_norm), inner);
     } else {
-      linear_backward(q, out, n, scale, dy, width, a.mixed, rows, w[output], 0.f, dmixed, dw[output]);
+      linear_backward(q, out, w.matrix(output), dw.matrix(output), n, scale, dy, width, a.mixed, rows, 0.f, dmixed);
     }
     attention_backward(q, shape, batch, a.qkv, a.mixed, a.lse, dmixed, dqkv, temp);
     if constexpr (rotary) rope(q, turning, batch, -1.f, a.angles, dqkv);
-    linear_backward(q, in, n, 1.f, dqkv, row, x, width, w[qkv], 0.f, dx, dw[qkv]);
+    linear_backward(q, in, w.matrix(qkv), dw.matrix(qkv), n, 1.f, dqkv, row, x, width, 0.f, dx);
   }
 
   // 4. Decode. A sequence carries a ring of keys and values.

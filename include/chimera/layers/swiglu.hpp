@@ -33,14 +33,14 @@ struct SwiGlu : SwiGluWeights {
                       float* y, Activations& a, Bump temp) {
     const std::int64_t n = batch.tokens();
     float* h = temp.take(n * hidden);
-    linear(q, in, n, 1.f, x, width, w[gate_up], 0.f, a.gate_up, 2 * hidden);
+    linear(q, in, w.matrix(gate_up), n, 1.f, x, width, 0.f, a.gate_up, 2 * hidden);
     swiglu(q, n, hidden, a.gate_up, h);
     if constexpr (C.sub_norm) {
       float* normed = temp.take(n * hidden);
-      rms_norm(q, norm(n), h, w[sub_norm], normed);
+      rms_norm(q, norm(n), h, w.vector(sub_norm), normed);
       h = normed;
     }
-    linear(q, out, n, scale, h, hidden, w[down], 1.f, y, width);
+    linear(q, out, w.matrix(down), n, scale, h, hidden, 1.f, y, width);
   }
 
   // 3. Backward.
@@ -52,18 +52,18 @@ struct SwiGlu : SwiGluWeights {
       float* normed = temp.take(n * hidden);
       float* dnormed = temp.take(n * hidden);
       swiglu(q, n, hidden, a.gate_up, h);
-      rms_norm(q, norm(n), h, w[sub_norm], normed);
-      linear_backward(q, out, n, scale, dy, width, normed, hidden, w[down], 0.f, dnormed, dw[down]);
+      rms_norm(q, norm(n), h, w.vector(sub_norm), normed);
+      linear_backward(q, out, w.matrix(down), dw.matrix(down), n, scale, dy, width, normed, hidden, 0.f, dnormed);
       float* dh = normed;
       zero(q, n * hidden, dh);
-      rms_norm_backward(q, norm(n), h, w[sub_norm], dnormed, dh, dw[sub_norm], temp);
+      rms_norm_backward(q, norm(n), h, w.vector(sub_norm), dnormed, dh, dw.vector(sub_norm), temp);
       swiglu_backward(q, n, hidden, a.gate_up, dh);
     } else {
-      linear_input_gradient(q, out, n, scale, dy, width, w[down], 0.f, h, hidden);
+      linear_input_gradient(q, out, w.matrix(down), n, scale, dy, width, 0.f, h, hidden);
       swiglu_backward(q, n, hidden, a.gate_up, h);
-      linear_weight_gradient(q, out, n, scale, dy, width, h, hidden, dw[down]);
+      linear_weight_gradient(q, out, dw.matrix(down), n, scale, dy, width, h, hidden);
     }
-    linear_backward(q, in, n, 1.f, a.gate_up, 2 * hidden, x, width, w[gate_up], 0.f, dx, dw[gate_up]);
+    linear_backward(q, in, w.matrix(gate_up), dw.matrix(gate_up), n, 1.f, a.gate_up, 2 * hidden, x, width, 0.f, dx);
   }
 
   // 4. Decode: nothing is carried.

@@ -71,12 +71,12 @@ struct Block {
     float* u = temp.take(n);
     float* middle = a.middle ? a.middle : y;
     if (middle != x) copy(q, n, x, middle);
-    rms_norm(q, norm(batch), middle, w[0], u);
+    rms_norm(q, norm(batch), middle, w.vector(0), u);
     add_branch(q, n, middle, drop, temp, [&](float scale, float* out, Bump rest) {
       Mix::forward(q, mixer(w), batch, u, scale, out, a.mixer, rest);
     });
     if (y != middle) copy(q, n, middle, y);
-    rms_norm(q, norm(batch), y, w[ffn_norm], u);
+    rms_norm(q, norm(batch), y, w.vector(ffn_norm), u);
     add_branch(q, n, y, drop.branch(1), temp,
                [&](float scale, float* out, Bump rest) { Ffn::forward(q, ffn(w), batch, u, scale, out, a.ffn, rest); });
   }
@@ -87,14 +87,14 @@ struct Block {
     const std::int64_t n = batch.tokens() * width;
     float* u = temp.take(n);
     float* du = temp.take(n);
-    rms_norm(q, norm(batch), a.middle, w[ffn_norm], u);
+    rms_norm(q, norm(batch), a.middle, w.vector(ffn_norm), u);
     Ffn::backward(q, ffn(w), ffn(dw), batch, u, branch_gradient(q, n, dx, drop.branch(1), temp), C.residual_scale, du,
                   a.ffn, after_gradient(n, drop, temp));
-    rms_norm_backward(q, norm(batch), a.middle, w[ffn_norm], du, dx, dw[ffn_norm], temp);
-    rms_norm(q, norm(batch), x, w[0], u);
+    rms_norm_backward(q, norm(batch), a.middle, w.vector(ffn_norm), du, dx, dw.vector(ffn_norm), temp);
+    rms_norm(q, norm(batch), x, w.vector(0), u);
     Mix::backward(q, mixer(w), mixer(dw), batch, u, branch_gradient(q, n, dx, drop, temp), C.residual_scale, du,
                   a.mixer, after_gradient(n, drop, temp));
-    rms_norm_backward(q, norm(batch), x, w[0], du, dx, dw[0], temp);
+    rms_norm_backward(q, norm(batch), x, w.vector(0), du, dx, dw.vector(0), temp);
   }
 
   // 4. Decode: x [rows,width] in place.
@@ -116,11 +116,11 @@ struct Block {
 
   template <class T>
   static Weights<Mix, T> mixer(Weights<Block, T> w) {
-    return {w[mixer_at]};
+    return w.template part<Mix>(mixer_at);
   }
   template <class T>
   static Weights<Ffn, T> ffn(Weights<Block, T> w) {
-    return {w[ffn_at]};
+    return w.template part<Ffn>(ffn_at);
   }
 
   /// y += residual_scale drop(branch); without dropout the branch adds to y by itself.

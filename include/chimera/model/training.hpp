@@ -57,13 +57,13 @@ class ModelTraining {
                    float* memory) {
     Bump rest{memory};
     const float* u = last(q, weights, batch, rest);
-    return head.loss(q, objective, batch, u, weights + output_at, 1.f, nullptr, nullptr, rest);
+    return head.loss(q, objective, batch, u, {weights + output_at}, 1.f, nullptr, {}, rest);
   }
 
   template <class D>
   static void forward(const D& q, const float* weights, const TokenBatch& batch, float* memory, float* logits) {
     Bump rest{memory};
-    head.logits(q, batch.tokens(), last(q, weights, batch, rest), weights + output_at, logits);
+    head.logits(q, batch.tokens(), last(q, weights, batch, rest), {weights + output_at}, logits);
   }
 
   template <class D>
@@ -96,7 +96,7 @@ class ModelTraining {
     rms_norm(q, Layout::norm_shape(n), x[count], weights + norm_at, u);
     float* du = u;  // the head reads a block of u, then writes that block's gradient
     const Loss result =
-        head.loss(q, step.objective, batch, u, weights + output_at, step.scale, du, gradients + output_at, temp);
+        head.loss(q, step.objective, batch, u, {weights + output_at}, step.scale, du, {gradients + output_at}, temp);
     zero(q, n * width, dx);
     rms_norm_backward(q, Layout::norm_shape(n), x[count], weights + norm_at, du, dx, gradients + norm_at, temp);
 
