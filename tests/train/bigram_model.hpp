@@ -34,7 +34,7 @@ inline const std::array<NamedTensor, 2> tensors = [] {
   std::strcpy(t[0].text.data(), "bigram.weight");
   std::strcpy(t[1].text.data(), "bigram.bias");
   t[0].rows = t[0].cols = t[1].cols = vocab, t[1].rows = 1;
-  t[0].decay = true;
+  t[0].role = Role::matrix;
   t[1].offset = aligned_floats(static_cast<std::size_t>(vocab * vocab));
   return t;
 }();

@@ -1,6 +1,7 @@
 // Files: mapped for reading, replaced as a whole for writing. Each error is one sentence that names the file.
 #pragma once
 
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/platform/platform.hpp>
 #include <chimera/core/result.hpp>
 

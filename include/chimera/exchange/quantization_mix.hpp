@@ -2,7 +2,10 @@
 // after a mix; the rules are those of llama.cpp's quantizer, so that files of one name have one size and one quality.
 #pragma once
 
+#include <chimera/config/size.hpp>
 #include <chimera/core/format.hpp>
+#include <chimera/core/namespace.hpp>
+#include <chimera/exchange/weights.hpp>
 #include <chimera/io/gguf.hpp>
 
 #include <algorithm>
@@ -13,7 +16,7 @@
 #include <string_view>
 #include <vector>
 
-namespace chimera {
+namespace chimera::inline CHIMERA_ABI {
 
 /// A kind of file: what --format and general.file_type say.
 struct FileType {
@@ -55,14 +58,39 @@ constexpr const FileType* file_type_named(std::string_view name) {
   return nullptr;
 }
 
+/// What a tensor's name says of it: whether its weights are a product's matrix, and how many bits they get.
+struct NamedWeight {
+  bool matrix = false;
+  MoreBits bits = MoreBits::none;
+  bool holds_values = false;  // with other parts of the same weight
+};
+
+/// Of a tensor of ours or of llama.cpp's; else, of a layer that is not known here: a matrix is what is called weight,
+/// is no norm, and has several rows.
+inline NamedWeight named_weight(std::string_view name) {
+  std::string_view rest = name;
+  if (name.starts_with("blk.")) rest.remove_prefix(std::min(name.size(), name.find('.', 4) + 1));
+  NamedWeight found{.matrix = name.ends_with(".weight") && !name.ends_with("_norm.weight")};
+  std::string_view ours = rest;
+  weight_parts::each_row([&](const FileRow& row) {
+    if (row.gguf.name == rest) ours = row.ours, found.bits = row.bits;
+    if (row.ours == rest && row.part >= 0 && row.bits == MoreBits::value) found.holds_values = true;
+  });
+  each_known_weight([&](const Tensor& t) {
+    if (t.name == ours) found.matrix = t.role == Role::matrix;
+  });
+  return found;
+}
+
 /// The formats of one model's tensors. Some depend on which of the model's layers they belong to.
 class QuantizationMix {
  public:
   QuantizationMix(const FileType& type, std::span<const GgufTensor> tensors) : type_(type) {
     for (const GgufTensor& t : tensors) {
       if (t.name == "output.weight") head_ = "output.weight";
-      if (t.name.ends_with(".attn_v.weight")) values_.push_back(block_of(t.name));
-      if (t.name.ends_with(".ffn_down.weight")) downs_.push_back(block_of(t.name));
+      const MoreBits bits = named_weight(t.name).bits;
+      if (bits == MoreBits::value) values_.push_back(block_of(t.name));
+      if (bits == MoreBits::down) downs_.push_back(block_of(t.name));
     }
     std::sort(values_.begin(), values_.end());
     std::sort(downs_.begin(), downs_.end());
@@ -70,8 +98,7 @@ class QuantizationMix {
 
   /// Norms, biases, convolutions and whatever else is no matrix stay as they are.
   static bool is_quantized(const GgufTensor& t) {
-    return t.ne[1] * t.ne[2] * t.ne[3] > 1 && t.name.ends_with(".weight") && !t.name.ends_with("_norm.weight") &&
-           t.name.find("ssm_conv1d") == std::string_view::npos;
+    return t.ne[1] * t.ne[2] * t.ne[3] > 1 && named_weight(t.name).matrix;
   }
 
   Format format_of(const GgufTensor& t) const {
@@ -106,10 +133,10 @@ class QuantizationMix {
     const bool four_bits = type_.format == Format::q4_k;
     if (t.name == head_) return t.ne[0] % 256 == 0 ? Format::q6_k : Format::q8_0;
     if (t.name == "token_embd.weight" && ternary) return Format::q4_k;
-    if (t.name.ends_with(".attn_qkv.weight") && type_.mix == FileType::Mix::medium)
-      return four_bits ? Format::q5_k : Format::q6_k;
-    const bool value = t.name.ends_with(".attn_v.weight"), down = t.name.ends_with(".ffn_down.weight");
-    if (!value && !down) return type_.format;
+    const NamedWeight named = named_weight(t.name);
+    if (named.holds_values && type_.mix == FileType::Mix::medium) return four_bits ? Format::q5_k : Format::q6_k;
+    const bool value = named.bits == MoreBits::value;
+    if (named.bits == MoreBits::none) return type_.format;
     const Place p = place(value ? values_ : downs_, t.name);
     if (type_.mix == FileType::Mix::medium && p.more_bits()) return Format::q6_k;
     if (type_.mix == FileType::Mix::small && four_bits && (value ? p.i < 4 : p.first_eighth())) return Format::q5_k;
@@ -130,7 +157,7 @@ class QuantizationMix {
 
   FileType type_;
   std::string_view head_ = "token_embd.weight";
-  std::vector<int> values_, downs_;  // blocks with attn_v and with ffn_down
+  std::vector<int> values_, downs_;  // blocks with such matrices
 };
 
-}  // namespace chimera
+}  // namespace chimera::inline CHIMERA_ABI

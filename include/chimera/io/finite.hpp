@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chimera/core/format.hpp>
+#include <chimera/core/namespace.hpp>
 
 #include <cstddef>
 #include <cstdint>

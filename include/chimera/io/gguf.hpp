@@ -10,6 +10,7 @@
 #include <chimera/core/files.hpp>
 #include <chimera/core/format.hpp>
 #include <chimera/core/memory.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/io/tensor_file.hpp>
 

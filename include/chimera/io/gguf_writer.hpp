@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chimera/core/format.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/io/gguf.hpp>
 #include <chimera/io/tensor_file.hpp>

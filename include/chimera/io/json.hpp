@@ -2,6 +2,7 @@
 // and nothing is allocated but the strings that are asked for, so a hostile text costs no more than its own size.
 #pragma once
 
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/core/utf8.hpp>
 
@@ -351,7 +352,7 @@ CHIMERA_FUNCTION std::uint32_t Json::hex(std::string_view digits) {
   return value;
 }
 
-CHIMERA_FUNCTION Status Json::run() {
+CHIMERA_FUNCTION Status Json::Checker::run() {
   while (true) {
     space();
     if (Status s = value(); !s) return s;
@@ -376,7 +377,7 @@ CHIMERA_FUNCTION Status Json::run() {
   }
 }
 
-CHIMERA_FUNCTION Status Json::value() {
+CHIMERA_FUNCTION Status Json::Checker::value() {
   just_opened_ = false;
   const char c = next();
   if (c == '"') return string();
@@ -396,7 +397,7 @@ CHIMERA_FUNCTION Status Json::value() {
   return wrong("a value");
 }
 
-CHIMERA_FUNCTION Status Json::key() {
+CHIMERA_FUNCTION Status Json::Checker::key() {
   space();
   if (next() != '"') return wrong("a name in quotes");
   if (Status s = string(); !s) return s;
@@ -406,7 +407,7 @@ CHIMERA_FUNCTION Status Json::key() {
   return {};
 }
 
-CHIMERA_FUNCTION Status Json::string() {
+CHIMERA_FUNCTION Status Json::Checker::string() {
   ++at_;
   while (true) {
     if (at_ >= text_.size()) return wrong("'\"'");
@@ -425,7 +426,7 @@ CHIMERA_FUNCTION Status Json::string() {
   }
 }
 
-CHIMERA_FUNCTION Status Json::escape() {
+CHIMERA_FUNCTION Status Json::Checker::escape() {
   const char c = at_ + 1 < text_.size() ? text_[at_ + 1] : '\0';
   if (c != 'u') {
     if (c == '\0' || std::string_view("\"\\/bfnrt").find(c) == std::string_view::npos) return wrong("an escape");
@@ -443,14 +444,14 @@ CHIMERA_FUNCTION Status Json::escape() {
   return {};
 }
 
-CHIMERA_FUNCTION std::uint32_t Json::unit(std::size_t at) const {
+CHIMERA_FUNCTION std::uint32_t Json::Checker::unit(std::size_t at) const {
   const std::string_view digits = at + 6 <= text_.size() ? text_.substr(at, 6) : "";
   if (!digits.starts_with("\\u") || digits.find_first_not_of("0123456789abcdefABCDEF", 2) != std::string_view::npos)
     return none;
   return hex(digits.substr(2));
 }
 
-CHIMERA_FUNCTION Status Json::number() {
+CHIMERA_FUNCTION Status Json::Checker::number() {
   if (next() == '-') ++at_;
   if (next() == '0')
     ++at_;
@@ -468,19 +469,19 @@ CHIMERA_FUNCTION Status Json::number() {
   return {};
 }
 
-CHIMERA_FUNCTION bool Json::digits() {
+CHIMERA_FUNCTION bool Json::Checker::digits() {
   const std::size_t start = at_;
   while (next() >= '0' && next() <= '9') ++at_;
   return at_ > start;
 }
 
-CHIMERA_FUNCTION std::string Json::place() const {
+CHIMERA_FUNCTION std::string Json::Checker::place() const {
   const std::string_view before = text_.substr(0, at_);
   return " at byte " + std::to_string(at_) + " (line " +
          std::to_string(1 + std::count(before.begin(), before.end(), '\n')) + ")";
 }
 
-CHIMERA_FUNCTION Error Json::wrong(std::string_view expected) const {
+CHIMERA_FUNCTION Error Json::Checker::wrong(std::string_view expected) const {
   const std::size_t length = std::max<std::size_t>(1, utf8_length(text_.substr(std::min(at_, text_.size()))));
   std::string found = "the end of the text";
   if (at_ < text_.size()) {

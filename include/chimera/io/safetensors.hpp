@@ -5,6 +5,7 @@
 #pragma once
 
 #include <chimera/core/files.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/io/json.hpp>
 #include <chimera/io/tensor_file.hpp>

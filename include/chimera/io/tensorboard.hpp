@@ -5,6 +5,7 @@
 #include <chimera/core/checksum.hpp>
 #include <chimera/core/files.hpp>
 #include <chimera/core/metric.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/platform/platform.hpp>
 #include <chimera/core/result.hpp>
 

@@ -19,21 +19,15 @@
 namespace chimera::inline CHIMERA_ABI {
 
 template <const Config& C>
-struct Attention {
+struct Attention : AttentionWeights {
   static constexpr std::int64_t width = C.width, heads = C.attention.heads, kv_heads = C.kv_heads();
   static constexpr std::int64_t head_dim = C.head_dim(), rows = heads * head_dim,
                                 row = (heads + 2 * kv_heads) * head_dim;
   static constexpr bool rotary = C.attention.position == Position::rope;
   static constexpr std::int64_t dims = rotary ? C.rope_dims() : 0;
 
-  // 1. Weights, in arena order.
-  enum Param : std::size_t { qkv, output, sub_norm };  // qkv: the rows of q, of k, of v
-  static constexpr auto params = [] {
-    std::array<Tensor, C.sub_norm ? 3 : 2> all{Tensor{"attn_qkv.weight", row, width},
-                                               Tensor{"attn_output.weight", width, rows, Init::branch_output}};
-    if constexpr (C.sub_norm) all[sub_norm] = Tensor{"attn_sub_norm.weight", 1, rows, Init::one, false};
-    return all;
-  }();
+  // 1. Weights.
+  static constexpr auto params = table(C);
   static constexpr Linear in{row, width}, out{width, rows};
 
   struct Activations {

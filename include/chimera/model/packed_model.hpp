@@ -43,7 +43,8 @@ class PackedModel {
     PackedModel packed;
     packed.model_ = model;
     packed.tensors_.resize(model.slots);
-    std::vector<Place> places = packed.plan(sources);
+    std::vector<Place> places;
+    if (Status s = packed.plan(sources, places); !s) return s.error();
     for (const NamedTensor& t : model.tensors)
       if (const PackedMatrix& m = packed.tensors_[t.slot].matrix; t.packed() && m.rows != t.rows)
         return Error{"weight " + std::string(t.name()) + " has " + std::to_string(t.rows) + " rows, " +
@@ -66,8 +67,10 @@ class PackedModel {
     std::vector<RowSource> sources;
     for (std::size_t i = 0; i < model.tensors.size(); ++i)
       if (const NamedTensor& t = model.tensors[i]; t.packed())
-        for (int part = 0; part < t.parts; ++part)
-          sources.push_back({i, t.rows / t.parts * part, t.rows / t.parts, Format::f32});
+        for (std::int64_t first = 0, end = 0; first < t.rows; first = end) {
+          end = part_end(t.parts, t.rows, first);
+          sources.push_back({i, first, end - first, Format::f32});
+        }
     return create(
         q, model, sources,
         [&](std::size_t source, std::int64_t row, std::int64_t count, std::byte* to) {
@@ -102,23 +105,26 @@ class PackedModel {
   PackedModel() = default;
 
   /// Gives every source its part, in the order of rows.
-  std::vector<Place> plan(std::span<const RowSource> sources) {
+  Status plan(std::span<const RowSource> sources, std::vector<Place>& places) {
     std::vector<std::size_t> order(sources.size());
     for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
     std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
       return std::pair(sources[a].tensor, sources[a].first) < std::pair(sources[b].tensor, sources[b].first);
     });
-    std::vector<Place> places(sources.size());
+    places.resize(sources.size());
     for (const std::size_t i : order) {
       const RowSource& s = sources[i];
       const NamedTensor& t = model_.tensors[s.tensor];
       PackedMatrix& m = tensors_[t.slot].matrix;
-      if (m.count == m.parts.size() || s.first != m.rows) continue;  // found by `create`: rows are missing
+      if (s.first != m.rows) continue;  // found by `create`: rows are missing
+      if (m.count == m.parts.size())
+        return Error{"weight " + std::string(t.name()) + " comes in more than " + std::to_string(m.parts.size()) +
+                     " parts"};
       places[i] = {t.slot, m.count, nullptr};
       m.parts[m.count++] = {PackedRows{s.format, s.rows, t.cols, nullptr}, s.first, s.scale};
       m.rows += s.rows, m.cols = t.cols;
     }
-    return places;
+    return {};
   }
 
   /// Hands out the memory, or counts its floats where there is none.

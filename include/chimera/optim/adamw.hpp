@@ -128,7 +128,7 @@ CHIMERA_FUNCTION void adamw_update(const Cpu& q, std::span<const NamedTensor> te
     });
     for (; at < end; ++tensor) {  // `tensor` is the first that starts after `at`
       const std::int64_t next = tensor == tensors.end() ? floats : static_cast<std::int64_t>(tensor->offset);
-      const bool decay = tensor != tensors.begin() && (tensor - 1)->decay;
+      const bool decay = tensor != tensors.begin() && (tensor - 1)->decays();
       const std::int64_t n = std::min(next, end) - at;
       dispatch<AdamWKernel>(q.isa(), decay ? step : plain, weights + at, gradient + at, moment1 + at, moment2 + at, n);
       at += n;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chimera/core/device.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/text/bpe_trainer.hpp>
 #include <chimera/text/piece_counts.hpp>

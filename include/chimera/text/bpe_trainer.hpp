@@ -3,6 +3,7 @@
 // the search for equal cost does, costs only the joining.
 #pragma once
 
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/text/bytes.hpp>
 #include <chimera/text/piece_counts.hpp>

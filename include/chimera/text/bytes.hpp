@@ -2,6 +2,7 @@
 // follow.
 #pragma once
 
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/utf8.hpp>
 
 #include <array>

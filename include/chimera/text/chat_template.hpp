@@ -2,6 +2,7 @@
 // (Jinja); as in llama.cpp it is recognised by the special tokens it speaks of, and not run.
 #pragma once
 
+#include <chimera/core/namespace.hpp>
 #include <chimera/text/tokenizer.hpp>
 
 #include <algorithm>

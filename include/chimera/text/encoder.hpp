@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chimera/core/memory.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/text/pretokenizer.hpp>
 #include <chimera/text/short_text.hpp>
 #include <chimera/text/tokenizer.hpp>

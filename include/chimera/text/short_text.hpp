@@ -1,6 +1,7 @@
 // Text as numbers: what the tables of tokens, words and pieces compare and hash.
 #pragma once
 
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/version.hpp>
 
 #include <algorithm>

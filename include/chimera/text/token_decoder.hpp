@@ -1,6 +1,7 @@
 // Token ids to text, as a model writes them.
 #pragma once
 
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/utf8.hpp>
 #include <chimera/text/tokenizer.hpp>
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chimera/core/device.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/text/encoder.hpp>
 #include <chimera/text/piece_counts.hpp>
 #include <chimera/text/tokenizer.hpp>

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chimera/core/memory.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/text/pretokenizer.hpp>
 #include <chimera/text/short_text.hpp>

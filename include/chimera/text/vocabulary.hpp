@@ -1,6 +1,7 @@
 // What the tokens of a text are: their bytes, how they come about, and what some of them are for.
 #pragma once
 
+#include <chimera/core/namespace.hpp>
 #include <chimera/text/bytes.hpp>
 #include <chimera/text/pretokenizer.hpp>
 

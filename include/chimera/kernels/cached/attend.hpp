@@ -5,6 +5,7 @@
 // keys, those of the past from the cache.
 #pragma once
 
+#include <chimera/core/namespace.hpp>
 #include <chimera/kernels/cached/kv_cache.hpp>
 #include <chimera/kernels/f32/attention.hpp>
 

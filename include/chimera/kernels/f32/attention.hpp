@@ -3,6 +3,7 @@
 
 #include <chimera/core/batch.hpp>
 #include <chimera/core/constexpr_math.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/f32/elementwise.hpp>
 #include <chimera/kernels/f32/gemm.hpp>

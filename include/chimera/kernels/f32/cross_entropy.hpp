@@ -1,6 +1,7 @@
 // Softmax cross-entropy over rows of logits, with its gradient in place.
 #pragma once
 
+#include <chimera/core/namespace.hpp>
 #include <chimera/kernels/f32/elementwise.hpp>
 
 #include <cmath>

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chimera/core/device.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/random.hpp>
 #include <chimera/kernels/simd.hpp>
 

@@ -1,6 +1,7 @@
 // Root-mean-square normalisation, plain and gated.
 #pragma once
 
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/f32/elementwise.hpp>
 

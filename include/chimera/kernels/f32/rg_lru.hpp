@@ -5,6 +5,7 @@
 #pragma once
 
 #include <chimera/core/batch.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/f32/elementwise.hpp>
 

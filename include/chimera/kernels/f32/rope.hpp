@@ -4,6 +4,7 @@
 #include <chimera/config/config.hpp>
 #include <chimera/core/batch.hpp>
 #include <chimera/core/constexpr_math.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/f32/elementwise.hpp>
 #include <chimera/kernels/formats/integers.hpp>

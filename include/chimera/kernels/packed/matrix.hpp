@@ -75,7 +75,7 @@ struct PackedPart {
 
 /// A matrix [rows, cols] whose rows may come in several formats: q, k and v of one layer.
 struct PackedMatrix {
-  std::array<PackedPart, 3> parts;
+  std::array<PackedPart, Tensor::most_parts> parts;
   std::size_t count = 0;
   std::int64_t rows = 0, cols = 0;
 
