@@ -44,7 +44,8 @@ CardFacts facts_of(const Whole& whole, const Options& options) {
                                                     " tokens, text split as " + std::string(rules(v.pretokenizer).name);
   if (saved.header && saved.header->progress.step > 0) {
     const Progress& p = saved.header->progress;
-    facts.run = CardRun{.updates = p.updates,
+    facts.run = CardRun{.data = {},
+                        .updates = p.updates,
                         .tokens = p.tokens,
                         .loss_mean = p.loss_mean,
                         .validation_loss = p.validation_loss,

@@ -64,10 +64,12 @@ CHIMERA_INLINE Vec<W> conv_sum(std::int64_t taps, std::int64_t channels, const f
   return sum;
 }
 
+/// One token's n channels.
 struct ConvRow {
   template <int W>
-  CHIMERA_INLINE static void run(ConvShape s, const float* const* input, const float* w, const float* bias, float* y) {
-    lanes<W>(s.channels, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
+  CHIMERA_INLINE static void run(ConvShape s, std::int64_t n, const float* const* input, const float* w,
+                                 const float* bias, float* y) {
+    lanes<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
       const Vec<W> sum = conv_sum<W>(s.taps, s.channels, input, w, bias, i, io);
       io.store(y + i, s.silu ? silu<W>(sum) : sum);
     });
@@ -128,7 +130,7 @@ CHIMERA_FUNCTION void causal_conv(const Cpu& q, ConvShape s, const Batch& batch,
       const float* input[conv_max_taps];
       for (std::int64_t k = 0; k < s.taps; ++k)
         input[k] = conv_parts::conv_input(s, batch, x, at / batch.length, at % batch.length, k);
-      dispatch<conv_parts::ConvRow>(q.isa(), s, input, taps, bias, y + at * s.y_stride);
+      dispatch<conv_parts::ConvRow>(q.isa(), s, s.channels, input, taps, bias, y + at * s.y_stride);
     }
   });
 }
