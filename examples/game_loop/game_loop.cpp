@@ -1,6 +1,7 @@
 // game_loop: a small game at 60 frames a second in which a model speaks. It thinks for 2 ms of each frame, on the thread
 // that draws.
 #include "../program.hpp"
+#include "../progress.hpp"
 #include "frame_times.hpp"
 #include "scene.hpp"
 #include "voice.hpp"
