@@ -42,10 +42,20 @@ CardFacts facts_of(const Whole& whole, const Options& options) {
   facts.tokenizer = is_bytes(whole.tokenizer) ? "bytes"
                                               : "byte-pair encoding, " + std::to_string(whole.tokenizer.size()) +
                                                     " tokens, text split as " + std::string(rules(v.pretokenizer).name);
-  if (saved.header && saved.header->progress.step > 0) facts.run = &*saved.header;
+  if (saved.header && saved.header->progress.step > 0) {
+    const Progress& p = saved.header->progress;
+    facts.run = CardRun{.data = {},
+                        .updates = p.updates,
+                        .tokens = p.tokens,
+                        .loss_mean = p.loss_mean,
+                        .validation_loss = p.validation_loss,
+                        .validation_step = p.validation_step,
+                        .seconds = p.seconds,
+                        .settings = to_lines(saved.header->settings)};
+  }
   if (!facts.run) facts.source = name_of(saved.path);
-  if (saved.form == SavedModel::Form::checkpoint)
-    if (const auto run = RunOptions::load(folder_of(saved.path))) facts.data = name_of(run->data);
+  if (facts.run && saved.form == SavedModel::Form::checkpoint)
+    if (const auto run = RunOptions::load(folder_of(saved.path))) facts.run->data = name_of(run->data);
   return facts;
 }
 

@@ -268,7 +268,11 @@ Result<AnyModel> find_engine(const Config& config) {
   for (const char* flag : {"-std=c++20", "-O2", "-DNDEBUG", "-fPIC", "-shared", "-pthread", "-w", "-fno-exceptions",
                            "-fno-rtti", "-fvisibility=hidden"})
     command->emplace_back(flag);
+#if defined(CHIMERA_EXTERN)  // what depends on no config is in this program, which shows it to its engines
+  command->emplace_back("-DCHIMERA_EXTERN");
+#else
   command->push_back("-DCHIMERA_ISA=" + std::string(name(detect_isa())));
+#endif
   command->push_back("-I" + *include);
   if (constexpr std::string_view boost = CHIMERA_BOOST_INCLUDE; !boost.empty())
     command->push_back("-I" + std::string(boost));
@@ -285,7 +289,7 @@ Result<AnyModel> find_engine(const Config& config) {
     if (model) return model;
     std::fprintf(stderr, "%s; compiling it again\n", model.error().message.c_str());
   }
-  std::fprintf(stderr, "no model of this shape is compiled in: compiling one with %s (once, 10 s or so)\n",
+  std::fprintf(stderr, "no model of this shape is compiled in: compiling one with %s (once, some seconds)\n",
                (*command)[0].c_str());
   const auto start = std::chrono::steady_clock::now();
   if (Status s = compile(*command, *cache, text, path); !s) return s.error();

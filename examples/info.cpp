@@ -63,18 +63,8 @@ void print_config(const AnyModel& model) {
   row("vocab", grouped(c.vocab) + (c.tied ? ", output tied to the embedding" : ""));
   row("width", grouped(c.width));
   row("context", grouped(c.context));
-  if (c.layers.count_of(Kind::attention) > 0)
-    row("attention", std::to_string(c.attention.heads) + " heads of " + std::to_string(c.head_dim()) + ", " +
-                         std::to_string(c.kv_heads()) + " of keys and values" +
-                         (c.attention.window ? ", window " + grouped(c.window()) : ""));
-  if (c.layers.count_of(Kind::mamba2) > 0)
-    row("mamba-2", std::to_string(c.ssm_heads()) + " heads of " + std::to_string(c.mamba2.head_dim) + ", state " +
-                       std::to_string(c.mamba2.state) + ", groups " + std::to_string(c.mamba2.groups) +
-                       ", convolution " + std::to_string(c.mamba2.conv));
-  if (c.layers.count_of(Kind::rg_lru) > 0)
-    row("rg-lru", "width " + grouped(c.rnn_inner()) + ", " + std::to_string(c.rnn_heads()) +
-                      " gate blocks, convolution " + std::to_string(c.rg_lru.conv));
-  row("swiglu", "hidden " + grouped(c.ffn.hidden));
+  each_used_mixer(c, [&](std::string_view name, const auto& part) { row(name, part_words(c, part)); });
+  row("ffn", part_words(c, c.ffn));
   row("dropout", formatted("%g", static_cast<double>(c.dropout)));
   row("checkpointing", c.checkpointing ? "yes: block inputs are kept, the rest is computed again" : "no");
 }
@@ -94,13 +84,12 @@ std::string_view part_of(const Config& config, std::string_view name) {
   const auto [block, rest] = place(name);
   if (rest == "attn_norm.weight" || rest == "ffn_norm.weight" || rest == "output_norm.weight") return "norms";
   if (block < 0) return "embedding and output";
-  if (rest.starts_with("ffn_")) return "swiglu";
-  switch (config.layers[block]) {
-    case Kind::attention: return "attention";
-    case Kind::mamba2: return "mamba-2";
-    case Kind::rg_lru: return "rg-lru";
-    default: return "other";
-  }
+  if (rest.starts_with("ffn_")) return "ffn";
+  std::string_view part = "other";
+  each_mixer(config, [&](std::string_view mixer, const auto& numbers) {
+    if (numbers.kind == config.layers[block]) part = mixer;
+  });
+  return part;
 }
 
 /// Tensors of equal name and shape in several blocks are one line, unless `all` are asked for.
@@ -166,10 +155,10 @@ void print_costs(const AnyModel& model, std::int64_t batch, std::int64_t context
     row(name, size_text(static_cast<double>(model.state_bytes(format))));
   row("work", floats(model.decode_floats(SessionSettings{}.piece)));
 
-  const double flops = training_flops_per_token(model, context);
+  const double flops = model.flops(context);
   std::printf("\noperations for each token, context %s\n", grouped(context).c_str());
-  row("training", operations(flops));
-  row("forward", operations(flops / 3));
+  row("training", operations(3 * flops));
+  row("forward", operations(flops));
 }
 
 void print_checkpoint(const SavedModel& saved) {

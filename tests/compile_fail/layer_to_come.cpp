@@ -1,4 +1,4 @@
-// error: chimera: the pattern has a word with no layer; the library has A, M and R, own_mixers<C> the host's
+// error: chimera: a word of the pattern has no layer; own_mixers<C> has the host's, the library has A M R
 #include "good.hpp"
 
 #include <chimera/model/language_model.hpp>

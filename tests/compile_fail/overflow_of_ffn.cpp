@@ -3,7 +3,7 @@
 
 inline constexpr Config bad = [] {
   Config c = good;
-  c.ffn.hidden = 2'147'483'647, c.width = 1'048'576, c.attention.heads = 8'192;
+  c.ffn.hidden = 2'147'483'647, c.width = 1'048'576, c.attention.head_dim = 32;
   return c;
 }();
 constexpr bool checked = Check<bad>::ok;

@@ -24,7 +24,7 @@ std::string gguf_of(const TemporaryFolder& folder, const Config& c, F&& change) 
   change(file);
   REQUIRE(file.add("token_embd.weight", {1, c.vocab}, Format::f32).ok());
   if (!c.tied) REQUIRE(file.add("output.weight", {1, 1}, Format::f32).ok());
-  const auto factors = gguf_model_parts::rope_factors(c);
+  const auto factors = attention_files_parts::rope_factors(c);
   if (!factors.empty())
     REQUIRE(file.add("rope_freqs.weight", {static_cast<std::int64_t>(factors.size())}, Format::f32).ok());
   REQUIRE(file.begin(path).ok());
@@ -100,7 +100,8 @@ TEST_CASE("any config goes through text, and through a GGUF file of our own") {
   CHECK(config_lines(*own) == config_lines(griffin));
   CHECK(contains(message(config_from_lines("model.vocab 12")), "width must be at least 1"));
   CHECK(contains(message(config_from_lines("model.vocab many")), "cannot be read"));
-  CHECK(contains(message(config_from_lines(config_lines(plain) + "model.layers A Q\n")), "names no layer"));
+  CHECK(
+      contains(message(config_from_lines(config_lines(plain) + "model.layers A Q1 Q2 Q3 Q4 Q5\n")), "names no layer"));
   CHECK(contains(message(config_from_lines(config_lines(plain) + "model.attention.position 9\n")), "does not exist"));
 }
 

@@ -1,5 +1,6 @@
 #include <chimera/exchange/model_tokenizer.hpp>
 #include <chimera/exchange/pack.hpp>
+#include <chimera/exchange/quantize.hpp>
 #include <chimera/exchange/tokenizer_gguf.hpp>
 #include <chimera/io/gguf_writer.hpp>
 
@@ -48,7 +49,7 @@ void check_equal(const PackedModel& packed, const Floats& arena) {
       REQUIRE(slot.matrix.cols == t.cols);
       for (std::size_t i = 0; i < slot.matrix.count; ++i) {
         const PackedPart& part = slot.matrix.parts[i];
-        CHECK(part.first / (t.rows / t.parts) == (part.first + part.rows.rows - 1) / (t.rows / t.parts));
+        CHECK(part.first + part.rows.rows <= part_end(t.parts, t.rows, part.first));
         for (std::int64_t r = 0; r < part.rows.rows; ++r)
           unpack_row(part.rows, r, part.scale, got.data() + (part.first + r) * t.cols);
       }
@@ -110,6 +111,38 @@ TEST_CASE("sources that do not make up a matrix are refused") {
     REQUIRE_FALSE(packed);
     CHECK(contains(message(packed), "rows"));
   }
+}
+
+TEST_CASE("a matrix that comes in more parts than there is room for is refused") {
+  const Cpu q = cpu(Isa::base, 1);
+  const AnyModel m = table_of<plain>("plain");
+  const auto read = [](std::size_t, std::int64_t, std::int64_t, std::byte*) { return Status{}; };
+  const auto values = [](std::size_t, float*) { return Status{}; };
+  std::vector<RowSource> sources;
+  for (std::int64_t i = 0; i < 7; ++i) sources.push_back({0, 16 * i, 16, Format::f32});
+  const auto packed = PackedModel::create(q, m, sources, read, values);
+  REQUIRE_FALSE(packed);
+  CHECK(contains(message(packed), "more than 6 parts"));
+}
+
+TEST_CASE("a file is quantized as it is written in that format") {
+  const TemporaryFolder folder;
+  const Cpu q = cpu(Isa::base, 2);
+  for (const AnyModel& m : models())
+    for (const char* name : {"f16", "q8_0", "q4_0", "q4_k_m"}) {
+      CAPTURE(m.name);
+      CAPTURE(name);
+      const FileType& type = *file_type_named(name);
+      save(q, folder / "whole.gguf", m, weights_of(m), file_types[0]);
+      save(q, folder / "written.gguf", m, weights_of(m), type);
+      REQUIRE(quantize_gguf(q, *Gguf::open(folder / "whole.gguf"), folder / "made.gguf", type,
+                            [](std::size_t, std::int64_t) {}));
+      const auto written = Gguf::open(folder / "written.gguf"), made = Gguf::open(folder / "made.gguf");
+      for (const GgufTensor& t : written->tensors()) {
+        CAPTURE(t.name);
+        CHECK(made->tensor(t.name)->format == t.format);
+      }
+    }
 }
 
 TEST_CASE("a file whose numbers are none, or that becomes shorter while it is read, is an error") {

@@ -113,3 +113,18 @@ TEST_CASE("what is no matrix stays as it is") {
   CHECK(format_in("F16", all, "token_embd.weight") == "F16");
   CHECK(format_in("Q8_0", all, "token_embd.weight") == "Q8_0");
 }
+
+// Their taps became F16: convolutions were known by Mamba-2's name alone.
+TEST_CASE("taps and gates of every layer stay as they are, in files of ours, too") {
+  const std::vector<GgufTensor> all{
+      tensor("blk.0.rg_lru.conv1d.weight", {4, 256}), tensor("blk.0.rg_lru.update.weight", {64, 256}),
+      tensor("blk.0.rg_lru.decay.weight", {64, 256}), tensor("blk.0.rg_lru.in.weight", {256, 256}),
+      tensor("blk.1.attn_qkv.weight", {256, 768}),    tensor("blk.1.strange.weight", {256, 4}),
+      tensor("blk.1.strange_norm.weight", {256, 4})};
+  for (const char* name : {"blk.0.rg_lru.conv1d.weight", "blk.0.rg_lru.update.weight", "blk.0.rg_lru.decay.weight",
+                           "blk.1.strange_norm.weight"})
+    CHECK(format_in("Q8_0", all, name) == "F32");
+  for (const char* name : {"blk.0.rg_lru.in.weight", "blk.1.attn_qkv.weight", "blk.1.strange.weight"})
+    CHECK(format_in("Q8_0", all, name) == "Q8_0");
+  CHECK(format_in("Q4_K_M", all, "blk.1.attn_qkv.weight") == "Q5_K");
+}

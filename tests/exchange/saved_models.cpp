@@ -305,23 +305,24 @@ TEST_CASE("llama.cpp's architectures, and the reasons why there is none") {
 }
 
 TEST_CASE("a model card says what a model is and what a run did") {
-  CheckpointHeader run;
-  run.progress.step = run.progress.updates = 12, run.progress.validation_step = 12, run.progress.validation_loss = 1.25;
   CardFacts facts{.name = "a|b\nc",
                   .file = "m.gguf",
                   .architecture = "granitehybrid",
                   .format = "Q8_0",
                   .tokenizer = "bytes",
                   .source = "",
-                  .data = "tales.txt",
-                  .run = &run,
+                  .run = CardRun{.data = "tales.txt",
+                                 .updates = 12,
+                                 .validation_loss = 1.25,
+                                 .validation_step = 12,
+                                 .settings = "batch 8\nname with two words\n"},
                   .llama_cpp = true};
   const std::string card = model_card(models()[0], facts);
-  for (const char* part :
-       {"license: unknown", "# a\\|b c\n", "| stored as | Q8_0 |", "| layers | 3: M A M |", "| data | tales.txt |",
-        "| validation loss after update 12 | 1.2500 nats", "llama-cli -m m.gguf", "| batch | "})
+  for (const char* part : {"license: unknown", "# a\\|b c\n", "| stored as | Q8_0 |", "| layers | 3: M A M |",
+                           "| data | tales.txt |", "| validation loss after update 12 | 1.2500 nats",
+                           "llama-cli -m m.gguf", "| batch | 8 |", "| name | with two words |"})
     CHECK_MESSAGE(contains(card, part), part);
-  facts.run = nullptr, facts.llama_cpp = false, facts.transformers = true, facts.file = "";
+  facts.run.reset(), facts.llama_cpp = false, facts.transformers = true, facts.file = "";
   const std::string other = model_card(models()[0], facts);
   CHECK(contains(other, "from transformers import"));
   CHECK_FALSE(contains(other, "## Training"));

@@ -326,7 +326,7 @@ void adamw_case(Golden& g, const Cpu& q) {
   const auto w0 = g["in.w"], b0 = g["in.b"];
   NamedTensor w{.rows = static_cast<std::int64_t>(b0.size()),
                 .cols = static_cast<std::int64_t>(w0.size() / b0.size()),
-                .decay = true};
+                .role = Role::matrix};
   NamedTensor b{.rows = 1, .cols = static_cast<std::int64_t>(b0.size()), .offset = aligned_floats(w0.size())};
   const std::vector<NamedTensor> table{w, b};
   const std::size_t arena = b.offset + aligned_floats(b0.size());

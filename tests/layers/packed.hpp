@@ -5,8 +5,6 @@
 
 #include <chimera/layers/layer.hpp>
 
-#include <string_view>
-
 namespace checks {
 
 template <class L>
@@ -17,10 +15,8 @@ class Packed {
       const Tensor& t = L::params[p];
       const float* from = w.data() + offsets<L>[p];
       tensors_[p].values = from;
-      if (t.name.ends_with("conv1d.weight"))
-        tensors_[p].values = transpose(t, from);
-      else if (t.rows > 1)
-        tensors_[p].matrix = pack(t, from);
+      if (t.role == Role::taps) tensors_[p].values = transpose(t, from);
+      if (t.role == Role::matrix) tensors_[p].matrix = pack(t, from);
     }
   }
   PackedWeights<L> weights() const { return {tensors_.data()}; }
@@ -33,20 +29,21 @@ class Packed {
   }
 
   PackedMatrix pack(const Tensor& t, const float* from) {
-    PackedMatrix matrix{.parts = {}, .count = static_cast<std::size_t>(t.parts), .rows = t.rows, .cols = t.cols};
-    const std::int64_t rows = t.rows / t.parts;
-    for (std::int64_t part = 0; part < t.parts; ++part, from += rows * t.cols) {
+    PackedMatrix matrix{.parts = {}, .count = 0, .rows = t.rows, .cols = t.cols};
+    for (std::int64_t first = 0, end = 0; first < t.rows; first = end) {
+      end = part_end(t.parts, t.rows, first);
+      const std::int64_t rows = end - first;
       const std::size_t bytes = packed_bytes(Format::f32, rows, t.cols);
       auto* data = reinterpret_cast<std::byte*>(memory_.emplace_back(std::move(*Buffer::create(bytes / 4))).data());
       for (std::int64_t row = 0; row < rows; row += panel_rows) {
         const std::byte* lines[panel_rows] = {};
         const std::int64_t count = std::min(panel_rows, rows - row);
         for (std::int64_t r = 0; r < count; ++r)
-          lines[r] = reinterpret_cast<const std::byte*>(from + (row + r) * t.cols);
+          lines[r] = reinterpret_cast<const std::byte*>(from + (first + row + r) * t.cols);
         pack_panel(Format::f32, t.cols, lines, count,
                    data + static_cast<std::size_t>(row / panel_rows) * panel_bytes(Format::f32, t.cols));
       }
-      matrix.parts[static_cast<std::size_t>(part)] = {{Format::f32, rows, t.cols, data}, part * rows, 1.f};
+      matrix.parts[matrix.count++] = {{Format::f32, rows, t.cols, data}, first, 1.f};
     }
     return matrix;
   }

@@ -340,6 +340,29 @@ TEST_CASE("a packed row gives the gradients of its documents run alone") {
   CHECK(difference(packed.gradients, sum) < 2e-6);
 }
 
+TEST_CASE("operations of a token: two for each weight that multiplies it, and what attention sees") {
+  static constexpr Config plain{.vocab = 100,
+                                .width = 8,
+                                .context = 16,
+                                .layers = pattern("A M A", 3),
+                                .attention = {.heads = 2},
+                                .mamba2 = {.head_dim = 8, .state = 4},
+                                .ffn = {.hidden = 16},
+                                .tied = true};
+  static constexpr Config window{.vocab = 100,
+                                 .width = 8,
+                                 .context = 16,
+                                 .layers = pattern("A", 1),
+                                 .attention = {.heads = 2, .window = 4},
+                                 .ffn = {.hidden = 16},
+                                 .tied = false};
+  const AnyModel a = any_model<plain>("plain"), b = any_model<window>("window");
+  CHECK(3 * a.flops(10) == 6 * static_cast<double>(a.parameters) + 12 * 2 * 8 * 5.5);
+  CHECK(3 * b.flops(10) ==
+        doctest::Approx(6 * static_cast<double>(b.parameters - 800) + 12 * 8 * (1 + 2 + 3 + 4 * 7) / 10.0)
+            .epsilon(1e-12));
+}
+
 TEST_CASE("the table of weights covers the arena: unique names, aligned, no overlap") {
   const AnyModel model = any_model<all_kinds>("all kinds");
   std::set<std::string> names;
@@ -374,11 +397,11 @@ TEST_CASE("initial weights are a function of the seed, with the spread their kin
     double mean = 0, square = 0;
     for (std::int64_t i = 0; i < t.size(); ++i) mean += w[i], square += double{w[i]} * w[i];
     mean /= static_cast<double>(t.size()), square /= static_cast<double>(t.size());
-    if (t.init == Init::normal) CHECK(std::sqrt(square) == doctest::Approx(0.02).epsilon(0.05));
-    if (t.init == Init::one) CHECK(mean == 1);
-    if (t.init == Init::a_log)
+    if (t.init == Init::normal()) CHECK(std::sqrt(square) == doctest::Approx(0.02).epsilon(0.05));
+    if (t.init == Init::constant(1.f)) CHECK(mean == 1);
+    if (t.init.then == Init::Then::log)
       CHECK((*std::min_element(w, w + t.size()) >= 0 && *std::max_element(w, w + t.size()) <= std::log(16.f)));
-    if (t.init == Init::dt_bias)
+    if (t.init.then == Init::Then::inverse_softplus)
       for (std::int64_t i = 0; i < t.size(); ++i) {
         const double step = std::log1p(std::exp(double{w[i]}));
         CHECK((step > 0.00099 && step < 0.1001));

@@ -21,14 +21,15 @@ struct Arena {
   Arena() {
     const std::array<std::int64_t, 5> sizes{30, 7, 40'001, 16, 1};
     for (std::size_t i = 0; i < sizes.size(); ++i) {
-      tensors[i].rows = 1, tensors[i].cols = sizes[i], tensors[i].offset = floats, tensors[i].decay = i % 2 == 0;
+      tensors[i].rows = 1, tensors[i].cols = sizes[i], tensors[i].offset = floats;
+      tensors[i].role = i % 2 == 0 ? Role::matrix : Role::vector;
       floats += aligned_floats(static_cast<std::size_t>(sizes[i]));
     }
   }
   template <class F>
   void each(F&& f) const {
     for (const NamedTensor& t : tensors)
-      for (std::size_t i = t.offset; i < t.offset + static_cast<std::size_t>(t.size()); ++i) f(i, t.decay);
+      for (std::size_t i = t.offset; i < t.offset + static_cast<std::size_t>(t.size()); ++i) f(i, t.decays());
   }
   std::vector<float> noise(std::uint64_t seed, float scale) const {
     std::vector<float> values(floats, 0.f);

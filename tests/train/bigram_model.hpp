@@ -34,7 +34,7 @@ inline const std::array<NamedTensor, 2> tensors = [] {
   std::strcpy(t[0].text.data(), "bigram.weight");
   std::strcpy(t[1].text.data(), "bigram.bias");
   t[0].rows = t[0].cols = t[1].cols = vocab, t[1].rows = 1;
-  t[0].decay = true;
+  t[0].role = Role::matrix;
   t[1].offset = aligned_floats(static_cast<std::size_t>(vocab * vocab));
   return t;
 }();
@@ -84,6 +84,7 @@ inline AnyModel model() {
     Random r{seed, 1};
     for (std::int64_t i = 0; i < vocab * vocab; ++i) weights[i] = 0.02f * r.normal();
   };
+  m.flops = [](std::int64_t) { return 2 * static_cast<double>(vocab * vocab + vocab); };
   m.loss_floats = m.train_floats = [](std::int64_t, std::int64_t) { return std::size_t{1}; };
   m.loss = [](const Cpu&, const float* weights, const TokenBatch& batch, const Objective& objective, float*) {
     faults.validated = objective;

@@ -252,30 +252,3 @@ TEST_CASE("the newest good checkpoint of a folder is found, and old ones go") {
   REQUIRE(remove_old_checkpoints(folder.path, 999'999, 2).ok());
   CHECK(*list_checkpoints(folder.path) == std::vector<std::int64_t>{1'000'000, 999'999, 40});
 }
-
-TEST_CASE("the hash of a config knows what shapes the weights") {
-  static constexpr Config base{.vocab = 512,
-                               .width = 128,
-                               .context = 64,
-                               .layers = pattern("M A", 2),
-                               .attention = {.heads = 4},
-                               .ffn = {.hidden = 320}};
-  const auto with = [](auto&& change) {
-    Config c = base;
-    change(c);
-    return config_hash(c);
-  };
-  static_assert(config_hash(base) != 0);
-  CHECK(with([](Config& c) { c.context = 128; }) == config_hash(base));
-  CHECK(with([](Config& c) { c.dropout = 0.1f; }) == config_hash(base));
-  CHECK(with([](Config& c) { c.checkpointing = true; }) == config_hash(base));
-  CHECK(with([](Config& c) { c.attention.kv_heads = 4; }) == config_hash(base));
-  CHECK(with([](Config& c) { c.rg_lru.inner = 99; }) == config_hash(base));
-  CHECK(with([](Config& c) { c.vocab = 513; }) != config_hash(base));
-  CHECK(with([](Config& c) { c.layers.kind[0] = Kind::attention; }) != config_hash(base));
-  CHECK(with([](Config& c) { c.attention.kv_heads = 2; }) != config_hash(base));
-  CHECK(with([](Config& c) { c.mamba2.state = 64; }) != config_hash(base));
-  CHECK(with([](Config& c) { c.attention.rope.base = 1e6f; }) != config_hash(base));
-  CHECK(with([](Config& c) { c.tied = false; }) != config_hash(base));
-  CHECK(with([](Config& c) { c.norm_eps = 1e-6f; }) != config_hash(base));
-}

@@ -468,15 +468,3 @@ TEST_CASE("a run that cannot be: one sentence") {
   check_mentions(Trainer::create(*q, bigram::model(), split(*corpus), quick()).error().message,
                  "a vocabulary of 1000, the model has 257");
 }
-
-TEST_CASE("training operations: six for each weight, and what attention sees") {
-  static constexpr Config c{
-      .vocab = 100, .width = 8, .layers = pattern("A M A", 3), .attention = {.heads = 2}, .tied = true};
-  static constexpr Config window{
-      .vocab = 100, .width = 8, .layers = pattern("A", 1), .attention = {.heads = 2, .window = 4}, .tied = false};
-  AnyModel m;
-  m.config = &c, m.parameters = 5'000;
-  CHECK(training_flops_per_token(m, 10) == 6 * 5'000 + 12 * 2 * 8 * 5.5);
-  m.config = &window;
-  CHECK(training_flops_per_token(m, 10) == 6 * (5'000 - 800) + 12 * 8 * (1 + 2 + 3 + 4 * 7) / 10.0);
-}

@@ -1,79 +1,18 @@
 // A model's configuration: one constexpr value. Zero means "the usual choice" where a comment says so.
 #pragma once
 
+#include <chimera/config/attention.hpp>
+#include <chimera/config/ffn.hpp>
+#include <chimera/config/fields.hpp>
+#include <chimera/config/mamba2.hpp>
 #include <chimera/config/pattern.hpp>
+#include <chimera/config/rg_lru.hpp>
 
-#include <array>
 #include <cstdint>
-#include <limits>
+#include <string_view>
+#include <type_traits>
 
 namespace chimera {
-
-/// Which channels of a head turn together: neighbours (2i, 2i+1), as GGUF stores them, or (i, i + dims/2).
-enum class RopeLayout : std::uint8_t { adjacent, halves };
-
-/// How rotary frequencies are stretched beyond the trained context.
-enum class RopeScaling : std::uint8_t { none, linear, ntk, dynamic_ntk, yarn, llama3, longrope };
-
-/// Rotary position embedding, and its extensions to longer contexts.
-struct Rope {
-  static constexpr int max_pairs = 128;
-
-  float base = 10'000.f;
-  int dims = 0;  // channels of a head that turn; 0: all
-  RopeLayout layout = RopeLayout::adjacent;
-  RopeScaling scaling = RopeScaling::none;
-  float factor = 1.f;                                   // how many times longer than the trained context
-  int original_context = 0;                             // the trained context; 0: Config::context
-  float attention_factor = 0.f;                         // multiplies cos and sin; 0: as the scaling's paper derives it
-  float beta_fast = 32.f, beta_slow = 1.f;              // YaRN's ramp, in turns over the trained context
-  float mscale = 0.f, mscale_all_dim = 0.f;             // YaRN's two temperatures; 0: one temperature
-  float low_freq_factor = 1.f, high_freq_factor = 4.f;  // Llama 3
-  std::array<float, max_pairs> short_factor{}, long_factor{};  // LongRoPE, one for each pair
-
-  constexpr bool operator==(const Rope&) const = default;
-};
-
-enum class Position : std::uint8_t { none, rope, alibi };
-
-struct AttentionConfig {
-  int heads = 0;
-  int kv_heads = 0;   // 0: heads
-  int head_dim = 0;   // 0: width / heads
-  int window = 0;     // keys a query sees, itself included; 0: all
-  float scale = 0.f;  // multiplies q.k; 0: 1 / sqrt(head_dim)
-  Position position = Position::rope;
-  Rope rope{};
-
-  constexpr bool operator==(const AttentionConfig&) const = default;
-};
-
-struct Mamba2Config {
-  int expand = 2;                                                       // inner width / width
-  int head_dim = 64;                                                    // P
-  int state = 128;                                                      // N
-  int groups = 1;                                                       // G: heads that share B and C
-  int conv = 4;                                                         // K: taps of the short convolution
-  int chunk = 64;                                                       // Q: tokens that the scan treats as one matrix
-  float dt_min = 0.f, dt_max = std::numeric_limits<float>::infinity();  // limits of the step size
-
-  constexpr bool operator==(const Mamba2Config&) const = default;
-};
-
-struct RgLruConfig {
-  int inner = 0;  // width of the recurrence; 0: width
-  int heads = 0;  // blocks of the block-diagonal gates; 0: attention.heads
-  int conv = 4;
-  bool bias = false;  // of the three projections
-
-  constexpr bool operator==(const RgLruConfig&) const = default;
-};
-
-struct FfnConfig {
-  int hidden = 0;
-
-  constexpr bool operator==(const FfnConfig&) const = default;
-};
 
 /// A whole model. Use it as `inline constexpr Config mine{...}; using Mine = LanguageModel<mine>;`
 struct Config {
@@ -94,9 +33,21 @@ struct Config {
   float dropout = 0.f;          // of the embedding and of each branch, in training
   bool checkpointing = false;   // keep block inputs only and compute forward again in backward
 
+  template <class Self, class F>
+  static constexpr void each_field(Self& s, F&& f) {
+    f("vocab", s.vocab), f("width", s.width), f("context", s.context, Meaning::none), f("layers", s.layers);
+    f("attention", s.attention);
+    f("mamba2", s.mamba2);
+    f("rg_lru", s.rg_lru);
+    f("ffn", s.ffn);
+    f("tied", s.tied), f("sub_norm", s.sub_norm, Meaning::later), f("norm_eps", s.norm_eps);
+    f("embedding_scale", s.embedding_scale), f("residual_scale", s.residual_scale), f("logit_scale", s.logit_scale);
+    f("dropout", s.dropout, Meaning::none), f("checkpointing", s.checkpointing, Meaning::none);
+  }
+
   constexpr bool operator==(const Config&) const = default;
 
-  // Derived sizes, in 64 bits so that Check<C> can see an overflow before anyone divides by it.
+  // What attention's zeros stand for, in 64 bits so that Check<C> can see an overflow before anyone divides by it.
   constexpr std::int64_t kv_heads() const { return attention.kv_heads ? attention.kv_heads : attention.heads; }
   constexpr std::int64_t head_dim() const {
     return attention.head_dim ? attention.head_dim : attention.heads ? width / attention.heads : 0;
@@ -105,10 +56,27 @@ struct Config {
   constexpr std::int64_t window() const {
     return attention.window && attention.window < context ? attention.window : context;
   }
-  constexpr std::int64_t ssm_inner() const { return std::int64_t{mamba2.expand} * width; }
-  constexpr std::int64_t ssm_heads() const { return mamba2.head_dim ? ssm_inner() / mamba2.head_dim : 0; }
-  constexpr std::int64_t rnn_inner() const { return rg_lru.inner ? rg_lru.inner : width; }
-  constexpr std::int64_t rnn_heads() const { return rg_lru.heads ? rg_lru.heads : attention.heads; }
 };
+
+/// Whether a block of that kind is in the pattern; false for a pattern with a mistake.
+constexpr bool has_kind(const Config& c, Kind kind) {
+  return !c.layers.unknown_word && c.layers.count <= Layers::max && c.layers.count_of(kind) > 0;
+}
+
+/// Calls f(name, part) for the part of every kind of mixer, whether or not the pattern has it.
+template <class F>
+constexpr void each_mixer(const Config& c, F&& f) {
+  Config::each_field(c, [&](std::string_view name, const auto& part, auto...) {
+    if constexpr (MixerConfig<std::remove_cvref_t<decltype(part)>>) f(name, part);
+  });
+}
+
+/// Likewise for every kind that is in the pattern.
+template <class F>
+constexpr void each_used_mixer(const Config& c, F&& f) {
+  each_mixer(c, [&](std::string_view name, const auto& part) {
+    if (has_kind(c, part.kind)) f(name, part);
+  });
+}
 
 }  // namespace chimera

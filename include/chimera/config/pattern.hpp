@@ -1,7 +1,7 @@
 // The layer pattern: a picture of the model, read at compile time.
 #pragma once
 
-#include <chimera/core/version.hpp>
+#include <chimera/config/kinds.hpp>
 
 #include <array>
 #include <cstddef>
@@ -10,19 +10,6 @@
 #include <string_view>
 
 namespace chimera {
-
-/// What mixes tokens in one block. The mnemonic in brackets is the word of a pattern.
-enum class Kind : std::uint8_t {
-  attention,       // A:  grouped-query attention
-  mamba2,          // M:  Mamba-2, a state-space layer
-  rg_lru,          // R:  Griffin's real-gated linear recurrent unit
-  gated_deltanet,  // GD
-  xlstm,           // XM: xLSTM's matrix memory
-  titans,          // TM: Titans' neural memory
-  span_knot,       // SK
-  own,             // the first of a host's own layers, with a word that the pattern declares; own + i: the others
-  none = 255,
-};
 
 /// What follows the mixer in one block.
 enum class Ffn : std::uint8_t { swiglu };
@@ -34,17 +21,6 @@ struct BlockKind {
 
   constexpr bool operator==(const BlockKind&) const = default;
 };
-
-struct Mnemonic {
-  std::string_view word;
-  Kind kind;
-};
-
-/// The library's words. A host's own layer has none of these.
-inline constexpr std::array mnemonics{Mnemonic{"A", Kind::attention}, Mnemonic{"M", Kind::mamba2},
-                                      Mnemonic{"R", Kind::rg_lru},    Mnemonic{"GD", Kind::gated_deltanet},
-                                      Mnemonic{"XM", Kind::xlstm},    Mnemonic{"TM", Kind::titans},
-                                      Mnemonic{"SK", Kind::span_knot}};
 
 /// The word of a host's own layer: 1 to 7 letters, digits or underscores, and zeros.
 struct OwnWord {
@@ -97,7 +73,6 @@ struct Layers {
 
   constexpr bool operator==(const Layers&) const = default;
 };
-static_assert(mnemonics.size() == static_cast<std::size_t>(Kind::own));
 
 using Words = std::initializer_list<std::string_view>;
 

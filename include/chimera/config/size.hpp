@@ -1,39 +1,78 @@
-// How many weights a model of a config has, known without compiling it.
+// The weights of a model of a config, known without compiling it.
 #pragma once
 
-#include <chimera/config/check.hpp>
+#include <chimera/config/config.hpp>
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
+#include <string_view>
 
 namespace chimera {
 
-/// Weights of one block: two norms, the mixer, the SwiGLU, and the norms inside these.
-constexpr std::int64_t block_parameters(const Config& c, Kind kind) {
-  const std::int64_t width = c.width, hidden = c.ffn.hidden;
-  const std::int64_t rest = 2 * width + 3 * hidden * width + (c.sub_norm ? hidden : 0);
-  switch (kind) {
-    case Kind::attention: {
-      const std::int64_t rows = c.attention.heads * c.head_dim();
-      return rest + 2 * (rows + c.kv_heads() * c.head_dim()) * width + (c.sub_norm ? rows : 0);
-    }
-    case Kind::mamba2: {
-      const std::int64_t inner = c.ssm_inner(), heads = c.ssm_heads();
-      const std::int64_t channels = inner + std::int64_t{2} * c.mamba2.groups * c.mamba2.state;
-      return rest + (2 * inner + channels + heads) * width + channels * (c.mamba2.conv + 1) + 3 * heads + inner;
-    }
-    case Kind::rg_lru: {
-      const std::int64_t inner = c.rnn_inner(), biases = c.rg_lru.bias ? 2 * inner + width : 0;
-      return rest + 3 * inner * width + biases + inner * (c.rg_lru.conv + 4) + 2 * inner * (inner / c.rnn_heads());
-    }
-    default: return 0;
-  }
+/// The model's own weights, around those of its blocks: embedding, last norm, output matrix.
+constexpr auto end_weights(const Config& c) {
+  return std::array{Tensor{"token_embd.weight", c.vocab, c.width},
+                    vector_tensor("output_norm.weight", c.width, Init::constant(1.f)),
+                    Tensor{"output.weight", c.tied ? 0 : c.vocab, c.width}};
+}
+
+/// A block's own weights: the norms before its mixer and before its feed-forward layer.
+constexpr auto block_norms(const Config& c) {
+  return std::array{vector_tensor("attn_norm.weight", c.width, Init::constant(1.f)),
+                    vector_tensor("ffn_norm.weight", c.width, Init::constant(1.f))};
+}
+
+/// Calls f(weight, how many blocks have it) for every weight of a config that has no mistake in its pattern; the
+/// model's own count as one.
+template <class F>
+constexpr void each_weight(const Config& c, F&& f) {
+  for (const Tensor& t : end_weights(c)) f(t, 1);
+  for (const Tensor& t : block_norms(c)) f(t, c.layers.count);
+  each_used_mixer(c, [&](std::string_view, const auto& part) {
+    for (const Tensor& t : part.weights(c)) f(t, c.layers.count_of(part.kind));
+  });
+  for (const Tensor& t : c.ffn.weights(c)) f(t, c.layers.count);
+}
+
+/// Calls f(weight) for every weight that there can be, without a size: its name and its role are all that is known.
+template <class F>
+constexpr void each_known_weight(F&& f) {
+  constexpr Config none{};
+  for (const Tensor& t : end_weights(none)) f(t);
+  for (const Tensor& t : block_norms(none)) f(t);
+  each_mixer(none, [&](std::string_view, const auto& part) {
+    for (const Tensor& t : part.weights(none)) f(t);
+  });
+  for (const Tensor& t : none.ffn.weights(none)) f(t);
 }
 
 /// As LanguageModel<C>::parameters, for a config that breaks no rule and has no layers to come.
 constexpr std::int64_t parameter_count(const Config& c) {
-  std::int64_t n = (c.tied ? 1 : 2) * std::int64_t{c.vocab} * c.width + c.width;
-  for (int i = 0; i < c.layers.count; ++i) n += block_parameters(c, c.layers[i]);
+  std::int64_t n = 0;
+  each_weight(c, [&](const Tensor& t, int blocks) { n += t.size() * blocks; });
   return n;
+}
+
+/// Floats of all weights, or -1 if they are more than any machine has.
+constexpr std::int64_t size_bound(const Config& c) {
+  constexpr std::int64_t limit = std::int64_t{1} << 50;  // four petabytes of f32
+  std::int64_t total = 0;
+  each_weight(c, [&](const Tensor& t, int blocks) {
+    const bool fits = total >= 0 && t.rows >= 0 && t.cols >= 0 && (t.cols == 0 || t.rows <= limit / t.cols) &&
+                      (blocks == 0 || t.size() <= (limit - total) / blocks);
+    total = fits ? total + t.size() * blocks : -1;
+  });
+  return total;
+}
+
+/// The longest row of a matrix.
+constexpr std::int64_t widest_row(const Config& c) {
+  std::int64_t widest = 0;
+  each_weight(c, [&](const Tensor& t, int) {
+    if (t.role == Role::matrix) widest = std::max(widest, t.cols);
+  });
+  return widest;
 }
 
 }  // namespace chimera

@@ -1,8 +1,8 @@
 // What is computed at once: the tokens of a batch in training, of a pass in decoding.
 //
-// A pass has `rows` tokens, in runs of consecutive tokens of one sequence: one run is a prompt's piece, a run of one token
-// is a decode step, several such runs are a batch of sessions. What a row becomes depends on its run alone, not on the
-// other rows, and not on the number of threads.
+// A pass has `rows` tokens, in runs of consecutive tokens of one sequence: one run is a prompt's piece, a run of one
+// token is a decode step, several such runs are a batch of sessions. What a row becomes depends on its run alone, not
+// on the other rows, and not on the number of threads.
 #pragma once
 
 #include <chimera/core/version.hpp>
@@ -24,8 +24,8 @@ struct Batch {
   constexpr std::int64_t tokens() const { return sequences * length; }
 };
 
-/// Tokens to learn from: `inputs` and `targets` [B,T] row-major. A negative target is not counted. Both must be below the
-/// model's vocab: whoever fills a batch checks that.
+/// Tokens to learn from: `inputs` and `targets` [B,T] row-major. A negative target is not counted. Both must be below
+/// the model's vocab: whoever fills a batch checks that.
 struct TokenBatch : Batch {
   const std::int32_t* inputs = nullptr;
   const std::int32_t* targets = nullptr;
@@ -73,7 +73,8 @@ struct Run {
   std::byte* ring = nullptr;   // for a layer: what fills as the text goes on
 };
 
-/// What a layer carries of a sequence, in bytes, multiples of 64: read whole for every token | filled as the text goes on.
+/// What a layer carries of a sequence, in bytes, multiples of 64: what is read whole for every token, and what fills as
+/// the text goes on.
 struct StateBytes {
   std::int64_t whole = 0, ring = 0;
 };

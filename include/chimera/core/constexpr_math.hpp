@@ -34,4 +34,12 @@ constexpr double constexpr_log(double x) {
 /// b > 0.
 constexpr double constexpr_pow(double b, double e) { return constexpr_exp(e * constexpr_log(b)); }
 
+/// For x > 0: as std::sqrt, to the bit. Newton's steps in double, whose last digits the rounding to float drops.
+constexpr float constexpr_sqrt(float x) {
+  const double square = static_cast<double>(x);
+  double root = square > 1 ? square : 1;
+  for (double next = (root + square / root) / 2; next < root; next = (root + square / root) / 2) root = next;
+  return static_cast<float>(root);
+}
+
 }  // namespace chimera

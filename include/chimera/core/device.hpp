@@ -118,8 +118,8 @@ class ThreadTeam {
   std::int64_t count_ = 0;
 };
 
-/// What layers are written for, once: kernels are overloads on their first argument, the device. `Real` is what it holds
-/// activations in, and matrices that it multiplies.
+/// What layers are written for, once: kernels are overloads on their first argument, the device. `Real` is what it
+/// holds activations in, and matrices that it multiplies.
 template <class D>
 concept Device = requires { typename D::Real; };
 
@@ -173,8 +173,8 @@ class Cpu {
   /// Lowers (never raises) the instruction level to the best that the processor runs: how tests run every variant.
   void limit(Isa isa) { isa_ = best_isa(isa < isa_ ? isa : isa_); }
 
-  /// By way of a pointer, so that a team wakes and sleeps in the code that started it: a library that was compiled apart
-  /// has a table of sleepers of its own, in which nobody sleeps.
+  /// By way of a pointer, so that a team wakes and sleeps in the code that started it: a library that was compiled
+  /// apart has a table of sleepers of its own, in which nobody sleeps.
   void run(std::int64_t count, TaskFunction task, void* context) const {
     executor_.run(executor_.self, count, task, context);
   }

@@ -1,6 +1,7 @@
 // Files: mapped for reading, replaced as a whole for writing. Each error is one sentence that names the file.
 #pragma once
 
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/platform/platform.hpp>
 #include <chimera/core/result.hpp>
 
@@ -19,9 +20,7 @@
 namespace chimera {
 
 /// "cannot open runs/a.txt: No such file or directory"
-inline Error file_error(std::string_view verb, std::string_view path, int code = errno) {
-  return Error{"cannot " + std::string(verb) + " " + std::string(path) + ": " + std::generic_category().message(code)};
-}
+Error file_error(std::string_view verb, std::string_view path, int code = errno);
 
 /// Owns an open file.
 class FileHandle {
@@ -29,10 +28,7 @@ class FileHandle {
   FileHandle() = default;
   explicit FileHandle(int fd) : fd_(fd) {}
   FileHandle(FileHandle&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  FileHandle& operator=(FileHandle&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
+  FileHandle& operator=(FileHandle&& other) noexcept;
   ~FileHandle() {
     if (fd_ >= 0) platform::close(fd_);
   }
@@ -47,55 +43,23 @@ class FileHandle {
 };
 
 /// Writes all of it, however many calls that takes. False, with errno set, on failure.
-inline bool write_all(int fd, const void* data, std::size_t bytes) {
-  for (const char* p = static_cast<const char*>(data); bytes > 0;) {
-    const std::int64_t n = platform::write(fd, p, bytes);
-    if (n <= 0) return false;
-    p += n, bytes -= static_cast<std::size_t>(n);
-  }
-  return true;
-}
+bool write_all(int fd, const void* data, std::size_t bytes);
 
-inline bool exists(const std::string& path) { return platform::info(path).has_value(); }
+bool exists(const std::string& path);
 
-inline bool is_folder(const std::string& path) {
-  const auto info = platform::info(path);
-  return info && info->kind == platform::FileInfo::folder;
-}
+bool is_folder(const std::string& path);
 
 /// The part of a path before its last slash: where the file lies.
-inline std::string folder_of(const std::string& path) {
-  const std::size_t slash = path.rfind('/');
-  return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
-}
+std::string folder_of(const std::string& path);
 
 /// Makes the folder and those above it; done when it exists and can be written to.
-inline Status make_folder(const std::string& path) {
-  for (std::size_t end = 0; end != std::string::npos;) {
-    end = path.find('/', end + 1);
-    if (!platform::make_folder(path.substr(0, end)) && errno != EEXIST && errno != EISDIR) {
-      const int code = errno;
-      if (!is_folder(path.substr(0, end))) return file_error("make folder", path, code);
-    }
-  }
-  if (!is_folder(path)) return Error{"cannot use " + path + " as a folder: it is a file"};
-  if (!platform::is_writable_folder(path)) return file_error("write to folder", path);
-  return {};
-}
+Status make_folder(const std::string& path);
 
 /// Names of what lies in a folder, sorted; "." and ".." left out.
-inline Result<std::vector<std::string>> list_folder(const std::string& path) {
-  std::vector<std::string> names;
-  if (!platform::list_folder(path, names)) return file_error("list folder", path);
-  std::sort(names.begin(), names.end());
-  return names;
-}
+Result<std::vector<std::string>> list_folder(const std::string& path);
 
 /// Makes a change of a folder's entries (a new name, a rename) outlast a power cut.
-inline Status sync_folder(const std::string& path) {
-  if (!platform::sync_folder(path)) return file_error("sync folder", path);
-  return {};
-}
+Status sync_folder(const std::string& path);
 
 /// A file's bytes, mapped read-only: nothing is copied, and pages come in as they are touched.
 /// A file that another program shortens while it is mapped ends the process (SIGBUS) when its bytes are touched: do not
@@ -104,11 +68,7 @@ class MappedFile {
  public:
   MappedFile() = default;
   MappedFile(MappedFile&& other) noexcept : bytes_(std::exchange(other.bytes_, {})), file_(std::move(other.file_)) {}
-  MappedFile& operator=(MappedFile&& other) noexcept {
-    std::swap(bytes_, other.bytes_);
-    std::swap(file_, other.file_);
-    return *this;
-  }
+  MappedFile& operator=(MappedFile&& other) noexcept;
   ~MappedFile() {
     if (!bytes_.empty()) platform::unmap(bytes_.data(), bytes_.size());
   }
@@ -124,54 +84,12 @@ class MappedFile {
 
   /// Copies the bytes from `at` on without touching the map: no page of it stays in memory, and a file that has become
   /// shorter is an error.
-  Status read(std::size_t at, std::span<std::byte> to) const {
-    if (at > size() || to.size() > size() - at)
-      return Error{"cannot read " + std::to_string(to.size()) + " bytes at " + std::to_string(at) + " of a file of " +
-                   std::to_string(size())};
-    if (!file_.ok()) {
-      std::memcpy(to.data(), bytes_.data() + at, to.size());
-      return {};
-    }
-    while (!to.empty()) {
-      const std::int64_t n = platform::read(file_.fd(), to.data(), to.size(), at);
-      if (n < 0) return Error{"cannot read the file: " + std::generic_category().message(errno)};
-      if (n == 0)
-        return Error{"the file has become shorter: it had " + std::to_string(size()) +
-                     " bytes, and now ends before byte " + std::to_string(at)};
-      at += static_cast<std::size_t>(n);
-      to = to.subspan(static_cast<std::size_t>(n));
-    }
-    return {};
-  }
+  Status read(std::size_t at, std::span<std::byte> to) const;
 
   std::string_view text() const { return {reinterpret_cast<const char*>(bytes_.data()), bytes_.size()}; }
 
  private:
-  static Result<MappedFile> make(const std::string& path, bool copied) {
-    FileHandle file(platform::open(path, platform::Access::read));
-    if (!file.ok()) return file_error("open", path);
-    const auto info = platform::info(file.fd());
-    if (!info) return file_error("read", path);
-    if (info->kind == platform::FileInfo::folder)
-      return Error{"cannot read " + path + ": it is a folder, and a file was expected"};
-    if (info->kind != platform::FileInfo::file)
-      return Error{"cannot read " + path + ": only a regular file can be mapped"};
-    if (info->bytes == 0) return Error{"cannot use " + path + ": the file is empty"};
-    const std::size_t size = info->bytes;
-    void* const copy = copied ? platform::map(size) : nullptr;
-    const void* const data = copied ? copy : platform::map_file(file.fd(), size);
-    if (!data) return file_error("map", path);
-    MappedFile mapped;
-    mapped.bytes_ = {static_cast<const std::byte*>(data), size};
-    for (std::size_t at = 0; copied && at < size;) {
-      const std::int64_t n = platform::read(file.fd(), static_cast<std::byte*>(copy) + at, size - at, at);
-      if (n < 0) return file_error("read", path);
-      if (n == 0) return Error{"cannot read " + path + ": another program is shortening it"};
-      at += static_cast<std::size_t>(n);
-    }
-    if (!copied) mapped.file_ = std::move(file);
-    return mapped;
-  }
+  static Result<MappedFile> make(const std::string& path, bool copied);
 
   std::span<const std::byte> bytes_;
   FileHandle file_;  // of what is mapped
@@ -189,35 +107,13 @@ class AtomicFile {
   }
 
   /// Fails if another process is writing the same file. What a killed process left behind is written over.
-  static Result<AtomicFile> create(const std::string& path) {
-    if (is_folder(path)) return Error{"cannot write " + path + ": it is a folder"};
-    AtomicFile f;
-    f.path_ = path;
-    f.file_ = FileHandle(platform::open(f.partial(), platform::Access::write));
-    if (!f.file_.ok()) return file_error("write", path);
-    if (!platform::lock(f.file_.fd())) return Error{"cannot write " + path + ": another process is writing it"};
-    const auto ours = platform::info(f.file_.fd()), named = platform::info(f.partial());
-    if (!ours || !named || ours->id != named->id)
-      return Error{"cannot write " + path + ": another process has just written it"};
-    f.pending_ = true;
-    if (!platform::resize(f.file_.fd(), 0)) return file_error("write", path);
-    return f;
-  }
+  static Result<AtomicFile> create(const std::string& path);
 
-  Status write(const void* data, std::size_t bytes) {
-    if (!write_all(file_.fd(), data, bytes)) return file_error("write", path_);
-    return {};
-  }
+  Status write(const void* data, std::size_t bytes);
   Status write(std::string_view text) { return write(text.data(), text.size()); }
 
   /// Call once, last.
-  Status commit() {
-    if (!platform::sync(file_.fd())) return file_error("write", path_);
-    if (!platform::rename(partial(), path_)) return file_error("write", path_);
-    pending_ = false;
-    if (!file_.close()) return file_error("write", path_);
-    return sync_folder(folder_of(path_));
-  }
+  Status commit();
 
  private:
   AtomicFile() = default;
@@ -229,11 +125,154 @@ class AtomicFile {
 };
 
 /// A small file, whole or not at all.
-inline Status write_text(const std::string& path, std::string_view text) {
+Status write_text(const std::string& path, std::string_view text);
+
+}  // namespace chimera
+
+#if CHIMERA_BODIES
+namespace chimera {
+
+CHIMERA_FUNCTION Error file_error(std::string_view verb, std::string_view path, int code) {
+  return Error{"cannot " + std::string(verb) + " " + std::string(path) + ": " + std::generic_category().message(code)};
+}
+
+CHIMERA_FUNCTION bool write_all(int fd, const void* data, std::size_t bytes) {
+  for (const char* p = static_cast<const char*>(data); bytes > 0;) {
+    const std::int64_t n = platform::write(fd, p, bytes);
+    if (n <= 0) return false;
+    p += n, bytes -= static_cast<std::size_t>(n);
+  }
+  return true;
+}
+
+CHIMERA_FUNCTION bool exists(const std::string& path) { return platform::info(path).has_value(); }
+
+CHIMERA_FUNCTION bool is_folder(const std::string& path) {
+  const auto info = platform::info(path);
+  return info && info->kind == platform::FileInfo::folder;
+}
+
+CHIMERA_FUNCTION std::string folder_of(const std::string& path) {
+  const std::size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+}
+
+CHIMERA_FUNCTION Status make_folder(const std::string& path) {
+  for (std::size_t end = 0; end != std::string::npos;) {
+    end = path.find('/', end + 1);
+    if (!platform::make_folder(path.substr(0, end)) && errno != EEXIST && errno != EISDIR) {
+      const int code = errno;
+      if (!is_folder(path.substr(0, end))) return file_error("make folder", path, code);
+    }
+  }
+  if (!is_folder(path)) return Error{"cannot use " + path + " as a folder: it is a file"};
+  if (!platform::is_writable_folder(path)) return file_error("write to folder", path);
+  return {};
+}
+
+CHIMERA_FUNCTION Result<std::vector<std::string>> list_folder(const std::string& path) {
+  std::vector<std::string> names;
+  if (!platform::list_folder(path, names)) return file_error("list folder", path);
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+CHIMERA_FUNCTION Status sync_folder(const std::string& path) {
+  if (!platform::sync_folder(path)) return file_error("sync folder", path);
+  return {};
+}
+
+CHIMERA_FUNCTION Status write_text(const std::string& path, std::string_view text) {
   auto file = AtomicFile::create(path);
   if (!file) return file.error();
   if (Status s = file->write(text); !s) return s;
   return file->commit();
 }
 
+CHIMERA_FUNCTION FileHandle& FileHandle::operator=(FileHandle&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  return *this;
+}
+
+CHIMERA_FUNCTION MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(bytes_, other.bytes_);
+  std::swap(file_, other.file_);
+  return *this;
+}
+
+CHIMERA_FUNCTION Status MappedFile::read(std::size_t at, std::span<std::byte> to) const {
+  if (at > size() || to.size() > size() - at)
+    return Error{"cannot read " + std::to_string(to.size()) + " bytes at " + std::to_string(at) + " of a file of " +
+                 std::to_string(size())};
+  if (!file_.ok()) {
+    std::memcpy(to.data(), bytes_.data() + at, to.size());
+    return {};
+  }
+  while (!to.empty()) {
+    const std::int64_t n = platform::read(file_.fd(), to.data(), to.size(), at);
+    if (n < 0) return Error{"cannot read the file: " + std::generic_category().message(errno)};
+    if (n == 0)
+      return Error{"the file has become shorter: it had " + std::to_string(size()) +
+                   " bytes, and now ends before byte " + std::to_string(at)};
+    at += static_cast<std::size_t>(n);
+    to = to.subspan(static_cast<std::size_t>(n));
+  }
+  return {};
+}
+
+CHIMERA_FUNCTION Result<MappedFile> MappedFile::make(const std::string& path, bool copied) {
+  FileHandle file(platform::open(path, platform::Access::read));
+  if (!file.ok()) return file_error("open", path);
+  const auto info = platform::info(file.fd());
+  if (!info) return file_error("read", path);
+  if (info->kind == platform::FileInfo::folder)
+    return Error{"cannot read " + path + ": it is a folder, and a file was expected"};
+  if (info->kind != platform::FileInfo::file)
+    return Error{"cannot read " + path + ": only a regular file can be mapped"};
+  if (info->bytes == 0) return Error{"cannot use " + path + ": the file is empty"};
+  const std::size_t size = info->bytes;
+  void* const copy = copied ? platform::map(size) : nullptr;
+  const void* const data = copied ? copy : platform::map_file(file.fd(), size);
+  if (!data) return file_error("map", path);
+  MappedFile mapped;
+  mapped.bytes_ = {static_cast<const std::byte*>(data), size};
+  for (std::size_t at = 0; copied && at < size;) {
+    const std::int64_t n = platform::read(file.fd(), static_cast<std::byte*>(copy) + at, size - at, at);
+    if (n < 0) return file_error("read", path);
+    if (n == 0) return Error{"cannot read " + path + ": another program is shortening it"};
+    at += static_cast<std::size_t>(n);
+  }
+  if (!copied) mapped.file_ = std::move(file);
+  return mapped;
+}
+
+CHIMERA_FUNCTION Result<AtomicFile> AtomicFile::create(const std::string& path) {
+  if (is_folder(path)) return Error{"cannot write " + path + ": it is a folder"};
+  AtomicFile f;
+  f.path_ = path;
+  f.file_ = FileHandle(platform::open(f.partial(), platform::Access::write));
+  if (!f.file_.ok()) return file_error("write", path);
+  if (!platform::lock(f.file_.fd())) return Error{"cannot write " + path + ": another process is writing it"};
+  const auto ours = platform::info(f.file_.fd()), named = platform::info(f.partial());
+  if (!ours || !named || ours->id != named->id)
+    return Error{"cannot write " + path + ": another process has just written it"};
+  f.pending_ = true;
+  if (!platform::resize(f.file_.fd(), 0)) return file_error("write", path);
+  return f;
+}
+
+CHIMERA_FUNCTION Status AtomicFile::write(const void* data, std::size_t bytes) {
+  if (!write_all(file_.fd(), data, bytes)) return file_error("write", path_);
+  return {};
+}
+
+CHIMERA_FUNCTION Status AtomicFile::commit() {
+  if (!platform::sync(file_.fd())) return file_error("write", path_);
+  if (!platform::rename(partial(), path_)) return file_error("write", path_);
+  pending_ = false;
+  if (!file_.close()) return file_error("write", path_);
+  return sync_folder(folder_of(path_));
+}
+
 }  // namespace chimera
+#endif

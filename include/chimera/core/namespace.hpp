@@ -2,12 +2,18 @@
 // program built with different -m flags then share no inline function, so the linker cannot keep the wrong copy.
 // A private namespace x_parts lies in `chimera` or in this one, never in both: a file that sees both could not say
 // which it means. CHIMERA_ISA (kernels/simd.hpp) must be the same in all files of a program.
+//
+// A header of kernels has two halves: what they are, and how they work. By default both are seen, and functions are
+// inline. Where CHIMERA_EXTERN is defined, in all files of a program, the second half is seen by one file alone
+// (cmake/compiled.cpp): what does not depend on a config is compiled once. Then all files take the same -m flags.
 #pragma once
 
 #include <chimera/core/version.hpp>
 
 #if defined(CHIMERA_ISA)
 #define CHIMERA_ABI abi_one_level
+#elif defined(CHIMERA_EXTERN)
+#define CHIMERA_ABI abi_compiled
 #elif defined(__AVX512F__)
 #define CHIMERA_ABI abi_avx512
 #elif defined(__AVX2__)
@@ -16,4 +22,14 @@
 #define CHIMERA_ABI abi_avx
 #else
 #define CHIMERA_ABI abi_base
+#endif
+
+#if !defined(CHIMERA_EXTERN)
+#define CHIMERA_BODIES 1
+#define CHIMERA_FUNCTION inline
+#elif defined(CHIMERA_COMPILE)
+#define CHIMERA_BODIES 1
+#define CHIMERA_FUNCTION
+#else
+#define CHIMERA_BODIES 0
 #endif

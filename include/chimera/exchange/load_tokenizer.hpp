@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chimera/core/files.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/exchange/rank_file.hpp>
 #include <chimera/exchange/tokenizer_gguf.hpp>
@@ -18,7 +19,14 @@ namespace chimera {
 
 /// The kind is told by the name: *.tiktoken (of o200k, cl100k, r50k or gpt2), *.gguf; all else is tokenizer.json, or a
 /// folder that has one.
-inline Result<Tokenizer> load_tokenizer(const std::string& path) {
+Result<Tokenizer> load_tokenizer(const std::string& path);
+
+}  // namespace chimera
+
+#if CHIMERA_BODIES
+namespace chimera {
+
+CHIMERA_FUNCTION Result<Tokenizer> load_tokenizer(const std::string& path) {
   const auto named = [&](const Error& error) { return Error{path + ": " + error.message}; };
   if (is_folder(path)) return load_tokenizer(path + "/tokenizer.json");
   if (path.ends_with(".gguf")) {
@@ -62,3 +70,4 @@ inline Result<Tokenizer> load_tokenizer(const std::string& path) {
 }
 
 }  // namespace chimera
+#endif

@@ -2,17 +2,28 @@
 #pragma once
 
 #include <chimera/config/config_text.hpp>
-#include <chimera/core/fields.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/model/any_model.hpp>
-#include <chimera/train/checkpoint.hpp>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <optional>
 #include <string>
 #include <string_view>
 
 namespace chimera::inline CHIMERA_ABI {
+
+/// The run that a model was trained in.
+struct CardRun {
+  std::string data;                           // what it read
+  std::int64_t updates = 0, tokens = 0;       // done, read
+  double loss_mean = 0, validation_loss = 0;  // nats per token
+  std::int64_t validation_step = 0;           // after which the validation loss was taken; 0: none was
+  double seconds = 0;
+  std::string settings;  // "name value", one a line
+};
 
 /// What a card says beyond the model itself.
 struct CardFacts {
@@ -21,9 +32,8 @@ struct CardFacts {
   std::string architecture;  // as the file's reader calls it
   std::string format;        // of the matrices
   std::string tokenizer;
-  std::string source;                     // where the weights come from, unless from a run
-  std::string data;                       // what the run read
-  const CheckpointHeader* run = nullptr;  // null: not trained here
+  std::string source;          // where the weights come from, unless from a run
+  std::optional<CardRun> run;  // nothing: not trained here
   bool llama_cpp = false, transformers = false;
 };
 
@@ -89,35 +99,29 @@ inline std::string model_card(const AnyModel& model, const CardFacts& facts) {
   weights.row("architecture", facts.architecture);
   weights.row("layers", std::to_string(c.layers.count) + ": " + pattern_words(c.layers));
   weights.row("width", c.width);
-  weights.row("SwiGLU", c.ffn.hidden);
-  if (has_kind(c, Kind::attention)) {
-    weights.row("attention", std::to_string(c.attention.heads) + " heads of " + std::to_string(c.head_dim()) + ", " +
-                                 std::to_string(c.kv_heads()) + " of keys and values");
-    weights.row("positions", c.attention.position == Position::rope    ? "rotary"
-                             : c.attention.position == Position::alibi ? "ALiBi"
-                                                                       : "none");
-  }
-  if (has_kind(c, Kind::mamba2))
-    weights.row("Mamba-2", std::to_string(c.ssm_heads()) + " heads of " + std::to_string(c.mamba2.head_dim) +
-                               ", state " + std::to_string(c.mamba2.state) + ", groups " +
-                               std::to_string(c.mamba2.groups));
+  each_used_mixer(c, [&](std::string_view name, const auto& part) { weights.row(name, part_words(c, part)); });
+  weights.row("ffn", part_words(c, c.ffn));
   weights.row("vocabulary", std::to_string(c.vocab) + (c.tied ? ", output tied to the embedding" : ""));
   weights.row("context", c.context);
   weights.row("tokenizer", facts.tokenizer);
   if (!facts.source.empty()) weights.row("converted from", facts.source);
 
   if (facts.run) {
-    const Progress& p = facts.run->progress;
+    const CardRun& run = *facts.run;
     Table training(out, "Training");
-    if (!facts.data.empty()) training.row("data", facts.data);
-    training.row("updates", p.updates);
-    training.row("tokens read", p.tokens);
-    training.loss("training loss, running mean", p.loss_mean);
-    if (p.validation_step > 0)
-      training.loss("validation loss after update " + std::to_string(p.validation_step), p.validation_loss);
-    training.row("seconds", static_cast<std::int64_t>(p.seconds));
-    TrainerSettings::each_field(facts.run->settings,
-                                [&](std::string_view name, const auto& value) { training.row(name, to_text(value)); });
+    if (!run.data.empty()) training.row("data", run.data);
+    training.row("updates", run.updates);
+    training.row("tokens read", run.tokens);
+    training.loss("training loss, running mean", run.loss_mean);
+    if (run.validation_step > 0)
+      training.loss("validation loss after update " + std::to_string(run.validation_step), run.validation_loss);
+    training.row("seconds", static_cast<std::int64_t>(run.seconds));
+    for (std::string_view lines = run.settings; !lines.empty();) {
+      const std::string_view line = lines.substr(0, lines.find('\n'));
+      lines.remove_prefix(std::min(lines.size(), line.size() + 1));
+      const std::size_t space = std::min(line.size(), line.find(' '));
+      training.row(line.substr(0, space), line.substr(std::min(line.size(), space + 1)));
+    }
   }
   add_usage(out, facts);
   return out;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chimera/core/files.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/exchange/load_tokenizer.hpp>
 #include <chimera/exchange/tokenizer_gguf.hpp>
@@ -24,7 +25,31 @@ inline constexpr std::string_view chatml_template =
 
 /// The byte vocabulary (text/bytes.hpp) for a model of `vocab` tokens, at least 256: special tokens beyond it are left
 /// out.
-inline Result<Tokenizer> byte_tokenizer(int vocab) {
+Result<Tokenizer> byte_tokenizer(int vocab);
+
+/// Whether all of its text is single bytes.
+bool is_bytes(const Tokenizer& tokenizer);
+
+/// The same tokens; where the file did not say, <|endoftext|> ends a text and starts one, and conversations are written
+/// as chatml_template does if the tokens for it are there. What is not said other programs guess wrongly. Ids that are
+/// only there to fill a model's vocabulary lose their names, and so write nothing.
+Result<Tokenizer> with_special_ids(const Tokenizer& tokenizer);
+
+/// The tokenizer in the GGUF file of a model of `vocab` tokens; bytes if there is none.
+Result<Tokenizer> tokenizer_of(const Gguf& file, int vocab);
+
+/// The tokenizer in a GGUF file, or in the folder that `path` is or lies in; bytes if there is none.
+Result<Tokenizer> tokenizer_of(const std::string& path, int vocab);
+
+/// tokenizer.json and tokenizer_config.json.
+Status save_tokenizer(const std::string& folder, const Tokenizer& tokenizer);
+
+}  // namespace chimera
+
+#if CHIMERA_BODIES
+namespace chimera {
+
+CHIMERA_FUNCTION Result<Tokenizer> byte_tokenizer(int vocab) {
   if (vocab < 256)
     return Error{"the model's vocabulary has " + std::to_string(vocab) + " tokens, text as bytes needs 256"};
   Vocabulary v = byte_vocabulary();
@@ -36,15 +61,11 @@ inline Result<Tokenizer> byte_tokenizer(int vocab) {
   return Tokenizer::create(std::move(v));
 }
 
-/// Whether all of its text is single bytes.
-inline bool is_bytes(const Tokenizer& tokenizer) {
+CHIMERA_FUNCTION bool is_bytes(const Tokenizer& tokenizer) {
   return tokenizer.vocabulary().merges.empty() && !tokenizer.vocabulary().merge_by_rank;
 }
 
-/// The same tokens; where the file did not say, <|endoftext|> ends a text and starts one, and conversations are written
-/// as chatml_template does if the tokens for it are there. What is not said other programs guess wrongly. Ids that are
-/// only there to fill a model's vocabulary lose their names, and so write nothing.
-inline Result<Tokenizer> with_special_ids(const Tokenizer& tokenizer) {
+CHIMERA_FUNCTION Result<Tokenizer> with_special_ids(const Tokenizer& tokenizer) {
   Vocabulary v = tokenizer.vocabulary();
   const auto id = [&](std::string_view text) { return tokenizer.special(text).value_or(-1); };
   for (std::size_t i = 0; i < v.tokens.size(); ++i)
@@ -72,16 +93,14 @@ inline Result<Tokenizer> completed(const Tokenizer& found, const std::string& so
 
 }  // namespace model_tokenizer_parts
 
-/// The tokenizer in the GGUF file of a model of `vocab` tokens; bytes if there is none.
-inline Result<Tokenizer> tokenizer_of(const Gguf& file, int vocab) {
+CHIMERA_FUNCTION Result<Tokenizer> tokenizer_of(const Gguf& file, int vocab) {
   if (!file.has("tokenizer.ggml.model")) return byte_tokenizer(vocab);
   const auto tokenizer = read_tokenizer(file);
   if (!tokenizer) return Error{"cannot use the tokenizer of the model's file: " + tokenizer.error().message};
   return model_tokenizer_parts::completed(*tokenizer, "the model's file", vocab);
 }
 
-/// The tokenizer in a GGUF file, or in the folder that `path` is or lies in; bytes if there is none.
-inline Result<Tokenizer> tokenizer_of(const std::string& path, int vocab) {
+CHIMERA_FUNCTION Result<Tokenizer> tokenizer_of(const std::string& path, int vocab) {
   const bool gguf = path.ends_with(".gguf") && !is_folder(path);
   const std::string file = gguf ? path : (is_folder(path) ? path : folder_of(path)) + "/tokenizer.json";
   if (gguf) {
@@ -96,10 +115,10 @@ inline Result<Tokenizer> tokenizer_of(const std::string& path, int vocab) {
   return model_tokenizer_parts::completed(*tokenizer, file, vocab);
 }
 
-/// tokenizer.json and tokenizer_config.json.
-inline Status save_tokenizer(const std::string& folder, const Tokenizer& tokenizer) {
+CHIMERA_FUNCTION Status save_tokenizer(const std::string& folder, const Tokenizer& tokenizer) {
   if (Status s = write_text(folder + "/tokenizer.json", tokenizer_json(tokenizer)); !s) return s;
   return write_text(folder + "/tokenizer_config.json", tokenizer_config_json(tokenizer));
 }
 
 }  // namespace chimera
+#endif

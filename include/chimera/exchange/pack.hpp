@@ -10,6 +10,7 @@
 #include <chimera/io/gguf.hpp>
 #include <chimera/model/packed_model.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -18,33 +19,43 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-/// Packs the weights of a GGUF file. What is read is copied from the file, and a file that becomes shorter meanwhile is an
-/// error. Errors: as load_gguf.
-inline Result<PackedModel> pack_gguf(const Cpu& q, const Gguf& file, const AnyModel& model) {
+/// Packs the weights of a GGUF file. What is read is copied from the file, and a file that becomes shorter meanwhile is
+/// an error. Errors: as load_gguf.
+Result<PackedModel> pack_gguf(const Cpu& q, const Gguf& file, const AnyModel& model);
+
+/// Of a file.
+Result<PackedModel> pack_gguf(const Cpu& q, const std::string& path, const AnyModel& model);
+
+/// Of a file in memory, which is not needed any more afterwards.
+Result<PackedModel> pack_gguf(const Cpu& q, std::span<const std::byte> bytes, const AnyModel& model);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+CHIMERA_FUNCTION Result<PackedModel> pack_gguf(const Cpu& q, const Gguf& file, const AnyModel& model) {
   const auto table = find_weights(file, model);
   if (!table) return table.error();
   std::vector<RowSource> sources;
   std::vector<const FileWeight*> weights;  // of each source
-  std::vector<StoredTensor> stored;        // likewise
   for (const FileWeight& w : *table) {
     const NamedTensor& t = model.tensors[w.tensor];
     if (!t.packed()) continue;
-    const StoredTensor found = gguf_model_parts::stored(*file.tensor(w.name));
-    if (Status s = check_shape(w, found); !s) return s.error();
-    if (!holds_weights(found.format))
+    if (Status s = check_shape(w, w.stored); !s) return s.error();
+    if (!holds_weights(w.stored.format))
       return Error{"tensor " + w.name + ": expected a format of weights, found " +
-                   std::string(format_info(found.format)->name)};
-    const std::int64_t share = t.rows / t.parts;
+                   std::string(format_info(w.stored.format)->name)};
     for (std::int64_t first = w.first; first < w.first + w.rows;) {
-      const std::int64_t end = std::min((first / share + 1) * share, w.first + w.rows);
-      sources.push_back({w.tensor, first, end - first, found.format, w.divisor});
-      weights.push_back(&w), stored.push_back(found);
+      const std::int64_t end = std::min(part_end(t.parts, t.rows, first), w.first + w.rows);
+      sources.push_back({w.tensor, first, end - first, w.stored.format, w.divisor});
+      weights.push_back(&w);
       first = end;
     }
   }
   const auto read = [&](std::size_t source, std::int64_t row, std::int64_t count, std::byte* to) -> Status {
     const FileWeight& w = *weights[source];
-    const GgufTensor& t = *file.tensor(w.name);
+    const GgufTensor& t = file.tensors()[w.stored.index];
     const std::size_t row_bytes = static_cast<std::size_t>(format_bytes(t.format, w.cols));
     row += sources[source].first - w.first;
     const std::int64_t together = w.head > 0 ? 1 : count;  // rows that follow one another in the file, too
@@ -52,26 +63,26 @@ inline Result<PackedModel> pack_gguf(const Cpu& q, const Gguf& file, const AnyMo
       const std::span bytes(to + static_cast<std::size_t>(r) * row_bytes,
                             static_cast<std::size_t>(together) * row_bytes);
       if (Status s = file.read(t, static_cast<std::size_t>(w.file_row(row + r)) * row_bytes, bytes); !s) return s;
-      if (Status s = check_numbers(stored[source], bytes); !s) return s;
+      if (Status s = check_numbers(w.stored, bytes); !s) return s;
     }
     return {};
   };
   const auto values = [&](std::size_t tensor, float* to) -> Status {
-    for (const FileWeight& w : *table) {
-      if (w.tensor != tensor) continue;
-      StoredTensor t = gguf_model_parts::stored(*file.tensor(w.name));
+    const auto before = [](const FileWeight& w, std::size_t t) { return w.tensor < t; };
+    auto w = std::lower_bound(table->begin(), table->end(), tensor, before);
+    for (; w != table->end() && w->tensor == tensor; ++w) {
+      StoredTensor t = w->stored;
       std::vector<std::byte> copy(t.data.size());
-      if (Status s = file.read(*file.tensor(w.name), 0, copy); !s) return s;
+      if (Status s = file.read(file.tensors()[t.index], 0, copy); !s) return s;
       t.data = copy;
-      if (Status s = load_weight(q, w, t, to + w.first * w.cols); !s) return s;
+      if (Status s = load_weight(q, *w, t, to + w->first * w->cols); !s) return s;
     }
     return {};
   };
   return PackedModel::create(q, model, sources, read, values);
 }
 
-/// Of a file.
-inline Result<PackedModel> pack_gguf(const Cpu& q, const std::string& path, const AnyModel& model) {
+CHIMERA_FUNCTION Result<PackedModel> pack_gguf(const Cpu& q, const std::string& path, const AnyModel& model) {
   const auto file = Gguf::open(path);
   if (!file) return file.error();
   auto packed = pack_gguf(q, *file, model);
@@ -79,11 +90,11 @@ inline Result<PackedModel> pack_gguf(const Cpu& q, const std::string& path, cons
   return packed;
 }
 
-/// Of a file in memory, which is not needed any more afterwards.
-inline Result<PackedModel> pack_gguf(const Cpu& q, std::span<const std::byte> bytes, const AnyModel& model) {
+CHIMERA_FUNCTION Result<PackedModel> pack_gguf(const Cpu& q, std::span<const std::byte> bytes, const AnyModel& model) {
   const auto file = Gguf::parse(bytes);
   if (!file) return file.error();
   return pack_gguf(q, *file, model);
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -2,7 +2,10 @@
 // after a mix; the rules are those of llama.cpp's quantizer, so that files of one name have one size and one quality.
 #pragma once
 
+#include <chimera/config/size.hpp>
 #include <chimera/core/format.hpp>
+#include <chimera/core/namespace.hpp>
+#include <chimera/exchange/weights.hpp>
 #include <chimera/io/gguf.hpp>
 
 #include <algorithm>
@@ -13,7 +16,7 @@
 #include <string_view>
 #include <vector>
 
-namespace chimera {
+namespace chimera::inline CHIMERA_ABI {
 
 /// A kind of file: what --format and general.file_type say.
 struct FileType {
@@ -55,37 +58,32 @@ constexpr const FileType* file_type_named(std::string_view name) {
   return nullptr;
 }
 
+/// What a tensor's name says of it: whether its weights are a product's matrix, and how many bits they get.
+struct NamedWeight {
+  bool matrix = false;
+  MoreBits bits = MoreBits::none;
+  bool holds_values = false;  // with other parts of the same weight
+};
+
+/// Of a tensor of ours or of llama.cpp's; else, of a layer that is not known here: a matrix is what is called weight,
+/// is no norm, and has several rows.
+NamedWeight named_weight(std::string_view name);
+
 /// The formats of one model's tensors. Some depend on which of the model's layers they belong to.
 class QuantizationMix {
  public:
-  QuantizationMix(const FileType& type, std::span<const GgufTensor> tensors) : type_(type) {
-    for (const GgufTensor& t : tensors) {
-      if (t.name == "output.weight") head_ = "output.weight";
-      if (t.name.ends_with(".attn_v.weight")) values_.push_back(block_of(t.name));
-      if (t.name.ends_with(".ffn_down.weight")) downs_.push_back(block_of(t.name));
-    }
-    std::sort(values_.begin(), values_.end());
-    std::sort(downs_.begin(), downs_.end());
-  }
+  QuantizationMix(const FileType& type, std::span<const GgufTensor> tensors);
 
   /// Norms, biases, convolutions and whatever else is no matrix stay as they are.
   static bool is_quantized(const GgufTensor& t) {
-    return t.ne[1] * t.ne[2] * t.ne[3] > 1 && t.name.ends_with(".weight") && !t.name.ends_with("_norm.weight") &&
-           t.name.find("ssm_conv1d") == std::string_view::npos;
+    return t.ne[1] * t.ne[2] * t.ne[3] > 1 && named_weight(t.name).matrix;
   }
 
-  Format format_of(const GgufTensor& t) const {
-    if (!is_quantized(t)) return t.format;
-    return fitting(wanted(t), t.ne[0]);
-  }
+  Format format_of(const GgufTensor& t) const;
 
  private:
   /// The block of "blk.3.name", else -1.
-  static int block_of(std::string_view name) {
-    int block = -1;
-    if (name.starts_with("blk.")) std::from_chars(name.data() + 4, name.data() + name.size(), block);
-    return block;
-  }
+  static int block_of(std::string_view name);
 
   /// The place of a block among those that have such a tensor.
   struct Place {
@@ -94,43 +92,93 @@ class QuantizationMix {
     /// The outer eighths, and a third of those between.
     bool more_bits() const { return first_eighth() || i >= 7 * n / 8 || (i - n / 8) % 3 == 2; }
   };
-  static Place place(const std::vector<int>& blocks, std::string_view name) {
-    const auto at = std::lower_bound(blocks.begin(), blocks.end(), block_of(name));
-    return {at - blocks.begin(), static_cast<std::int64_t>(blocks.size())};
-  }
+  static Place place(const std::vector<int>& blocks, std::string_view name);
 
   /// For rows of any length.
-  Format wanted(const GgufTensor& t) const {
-    if (format_info(type_.format)->values == 1 || type_.format == Format::q8_0) return type_.format;
-    const bool ternary = type_.format == Format::tq1_0 || type_.format == Format::tq2_0;
-    const bool four_bits = type_.format == Format::q4_k;
-    if (t.name == head_) return t.ne[0] % 256 == 0 ? Format::q6_k : Format::q8_0;
-    if (t.name == "token_embd.weight" && ternary) return Format::q4_k;
-    if (t.name.ends_with(".attn_qkv.weight") && type_.mix == FileType::Mix::medium)
-      return four_bits ? Format::q5_k : Format::q6_k;
-    const bool value = t.name.ends_with(".attn_v.weight"), down = t.name.ends_with(".ffn_down.weight");
-    if (!value && !down) return type_.format;
-    const Place p = place(value ? values_ : downs_, t.name);
-    if (type_.mix == FileType::Mix::medium && p.more_bits()) return Format::q6_k;
-    if (type_.mix == FileType::Mix::small && four_bits && (value ? p.i < 4 : p.first_eighth())) return Format::q5_k;
-    return type_.format;
-  }
+  Format wanted(const GgufTensor& t) const;
 
   /// The nearest format whose blocks fill rows of n numbers.
-  static Format fitting(Format format, std::int64_t n) {
-    if (n % format_info(format)->values == 0) return format;
-    if (n % 32 != 0) return Format::f16;
-    switch (format) {
-      case Format::q4_k: return Format::q5_0;
-      case Format::q5_k: return Format::q5_1;
-      case Format::q6_k: return Format::q8_0;
-      default: return Format::q4_0;  // ternary
-    }
-  }
+  static Format fitting(Format format, std::int64_t n);
 
   FileType type_;
   std::string_view head_ = "token_embd.weight";
-  std::vector<int> values_, downs_;  // blocks with attn_v and with ffn_down
+  std::vector<int> values_, downs_;  // blocks with such matrices
 };
 
-}  // namespace chimera
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+CHIMERA_FUNCTION NamedWeight named_weight(std::string_view name) {
+  std::string_view rest = name;
+  if (name.starts_with("blk.")) rest.remove_prefix(std::min(name.size(), name.find('.', 4) + 1));
+  NamedWeight found{.matrix = name.ends_with(".weight") && !name.ends_with("_norm.weight")};
+  std::string_view ours = rest;
+  weight_parts::each_row([&](const FileRow& row) {
+    if (row.gguf.name == rest) ours = row.ours, found.bits = row.bits;
+    if (row.ours == rest && row.part >= 0 && row.bits == MoreBits::value) found.holds_values = true;
+  });
+  each_known_weight([&](const Tensor& t) {
+    if (t.name == ours) found.matrix = t.role == Role::matrix;
+  });
+  return found;
+}
+
+CHIMERA_FUNCTION QuantizationMix::QuantizationMix(const FileType& type, std::span<const GgufTensor> tensors)
+    : type_(type) {
+  for (const GgufTensor& t : tensors) {
+    if (t.name == "output.weight") head_ = "output.weight";
+    const MoreBits bits = named_weight(t.name).bits;
+    if (bits == MoreBits::value) values_.push_back(block_of(t.name));
+    if (bits == MoreBits::down) downs_.push_back(block_of(t.name));
+  }
+  std::sort(values_.begin(), values_.end());
+  std::sort(downs_.begin(), downs_.end());
+}
+
+CHIMERA_FUNCTION Format QuantizationMix::format_of(const GgufTensor& t) const {
+  if (!is_quantized(t)) return t.format;
+  return fitting(wanted(t), t.ne[0]);
+}
+
+CHIMERA_FUNCTION int QuantizationMix::block_of(std::string_view name) {
+  int block = -1;
+  if (name.starts_with("blk.")) std::from_chars(name.data() + 4, name.data() + name.size(), block);
+  return block;
+}
+
+CHIMERA_FUNCTION QuantizationMix::Place QuantizationMix::place(const std::vector<int>& blocks, std::string_view name) {
+  const auto at = std::lower_bound(blocks.begin(), blocks.end(), block_of(name));
+  return {at - blocks.begin(), static_cast<std::int64_t>(blocks.size())};
+}
+
+CHIMERA_FUNCTION Format QuantizationMix::wanted(const GgufTensor& t) const {
+  if (format_info(type_.format)->values == 1 || type_.format == Format::q8_0) return type_.format;
+  const bool ternary = type_.format == Format::tq1_0 || type_.format == Format::tq2_0;
+  const bool four_bits = type_.format == Format::q4_k;
+  if (t.name == head_) return t.ne[0] % 256 == 0 ? Format::q6_k : Format::q8_0;
+  if (t.name == "token_embd.weight" && ternary) return Format::q4_k;
+  const NamedWeight named = named_weight(t.name);
+  if (named.holds_values && type_.mix == FileType::Mix::medium) return four_bits ? Format::q5_k : Format::q6_k;
+  const bool value = named.bits == MoreBits::value;
+  if (named.bits == MoreBits::none) return type_.format;
+  const Place p = place(value ? values_ : downs_, t.name);
+  if (type_.mix == FileType::Mix::medium && p.more_bits()) return Format::q6_k;
+  if (type_.mix == FileType::Mix::small && four_bits && (value ? p.i < 4 : p.first_eighth())) return Format::q5_k;
+  return type_.format;
+}
+
+CHIMERA_FUNCTION Format QuantizationMix::fitting(Format format, std::int64_t n) {
+  if (n % format_info(format)->values == 0) return format;
+  if (n % 32 != 0) return Format::f16;
+  switch (format) {
+    case Format::q4_k: return Format::q5_0;
+    case Format::q5_k: return Format::q5_1;
+    case Format::q6_k: return Format::q8_0;
+    default: return Format::q4_0;  // ternary
+  }
+}
+
+}  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -52,19 +52,8 @@ struct Sums {
   float squares, error_squares, largest;
 };
 
-struct CompareNumbers {
-  template <int W>
-  CHIMERA_INLINE static void run(std::int64_t n, const float* x, const float* stored, Sums* sums) {
-    Vec<W> squares, errors, largest;
-    lanes<W>(n, [&](std::int64_t i, auto io) CHIMERA_LAMBDA {
-      const Vec<W> v = io.load(x + i), d = v - io.load(stored + i);
-      squares = fma<W>(v, v, squares);
-      errors = fma<W>(d, d, errors);
-      largest = max<W>(largest, max<W>(d, -d));
-    });
-    *sums = {sum<W>(squares), sum<W>(errors), chimera::largest<W>(largest)};
-  }
-};
+/// Of n numbers x, and of what differs from them as they are stored.
+Sums compare_numbers(Isa isa, std::int64_t n, const float* x, const float* stored);
 
 /// Reads, encodes and writes pieces of tensors: while one piece is encoded, the one before it is written.
 class Quantizer {
@@ -116,8 +105,7 @@ class Quantizer {
     if (Status s = decode(isa, t.format, t.data.data() + format_bytes(t.format, first), n, x); !s) return s;
     if (Status s = encode(isa, to, x, n, out, first); !s) return s;
     if (Status s = decode(isa, to, out, n, stored); !s) return s;
-    Sums sums{};
-    dispatch<CompareNumbers>(isa, n, x, stored, &sums);
+    const Sums sums = compare_numbers(isa, n, x, stored);
     error = {n, double{sums.squares}, double{sums.error_squares}, sums.largest};
     return {};
   }
@@ -177,3 +165,31 @@ Result<std::vector<QuantizedTensor>> quantize_gguf(const Cpu& q, const Gguf& in,
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+namespace quantize_parts {
+
+struct CompareNumbers {
+  template <int W>
+  CHIMERA_INLINE static void run(std::int64_t n, const float* x, const float* stored, Sums* sums) {
+    Vec<W> squares, errors, largest;
+    lanes<W>(n, [&](std::int64_t i, auto io) CHIMERA_LAMBDA {
+      const Vec<W> v = io.load(x + i), d = v - io.load(stored + i);
+      squares = fma<W>(v, v, squares);
+      errors = fma<W>(d, d, errors);
+      largest = max<W>(largest, max<W>(d, -d));
+    });
+    *sums = {sum<W>(squares), sum<W>(errors), chimera::largest<W>(largest)};
+  }
+};
+
+CHIMERA_FUNCTION Sums compare_numbers(Isa isa, std::int64_t n, const float* x, const float* stored) {
+  Sums sums{};
+  dispatch<CompareNumbers>(isa, n, x, stored, &sums);
+  return sums;
+}
+
+}  // namespace quantize_parts
+}  // namespace chimera::inline CHIMERA_ABI
+#endif

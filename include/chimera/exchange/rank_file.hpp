@@ -2,6 +2,7 @@
 // is split, nor what special tokens there are: the program has to know.
 #pragma once
 
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/exchange/byte_level.hpp>
 #include <chimera/text/pretokenizer.hpp>
@@ -26,13 +27,25 @@ struct RankedSpecial {
   std::string_view text;
   std::int32_t id;
 };
+
 inline constexpr std::array<RankedSpecial, 2> o200k_specials{{{"<|endoftext|>", 199999}, {"<|endofprompt|>", 200018}}};
+
 inline constexpr std::array<RankedSpecial, 5> cl100k_specials{{{"<|endoftext|>", 100257},
                                                                {"<|fim_prefix|>", 100258},
                                                                {"<|fim_middle|>", 100259},
                                                                {"<|fim_suffix|>", 100260},
                                                                {"<|endofprompt|>", 100276}}};
+
 inline constexpr std::array<RankedSpecial, 1> gpt2_specials{{{"<|endoftext|>", 50256}}};
+
+/// A tokenizer of the file's text. What the text says is held against its length before memory is taken.
+Result<Tokenizer> read_rank_file(std::string_view text, PreTokenizer pretokenizer,
+                                 std::span<const RankedSpecial> specials);
+
+}  // namespace chimera
+
+#if CHIMERA_BODIES
+namespace chimera {
 
 namespace rank_file_parts {
 
@@ -54,9 +67,8 @@ inline std::string from_base64(std::string_view text) {
 
 }  // namespace rank_file_parts
 
-/// A tokenizer of the file's text. What the text says is held against its length before memory is taken.
-inline Result<Tokenizer> read_rank_file(std::string_view text, PreTokenizer pretokenizer,
-                                        std::span<const RankedSpecial> specials) {
+CHIMERA_FUNCTION Result<Tokenizer> read_rank_file(std::string_view text, PreTokenizer pretokenizer,
+                                                  std::span<const RankedSpecial> specials) {
   Vocabulary v;
   v.merge_by_rank = v.whole_words = true;
   v.pretokenizer = pretokenizer;
@@ -96,3 +108,4 @@ inline Result<Tokenizer> read_rank_file(std::string_view text, PreTokenizer pret
 }
 
 }  // namespace chimera
+#endif

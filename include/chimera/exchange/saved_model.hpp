@@ -38,26 +38,7 @@ struct SavedModel {
   /// `path`: a checkpoint; a run's folder, of which it takes the newest checkpoint that can be read; a GGUF file; a
   /// Hugging Face folder. Of `models` it takes the first in which these weights mean the same, a checkpoint's own
   /// before others, or else what `make` makes. Weights are not read yet.
-  static Result<SavedModel> open(const std::string& path, std::span<const AnyModel> models, ModelMaker make = nullptr) {
-    const bool gguf = path.ends_with(".gguf") && !is_folder(path);
-    if (gguf || exists(path + "/config.json")) {
-      const auto config = config_from_file(path);
-      if (!config) return config.error();
-      auto model = choose(models, make, {}, &*config);
-      if (!model) return Error{"cannot run " + path + ": " + model.error().message};
-      return SavedModel{gguf ? Form::gguf : Form::hugging_face, path, *model};
-    }
-    const auto file = find_checkpoint(path);
-    if (!file)
-      return Error{file.error().message +
-                   " (a model is a run's folder, a checkpoint, a GGUF file, or a Hugging Face folder)"};
-    auto header = read_checkpoint_header(*file);
-    if (!header) return header.error();
-    const auto config = config_from_file(*file);  // old checkpoints know their model's name alone
-    const auto model = choose(models, make, header->info.config, config ? &*config : nullptr);
-    if (!model) return Error{"cannot load " + *file + ": " + model.error().message};
-    return SavedModel{Form::checkpoint, *file, *model, std::move(*header)};
-  }
+  static Result<SavedModel> open(const std::string& path, std::span<const AnyModel> models, ModelMaker make = nullptr);
 
   const Config& config() const { return *model.config; }
 
@@ -66,42 +47,79 @@ struct SavedModel {
   Result<Tokenizer> tokenizer() const { return tokenizer_of(path, config().vocab); }
 
   /// Reads the weights as f32, into model.arena_floats floats.
-  Status load(const Cpu& cpu, float* weights) const {
-    if (form == Form::checkpoint) return load_weights(path, model, weights);
-    if (form == Form::hugging_face) return load_hugging_face(cpu, path, model, weights);
-    const auto file = Gguf::open(path);
-    if (!file) return file.error();
-    const Status s = load_gguf(cpu, *file, model, weights);
-    if (!s) return Error{"cannot load " + path + ": " + s.error().message};
-    return {};
-  }
-  Result<Buffer> weights(const Cpu& cpu) const {
-    auto weights = Buffer::create(model.arena_floats);
-    if (!weights) return weights;
-    if (Status s = load(cpu, weights->data()); !s) return s.error();
-    return weights;
-  }
+  Status load(const Cpu& cpu, float* weights) const;
+  Result<Buffer> weights(const Cpu& cpu) const;
 
   /// The weights for sessions: of a GGUF file in the file's own formats, of the other forms as f32.
-  Result<PackedModel> packed(const Cpu& cpu) const {
-    if (form == Form::gguf) return pack_gguf(cpu, path, model);
-    const auto arena = weights(cpu);
-    if (!arena) return arena.error();
-    return PackedModel::create(cpu, model, arena->data());
-  }
+  Result<PackedModel> packed(const Cpu& cpu) const;
 
  private:
   /// `name` and `config`: of a checkpoint, of a file's weights; one may be missing.
   static Result<AnyModel> choose(std::span<const AnyModel> models, ModelMaker make, std::string_view name,
-                                 const Config* config) {
-    for (const AnyModel& m : models)
-      if (m.name == name && (!config || same_meaning(*m.config, *config))) return m;
-    if (!config) return Error{"no config is named \"" + std::string(name) + "\""};
-    for (const AnyModel& m : models)
-      if (same_meaning(*m.config, *config)) return m;
-    if (make) return make(*config);
-    return Error{"no model of this program has its config"};
-  }
+                                 const Config* config);
 };
 
 }  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+CHIMERA_FUNCTION Result<SavedModel> SavedModel::open(const std::string& path, std::span<const AnyModel> models,
+                                                     ModelMaker make) {
+  const bool gguf = path.ends_with(".gguf") && !is_folder(path);
+  if (gguf || exists(path + "/config.json")) {
+    const auto config = config_from_file(path);
+    if (!config) return config.error();
+    auto model = choose(models, make, {}, &*config);
+    if (!model) return Error{"cannot run " + path + ": " + model.error().message};
+    return SavedModel{gguf ? Form::gguf : Form::hugging_face, path, *model};
+  }
+  const auto file = find_checkpoint(path);
+  if (!file)
+    return Error{file.error().message +
+                 " (a model is a run's folder, a checkpoint, a GGUF file, or a Hugging Face folder)"};
+  auto header = read_checkpoint_header(*file);
+  if (!header) return header.error();
+  const auto config = config_from_file(*file);  // old checkpoints know their model's name alone
+  const auto model = choose(models, make, header->info.config, config ? &*config : nullptr);
+  if (!model) return Error{"cannot load " + *file + ": " + model.error().message};
+  return SavedModel{Form::checkpoint, *file, *model, std::move(*header)};
+}
+
+CHIMERA_FUNCTION Status SavedModel::load(const Cpu& cpu, float* weights) const {
+  if (form == Form::checkpoint) return load_weights(path, model, weights);
+  if (form == Form::hugging_face) return load_hugging_face(cpu, path, model, weights);
+  const auto file = Gguf::open(path);
+  if (!file) return file.error();
+  const Status s = load_gguf(cpu, *file, model, weights);
+  if (!s) return Error{"cannot load " + path + ": " + s.error().message};
+  return {};
+}
+
+CHIMERA_FUNCTION Result<Buffer> SavedModel::weights(const Cpu& cpu) const {
+  auto weights = Buffer::create(model.arena_floats);
+  if (!weights) return weights;
+  if (Status s = load(cpu, weights->data()); !s) return s.error();
+  return weights;
+}
+
+CHIMERA_FUNCTION Result<PackedModel> SavedModel::packed(const Cpu& cpu) const {
+  if (form == Form::gguf) return pack_gguf(cpu, path, model);
+  const auto arena = weights(cpu);
+  if (!arena) return arena.error();
+  return PackedModel::create(cpu, model, arena->data());
+}
+
+CHIMERA_FUNCTION Result<AnyModel> SavedModel::choose(std::span<const AnyModel> models, ModelMaker make,
+                                                     std::string_view name, const Config* config) {
+  for (const AnyModel& m : models)
+    if (m.name == name && (!config || same_meaning(*m.config, *config))) return m;
+  if (!config) return Error{"no config is named \"" + std::string(name) + "\""};
+  for (const AnyModel& m : models)
+    if (same_meaning(*m.config, *config)) return m;
+  if (make) return make(*config);
+  return Error{"no model of this program has its config"};
+}
+
+}  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -1,6 +1,7 @@
 // The tokenizer in the metadata of a GGUF file: tokenizer.ggml.* and tokenizer.chat_template.
 #pragma once
 
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/exchange/byte_level.hpp>
 #include <chimera/io/gguf.hpp>
@@ -21,7 +22,17 @@
 namespace chimera {
 
 /// The tokenizer of the file; an error if it has none, or one that is no byte-level BPE.
-inline Result<Tokenizer> read_tokenizer(const Gguf& file) {
+Result<Tokenizer> read_tokenizer(const Gguf& file);
+
+/// Sets tokenizer.* for a model of `vocab` ids, at least as many as the tokenizer has; the rest are called [PADn].
+void set_tokenizer(GgufWriter& file, const Tokenizer& tokenizer, std::int64_t vocab);
+
+}  // namespace chimera
+
+#if CHIMERA_BODIES
+namespace chimera {
+
+CHIMERA_FUNCTION Result<Tokenizer> read_tokenizer(const Gguf& file) {
   using namespace byte_level_parts;
   const auto model = file.text("tokenizer.ggml.model");
   if (!model) return model.error();
@@ -99,8 +110,7 @@ inline Result<Tokenizer> read_tokenizer(const Gguf& file) {
   return Tokenizer::create(std::move(v));
 }
 
-/// Sets tokenizer.* for a model of `vocab` ids, at least as many as the tokenizer has; the rest are called [PADn].
-inline void set_tokenizer(GgufWriter& file, const Tokenizer& tokenizer, std::int64_t vocab) {
+CHIMERA_FUNCTION void set_tokenizer(GgufWriter& file, const Tokenizer& tokenizer, std::int64_t vocab) {
   using namespace byte_level_parts;
   const Vocabulary& v = tokenizer.vocabulary();
   std::vector<std::string> tokens, merges;
@@ -130,3 +140,4 @@ inline void set_tokenizer(GgufWriter& file, const Tokenizer& tokenizer, std::int
 }
 
 }  // namespace chimera
+#endif

@@ -2,6 +2,7 @@
 // `tokenizers` package and `transformers` give the same ids.
 #pragma once
 
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/exchange/byte_level.hpp>
 #include <chimera/io/json.hpp>
@@ -21,6 +22,21 @@
 
 namespace chimera {
 
+/// tokenizer.json, and tokenizer_config.json, which knows bos, eos and the chat template; "" if there is none. A
+/// normalizer to NFC is passed over: text goes in as it is.
+Result<Tokenizer> read_tokenizer_json(std::string_view text, std::string_view config = "");
+
+/// The text of a tokenizer.json.
+std::string tokenizer_json(const Tokenizer& tokenizer);
+
+/// The text of the tokenizer_config.json beside it.
+std::string tokenizer_config_json(const Tokenizer& tokenizer);
+
+}  // namespace chimera
+
+#if CHIMERA_BODIES
+namespace chimera {
+
 namespace tokenizer_json_parts {
 
 // What a tokenizer.json of ours says of each part; `read_pretokenizer` reads the same.
@@ -29,6 +45,7 @@ inline std::string byte_level(bool use_regex) {
   return std::string(R"({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": )") +
          (use_regex ? "true}" : "false}");
 }
+
 inline std::string pretokenizer_json(PreTokenizer id) {
   if (id == PreTokenizer::gpt2) return byte_level(true);
   return R"({"type": "Sequence", "pretokenizers": [{"type": "Split", "pattern": {"Regex": )" +
@@ -39,6 +56,7 @@ inline std::string text_at(const Json& object, std::string_view name) {
   const auto value = object.find(name);
   return value ? value->string().value_or("") : "";
 }
+
 inline bool flag_at(const Json& object, std::string_view name, bool otherwise) {
   const auto value = object.find(name);
   return value ? value->boolean().value_or(otherwise) : otherwise;
@@ -116,9 +134,7 @@ inline Status read_config(std::string_view text, const auto& id_of, Vocabulary& 
 
 }  // namespace tokenizer_json_parts
 
-/// tokenizer.json, and tokenizer_config.json, which knows bos, eos and the chat template; "" if there is none. A
-/// normalizer to NFC is passed over: text goes in as it is.
-inline Result<Tokenizer> read_tokenizer_json(std::string_view text, std::string_view config = "") {
+CHIMERA_FUNCTION Result<Tokenizer> read_tokenizer_json(std::string_view text, std::string_view config) {
   using namespace byte_level_parts;
   using namespace tokenizer_json_parts;
   const auto json = Json::parse(text);
@@ -204,8 +220,7 @@ inline Result<Tokenizer> read_tokenizer_json(std::string_view text, std::string_
   return Tokenizer::create(std::move(v));
 }
 
-/// The text of a tokenizer.json.
-inline std::string tokenizer_json(const Tokenizer& tokenizer) {
+CHIMERA_FUNCTION std::string tokenizer_json(const Tokenizer& tokenizer) {
   using namespace byte_level_parts;
   using namespace tokenizer_json_parts;
   const Vocabulary& v = tokenizer.vocabulary();
@@ -261,8 +276,7 @@ inline std::string tokenizer_json(const Tokenizer& tokenizer) {
          "\n    ]\n  }\n}\n";
 }
 
-/// The text of the tokenizer_config.json beside it.
-inline std::string tokenizer_config_json(const Tokenizer& tokenizer) {
+CHIMERA_FUNCTION std::string tokenizer_config_json(const Tokenizer& tokenizer) {
   const Vocabulary& v = tokenizer.vocabulary();
   std::string out = "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n  \"clean_up_tokenization_spaces\": false";
   for (const auto& [name, id] :
@@ -275,3 +289,4 @@ inline std::string tokenizer_config_json(const Tokenizer& tokenizer) {
 }
 
 }  // namespace chimera
+#endif

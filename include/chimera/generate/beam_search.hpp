@@ -35,14 +35,7 @@ struct BeamSettings {
   float length_penalty = 1.f;  // alpha, of a beam's score: 0 prefers short texts, more longer ones
   std::int64_t tokens = 100;   // at most; the session's context must have room for them
 
-  Status check() const {
-    if (width < 1 || width > most_beams)
-      return Error{"a search has 1 to " + std::to_string(most_beams) + " beams, found " + std::to_string(width)};
-    if (!std::isfinite(length_penalty) || length_penalty < 0.f)
-      return Error{"the length penalty must be 0 or more, found " + std::to_string(length_penalty)};
-    if (tokens < 1) return Error{"a search writes at least 1 token, found " + std::to_string(tokens)};
-    return {};
-  }
+  Status check() const;
 };
 
 struct Beam {
@@ -153,3 +146,18 @@ Result<std::vector<Beam>> beam_search(const Session& start, const BeamSettings& 
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+CHIMERA_FUNCTION Status BeamSettings::check() const {
+  if (width < 1 || width > most_beams)
+    return Error{"a search has 1 to " + std::to_string(most_beams) + " beams, found " + std::to_string(width)};
+  if (!std::isfinite(length_penalty) || length_penalty < 0.f)
+    return Error{"the length penalty must be 0 or more, found " + std::to_string(length_penalty)};
+  if (tokens < 1) return Error{"a search writes at least 1 token, found " + std::to_string(tokens)};
+  return {};
+}
+
+}  // namespace chimera::inline CHIMERA_ABI
+#endif

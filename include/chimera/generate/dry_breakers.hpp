@@ -1,6 +1,7 @@
 // Strings that end what DRY calls a repetition, as tokens.
 #pragma once
 
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/text/tokenizer.hpp>
 
@@ -20,8 +21,16 @@ inline constexpr std::array<std::string_view, 4> usual_dry_breakers{"\n", ":", "
 
 /// For TokenSamplerSettings::dry_breakers: each token that holds such a string, and each that ends with its beginning,
 /// followed by the tokens of the rest (at most 20). As in llama.cpp, strings have at most 40 bytes.
-inline Result<std::vector<std::vector<std::int32_t>>> dry_breakers(
-    const Tokenizer& tokenizer, std::span<const std::string_view> strings = usual_dry_breakers) {
+Result<std::vector<std::vector<std::int32_t>>> dry_breakers(
+    const Tokenizer& tokenizer, std::span<const std::string_view> strings = usual_dry_breakers);
+
+}  // namespace chimera
+
+#if CHIMERA_BODIES
+namespace chimera {
+
+CHIMERA_FUNCTION Result<std::vector<std::vector<std::int32_t>>> dry_breakers(
+    const Tokenizer& tokenizer, std::span<const std::string_view> strings) {
   constexpr std::size_t most_bytes = 40, most_tokens = 20;
   std::vector<std::vector<std::int32_t>> breakers;
   for (const std::string_view s : strings) {
@@ -49,3 +58,4 @@ inline Result<std::vector<std::vector<std::int32_t>>> dry_breakers(
 }
 
 }  // namespace chimera
+#endif

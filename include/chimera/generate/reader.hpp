@@ -37,17 +37,7 @@ struct Turn {
 class Reader {
  public:
   /// `rows`: tokens of a pass, at most. `q` and `weights` must outlive the reader, and the reader what it reads.
-  static Result<Reader> create(const Cpu& q, const PackedModel& weights, std::int64_t rows = 256) {
-    if (rows < 1) return Error{"a reader's pass must have at least 1 row, found " + std::to_string(rows)};
-    Reader r;
-    r.q_ = &q, r.weights_ = &weights, r.capacity_ = rows;
-    auto block = Buffer::create(r.bind(nullptr));
-    if (!block) return block.error();
-    r.block_ = std::move(*block);
-    r.bind(r.block_.data());
-    r.jobs_.reserve(static_cast<std::size_t>(rows));
-    return r;
-  }
+  static Result<Reader> create(const Cpu& q, const PackedModel& weights, std::int64_t rows = 256);
 
   const Cpu& cpu() const { return *q_; }
   const PackedModel& weights() const { return *weights_; }
@@ -59,33 +49,14 @@ class Reader {
   /// Reads all turns, in as few passes as they fit in. What a sequence computes is the same to the bit whatever else is
   /// read with it: its tokens are cut into pieces as its settings say, wherever passes end. On an error nothing has
   /// changed.
-  Status read(std::span<const Turn> turns) {
-    if (Status s = begin(turns); !s) return s;
-    finish();
-    return {};
-  }
+  Status read(std::span<const Turn> turns);
 
   /// The same in slices: `work` goes on with turns that were begun. What was begun earlier is read to its end first.
-  Status begin(std::span<const Turn> turns) {
-    finish();
-    for (std::size_t i = 0; i < turns.size(); ++i)
-      if (Status s = add(turns[i]); !s) {
-        drop();
-        return s;
-      }
-    return {};
-  }
+  Status begin(std::span<const Turn> turns);
 
   /// Works until the time is over, which it overruns by no more than one block of the model takes for a pass. True when
   /// all turns are read.
-  bool work(std::chrono::nanoseconds budget) {
-    const auto start = std::chrono::steady_clock::now();
-    while (busy()) {
-      run_stage();
-      if (std::chrono::steady_clock::now() - start >= budget) break;
-    }
-    return !busy();
-  }
+  bool work(std::chrono::nanoseconds budget);
 
  private:
   friend class Session;
@@ -123,160 +94,40 @@ class Reader {
   bool busy() const { return !jobs_.empty(); }
 
   /// Hands out the block's parts, or counts its floats where there is none.
-  std::size_t bind(float* block) {
-    Bump memory{block};
-    const auto take = [&]<class T>(T*& part, std::size_t count) {
-      part = reinterpret_cast<T*>(memory.take(static_cast<std::int64_t>((count * sizeof(T) + 3) / sizeof(float))));
-    };
-    const std::size_t rows = static_cast<std::size_t>(capacity_);
-    take(runs_, rows), take(jobs_of_, rows), take(outputs_, rows), take(tokens_, rows), take(questions_, 3 * rows);
-    std::size_t most = 0;  // a pass of one row may want more than larger ones do
-    for (const std::int64_t n : {std::int64_t{1}, capacity_}) most = std::max(most, model().decode_floats(n));
-    take(memory_, most);
-    take(scored_, static_cast<std::size_t>(scored_rows() * vocab()));
-    return memory.used;
-  }
+  std::size_t bind(float* block);
 
   /// Puts a turn behind those begun.
-  Status add(const Turn& turn) {
-    const Sequence& s = *turn.sequence;
-    const auto wrong = [&](const std::string& why) { return Error{"session " + std::to_string(jobs_.size()) + why}; };
-    if (s.weights_ != weights_ || (busy() && s.settings_.kv != kv_))
-      return Error{"sessions of one pass must have the same weights and the same format of keys and values"};
-    if (s.place_->reader == this) return wrong(" is given twice");
-    if (s.pending() > 0) return wrong(" has tokens pending");
-    if (turn.tokens.empty()) return wrong(" has a turn without tokens");
-    if (Status fits = s.fits(turn.tokens); !fits) return wrong(": " + fits.error().message);
-    const auto length = static_cast<std::int64_t>(turn.tokens.size());
-    for (std::size_t i = 0; i < turn.rows.size(); ++i)
-      if (turn.rows[i] >= length || turn.rows[i] < (i == 0 ? 0 : turn.rows[i - 1] + 1))
-        return wrong(": rows are tokens of the turn in ascending order, found row " + std::to_string(turn.rows[i]));
-    if (!turn.targets.empty() && turn.targets.size() != turn.tokens.size())
-      return wrong(": expected a target for each of " + std::to_string(length) + " tokens, found " +
-                   std::to_string(turn.targets.size()));
-    for (const std::int32_t target : turn.targets)
-      if (target >= vocab())
-        return wrong(": target " + std::to_string(target) + " is not in the vocabulary of " + std::to_string(vocab()));
-    s.place_->end += length;
-    admit(turn);
-    return {};
-  }
+  Status add(const Turn& turn);
 
   /// The same of a turn that is known to be right, and of whose tokens the sequence knows.
-  void admit(const Turn& turn) {
-    const Sequence& s = *turn.sequence;
-    kv_ = s.settings_.kv;
-    jobs_.push_back({.turn = turn,
-                     .place = s.place_,
-                     .state = s.state_,
-                     .last = s.logits_,
-                     .piece = std::min(s.settings_.piece, capacity_),
-                     .begun = s.position(),
-                     .length = static_cast<std::int64_t>(turn.tokens.size())});
-    s.place_->reader = this;
-  }
+  void admit(const Turn& turn);
 
   /// Takes back what was begun, of which nothing was read.
-  void drop() {
-    for (const Job& job : jobs_) job.place->end = job.begun, job.place->reader = nullptr;
-    jobs_.clear();
-  }
+  void drop();
 
   /// Has no more to do with a sequence. A pass of others is read to its end; a sequence alone stays where it is in it.
-  void leave(Place& place) {
-    if (place.reader != this) return;
-    while (stage_ > 0 && jobs_.size() > 1) run_stage();
-    std::erase_if(jobs_, [&](const Job& job) { return job.place == &place; });
-    place.reader = nullptr;
-    if (jobs_.empty()) stage_ = 0;
-  }
+  void leave(Place& place);
 
   void finish() {
     while (busy()) run_stage();
   }
 
   /// One stage of the pass at hand.
-  void run_stage() {
-    if (stage_ == 0) begin_pass();
-    ModelPass pass;
-    pass.runs = {runs_, run_count_}, pass.rows = rows_, pass.kv = kv_;
-    pass.tokens = tokens_, pass.outputs = {outputs_, output_count_}, pass.memory = memory_;
-    model().decode(*q_, weights_->tensors(), pass, stage_++);
-    if (stage_ < model().stages) return;
-    score();
-    answered_ += output_count_;
-    if (answered_ < question_count_)
-      ask(), stage_ = model().head;
-    else
-      end_pass();
-  }
+  void run_stage();
 
   /// The next piece of each turn, as far as they fit.
-  void begin_pass() {
-    rows_ = 0, run_count_ = question_count_ = answered_ = 0;
-    for (std::size_t j = 0; j < jobs_.size() && rows_ < capacity_; ++j) {
-      const Job& job = jobs_[j];
-      const std::int64_t read = job.read(), count = std::min(job.piece, job.length - read);
-      if (rows_ + count > capacity_) continue;
-      runs_[run_count_] = {rows_, count, job.place->position, job.state};
-      jobs_of_[run_count_++] = j;
-      std::copy_n(job.turn.tokens.begin() + read, count, tokens_ + rows_);
-      ask_of(job, read, count);
-      rows_ += count;
-    }
-    ask();
-  }
+  void begin_pass();
 
   /// What the turn asks of its tokens read .. read + count - 1, which are the rows from rows_ on.
-  void ask_of(const Job& job, std::int64_t read, std::int64_t count) {
-    const Turn& turn = job.turn;
-    const auto put = [&](std::int64_t token, float* logits, float* log_probability, std::int32_t target) {
-      questions_[question_count_++] = {rows_ + token - read, logits, log_probability, target};
-    };
-    if (turn.answer && read + count == job.length) put(job.length - 1, job.last, nullptr, -1);
-    const auto first = std::lower_bound(turn.rows.begin(), turn.rows.end(), read);
-    for (auto row = first; row != turn.rows.end() && *row < read + count; ++row)
-      put(*row, turn.logits + (row - turn.rows.begin()) * vocab(), nullptr, -1);
-    if (turn.targets.empty()) return;
-    for (std::int64_t t = read; t < read + count; ++t)
-      if (const std::int32_t target = turn.targets[static_cast<std::size_t>(t)]; target >= 0)
-        put(t, nullptr, turn.log_probabilities + t, target);
-  }
+  void ask_of(const Job& job, std::int64_t read, std::int64_t count);
 
   /// The next questions for the model's head, as many as there is room for.
-  void ask() {
-    output_count_ = 0, scored_count_ = 0;
-    for (std::size_t i = answered_; i < question_count_ && output_count_ < static_cast<std::size_t>(capacity_); ++i) {
-      const Question& asked = questions_[i];
-      if (asked.log_probability && scored_count_ == scored_rows()) break;
-      outputs_[output_count_++] = {asked.row,
-                                   asked.log_probability ? scored_ + scored_count_++ * vocab() : asked.logits};
-    }
-  }
+  void ask();
 
   /// Probabilities of those that were asked last.
-  void score() {
-    if (scored_count_ == 0) return;
-    parallel(*q_, static_cast<std::int64_t>(output_count_), [&](std::int64_t i, int) {
-      const Question& asked = questions_[answered_ + static_cast<std::size_t>(i)];
-      if (asked.log_probability)
-        *asked.log_probability =
-            log_probability(q_->isa(), {outputs_[i].logits, static_cast<std::size_t>(vocab())}, asked.target);
-    });
-  }
+  void score();
 
-  void end_pass() {
-    stage_ = 0;
-    for (std::size_t r = 0; r < run_count_; ++r) {
-      const Job& job = jobs_[jobs_of_[r]];
-      Place& place = *job.place;
-      place.position += runs_[r].count;
-      const bool done = job.read() == job.length;
-      place.answered = done && job.turn.answer;
-      if (done) place.reader = nullptr;
-    }
-    std::erase_if(jobs_, [](const Job& job) { return job.place->reader == nullptr; });
-  }
+  void end_pass();
 
   const Cpu* q_ = nullptr;
   const PackedModel* weights_ = nullptr;
@@ -300,3 +151,187 @@ class Reader {
 };
 
 }  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+CHIMERA_FUNCTION Result<Reader> Reader::create(const Cpu& q, const PackedModel& weights, std::int64_t rows) {
+  if (rows < 1) return Error{"a reader's pass must have at least 1 row, found " + std::to_string(rows)};
+  Reader r;
+  r.q_ = &q, r.weights_ = &weights, r.capacity_ = rows;
+  auto block = Buffer::create(r.bind(nullptr));
+  if (!block) return block.error();
+  r.block_ = std::move(*block);
+  r.bind(r.block_.data());
+  r.jobs_.reserve(static_cast<std::size_t>(rows));
+  return r;
+}
+
+CHIMERA_FUNCTION Status Reader::read(std::span<const Turn> turns) {
+  if (Status s = begin(turns); !s) return s;
+  finish();
+  return {};
+}
+
+CHIMERA_FUNCTION Status Reader::begin(std::span<const Turn> turns) {
+  finish();
+  for (std::size_t i = 0; i < turns.size(); ++i)
+    if (Status s = add(turns[i]); !s) {
+      drop();
+      return s;
+    }
+  return {};
+}
+
+CHIMERA_FUNCTION bool Reader::work(std::chrono::nanoseconds budget) {
+  const auto start = std::chrono::steady_clock::now();
+  while (busy()) {
+    run_stage();
+    if (std::chrono::steady_clock::now() - start >= budget) break;
+  }
+  return !busy();
+}
+
+CHIMERA_FUNCTION std::size_t Reader::bind(float* block) {
+  Bump memory{block};
+  const auto take = [&]<class T>(T*& part, std::size_t count) {
+    part = reinterpret_cast<T*>(memory.take(static_cast<std::int64_t>((count * sizeof(T) + 3) / sizeof(float))));
+  };
+  const std::size_t rows = static_cast<std::size_t>(capacity_);
+  take(runs_, rows), take(jobs_of_, rows), take(outputs_, rows), take(tokens_, rows), take(questions_, 3 * rows);
+  std::size_t most = 0;  // a pass of one row may want more than larger ones do
+  for (const std::int64_t n : {std::int64_t{1}, capacity_}) most = std::max(most, model().decode_floats(n));
+  take(memory_, most);
+  take(scored_, static_cast<std::size_t>(scored_rows() * vocab()));
+  return memory.used;
+}
+
+CHIMERA_FUNCTION Status Reader::add(const Turn& turn) {
+  const Sequence& s = *turn.sequence;
+  const auto wrong = [&](const std::string& why) { return Error{"session " + std::to_string(jobs_.size()) + why}; };
+  if (s.weights_ != weights_ || (busy() && s.settings_.kv != kv_))
+    return Error{"sessions of one pass must have the same weights and the same format of keys and values"};
+  if (s.place_->reader == this) return wrong(" is given twice");
+  if (s.pending() > 0) return wrong(" has tokens pending");
+  if (turn.tokens.empty()) return wrong(" has a turn without tokens");
+  if (Status fits = s.fits(turn.tokens); !fits) return wrong(": " + fits.error().message);
+  const auto length = static_cast<std::int64_t>(turn.tokens.size());
+  for (std::size_t i = 0; i < turn.rows.size(); ++i)
+    if (turn.rows[i] >= length || turn.rows[i] < (i == 0 ? 0 : turn.rows[i - 1] + 1))
+      return wrong(": rows are tokens of the turn in ascending order, found row " + std::to_string(turn.rows[i]));
+  if (!turn.targets.empty() && turn.targets.size() != turn.tokens.size())
+    return wrong(": expected a target for each of " + std::to_string(length) + " tokens, found " +
+                 std::to_string(turn.targets.size()));
+  for (const std::int32_t target : turn.targets)
+    if (target >= vocab())
+      return wrong(": target " + std::to_string(target) + " is not in the vocabulary of " + std::to_string(vocab()));
+  s.place_->end += length;
+  admit(turn);
+  return {};
+}
+
+CHIMERA_FUNCTION void Reader::admit(const Turn& turn) {
+  const Sequence& s = *turn.sequence;
+  kv_ = s.settings_.kv;
+  jobs_.push_back({.turn = turn,
+                   .place = s.place_,
+                   .state = s.state_,
+                   .last = s.logits_,
+                   .piece = std::min(s.settings_.piece, capacity_),
+                   .begun = s.position(),
+                   .length = static_cast<std::int64_t>(turn.tokens.size())});
+  s.place_->reader = this;
+}
+
+CHIMERA_FUNCTION void Reader::drop() {
+  for (const Job& job : jobs_) job.place->end = job.begun, job.place->reader = nullptr;
+  jobs_.clear();
+}
+
+CHIMERA_FUNCTION void Reader::leave(Place& place) {
+  if (place.reader != this) return;
+  while (stage_ > 0 && jobs_.size() > 1) run_stage();
+  std::erase_if(jobs_, [&](const Job& job) { return job.place == &place; });
+  place.reader = nullptr;
+  if (jobs_.empty()) stage_ = 0;
+}
+
+CHIMERA_FUNCTION void Reader::run_stage() {
+  if (stage_ == 0) begin_pass();
+  ModelPass pass;
+  pass.runs = {runs_, run_count_}, pass.rows = rows_, pass.kv = kv_;
+  pass.tokens = tokens_, pass.outputs = {outputs_, output_count_}, pass.memory = memory_;
+  model().decode(*q_, weights_->tensors(), pass, stage_++);
+  if (stage_ < model().stages) return;
+  score();
+  answered_ += output_count_;
+  if (answered_ < question_count_)
+    ask(), stage_ = model().head;
+  else
+    end_pass();
+}
+
+CHIMERA_FUNCTION void Reader::begin_pass() {
+  rows_ = 0, run_count_ = question_count_ = answered_ = 0;
+  for (std::size_t j = 0; j < jobs_.size() && rows_ < capacity_; ++j) {
+    const Job& job = jobs_[j];
+    const std::int64_t read = job.read(), count = std::min(job.piece, job.length - read);
+    if (rows_ + count > capacity_) continue;
+    runs_[run_count_] = {rows_, count, job.place->position, job.state};
+    jobs_of_[run_count_++] = j;
+    std::copy_n(job.turn.tokens.begin() + read, count, tokens_ + rows_);
+    ask_of(job, read, count);
+    rows_ += count;
+  }
+  ask();
+}
+
+CHIMERA_FUNCTION void Reader::ask_of(const Job& job, std::int64_t read, std::int64_t count) {
+  const Turn& turn = job.turn;
+  const auto put = [&](std::int64_t token, float* logits, float* log_probability, std::int32_t target) {
+    questions_[question_count_++] = {rows_ + token - read, logits, log_probability, target};
+  };
+  if (turn.answer && read + count == job.length) put(job.length - 1, job.last, nullptr, -1);
+  const auto first = std::lower_bound(turn.rows.begin(), turn.rows.end(), read);
+  for (auto row = first; row != turn.rows.end() && *row < read + count; ++row)
+    put(*row, turn.logits + (row - turn.rows.begin()) * vocab(), nullptr, -1);
+  if (turn.targets.empty()) return;
+  for (std::int64_t t = read; t < read + count; ++t)
+    if (const std::int32_t target = turn.targets[static_cast<std::size_t>(t)]; target >= 0)
+      put(t, nullptr, turn.log_probabilities + t, target);
+}
+
+CHIMERA_FUNCTION void Reader::ask() {
+  output_count_ = 0, scored_count_ = 0;
+  for (std::size_t i = answered_; i < question_count_ && output_count_ < static_cast<std::size_t>(capacity_); ++i) {
+    const Question& asked = questions_[i];
+    if (asked.log_probability && scored_count_ == scored_rows()) break;
+    outputs_[output_count_++] = {asked.row, asked.log_probability ? scored_ + scored_count_++ * vocab() : asked.logits};
+  }
+}
+
+CHIMERA_FUNCTION void Reader::score() {
+  if (scored_count_ == 0) return;
+  parallel(*q_, static_cast<std::int64_t>(output_count_), [&](std::int64_t i, int) {
+    const Question& asked = questions_[answered_ + static_cast<std::size_t>(i)];
+    if (asked.log_probability)
+      *asked.log_probability =
+          log_probability(q_->isa(), {outputs_[i].logits, static_cast<std::size_t>(vocab())}, asked.target);
+  });
+}
+
+CHIMERA_FUNCTION void Reader::end_pass() {
+  stage_ = 0;
+  for (std::size_t r = 0; r < run_count_; ++r) {
+    const Job& job = jobs_[jobs_of_[r]];
+    Place& place = *job.place;
+    place.position += runs_[r].count;
+    const bool done = job.read() == job.length;
+    place.answered = done && job.turn.answer;
+    if (done) place.reader = nullptr;
+  }
+  std::erase_if(jobs_, [](const Job& job) { return job.place->reader == nullptr; });
+}
+
+}  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -48,20 +48,7 @@ class Sequence {
   using Logits = std::span<const float>;
 
   /// `weights` must outlive the sequence.
-  static Result<Sequence> create(const PackedModel& weights, const SessionSettings& settings = {}) {
-    if (settings.piece < 1)
-      return Error{"a prompt's piece must be at least 1 token, found " + std::to_string(settings.piece)};
-    Sequence s;
-    s.weights_ = &weights, s.settings_ = settings;
-    s.settings_.piece = std::min<std::int64_t>(settings.piece, s.context());
-    auto block = Buffer::create(s.bind(nullptr));
-    if (!block) return block.error();
-    s.block_ = std::move(*block);
-    s.bind(s.block_.data());
-    ::new (s.place_) sequence_parts::Place;
-    if (s.model().keep_state_sparse) s.model().keep_state_sparse(settings.kv, s.state_);
-    return s;
-  }
+  static Result<Sequence> create(const PackedModel& weights, const SessionSettings& settings = {});
 
   /// Tokens read so far, how many fit, and how many were given and not yet read.
   std::int64_t position() const { return place_->position; }
@@ -73,88 +60,25 @@ class Sequence {
   std::size_t bytes() const { return block_.size() * sizeof(float); }
 
   /// Logits [vocab] after the last token; empty before the first, and while tokens are pending.
-  Logits logits() const {
-    return place_->answered && pending() == 0 ? Logits(logits_, static_cast<std::size_t>(weights_->config().vocab))
-                                              : Logits();
-  }
+  Logits logits() const;
 
   /// Forgets everything. No turn of it may be at work.
-  void reset() {
-    model().clear_state(settings_.kv, state_);
-    *place_ = {};
-  }
+  void reset();
 
   /// Goes on from where the other is; allocates nothing. Both must have the same weights and format of keys and values,
   /// and no tokens pending.
-  Status copy_from(const Sequence& other) {
-    if (other.weights_ != weights_ || other.settings_.kv != settings_.kv)
-      return Error{"a session can only be copied into one of the same weights and the same format of keys and values"};
-    if (other.pending() > 0 || pending() > 0) return Error{"a session with tokens pending cannot be copied"};
-    model().copy_state(settings_.kv, other.position(), other.state_, state_);
-    std::copy_n(other.logits_, weights_->config().vocab, logits_);
-    *place_ = *other.place_;
-    return {};
-  }
+  Status copy_from(const Sequence& other);
 
   /// All that is remembered, for `restore`.
-  Result<std::vector<std::byte>> save() const {
-    if (pending() > 0) return Error{"a session with tokens pending cannot be saved"};
-    std::vector<std::byte> bytes(sizeof(Saved) + logits_bytes() + state_bytes());
-    std::memcpy(bytes.data() + sizeof(Saved), logits_, logits_bytes());
-    model().copy_state(settings_.kv, position(), state_, bytes.data() + sizeof(Saved) + logits_bytes());
-    Saved head = expected();
-    head.position = position(), head.answered = place_->answered;
-    head.checksum = crc32c(bytes.data() + sizeof(Saved), bytes.size() - sizeof(Saved));
-    std::memcpy(bytes.data(), &head, sizeof head);
-    return bytes;
-  }
+  Result<std::vector<std::byte>> save() const;
 
   /// Goes on from where `save` was. Errors: what was saved is of another model or format of keys and values, or
   /// damaged; nothing has changed then.
-  Status restore(std::span<const std::byte> saved) {
-    if (pending() > 0) return Error{"a session with tokens pending cannot be restored"};
-    Saved head;
-    if (saved.size() < sizeof head)
-      return Error{"expected a saved session, found " + std::to_string(saved.size()) + " bytes"};
-    std::memcpy(&head, saved.data(), sizeof head);
-    const Saved want = expected();
-    if (head.magic != want.magic) return Error{"expected a saved session, found something else"};
-    if (head.version != want.version)
-      return Error{"expected version " + std::to_string(want.version) + " of saved sessions, found " +
-                   std::to_string(head.version)};
-    if (head.model != want.model)
-      return Error{"the session was saved with another model than " + std::string(model().name)};
-    if (head.kv != want.kv) return Error{"the session was saved with another format of keys and values"};
-    if (saved.size() != sizeof head + logits_bytes() + state_bytes() || head.state != want.state)
-      return Error{"the saved session is not whole: expected " +
-                   std::to_string(sizeof head + logits_bytes() + state_bytes()) + " bytes, found " +
-                   std::to_string(saved.size())};
-    if (crc32c(saved.data() + sizeof head, saved.size() - sizeof head) != head.checksum)
-      return Error{"the saved session is damaged: its checksum is wrong"};
-    if (head.position < 0 || head.position > (settings_.slide ? INT64_MAX / 2 : context()) || head.answered > 1)
-      return Error{"the saved session is at position " + std::to_string(head.position) + ", the context holds " +
-                   std::to_string(context())};
-    std::memcpy(logits_, saved.data() + sizeof head, logits_bytes());
-    model().copy_state(settings_.kv, head.position, saved.data() + sizeof head + logits_bytes(), state_);
-    *place_ = {.position = head.position, .end = head.position, .answered = head.answered != 0};
-    return {};
-  }
+  Status restore(std::span<const std::byte> saved);
 
   /// The same with a file, which appears whole or not at all.
-  Status save(const std::string& path) const {
-    const auto bytes = save();
-    if (!bytes) return bytes.error();
-    auto file = AtomicFile::create(path);
-    if (!file) return file.error();
-    if (Status s = file->write(bytes->data(), bytes->size()); !s) return s;
-    return file->commit();
-  }
-  Status restore(const std::string& path) {
-    const auto file = MappedFile::copy(path);
-    if (!file) return file.error();
-    if (Status s = restore(file->bytes()); !s) return Error{"cannot restore " + path + ": " + s.error().message};
-    return {};
-  }
+  Status save(const std::string& path) const;
+  Status restore(const std::string& path);
 
  protected:
   using Place = sequence_parts::Place;
@@ -163,17 +87,7 @@ class Sequence {
   Place* place() const { return block_.data() ? place_ : nullptr; }
 
   /// Why these tokens cannot come after those given so far.
-  Status fits(std::span<const std::int32_t> tokens) const {
-    const std::int64_t count = static_cast<std::int64_t>(tokens.size()), room = context() - pending();
-    if (count > room || (!settings_.slide && count > room - position()))
-      return Error{"the context is full: it holds " + std::to_string(context()) + " tokens, " +
-                   std::to_string(place_->end) + " were read and " + std::to_string(count) + " more were given"};
-    const std::int32_t vocab = weights_->config().vocab;
-    for (const std::int32_t token : tokens)
-      if (token < 0 || token >= vocab)
-        return Error{"token " + std::to_string(token) + " is not in the vocabulary of " + std::to_string(vocab)};
-    return {};
-  }
+  Status fits(std::span<const std::int32_t> tokens) const;
 
  private:
   friend class Reader;
@@ -192,26 +106,10 @@ class Sequence {
   const AnyModel& model() const { return weights_->model(); }
   std::size_t state_bytes() const { return model().state_bytes(settings_.kv); }
   std::size_t logits_bytes() const { return static_cast<std::size_t>(weights_->config().vocab) * sizeof(float); }
-  Saved expected() const {
-    return {.magic = {'c', 'h', 'i', 'm', 'e', 'r', 'a', ' ', 's', 'e', 's', 's', 'i', 'o', 'n', 0},
-            .version = 2,
-            .model = weights_->fingerprint(),
-            .kv = static_cast<std::uint32_t>(settings_.kv),
-            .checksum = 0,
-            .state = state_bytes(),
-            .position = 0,
-            .answered = 0};
-  }
+  Saved expected() const;
 
   /// Hands out the block's parts, or counts its floats where there is none.
-  std::size_t bind(float* block) {
-    Bump memory{block};
-    const auto take = [&]<class T>(T*& part, std::size_t count) {
-      part = reinterpret_cast<T*>(memory.take(static_cast<std::int64_t>((count * sizeof(T) + 3) / sizeof(float))));
-    };
-    take(place_, 1), take(logits_, static_cast<std::size_t>(weights_->config().vocab)), take(state_, state_bytes());
-    return memory.used;
-  }
+  std::size_t bind(float* block);
 
   const PackedModel* weights_ = nullptr;
   SessionSettings settings_;
@@ -222,3 +120,133 @@ class Sequence {
 };
 
 }  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+CHIMERA_FUNCTION Result<Sequence> Sequence::create(const PackedModel& weights, const SessionSettings& settings) {
+  if (settings.piece < 1)
+    return Error{"a prompt's piece must be at least 1 token, found " + std::to_string(settings.piece)};
+  Sequence s;
+  s.weights_ = &weights, s.settings_ = settings;
+  s.settings_.piece = std::min<std::int64_t>(settings.piece, s.context());
+  auto block = Buffer::create(s.bind(nullptr));
+  if (!block) return block.error();
+  s.block_ = std::move(*block);
+  s.bind(s.block_.data());
+  ::new (s.place_) sequence_parts::Place;
+  if (s.model().keep_state_sparse) s.model().keep_state_sparse(settings.kv, s.state_);
+  return s;
+}
+
+CHIMERA_FUNCTION Sequence::Logits Sequence::logits() const {
+  return place_->answered && pending() == 0 ? Logits(logits_, static_cast<std::size_t>(weights_->config().vocab))
+                                            : Logits();
+}
+
+CHIMERA_FUNCTION void Sequence::reset() {
+  model().clear_state(settings_.kv, state_);
+  *place_ = {};
+}
+
+CHIMERA_FUNCTION Status Sequence::copy_from(const Sequence& other) {
+  if (other.weights_ != weights_ || other.settings_.kv != settings_.kv)
+    return Error{"a session can only be copied into one of the same weights and the same format of keys and values"};
+  if (other.pending() > 0 || pending() > 0) return Error{"a session with tokens pending cannot be copied"};
+  model().copy_state(settings_.kv, other.position(), other.state_, state_);
+  std::copy_n(other.logits_, weights_->config().vocab, logits_);
+  *place_ = *other.place_;
+  return {};
+}
+
+CHIMERA_FUNCTION Result<std::vector<std::byte>> Sequence::save() const {
+  if (pending() > 0) return Error{"a session with tokens pending cannot be saved"};
+  std::vector<std::byte> bytes(sizeof(Saved) + logits_bytes() + state_bytes());
+  std::memcpy(bytes.data() + sizeof(Saved), logits_, logits_bytes());
+  model().copy_state(settings_.kv, position(), state_, bytes.data() + sizeof(Saved) + logits_bytes());
+  Saved head = expected();
+  head.position = position(), head.answered = place_->answered;
+  head.checksum = crc32c(bytes.data() + sizeof(Saved), bytes.size() - sizeof(Saved));
+  std::memcpy(bytes.data(), &head, sizeof head);
+  return bytes;
+}
+
+CHIMERA_FUNCTION Status Sequence::restore(std::span<const std::byte> saved) {
+  if (pending() > 0) return Error{"a session with tokens pending cannot be restored"};
+  Saved head;
+  if (saved.size() < sizeof head)
+    return Error{"expected a saved session, found " + std::to_string(saved.size()) + " bytes"};
+  std::memcpy(&head, saved.data(), sizeof head);
+  const Saved want = expected();
+  if (head.magic != want.magic) return Error{"expected a saved session, found something else"};
+  if (head.version != want.version)
+    return Error{"expected version " + std::to_string(want.version) + " of saved sessions, found " +
+                 std::to_string(head.version)};
+  if (head.model != want.model)
+    return Error{"the session was saved with another model than " + std::string(model().name)};
+  if (head.kv != want.kv) return Error{"the session was saved with another format of keys and values"};
+  if (saved.size() != sizeof head + logits_bytes() + state_bytes() || head.state != want.state)
+    return Error{"the saved session is not whole: expected " +
+                 std::to_string(sizeof head + logits_bytes() + state_bytes()) + " bytes, found " +
+                 std::to_string(saved.size())};
+  if (crc32c(saved.data() + sizeof head, saved.size() - sizeof head) != head.checksum)
+    return Error{"the saved session is damaged: its checksum is wrong"};
+  if (head.position < 0 || head.position > (settings_.slide ? INT64_MAX / 2 : context()) || head.answered > 1)
+    return Error{"the saved session is at position " + std::to_string(head.position) + ", the context holds " +
+                 std::to_string(context())};
+  std::memcpy(logits_, saved.data() + sizeof head, logits_bytes());
+  model().copy_state(settings_.kv, head.position, saved.data() + sizeof head + logits_bytes(), state_);
+  *place_ = {.position = head.position, .end = head.position, .answered = head.answered != 0};
+  return {};
+}
+
+CHIMERA_FUNCTION Status Sequence::save(const std::string& path) const {
+  const auto bytes = save();
+  if (!bytes) return bytes.error();
+  auto file = AtomicFile::create(path);
+  if (!file) return file.error();
+  if (Status s = file->write(bytes->data(), bytes->size()); !s) return s;
+  return file->commit();
+}
+
+CHIMERA_FUNCTION Status Sequence::restore(const std::string& path) {
+  const auto file = MappedFile::copy(path);
+  if (!file) return file.error();
+  if (Status s = restore(file->bytes()); !s) return Error{"cannot restore " + path + ": " + s.error().message};
+  return {};
+}
+
+CHIMERA_FUNCTION Status Sequence::fits(std::span<const std::int32_t> tokens) const {
+  const std::int64_t count = static_cast<std::int64_t>(tokens.size()), room = context() - pending();
+  if (count > room || (!settings_.slide && count > room - position()))
+    return Error{"the context is full: it holds " + std::to_string(context()) + " tokens, " +
+                 std::to_string(place_->end) + " were read and " + std::to_string(count) + " more were given"};
+  const std::int32_t vocab = weights_->config().vocab;
+  for (const std::int32_t token : tokens)
+    if (token < 0 || token >= vocab)
+      return Error{"token " + std::to_string(token) + " is not in the vocabulary of " + std::to_string(vocab)};
+  return {};
+}
+
+CHIMERA_FUNCTION Sequence::Saved Sequence::expected() const {
+  return {.magic = {'c', 'h', 'i', 'm', 'e', 'r', 'a', ' ', 's', 'e', 's', 's', 'i', 'o', 'n', 0},
+          .version = 2,
+          .model = weights_->fingerprint(),
+          .kv = static_cast<std::uint32_t>(settings_.kv),
+          .checksum = 0,
+          .state = state_bytes(),
+          .position = 0,
+          .answered = 0};
+}
+
+CHIMERA_FUNCTION std::size_t Sequence::bind(float* block) {
+  Bump memory{block};
+  const auto take = [&]<class T>(T*& part, std::size_t count) {
+    part = reinterpret_cast<T*>(memory.take(static_cast<std::int64_t>((count * sizeof(T) + 3) / sizeof(float))));
+  };
+  take(place_, 1), take(logits_, static_cast<std::size_t>(weights_->config().vocab)), take(state_, state_bytes());
+  return memory.used;
+}
+
+}  // namespace chimera::inline CHIMERA_ABI
+#endif

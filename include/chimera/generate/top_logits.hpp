@@ -27,7 +27,55 @@ struct Candidate {
 };
 
 /// Equal logits go by token, so that the order is the same on every machine.
-inline bool likelier(const Candidate& a, const Candidate& b) {
+bool likelier(const Candidate& a, const Candidate& b);
+
+/// The natural logarithm of the probability that these logits give a token.
+float log_probability(Isa isa, std::span<const float> logits, std::int32_t token);
+
+/// Tells a row's likeliest tokens. `create` allocates; nothing else does.
+class TopLogits {
+ public:
+  static Result<TopLogits> create(std::int64_t vocab);
+
+  std::size_t vocab() const { return vocab_; }
+  Isa isa() const { return isa_; }
+
+  /// `logits` [vocab] must live until the next row. An error if one is NaN or infinite, or all are minus infinity
+  /// (which is how a token is forbidden).
+  Status read(std::span<const float> logits);
+
+  std::span<const float> logits() const { return logits_; }
+  float best() const { return best_; }
+
+  /// Sum of e^((logit - best) / temperature).
+  double mass(float temperature) const;
+
+  /// The tokens whose logit is at least `floor`, in the order of the vocabulary. Memory is shared with `top`.
+  std::span<Candidate> at_least(float floor);
+
+  /// The `count` > 0 likeliest of those tokens, likeliest first.
+  std::span<Candidate> top(std::size_t count, float floor = -infinity);
+
+ private:
+  static constexpr float infinity = std::numeric_limits<float>::infinity();
+
+  TopLogits() = default;
+  std::int64_t size() const { return static_cast<std::int64_t>(vocab_); }
+
+  std::size_t vocab_ = 0, blocks_ = 0;
+  Isa isa_ = Isa::base;
+  std::span<const float> logits_;
+  float best_ = 0;
+  Buffer maxima_;                            // [2 blocks]: of each 64 logits, and room to sort them
+  std::unique_ptr<Candidate[]> candidates_;  // [vocab]
+};
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+CHIMERA_FUNCTION bool likelier(const Candidate& a, const Candidate& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
 }
 
@@ -97,100 +145,72 @@ struct LogSumExp {
   }
 };
 
-/// The natural logarithm of the probability that these logits give a token.
-inline float log_probability(Isa isa, std::span<const float> logits, std::int32_t token) {
+CHIMERA_FUNCTION float log_probability(Isa isa, std::span<const float> logits, std::int32_t token) {
   double all = 0;
   dispatch<LogSumExp>(isa, logits.data(), static_cast<std::int64_t>(logits.size()), &all);
   return static_cast<float>(static_cast<double>(logits[static_cast<std::size_t>(token)]) - all);
 }
 
-/// Tells a row's likeliest tokens. `create` allocates; nothing else does.
-class TopLogits {
- public:
-  static Result<TopLogits> create(std::int64_t vocab) {
-    if (vocab < 1 || vocab > std::numeric_limits<std::int32_t>::max())
-      return Error{"a vocabulary has 1 to 2147483647 tokens, found " + std::to_string(vocab)};
-    TopLogits t;
-    t.vocab_ = static_cast<std::size_t>(vocab), t.blocks_ = (t.vocab_ + 63) / 64, t.isa_ = detect_isa();
-    auto maxima = Buffer::create(2 * t.blocks_);
-    if (!maxima) return maxima.error();
-    t.maxima_ = std::move(*maxima);
-    t.candidates_.reset(new (std::nothrow) Candidate[t.vocab_]);
-    if (!t.candidates_) return Error{"out of memory for a vocabulary of " + std::to_string(vocab)};
-    return t;
+CHIMERA_FUNCTION Result<TopLogits> TopLogits::create(std::int64_t vocab) {
+  if (vocab < 1 || vocab > std::numeric_limits<std::int32_t>::max())
+    return Error{"a vocabulary has 1 to 2147483647 tokens, found " + std::to_string(vocab)};
+  TopLogits t;
+  t.vocab_ = static_cast<std::size_t>(vocab), t.blocks_ = (t.vocab_ + 63) / 64, t.isa_ = detect_isa();
+  auto maxima = Buffer::create(2 * t.blocks_);
+  if (!maxima) return maxima.error();
+  t.maxima_ = std::move(*maxima);
+  t.candidates_.reset(new (std::nothrow) Candidate[t.vocab_]);
+  if (!t.candidates_) return Error{"out of memory for a vocabulary of " + std::to_string(vocab)};
+  return t;
+}
+
+CHIMERA_FUNCTION Status TopLogits::read(std::span<const float> logits) {
+  if (logits.size() != vocab_)
+    return Error{"a vocabulary of " + std::to_string(vocab_) + " has as many logits, found " +
+                 std::to_string(logits.size())};
+  logits_ = logits;
+  bool nan = false;
+  dispatch<BlockMaxima>(isa_, logits.data(), size(), maxima_.data(), &nan);
+  best_ = *std::max_element(maxima_.data(), maxima_.data() + blocks_);
+  if (nan || best_ == infinity) {
+    const auto bad = std::find_if(logits.begin(), logits.end(), [](float x) { return !(x < infinity); });
+    return Error{"logits are numbers or minus infinity, found " + std::to_string(*bad) + " for token " +
+                 std::to_string(bad - logits.begin())};
   }
+  if (best_ == -infinity) return Error{"no token can follow: all logits are minus infinity"};
+  return {};
+}
 
-  std::size_t vocab() const { return vocab_; }
-  Isa isa() const { return isa_; }
+CHIMERA_FUNCTION double TopLogits::mass(float temperature) const {
+  double sum = 0;
+  dispatch<ExponentialSum>(isa_, logits_.data(), size(), best_, temperature, &sum);
+  return sum;
+}
 
-  /// `logits` [vocab] must live until the next row. An error if one is NaN or infinite, or all are minus infinity
-  /// (which is how a token is forbidden).
-  Status read(std::span<const float> logits) {
-    if (logits.size() != vocab_)
-      return Error{"a vocabulary of " + std::to_string(vocab_) + " has as many logits, found " +
-                   std::to_string(logits.size())};
-    logits_ = logits;
-    bool nan = false;
-    dispatch<BlockMaxima>(isa_, logits.data(), size(), maxima_.data(), &nan);
-    best_ = *std::max_element(maxima_.data(), maxima_.data() + blocks_);
-    if (nan || best_ == infinity) {
-      const auto bad = std::find_if(logits.begin(), logits.end(), [](float x) { return !(x < infinity); });
-      return Error{"logits are numbers or minus infinity, found " + std::to_string(*bad) + " for token " +
-                   std::to_string(bad - logits.begin())};
-    }
-    if (best_ == -infinity) return Error{"no token can follow: all logits are minus infinity"};
-    return {};
+CHIMERA_FUNCTION std::span<Candidate> TopLogits::at_least(float floor) {
+  floor = std::max(floor, std::numeric_limits<float>::lowest());
+  std::size_t count = 0;
+  for (std::size_t block = 0; block < blocks_; ++block) {
+    if (maxima_.data()[block] < floor) continue;
+    for (std::size_t i = 64 * block, end = std::min(i + 64, vocab_); i < end; ++i)
+      if (logits_[i] >= floor) candidates_[count++] = {logits_[i], static_cast<std::int32_t>(i)};
   }
+  return {candidates_.get(), count};
+}
 
-  std::span<const float> logits() const { return logits_; }
-  float best() const { return best_; }
-
-  /// Sum of e^((logit - best) / temperature).
-  double mass(float temperature) const {
-    double sum = 0;
-    dispatch<ExponentialSum>(isa_, logits_.data(), size(), best_, temperature, &sum);
-    return sum;
+CHIMERA_FUNCTION std::span<Candidate> TopLogits::top(std::size_t count, float floor) {
+  if (count <= blocks_) {
+    // At least `count` logits are as large as the count-th largest maximum.
+    float* sorted = maxima_.data() + blocks_;
+    std::copy_n(maxima_.data(), blocks_, sorted);
+    std::nth_element(sorted, sorted + (count - 1), sorted + blocks_, [](float a, float b) { return a > b; });
+    floor = std::max(floor, sorted[count - 1]);
   }
-
-  /// The tokens whose logit is at least `floor`, in the order of the vocabulary. Memory is shared with `top`.
-  std::span<Candidate> at_least(float floor) {
-    floor = std::max(floor, std::numeric_limits<float>::lowest());
-    std::size_t count = 0;
-    for (std::size_t block = 0; block < blocks_; ++block) {
-      if (maxima_.data()[block] < floor) continue;
-      for (std::size_t i = 64 * block, end = std::min(i + 64, vocab_); i < end; ++i)
-        if (logits_[i] >= floor) candidates_[count++] = {logits_[i], static_cast<std::int32_t>(i)};
-    }
-    return {candidates_.get(), count};
-  }
-
-  /// The `count` > 0 likeliest of those tokens, likeliest first.
-  std::span<Candidate> top(std::size_t count, float floor = -infinity) {
-    if (count <= blocks_) {
-      // At least `count` logits are as large as the count-th largest maximum.
-      float* sorted = maxima_.data() + blocks_;
-      std::copy_n(maxima_.data(), blocks_, sorted);
-      std::nth_element(sorted, sorted + (count - 1), sorted + blocks_, [](float a, float b) { return a > b; });
-      floor = std::max(floor, sorted[count - 1]);
-    }
-    const std::span<Candidate> all = at_least(floor);
-    const std::span<Candidate> first = all.first(std::min(count, all.size()));
-    std::partial_sort(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(first.size()), all.end(), likelier);
-    return first;
-  }
-
- private:
-  static constexpr float infinity = std::numeric_limits<float>::infinity();
-
-  TopLogits() = default;
-  std::int64_t size() const { return static_cast<std::int64_t>(vocab_); }
-
-  std::size_t vocab_ = 0, blocks_ = 0;
-  Isa isa_ = Isa::base;
-  std::span<const float> logits_;
-  float best_ = 0;
-  Buffer maxima_;                            // [2 blocks]: of each 64 logits, and room to sort them
-  std::unique_ptr<Candidate[]> candidates_;  // [vocab]
-};
+  const std::span<Candidate> all = at_least(floor);
+  const std::span<Candidate> first = all.first(std::min(count, all.size()));
+  std::partial_sort(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(first.size()), all.end(), likelier);
+  return first;
+}
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

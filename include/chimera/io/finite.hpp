@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chimera/core/format.hpp>
+#include <chimera/core/namespace.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -38,7 +39,14 @@ NotFinite scan_blocks(std::span<const std::byte> data, std::size_t block_bytes, 
 
 /// Goes over all of the data. Integers are always finite. TQ2_0 codes three values in two bits: the fourth code counts
 /// as not finite. Where the scales lie: ggml's ggml-common.h.
-inline NotFinite find_not_finite(Format format, std::span<const std::byte> data) {
+NotFinite find_not_finite(Format format, std::span<const std::byte> data);
+
+}  // namespace chimera
+
+#if CHIMERA_BODIES
+namespace chimera {
+
+CHIMERA_FUNCTION NotFinite find_not_finite(Format format, std::span<const std::byte> data) {
   NotFinite found;
   const auto bytes = static_cast<std::size_t>(format_info(format)->bytes);
   const auto scan = [&]<class T>(std::size_t at, T /*type*/, auto bad) {
@@ -80,3 +88,4 @@ inline NotFinite find_not_finite(Format format, std::span<const std::byte> data)
 }
 
 }  // namespace chimera
+#endif

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chimera/core/format.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/io/gguf.hpp>
 #include <chimera/io/tensor_file.hpp>
@@ -65,53 +66,13 @@ class GgufWriter {
   }
 
   /// Declares a tensor: its dimensions, fastest first.
-  Status add(std::string_view name, std::span<const std::int64_t> ne, Format format) {
-    const auto bytes = gguf_parts::gguf_tensor_bytes(ne, format);
-    if (!bytes) return Error{"tensor " + std::string(name) + " " + bytes.error().message};
-    if (Status s = gguf_parts::check_name(name, GgufLimits{}.name_bytes, "a tensor's name"); !s) return s;
-    tensors_.push_back({std::string(name), {ne.begin(), ne.end()}, format, *bytes});
-    return {};
-  }
+  Status add(std::string_view name, std::span<const std::int64_t> ne, Format format);
   Status add(std::string_view name, std::initializer_list<std::int64_t> ne, Format format) {
     return add(name, std::span(ne.begin(), ne.size()), format);
   }
 
   /// Writes all but the data, to a file beside `path`.
-  Status begin(const std::string& path) {
-    for (const auto& [key, value] : entries_) {
-      if (Status s = gguf_parts::check_name(key, GgufLimits{}.key_bytes, "a metadata key"); !s) return s;
-      if (key != "general.alignment") continue;
-      if (value.size() != 8 || value[0] != static_cast<char>(GgufType::u32))
-        return Error{"general.alignment is not of type u32"};
-      std::memcpy(&alignment_, value.data() + 4, sizeof alignment_);
-      if (!std::has_single_bit(alignment_) || alignment_ > GgufLimits{}.alignment)
-        return Error{"general.alignment is " + std::to_string(alignment_) + ", a power of two up to " +
-                     std::to_string(GgufLimits{}.alignment) + " was expected"};
-    }
-    const auto name_of = [](const Tensor& t) -> std::string_view { return t.name; };
-    if (Status s = tensor_file_parts::NameIndex().build(tensors_, name_of, "tensors"); !s) return s;
-    std::string header = "GGUF";
-    put(header, std::uint32_t{3});
-    put(header, std::uint64_t{tensors_.size()});
-    put(header, std::uint64_t{entries_.size()});
-    for (const auto& [key, value] : entries_) {
-      put_value(header, key);
-      header += value;
-    }
-    std::uint64_t offset = 0;
-    std::vector<tensor_file_parts::TensorStream::Part> parts;
-    for (const Tensor& t : tensors_) {
-      put_value(header, t.name);
-      put(header, static_cast<std::uint32_t>(t.ne.size()));
-      for (std::int64_t n : t.ne) put(header, n);
-      put(header, t.format);
-      put(header, offset);
-      parts.push_back({t.name, t.bytes, padding(t.bytes)});
-      offset += t.bytes + padding(t.bytes);
-    }
-    header.append(static_cast<std::size_t>(padding(header.size())), '\0');
-    return stream_.begin(path, header, std::move(parts));
-  }
+  Status begin(const std::string& path);
 
   /// More of the tensor that is being written, no more than it takes; the next one follows when it is complete.
   Status append(std::span<const std::byte> bytes) { return stream_.append(bytes); }
@@ -128,14 +89,7 @@ class GgufWriter {
   };
 
   /// The value of a key, empty.
-  std::string& entry(std::string_view key) {
-    for (auto& [k, value] : entries_)
-      if (k == key) {
-        value.clear();
-        return value;
-      }
-    return entries_.emplace_back(key, std::string()).second;
-  }
+  std::string& entry(std::string_view key);
 
   template <class T>
   static void put(std::string& out, T value) {
@@ -166,3 +120,62 @@ class GgufWriter {
 };
 
 }  // namespace chimera
+
+#if CHIMERA_BODIES
+namespace chimera {
+
+CHIMERA_FUNCTION Status GgufWriter::add(std::string_view name, std::span<const std::int64_t> ne, Format format) {
+  const auto bytes = gguf_parts::gguf_tensor_bytes(ne, format);
+  if (!bytes) return Error{"tensor " + std::string(name) + " " + bytes.error().message};
+  if (Status s = gguf_parts::check_name(name, GgufLimits{}.name_bytes, "a tensor's name"); !s) return s;
+  tensors_.push_back({std::string(name), {ne.begin(), ne.end()}, format, *bytes});
+  return {};
+}
+
+CHIMERA_FUNCTION Status GgufWriter::begin(const std::string& path) {
+  for (const auto& [key, value] : entries_) {
+    if (Status s = gguf_parts::check_name(key, GgufLimits{}.key_bytes, "a metadata key"); !s) return s;
+    if (key != "general.alignment") continue;
+    if (value.size() != 8 || value[0] != static_cast<char>(GgufType::u32))
+      return Error{"general.alignment is not of type u32"};
+    std::memcpy(&alignment_, value.data() + 4, sizeof alignment_);
+    if (!std::has_single_bit(alignment_) || alignment_ > GgufLimits{}.alignment)
+      return Error{"general.alignment is " + std::to_string(alignment_) + ", a power of two up to " +
+                   std::to_string(GgufLimits{}.alignment) + " was expected"};
+  }
+  const auto name_of = [](const Tensor& t) -> std::string_view { return t.name; };
+  if (Status s = tensor_file_parts::NameIndex().build(tensors_, name_of, "tensors"); !s) return s;
+  std::string header = "GGUF";
+  put(header, std::uint32_t{3});
+  put(header, std::uint64_t{tensors_.size()});
+  put(header, std::uint64_t{entries_.size()});
+  for (const auto& [key, value] : entries_) {
+    put_value(header, key);
+    header += value;
+  }
+  std::uint64_t offset = 0;
+  std::vector<tensor_file_parts::TensorStream::Part> parts;
+  for (const Tensor& t : tensors_) {
+    put_value(header, t.name);
+    put(header, static_cast<std::uint32_t>(t.ne.size()));
+    for (std::int64_t n : t.ne) put(header, n);
+    put(header, t.format);
+    put(header, offset);
+    parts.push_back({t.name, t.bytes, padding(t.bytes)});
+    offset += t.bytes + padding(t.bytes);
+  }
+  header.append(static_cast<std::size_t>(padding(header.size())), '\0');
+  return stream_.begin(path, header, std::move(parts));
+}
+
+CHIMERA_FUNCTION std::string& GgufWriter::entry(std::string_view key) {
+  for (auto& [k, value] : entries_)
+    if (k == key) {
+      value.clear();
+      return value;
+    }
+  return entries_.emplace_back(key, std::string()).second;
+}
+
+}  // namespace chimera
+#endif

@@ -13,6 +13,7 @@
 #include <vector>
 
 namespace chimera::inline CHIMERA_ABI {
+
 namespace roofline {
 
 /// Seconds of the fastest run of f, which is repeated for `budget` seconds.
@@ -31,6 +32,42 @@ double best_seconds(double budget, F&& f) {
   } while (t - start < budget);
   return best;
 }
+
+/// Steps a second of all threads of q together, `chunk` steps at a time for 0.1 s: the sum of each thread's best, so
+/// that other programs disturb little.
+template <class F>
+double steps_per_second(const Cpu& q, std::int64_t chunk, F&& run) {
+  std::vector<double> rates(static_cast<std::size_t>(q.threads()));
+  parallel(q, q.threads(), [&](std::int64_t i, int worker) {
+    rates[static_cast<std::size_t>(i)] = static_cast<double>(chunk) / best_seconds(0.1, [&] { run(chunk, worker); });
+  });
+  return std::accumulate(rates.begin(), rates.end(), 0.);
+}
+
+/// f32 operations a second of all threads of q together; a multiply-add counts two. Takes 0.1 s.
+double measure_peak_f32(const Cpu& q);
+
+/// Bytes read from memory a second by all threads of q together, from a buffer far larger than the caches. Takes 1 s.
+Result<double> measure_read_bandwidth(const Cpu& q);
+
+/// The fastest way this processor has to multiply bytes and add the products in 32 bits.
+struct Int8 {
+  const char* name = "none";
+  int products = 0;  // a step
+  void (*run)(std::int64_t steps) = nullptr;
+};
+
+/// int8 operations a second of all threads of q together, a multiply-add counts two; 0 without such instructions.
+double measure_peak_int8(const Cpu& q);
+
+}  // namespace roofline
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+namespace roofline {
 
 /// s = a s + b in as many independent chains as the instruction's latency needs. The chains start apart, or a compiler
 /// would see that they are all the same.
@@ -53,19 +90,7 @@ struct MultiplyAdd {
   }
 };
 
-/// Steps a second of all threads of q together, `chunk` steps at a time for 0.1 s: the sum of each thread's best, so that
-/// other programs disturb little.
-template <class F>
-double steps_per_second(const Cpu& q, std::int64_t chunk, F&& run) {
-  std::vector<double> rates(static_cast<std::size_t>(q.threads()));
-  parallel(q, q.threads(), [&](std::int64_t i, int worker) {
-    rates[static_cast<std::size_t>(i)] = static_cast<double>(chunk) / best_seconds(0.1, [&] { run(chunk, worker); });
-  });
-  return std::accumulate(rates.begin(), rates.end(), 0.);
-}
-
-/// f32 operations a second of all threads of q together; a multiply-add counts two. Takes 0.1 s.
-inline double measure_peak_f32(const Cpu& q) {
+CHIMERA_FUNCTION double measure_peak_f32(const Cpu& q) {
   const double steps = steps_per_second(q, 50'000, [&](std::int64_t n, int worker) {
     float* const out = q.scratch(worker);
     out[0] = 0.5f, out[1] = 1.f;
@@ -89,8 +114,7 @@ struct Read {
   }
 };
 
-/// Bytes read from memory a second by all threads of q together, from a buffer far larger than the caches. Takes 1 s.
-inline Result<double> measure_read_bandwidth(const Cpu& q) {
+CHIMERA_FUNCTION Result<double> measure_read_bandwidth(const Cpu& q) {
   constexpr std::int64_t floats = std::int64_t{128} << 20, part = std::int64_t{1} << 19;
   auto buffer = Buffer::create(floats);
   if (!buffer) return buffer.error();
@@ -103,13 +127,6 @@ inline Result<double> measure_read_bandwidth(const Cpu& q) {
   });
   return sizeof(float) * static_cast<double>(floats) / seconds;
 }
-
-/// The fastest way this processor has to multiply bytes and add the products in 32 bits.
-struct Int8 {
-  const char* name = "none";
-  int products = 0;  // a step
-  void (*run)(std::int64_t steps) = nullptr;
-};
 
 #if defined(__x86_64__)
 template <int bytes>
@@ -158,12 +175,13 @@ inline Int8 best_int8(Isa isa) {
 inline Int8 best_int8(Isa) { return {}; }
 #endif
 
-/// int8 operations a second of all threads of q together, a multiply-add counts two; 0 without such instructions.
-inline double measure_peak_int8(const Cpu& q) {
+CHIMERA_FUNCTION double measure_peak_int8(const Cpu& q) {
   const Int8 kernel = best_int8(q.isa());
   if (!kernel.run) return 0;
   return 2. * kernel.products * steps_per_second(q, 50'000, [&](std::int64_t n, int) { kernel.run(n); });
 }
 
 }  // namespace roofline
+
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

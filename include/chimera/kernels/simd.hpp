@@ -1,8 +1,9 @@
 // Vectors of W floats, and the one place that selects an instruction set.
 //
-// A kernel is a struct with `template <int W> CHIMERA_INLINE static void run(args...)`; `dispatch<Kernel>(isa, args...)`
-// runs it with W = 16 (AVX-512), 8 (AVX2 + FMA) or 4 (whatever the host compiles for: SSE2, NEON). Nothing outside the
-// attributed entries at the foot of this file uses wider instructions, so a binary built with plain -O2 runs anywhere.
+// A kernel is a struct with `template <int W> CHIMERA_INLINE static void run(args...)`; `dispatch<Kernel>(isa,
+// args...)` runs it with W = 16 (AVX-512), 8 (AVX2 + FMA) or 4 (whatever the host compiles for: SSE2, NEON). Nothing
+// outside the attributed entries at the foot of this file uses wider instructions, so a binary built with plain -O2
+// runs anywhere.
 #pragma once
 
 #include <chimera/core/isa.hpp>
@@ -20,6 +21,7 @@
 #define CHIMERA_AVX512 __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")))
 #endif
 
+#if CHIMERA_BODIES
 namespace chimera::inline CHIMERA_ABI {
 
 /// W f32 in one register, or in several where the processor's are narrower. A class with its own copy constructor, so
@@ -97,8 +99,9 @@ CHIMERA_INLINE Vec<W> min(const Vec<W>& a, const Vec<W>& b) {
   return Vec<W>(a.v < b.v ? a.v : b.v);
 }
 
-/// The square root of 0 and of normal positive x, relative error below 3e-7: three steps of Newton's method for 1/sqrt(x) from a guess
-/// in the exponent's bits. (The square root of <cmath> sets errno, which keeps compilers from using vectors.)
+/// The square root of 0 and of normal positive x, relative error below 3e-7: three steps of Newton's method for
+/// 1/sqrt(x) from a guess in the exponent's bits. (The square root of <cmath> sets errno, which keeps compilers from
+/// using vectors.)
 template <int W>
 CHIMERA_INLINE Vec<W> sqrt(const Vec<W>& x) {
   using V = Vec<W>;
@@ -109,8 +112,8 @@ CHIMERA_INLINE Vec<W> sqrt(const Vec<W>& x) {
   return x * y;
 }
 
-/// Lane i of the result is lane pick(i) of a's lanes with b's behind them. Widths are written out, for nvcc takes no pack
-/// there; wider ones than any register go lane by lane.
+/// Lane i of the result is lane pick(i) of a's lanes with b's behind them. Widths are written out, for nvcc takes no
+/// pack there; wider ones than any register go lane by lane.
 template <auto pick, int W, int N>
 CHIMERA_INLINE Vec<W> shuffle(const Vec<N>& a, const Vec<N>& b) {
   if constexpr (W == 4) {
@@ -308,8 +311,8 @@ void dispatch_as(void (*)(P...), [[maybe_unused]] Isa isa, std::type_identity_t<
 }
 
 /// Runs the kernel's variant for that level; arguments pass by value, as the types that `run` names: every kernel is
-/// compiled once for each width. CHIMERA_ISA, if defined (a level's name), is the only level that is compiled: a program
-/// for one machine alone compiles in two thirds of the time.
+/// compiled once for each width. CHIMERA_ISA, if defined (a level's name), is the only level that is compiled: a
+/// program for one machine alone compiles in two thirds of the time.
 template <class Kernel, class... A>
 void dispatch(Isa isa, A&&... a) {
   using Run = decltype(&Kernel::template run<4>);
@@ -317,3 +320,4 @@ void dispatch(Isa isa, A&&... a) {
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

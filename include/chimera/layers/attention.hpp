@@ -19,21 +19,15 @@
 namespace chimera::inline CHIMERA_ABI {
 
 template <const Config& C>
-struct Attention {
+struct Attention : AttentionWeights {
   static constexpr std::int64_t width = C.width, heads = C.attention.heads, kv_heads = C.kv_heads();
   static constexpr std::int64_t head_dim = C.head_dim(), rows = heads * head_dim,
                                 row = (heads + 2 * kv_heads) * head_dim;
   static constexpr bool rotary = C.attention.position == Position::rope;
   static constexpr std::int64_t dims = rotary ? C.rope_dims() : 0;
 
-  // 1. Weights, in arena order.
-  enum Param : std::size_t { qkv, output, sub_norm };  // qkv: the rows of q, of k, of v
-  static constexpr auto params = [] {
-    std::array<Tensor, C.sub_norm ? 3 : 2> all{Tensor{"attn_qkv.weight", row, width},
-                                               Tensor{"attn_output.weight", width, rows, Init::branch_output}};
-    if constexpr (C.sub_norm) all[sub_norm] = Tensor{"attn_sub_norm.weight", 1, rows, Init::one, false};
-    return all;
-  }();
+  // 1. Weights.
+  static constexpr auto params = table(C);
   static constexpr Linear in{row, width}, out{width, rows};
 
   struct Activations {
@@ -49,6 +43,12 @@ struct Attention {
   static std::int64_t temp_floats(const Batch& batch) {
     const std::int64_t n = batch.tokens(), inside = C.sub_norm ? n * rows : 0;
     return floats_of({n * row, n * rows, n * heads, inside, inside ? norm_backward_temp(n, rows) : 0});
+  }
+  /// Four for each channel and each key that a token sees on average under the causal mask.
+  static constexpr double flops(std::int64_t context) {
+    const std::int64_t most = C.attention.window > 0 ? C.attention.window : context;
+    const double length = static_cast<double>(context), window = most < context ? static_cast<double>(most) : length;
+    return 4 * static_cast<double>(rows) * (window - window * (window - 1) / (2 * length));
   }
 
   // 2. Forward.
@@ -96,7 +96,7 @@ struct Attention {
   static constexpr StateBytes state(KvFormat kv) { return {.ring = ring.bytes(kv)}; }
   /// Copies the keys and values of a sequence of that many tokens.
   static void copy_ring(KvFormat kv, std::int64_t tokens, const std::byte* from, std::byte* to) {
-    chimera::copy_rows(ring, kv, tokens, from, to);
+    copy_rows(ring, kv, tokens, from, to);
   }
   static std::int64_t decode_floats(std::int64_t n) {
     return floats_of({n * row, n * rows,

@@ -6,8 +6,9 @@
 //   decode:   y += scale * layer(norm(x)) for the tokens of a pass, with packed weights; y may be x
 // What decoding carries of a sequence has two parts, state(kv): one that is read whole for every token, all zero at the
 // sequence's start, and a ring that fills as the text goes on, of which later positions are never read. A layer with a
-// ring says how it is copied: copy_ring(kv, tokens, from, to). `temp` is working memory, at least temp_floats(batch), or
-// decode_floats(rows).
+// ring says how it is copied: copy_ring(kv, tokens, from, to). `temp` is working memory, at least temp_floats(batch),
+// or decode_floats(rows). A layer whose work is more than its matrices says how much: flops(context), of forward, for
+// one token.
 #pragma once
 
 #include <chimera/config/check.hpp>

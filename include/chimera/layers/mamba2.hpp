@@ -14,22 +14,15 @@
 namespace chimera::inline CHIMERA_ABI {
 
 template <const Config& C>
-struct Mamba2 {
-  static constexpr std::int64_t width = C.width, inner = C.ssm_inner(), heads = C.ssm_heads(), taps = C.mamba2.conv;
+struct Mamba2 : Mamba2Weights {
+  static constexpr std::int64_t width = C.width, inner = C.mamba2.inner(width), heads = C.mamba2.heads(width);
+  static constexpr std::int64_t taps = C.mamba2.conv;
   static constexpr SsdShape scan{heads, C.mamba2.head_dim, C.mamba2.state, C.mamba2.groups, C.mamba2.chunk};
   static constexpr std::int64_t channels = scan.row();           // x, B, C: what the convolution sees
   static constexpr std::int64_t row = inner + channels + heads;  // z, x, B, C, dt: rows of the in-projection
 
-  // 1. Weights, in arena order.
-  enum Param : std::size_t { input, conv, conv_bias, dt_bias, a_log, d, norm, output };
-  static constexpr std::array params{Tensor{"ssm_in.weight", row, width},
-                                     Tensor{"ssm_conv1d.weight", channels, taps, Init::conv},
-                                     Tensor{"ssm_conv1d.bias", 1, channels, Init::zero, false},
-                                     Tensor{"ssm_dt.bias", 1, heads, Init::dt_bias, false},
-                                     Tensor{"ssm_a_log", 1, heads, Init::a_log, false},
-                                     Tensor{"ssm_d", 1, heads, Init::one, false},
-                                     Tensor{"ssm_norm.weight", 1, inner, Init::one, false},
-                                     Tensor{"ssm_out.weight", width, inner, Init::branch_output}};
+  // 1. Weights.
+  static constexpr auto params = table(C);
   static constexpr Linear in{row, width}, out{width, inner};
 
   struct Activations {

@@ -12,40 +12,13 @@
 namespace chimera::inline CHIMERA_ABI {
 
 template <const Config& C>
-struct RgLru {
-  static constexpr std::int64_t width = C.width, inner = C.rnn_inner(), heads = C.rnn_heads(), taps = C.rg_lru.conv;
+struct RgLru : RgLruWeights {
+  static constexpr RgLruConfig sizes = C.rg_lru.resolved(C);
+  static constexpr std::int64_t width = C.width, inner = sizes.inner, heads = sizes.heads, taps = sizes.conv;
   static constexpr std::int64_t block = inner / heads;  // of the block-diagonal gates
-  static constexpr std::int64_t in_bias = C.rg_lru.bias ? inner : 0, out_bias = C.rg_lru.bias ? width : 0;
 
-  // 1. Weights, in arena order. Gate matrices are [heads, in, out]: y = x W.
-  enum Param : std::size_t {
-    gate,
-    gate_bias,
-    input,
-    input_bias,
-    conv,
-    conv_bias,
-    update,
-    update_bias,
-    decay,
-    decay_bias,
-    lambda,
-    output,
-    output_bias
-  };
-  static constexpr std::array params{Tensor{"rg_lru.gate.weight", inner, width},
-                                     Tensor{"rg_lru.gate.bias", 1, in_bias, Init::zero, false},
-                                     Tensor{"rg_lru.in.weight", inner, width},
-                                     Tensor{"rg_lru.in.bias", 1, in_bias, Init::zero, false},
-                                     Tensor{"rg_lru.conv1d.weight", inner, taps, Init::conv},
-                                     Tensor{"rg_lru.conv1d.bias", 1, inner, Init::zero, false},
-                                     Tensor{"rg_lru.update.weight", heads* block, block, Init::fan_in},
-                                     Tensor{"rg_lru.update.bias", 1, inner, Init::zero, false},
-                                     Tensor{"rg_lru.decay.weight", heads* block, block, Init::fan_in},
-                                     Tensor{"rg_lru.decay.bias", 1, inner, Init::zero, false},
-                                     Tensor{"rg_lru.lambda", 1, inner, Init::rg_lambda, false},
-                                     Tensor{"rg_lru.out.weight", width, inner, Init::branch_output},
-                                     Tensor{"rg_lru.out.bias", 1, out_bias, Init::zero, false}};
+  // 1. Weights.
+  static constexpr auto params = table(C);
   static constexpr Linear in{inner, width}, out{width, inner};
 
   struct Activations {  // [B,T,inner] each

@@ -1,5 +1,5 @@
-// The gated feed-forward layer: W_down (silu(W_gate x) * W_up x)   (Shazeer, 2002.05202, equation 6). With sub_norm what
-// W_down multiplies is normalised first (BitNet b1.58 2B4T, 2504.12285).
+// The gated feed-forward layer: W_down (silu(W_gate x) * W_up x)   (Shazeer, 2002.05202, equation 6). With sub_norm
+// what W_down multiplies is normalised first (BitNet b1.58 2B4T, 2504.12285).
 #pragma once
 
 #include <chimera/kernels/f32/elementwise.hpp>
@@ -12,17 +12,11 @@
 namespace chimera::inline CHIMERA_ABI {
 
 template <const Config& C>
-struct SwiGlu {
+struct SwiGlu : SwiGluWeights {
   static constexpr std::int64_t width = C.width, hidden = C.ffn.hidden;
 
-  // 1. Weights, in arena order.
-  enum Param : std::size_t { gate_up, down, sub_norm };  // gate_up: the rows of gate, then the rows of up
-  static constexpr auto params = [] {
-    std::array<Tensor, C.sub_norm ? 3 : 2> all{Tensor{"ffn_gate_up.weight", 2 * hidden, width, Init::normal, true, 2},
-                                               Tensor{"ffn_down.weight", width, hidden, Init::branch_output}};
-    if constexpr (C.sub_norm) all[sub_norm] = Tensor{"ffn_sub_norm.weight", 1, hidden, Init::one, false};
-    return all;
-  }();
+  // 1. Weights.
+  static constexpr auto params = table(C);
   static constexpr Linear in{2 * hidden, width}, out{width, hidden};
 
   struct Activations {

@@ -42,6 +42,11 @@ struct AnyModel {
 
   void (*initialize)(float* weights, std::uint64_t seed) = nullptr;
 
+  /// Floating-point operations of forward for one token of a context: two for each weight that multiplies it, and what
+  /// layers add (Kaplan et al. 2020, table 1). Scans and elementwise work are not counted. Training takes three times as
+  /// many, what checkpointing computes again not counted.
+  double (*flops)(std::int64_t context) = nullptr;
+
   /// Floats of working memory for `loss` / `train` on batches of this shape.
   std::size_t (*loss_floats)(std::int64_t sequences, std::int64_t length) = nullptr;
   std::size_t (*train_floats)(std::int64_t sequences, std::int64_t length) = nullptr;

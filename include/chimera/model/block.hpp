@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chimera/config/config.hpp>
+#include <chimera/config/size.hpp>
 #include <chimera/kernels/f32/norm.hpp>
 #include <chimera/layers/layer.hpp>
 
@@ -32,9 +33,9 @@ struct Block {
   static constexpr std::size_t mixer_at = 1, ffn_norm = mixer_at + Mix::params.size(), ffn_at = ffn_norm + 1;
   static constexpr auto params = [] {
     std::array<Tensor, ffn_at + Ffn::params.size()> all{};
-    all[0] = Tensor{"attn_norm.weight", 1, width, Init::one, false};
+    all[0] = block_norms(C)[0];
     for (std::size_t i = 0; i < Mix::params.size(); ++i) all[mixer_at + i] = Mix::params[i];
-    all[ffn_norm] = Tensor{"ffn_norm.weight", 1, width, Init::one, false};
+    all[ffn_norm] = block_norms(C)[1];
     for (std::size_t i = 0; i < Ffn::params.size(); ++i) all[ffn_at + i] = Ffn::params[i];
     return all;
   }();
@@ -53,6 +54,14 @@ struct Block {
     return floats_of(
         {x, x, x,
          std::max({Mix::temp_floats(batch), Ffn::temp_floats(batch), norm_backward_temp(batch.tokens(), width)})});
+  }
+
+  /// Floating-point operations of forward for one token, beside two for each weight.
+  static constexpr double flops(std::int64_t context) {
+    double sum = 0;
+    if constexpr (requires { Mix::flops(context); }) sum += Mix::flops(context);
+    if constexpr (requires { Ffn::flops(context); }) sum += Ffn::flops(context);
+    return sum;
   }
 
   // 2. Forward. y may be x when nothing is kept.

@@ -13,7 +13,7 @@
 namespace chimera::inline CHIMERA_ABI {
 
 /// Sizes and places of what crosses the border between a program and its engine.
-inline constexpr std::array<std::size_t, 11> engine_layout{sizeof(AnyModel),
+inline constexpr std::array<std::size_t, 12> engine_layout{sizeof(AnyModel),
                                                            offsetof(AnyModel, decode),
                                                            sizeof(Config),
                                                            sizeof(NamedTensor),
@@ -22,6 +22,7 @@ inline constexpr std::array<std::size_t, 11> engine_layout{sizeof(AnyModel),
                                                            sizeof(ModelPass),
                                                            sizeof(TokenBatch),
                                                            sizeof(Loss),
+                                                           sizeof(Objective),
                                                            sizeof(Cpu),
                                                            sizeof(Executor)};
 

@@ -18,8 +18,9 @@ namespace chimera::inline CHIMERA_ABI {
 template <const Config& C>
 struct CheckedConfig : Check<C> {
   static_assert(Check<C>::ok);
-  static_assert(all_registered<C>,
-                "chimera: the pattern has a word with no layer; the library has A, M and R, own_mixers<C> the host's");
+  static_assert(
+      all_registered<C>,
+      "chimera: a word of the pattern has no layer; own_mixers<C> has the host's, the library has" CHIMERA_MIXER_WORDS);
 };
 
 /// The functions and tables of AnyModel, as static members.
@@ -28,7 +29,7 @@ struct LanguageModel : CheckedConfig<C>, ModelLayout<C>, ModelTraining<C>, Model
   static constexpr const Config& config = C;
 
   static void initialize(float* weights, std::uint64_t seed) {
-    initialize_weights(LanguageModel::tensors, C.layers.count, weights, seed);
+    initialize_weights(LanguageModel::tensors, weights, seed);
   }
 };
 
@@ -42,6 +43,7 @@ constexpr AnyModel inference_model(std::string_view name) {
           .parameters = M::parameters,
           .arena_floats = M::arena_floats,
           .initialize = M::initialize,
+          .flops = M::flops,
           .loss_floats = M::loss_floats,
           .loss = M::template loss<Cpu>,
           .forward = M::template forward<Cpu>,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chimera/config/check.hpp>
+#include <chimera/config/size.hpp>
 #include <chimera/core/batch.hpp>
 #include <chimera/core/memory.hpp>
 #include <chimera/core/namespace.hpp>
@@ -122,10 +123,10 @@ struct ModelLayout {
         write(".");
       }
       write(t.name);
-      row.rows = t.rows, row.cols = t.cols, row.offset = offset, row.init = t.init, row.decay = t.decay,
+      row.rows = t.rows, row.cols = t.cols, row.offset = offset, row.role = t.role, row.init = t.init,
       row.parts = t.parts, row.slot = slot;
     };
-    add(-1, Tensor{"token_embd.weight", vocab, width}, 0, 0);
+    add(-1, end_weights(C)[0], 0, 0);
     for (int i = 0; i < layers; ++i)
       with_block<C>(C.layers.block(i), [&](auto type) {
         using B = typename decltype(type)::type;
@@ -133,8 +134,8 @@ struct ModelLayout {
           add(i, B::params[p], block_at[static_cast<std::size_t>(i)] + offsets<B>[p],
               slot_at[static_cast<std::size_t>(i)] + p);
       });
-    add(-1, Tensor{"output_norm.weight", 1, width, Init::one, false}, norm_at, norm_slot);
-    if (!C.tied) add(-1, Tensor{"output.weight", vocab, width}, output_at, output_slot);
+    add(-1, end_weights(C)[1], norm_at, norm_slot);
+    add(-1, end_weights(C)[2], output_at, output_slot);
     return table;
   }();
 

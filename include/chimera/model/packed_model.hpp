@@ -43,7 +43,8 @@ class PackedModel {
     PackedModel packed;
     packed.model_ = model;
     packed.tensors_.resize(model.slots);
-    std::vector<Place> places = packed.plan(sources);
+    std::vector<Place> places;
+    if (Status s = packed.plan(sources, places); !s) return s.error();
     for (const NamedTensor& t : model.tensors)
       if (const PackedMatrix& m = packed.tensors_[t.slot].matrix; t.packed() && m.rows != t.rows)
         return Error{"weight " + std::string(t.name()) + " has " + std::to_string(t.rows) + " rows, " +
@@ -62,27 +63,7 @@ class PackedModel {
   }
 
   /// Of weights in an arena [model.arena_floats], as f32.
-  static Result<PackedModel> create(const Cpu& q, const AnyModel& model, const float* weights) {
-    std::vector<RowSource> sources;
-    for (std::size_t i = 0; i < model.tensors.size(); ++i)
-      if (const NamedTensor& t = model.tensors[i]; t.packed())
-        for (int part = 0; part < t.parts; ++part)
-          sources.push_back({i, t.rows / t.parts * part, t.rows / t.parts, Format::f32});
-    return create(
-        q, model, sources,
-        [&](std::size_t source, std::int64_t row, std::int64_t count, std::byte* to) {
-          const RowSource& s = sources[source];
-          const NamedTensor& t = model.tensors[s.tensor];
-          const float* from = weights + t.offset + static_cast<std::size_t>((s.first + row) * t.cols);
-          std::memcpy(to, from, static_cast<std::size_t>(count * t.cols) * sizeof(float));
-          return Status{};
-        },
-        [&](std::size_t tensor, float* to) {
-          const NamedTensor& t = model.tensors[tensor];
-          std::copy_n(weights + t.offset, t.size(), to);
-          return Status{};
-        });
-  }
+  static Result<PackedModel> create(const Cpu& q, const AnyModel& model, const float* weights);
 
   const AnyModel& model() const { return model_; }
   const Config& config() const { return *model_.config; }
@@ -102,38 +83,10 @@ class PackedModel {
   PackedModel() = default;
 
   /// Gives every source its part, in the order of rows.
-  std::vector<Place> plan(std::span<const RowSource> sources) {
-    std::vector<std::size_t> order(sources.size());
-    for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-    std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-      return std::pair(sources[a].tensor, sources[a].first) < std::pair(sources[b].tensor, sources[b].first);
-    });
-    std::vector<Place> places(sources.size());
-    for (const std::size_t i : order) {
-      const RowSource& s = sources[i];
-      const NamedTensor& t = model_.tensors[s.tensor];
-      PackedMatrix& m = tensors_[t.slot].matrix;
-      if (m.count == m.parts.size() || s.first != m.rows) continue;  // found by `create`: rows are missing
-      places[i] = {t.slot, m.count, nullptr};
-      m.parts[m.count++] = {PackedRows{s.format, s.rows, t.cols, nullptr}, s.first, s.scale};
-      m.rows += s.rows, m.cols = t.cols;
-    }
-    return places;
-  }
+  Status plan(std::span<const RowSource> sources, std::vector<Place>& places);
 
   /// Hands out the memory, or counts its floats where there is none.
-  std::size_t place(float* base, std::span<const RowSource> sources, std::vector<Place>& places) {
-    Bump memory{base};
-    for (const NamedTensor& t : model_.tensors)
-      if (!t.packed()) tensors_[t.slot].values = memory.take(t.size());
-    for (std::size_t i = 0; i < sources.size(); ++i) {
-      PackedRows& rows = tensors_[places[i].slot].matrix.parts[places[i].part].rows;
-      const std::size_t bytes = packed_bytes(rows.format, rows.rows, rows.cols);
-      places[i].data = reinterpret_cast<std::byte*>(memory.take(static_cast<std::int64_t>(bytes / sizeof(float))));
-      rows.data = places[i].data;
-    }
-    return memory.used;
-  }
+  std::size_t place(float* base, std::span<const RowSource> sources, std::vector<Place>& places);
 
   template <class Values>
   Status fill(const NamedTensor& t, const Values& values) {
@@ -174,17 +127,7 @@ class PackedModel {
     return Error{"weight " + std::string(model_.tensors[source.tensor].name()) + " changed while it was read"};
   }
 
-  std::uint32_t sampled_checksum() const {
-    constexpr std::size_t sample = 4096;
-    const std::string text = config_lines(config());
-    std::uint32_t sum = crc32c(text.data(), text.size());
-    for (const PackedTensor& t : tensors_)
-      for (std::size_t i = 0; i < t.matrix.count; ++i) {
-        const PackedRows& rows = t.matrix.parts[i].rows;
-        sum = crc32c(rows.data, std::min(sample, packed_bytes(rows.format, rows.rows, rows.cols)), sum);
-      }
-    return sum;
-  }
+  std::uint32_t sampled_checksum() const;
 
   AnyModel model_;
   Buffer memory_;
@@ -193,3 +136,81 @@ class PackedModel {
 };
 
 }  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+CHIMERA_FUNCTION Result<PackedModel> PackedModel::create(const Cpu& q, const AnyModel& model, const float* weights) {
+  std::vector<RowSource> sources;
+  for (std::size_t i = 0; i < model.tensors.size(); ++i)
+    if (const NamedTensor& t = model.tensors[i]; t.packed())
+      for (std::int64_t first = 0, end = 0; first < t.rows; first = end) {
+        end = part_end(t.parts, t.rows, first);
+        sources.push_back({i, first, end - first, Format::f32});
+      }
+  return create(
+      q, model, sources,
+      [&](std::size_t source, std::int64_t row, std::int64_t count, std::byte* to) {
+        const RowSource& s = sources[source];
+        const NamedTensor& t = model.tensors[s.tensor];
+        const float* from = weights + t.offset + static_cast<std::size_t>((s.first + row) * t.cols);
+        std::memcpy(to, from, static_cast<std::size_t>(count * t.cols) * sizeof(float));
+        return Status{};
+      },
+      [&](std::size_t tensor, float* to) {
+        const NamedTensor& t = model.tensors[tensor];
+        std::copy_n(weights + t.offset, t.size(), to);
+        return Status{};
+      });
+}
+
+CHIMERA_FUNCTION Status PackedModel::plan(std::span<const RowSource> sources, std::vector<Place>& places) {
+  std::vector<std::size_t> order(sources.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return std::pair(sources[a].tensor, sources[a].first) < std::pair(sources[b].tensor, sources[b].first);
+  });
+  places.resize(sources.size());
+  for (const std::size_t i : order) {
+    const RowSource& s = sources[i];
+    const NamedTensor& t = model_.tensors[s.tensor];
+    PackedMatrix& m = tensors_[t.slot].matrix;
+    if (s.first != m.rows) continue;  // found by `create`: rows are missing
+    if (m.count == m.parts.size())
+      return Error{"weight " + std::string(t.name()) + " comes in more than " + std::to_string(m.parts.size()) +
+                   " parts"};
+    places[i] = {t.slot, m.count, nullptr};
+    m.parts[m.count++] = {PackedRows{s.format, s.rows, t.cols, nullptr}, s.first, s.scale};
+    m.rows += s.rows, m.cols = t.cols;
+  }
+  return {};
+}
+
+CHIMERA_FUNCTION std::size_t PackedModel::place(float* base, std::span<const RowSource> sources,
+                                                std::vector<Place>& places) {
+  Bump memory{base};
+  for (const NamedTensor& t : model_.tensors)
+    if (!t.packed()) tensors_[t.slot].values = memory.take(t.size());
+  for (std::size_t i = 0; i < sources.size(); ++i) {
+    PackedRows& rows = tensors_[places[i].slot].matrix.parts[places[i].part].rows;
+    const std::size_t bytes = packed_bytes(rows.format, rows.rows, rows.cols);
+    places[i].data = reinterpret_cast<std::byte*>(memory.take(static_cast<std::int64_t>(bytes / sizeof(float))));
+    rows.data = places[i].data;
+  }
+  return memory.used;
+}
+
+CHIMERA_FUNCTION std::uint32_t PackedModel::sampled_checksum() const {
+  constexpr std::size_t sample = 4096;
+  const std::string text = config_lines(config());
+  std::uint32_t sum = crc32c(text.data(), text.size());
+  for (const PackedTensor& t : tensors_)
+    for (std::size_t i = 0; i < t.matrix.count; ++i) {
+      const PackedRows& rows = t.matrix.parts[i].rows;
+      sum = crc32c(rows.data, std::min(sample, packed_bytes(rows.format, rows.rows, rows.cols)), sum);
+    }
+  return sum;
+}
+
+}  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -25,6 +25,14 @@ class ModelTraining {
   static constexpr std::size_t count = steps<C>.size();
 
  public:
+  static double flops(std::int64_t context) {
+    // The embedding is looked up, not multiplied.
+    double sum = 2 * static_cast<double>(Layout::parameters - (C.tied ? 0 : C.vocab * width));
+    for (const Step step : steps<C>)
+      with_step<C>(step, [&](auto type) { sum += decltype(type)::type::flops(context); });
+    return sum;
+  }
+
   static std::size_t loss_floats(std::int64_t sequences, std::int64_t length) {
     const Batch batch{.sequences = sequences, .length = length};
     Bump memory;

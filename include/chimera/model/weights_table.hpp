@@ -16,15 +16,17 @@ struct NamedTensor {
   std::array<char, 48> text{};  // zero-terminated
   std::int64_t rows = 0, cols = 0;
   std::size_t offset = 0;  // floats from the start of the arena
-  Init init = Init::zero;
-  bool decay = false;
-  int parts = 1;         // of rows that decoding multiplies side by side
-  std::size_t slot = 0;  // in the table of packed weights
+  Role role = Role::vector;
+  Init init{};
+  std::array<std::int64_t, Tensor::most_parts> parts{};  // rows of each; none: they are one
+  std::size_t slot = 0;                                  // in the table of packed weights
 
   /// Whether decoding multiplies with its rows; it holds all other weights as f32.
-  constexpr bool packed() const { return rows > 1 && (init == Init::normal || init == Init::branch_output); }
+  constexpr bool packed() const { return role == Role::matrix; }
   /// Taps of a convolution [channels, taps], which decoding wants as [taps, channels].
-  constexpr bool taps() const { return init == Init::conv; }
+  constexpr bool taps() const { return role == Role::taps; }
+  /// Whether weight decay applies.
+  constexpr bool decays() const { return role != Role::vector; }
   constexpr std::string_view name() const { return text.data(); }
   constexpr std::int64_t size() const { return rows * cols; }
 };

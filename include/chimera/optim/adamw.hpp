@@ -28,6 +28,52 @@ struct AdamWStep {
   float rate, epsilon;         // learning rate / (1 - beta1^t) and epsilon, both times c = sqrt(1 - beta2^t)
 };
 
+/// One update of an arena: weights of tensors that decay are also multiplied by `step.keep`; the gradient becomes zero.
+void adamw_update(const Cpu& q, std::span<const NamedTensor> tensors, const AdamWStep& step, std::int64_t floats,
+                  float* weights, float* gradient, float* moment1, float* moment2);
+
+struct AdamWSettings {
+  double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8;
+  double weight_decay = 0.1;  // of tensors whose row in the table says so
+
+  template <class Self, class F>
+  static void each_field(Self& s, F&& f) {
+    f("adamw.beta1", s.beta1), f("adamw.beta2", s.beta2);
+    f("adamw.epsilon", s.epsilon), f("adamw.weight_decay", s.weight_decay);
+    if constexpr (!std::is_const_v<Self>)  // to be read: their names in files of earlier versions
+      f("beta1", s.beta1), f("beta2", s.beta2), f("epsilon", s.epsilon), f("weight_decay", s.weight_decay);
+  }
+};
+
+/// Moments of every weight, and the update that uses them. `tensors` must outlive it.
+class AdamW : public Optimizer {
+ public:
+  AdamW() = default;
+
+  static Result<AdamW> create(std::span<const NamedTensor> tensors, std::size_t arena_floats,
+                              const AdamWSettings& settings);
+
+  /// Running means of the gradient and of its square, [arena].
+  float* first_moment() { return moments_.data(); }
+  float* second_moment() { return moments_.data() + aligned_floats(static_cast<std::size_t>(floats_)); }
+
+  std::span<const Section> state() override { return state_; }
+
+  void update(const Cpu& q, float* weights, float* gradient, const Update& update) override;
+
+ private:
+  std::span<const NamedTensor> tensors_;
+  std::int64_t floats_ = 0;
+  AdamWSettings settings_;
+  Buffer moments_;  // m, then v
+  std::array<Section, 2> state_;
+};
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
 /// m = b1 m + (1 - b1) k g;  v = b2 v + (1 - b2) (k g)^2;  w = keep w - rate m / (sqrt(v) + epsilon);  g = 0.
 struct AdamWKernel {
   /// AdamWStep in all lanes: made before the loop, since g++ does not take broadcasts out of one.
@@ -69,9 +115,9 @@ struct AdamWKernel {
   }
 };
 
-/// One update of an arena: weights of tensors that decay are also multiplied by `step.keep`; the gradient becomes zero.
-inline void adamw_update(const Cpu& q, std::span<const NamedTensor> tensors, const AdamWStep& step, std::int64_t floats,
-                         float* weights, float* gradient, float* moment1, float* moment2) {
+CHIMERA_FUNCTION void adamw_update(const Cpu& q, std::span<const NamedTensor> tensors, const AdamWStep& step,
+                                   std::int64_t floats, float* weights, float* gradient, float* moment1,
+                                   float* moment2) {
   AdamWStep plain = step;
   plain.keep = 1.f;
   parallel(q, arena_blocks(floats), [&](std::int64_t block, int) {
@@ -82,7 +128,7 @@ inline void adamw_update(const Cpu& q, std::span<const NamedTensor> tensors, con
     });
     for (; at < end; ++tensor) {  // `tensor` is the first that starts after `at`
       const std::int64_t next = tensor == tensors.end() ? floats : static_cast<std::int64_t>(tensor->offset);
-      const bool decay = tensor != tensors.begin() && (tensor - 1)->decay;
+      const bool decay = tensor != tensors.begin() && (tensor - 1)->decays();
       const std::int64_t n = std::min(next, end) - at;
       dispatch<AdamWKernel>(q.isa(), decay ? step : plain, weights + at, gradient + at, moment1 + at, moment2 + at, n);
       at += n;
@@ -91,62 +137,31 @@ inline void adamw_update(const Cpu& q, std::span<const NamedTensor> tensors, con
   });
 }
 
-struct AdamWSettings {
-  double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8;
-  double weight_decay = 0.1;  // of tensors whose row in the table says so
+CHIMERA_FUNCTION Result<AdamW> AdamW::create(std::span<const NamedTensor> tensors, std::size_t arena_floats,
+                                             const AdamWSettings& settings) {
+  AdamW a;
+  a.tensors_ = tensors, a.floats_ = static_cast<std::int64_t>(arena_floats), a.settings_ = settings;
+  auto moments = Buffer::create(2 * aligned_floats(arena_floats));
+  if (!moments) return moments.error();
+  a.moments_ = std::move(*moments);
+  a.state_ = {Section::of("moment1", a.first_moment(), arena_floats),
+              Section::of("moment2", a.second_moment(), arena_floats)};
+  return a;
+}
 
-  template <class Self, class F>
-  static void each_field(Self& s, F&& f) {
-    f("adamw.beta1", s.beta1), f("adamw.beta2", s.beta2);
-    f("adamw.epsilon", s.epsilon), f("adamw.weight_decay", s.weight_decay);
-    if constexpr (!std::is_const_v<Self>)  // to be read: their names in files of earlier versions
-      f("beta1", s.beta1), f("beta2", s.beta2), f("epsilon", s.epsilon), f("weight_decay", s.weight_decay);
-  }
-};
-
-/// Moments of every weight, and the update that uses them. `tensors` must outlive it.
-class AdamW : public Optimizer {
- public:
-  AdamW() = default;
-
-  static Result<AdamW> create(std::span<const NamedTensor> tensors, std::size_t arena_floats,
-                              const AdamWSettings& settings) {
-    AdamW a;
-    a.tensors_ = tensors, a.floats_ = static_cast<std::int64_t>(arena_floats), a.settings_ = settings;
-    auto moments = Buffer::create(2 * aligned_floats(arena_floats));
-    if (!moments) return moments.error();
-    a.moments_ = std::move(*moments);
-    a.state_ = {Section::of("moment1", a.first_moment(), arena_floats),
-                Section::of("moment2", a.second_moment(), arena_floats)};
-    return a;
-  }
-
-  /// Running means of the gradient and of its square, [arena].
-  float* first_moment() { return moments_.data(); }
-  float* second_moment() { return moments_.data() + aligned_floats(static_cast<std::size_t>(floats_)); }
-
-  std::span<const Section> state() override { return state_; }
-
-  void update(const Cpu& q, float* weights, float* gradient, const Update& update) override {
-    const double beta1 = settings_.beta1, beta2 = settings_.beta2, k = update.scale;
-    const double t = static_cast<double>(update.number), second = std::sqrt(1 - std::pow(beta2, t));
-    const double rate = update.rate * second / (1 - std::pow(beta1, t));
-    const AdamWStep step{.beta1 = static_cast<float>(beta1),
-                         .beta2 = static_cast<float>(beta2),
-                         .gradient1 = static_cast<float>((1 - beta1) * k),
-                         .gradient2 = static_cast<float>((1 - beta2) * k * k),
-                         .keep = static_cast<float>(1 - update.rate * settings_.weight_decay),
-                         .rate = static_cast<float>(rate),
-                         .epsilon = static_cast<float>(settings_.epsilon * second)};
-    adamw_update(q, tensors_, step, floats_, weights, gradient, first_moment(), second_moment());
-  }
-
- private:
-  std::span<const NamedTensor> tensors_;
-  std::int64_t floats_ = 0;
-  AdamWSettings settings_;
-  Buffer moments_;  // m, then v
-  std::array<Section, 2> state_;
-};
+CHIMERA_FUNCTION void AdamW::update(const Cpu& q, float* weights, float* gradient, const Update& update) {
+  const double beta1 = settings_.beta1, beta2 = settings_.beta2, k = update.scale;
+  const double t = static_cast<double>(update.number), second = std::sqrt(1 - std::pow(beta2, t));
+  const double rate = update.rate * second / (1 - std::pow(beta1, t));
+  const AdamWStep step{.beta1 = static_cast<float>(beta1),
+                       .beta2 = static_cast<float>(beta2),
+                       .gradient1 = static_cast<float>((1 - beta1) * k),
+                       .gradient2 = static_cast<float>((1 - beta2) * k * k),
+                       .keep = static_cast<float>(1 - update.rate * settings_.weight_decay),
+                       .rate = static_cast<float>(rate),
+                       .epsilon = static_cast<float>(settings_.epsilon * second)};
+  adamw_update(q, tensors_, step, floats_, weights, gradient, first_moment(), second_moment());
+}
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -18,6 +18,20 @@ inline constexpr std::int64_t arena_block = 16'384;
 
 constexpr std::int64_t arena_blocks(std::int64_t floats) { return (floats + arena_block - 1) / arena_block; }
 
+/// Working memory of gradient_norm.
+constexpr std::int64_t gradient_norm_temp(std::int64_t floats) { return 2 * arena_blocks(floats); }
+
+/// Global L2 norm of a gradient arena; not finite if any element is not.
+double gradient_norm(const Cpu& q, std::int64_t floats, const float* gradient, Bump temp);
+
+/// What a gradient of that norm is multiplied by so that its norm is at most `clip` (0: no limit).
+double clip_factor(double norm, double clip);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
 /// Sum of squares of n floats, in double. Sixteen running sums at every level; the product of two floats is exact in
 /// double, so the result is the same on every machine.
 struct SumOfSquares {
@@ -45,11 +59,7 @@ struct SumOfSquares {
   }
 };
 
-/// Working memory of gradient_norm.
-constexpr std::int64_t gradient_norm_temp(std::int64_t floats) { return 2 * arena_blocks(floats); }
-
-/// Global L2 norm of a gradient arena; not finite if any element is not.
-inline double gradient_norm(const Cpu& q, std::int64_t floats, const float* gradient, Bump temp) {
+CHIMERA_FUNCTION double gradient_norm(const Cpu& q, std::int64_t floats, const float* gradient, Bump temp) {
   double* const sums = reinterpret_cast<double*>(temp.take(gradient_norm_temp(floats)));  // one for each block
   parallel(q, arena_blocks(floats), [&](std::int64_t block, int) {
     const std::int64_t begin = block * arena_block;
@@ -60,7 +70,9 @@ inline double gradient_norm(const Cpu& q, std::int64_t floats, const float* grad
   return std::sqrt(sum);
 }
 
-/// What a gradient of that norm is multiplied by so that its norm is at most `clip` (0: no limit).
-inline double clip_factor(double norm, double clip) { return clip > 0 ? std::min(1.0, clip / (norm + 1e-6)) : 1.0; }
+CHIMERA_FUNCTION double clip_factor(double norm, double clip) {
+  return clip > 0 ? std::min(1.0, clip / (norm + 1e-6)) : 1.0;
+}
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chimera/core/device.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/text/bpe_trainer.hpp>
 #include <chimera/text/piece_counts.hpp>
@@ -38,9 +39,17 @@ struct BpeMix {
 /// Searches the least share of a language that brings parity: two mixes at a time, side by side on the device, first at
 /// the ends, then about where a straight line between the nearest two crosses the goal. If no share does, the mix is
 /// that of the largest. `shares`: of the first columns, where the search starts from.
-inline Result<BpeMix> train_bpe_to_parity(const Cpu& q, const PieceCounts& counts, std::span<const double> shares,
-                                          const ParityGoal& goal, const BpeSettings& settings,
-                                          const BpeWatch& watch = {}) {
+Result<BpeMix> train_bpe_to_parity(const Cpu& q, const PieceCounts& counts, std::span<const double> shares,
+                                   const ParityGoal& goal, const BpeSettings& settings, const BpeWatch& watch = {});
+
+}  // namespace chimera
+
+#if CHIMERA_BODIES
+namespace chimera {
+
+CHIMERA_FUNCTION Result<BpeMix> train_bpe_to_parity(const Cpu& q, const PieceCounts& counts,
+                                                    std::span<const double> shares, const ParityGoal& goal,
+                                                    const BpeSettings& settings, const BpeWatch& watch) {
   double others = 0;
   for (std::size_t i = 0; i < shares.size(); ++i)
     others += i == static_cast<std::size_t>(goal.language) ? 0 : shares[i];
@@ -84,3 +93,4 @@ inline Result<BpeMix> train_bpe_to_parity(const Cpu& q, const PieceCounts& count
 }
 
 }  // namespace chimera
+#endif

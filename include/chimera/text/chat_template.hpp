@@ -2,6 +2,7 @@
 // (Jinja); as in llama.cpp it is recognised by the special tokens it speaks of, and not run.
 #pragma once
 
+#include <chimera/core/namespace.hpp>
 #include <chimera/text/tokenizer.hpp>
 
 #include <algorithm>
@@ -59,9 +60,7 @@ constexpr const ChatTemplate* chat_template_of(std::string_view jinja) {
 }
 
 /// Whether the vocabulary has the template's special tokens.
-inline bool can_write(const Tokenizer& tokenizer, const ChatTemplate& t) {
-  return !t.special || (tokenizer.special(t.before_role) && tokenizer.special(t.end));
-}
+bool can_write(const Tokenizer& tokenizer, const ChatTemplate& t);
 
 /// The template that the tokenizer's model was trained on; null if none is known, or cannot be written.
 inline const ChatTemplate* chat_template_of(const Tokenizer& tokenizer) {
@@ -70,9 +69,7 @@ inline const ChatTemplate* chat_template_of(const Tokenizer& tokenizer) {
 }
 
 /// Whether a model that writes this token has finished its answer.
-inline bool ends_answer(const Tokenizer& tokenizer, const ChatTemplate& t, std::int32_t id) {
-  return tokenizer.ends_text(id) || (t.special && tokenizer.special(t.end) == id);
-}
+bool ends_answer(const Tokenizer& tokenizer, const ChatTemplate& t, std::int32_t id);
 
 namespace chat_parts {
 
@@ -142,17 +139,39 @@ class ChatEncoder {
 }  // namespace chat_parts
 
 /// The conversation as text; with `begin_answer` it ends where the model is to go on.
-inline std::string render(const ChatTemplate& t, std::span<const ChatMessage> messages, bool begin_answer) {
+std::string render(const ChatTemplate& t, std::span<const ChatMessage> messages, bool begin_answer);
+
+/// The ids of `render`'s text, in which special tokens are those of the template alone: what a message says of
+/// <|im_end|> is text. Without the token that begins a text (Vocabulary::add_bos).
+std::vector<std::int32_t> encode(const Tokenizer& tokenizer, const ChatTemplate& t,
+                                 std::span<const ChatMessage> messages, bool begin_answer);
+
+/// What a model reads after its answer, whose tokens it has read without the one that ended it: the end of the answer,
+/// `message`, and the beginning of the next answer.
+std::vector<std::int32_t> encode_next(const Tokenizer& tokenizer, const ChatTemplate& t, const ChatMessage& message);
+
+}  // namespace chimera
+
+#if CHIMERA_BODIES
+namespace chimera {
+
+CHIMERA_FUNCTION bool can_write(const Tokenizer& tokenizer, const ChatTemplate& t) {
+  return !t.special || (tokenizer.special(t.before_role) && tokenizer.special(t.end));
+}
+
+CHIMERA_FUNCTION bool ends_answer(const Tokenizer& tokenizer, const ChatTemplate& t, std::int32_t id) {
+  return tokenizer.ends_text(id) || (t.special && tokenizer.special(t.end) == id);
+}
+
+CHIMERA_FUNCTION std::string render(const ChatTemplate& t, std::span<const ChatMessage> messages, bool begin_answer) {
   std::string out;
   const auto add = [&](std::string_view text) { out += text; };
   chat_parts::write_chat(t, messages, begin_answer, add, add);
   return out;
 }
 
-/// The ids of `render`'s text, in which special tokens are those of the template alone: what a message says of
-/// <|im_end|> is text. Without the token that begins a text (Vocabulary::add_bos).
-inline std::vector<std::int32_t> encode(const Tokenizer& tokenizer, const ChatTemplate& t,
-                                        std::span<const ChatMessage> messages, bool begin_answer) {
+CHIMERA_FUNCTION std::vector<std::int32_t> encode(const Tokenizer& tokenizer, const ChatTemplate& t,
+                                                  std::span<const ChatMessage> messages, bool begin_answer) {
   chat_parts::ChatEncoder encoder(tokenizer);
   chat_parts::write_chat(
       t, messages, begin_answer, [&](std::string_view text) { encoder.form(text); },
@@ -160,10 +179,8 @@ inline std::vector<std::int32_t> encode(const Tokenizer& tokenizer, const ChatTe
   return encoder.finish();
 }
 
-/// What a model reads after its answer, whose tokens it has read without the one that ended it: the end of the answer,
-/// `message`, and the beginning of the next answer.
-inline std::vector<std::int32_t> encode_next(const Tokenizer& tokenizer, const ChatTemplate& t,
-                                             const ChatMessage& message) {
+CHIMERA_FUNCTION std::vector<std::int32_t> encode_next(const Tokenizer& tokenizer, const ChatTemplate& t,
+                                                       const ChatMessage& message) {
   chat_parts::ChatEncoder encoder(tokenizer);
   encoder.form(t.after_text);
   chat_parts::write_chat(
@@ -173,3 +190,4 @@ inline std::vector<std::int32_t> encode_next(const Tokenizer& tokenizer, const C
 }
 
 }  // namespace chimera
+#endif

@@ -1,6 +1,7 @@
 // Token ids to text, as a model writes them.
 #pragma once
 
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/utf8.hpp>
 #include <chimera/text/tokenizer.hpp>
 
@@ -16,10 +17,7 @@ class TokenDecoder {
   explicit TokenDecoder(const Tokenizer& tokenizer, Special control = Special::as_token)
       : t_(&tokenizer), control_(control) {}
 
-  std::string push(std::int32_t id) {
-    if (control_ == Special::as_token && t_->is_control(id)) return stream_.flush();
-    return stream_.push(t_->bytes(id));
-  }
+  std::string push(std::int32_t id);
   /// The end of the text: an unfinished character becomes U+FFFD.
   std::string flush() { return stream_.flush(); }
 
@@ -30,3 +28,14 @@ class TokenDecoder {
 };
 
 }  // namespace chimera
+
+#if CHIMERA_BODIES
+namespace chimera {
+
+CHIMERA_FUNCTION std::string TokenDecoder::push(std::int32_t id) {
+  if (control_ == Special::as_token && t_->is_control(id)) return stream_.flush();
+  return stream_.push(t_->bytes(id));
+}
+
+}  // namespace chimera
+#endif

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chimera/core/device.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/text/encoder.hpp>
 #include <chimera/text/piece_counts.hpp>
 #include <chimera/text/tokenizer.hpp>
@@ -27,8 +28,16 @@ struct TokenStatistics {
 };
 
 /// Statistics of each column. `used`, if given: has an entry for each id, which becomes true if the token occurs.
-inline std::vector<TokenStatistics> measure_tokens(const Cpu& q, const Tokenizer& tokenizer, const PieceCounts& counts,
-                                                   std::vector<bool>* used = nullptr) {
+std::vector<TokenStatistics> measure_tokens(const Cpu& q, const Tokenizer& tokenizer, const PieceCounts& counts,
+                                            std::vector<bool>* used = nullptr);
+
+}  // namespace chimera
+
+#if CHIMERA_BODIES
+namespace chimera {
+
+CHIMERA_FUNCTION std::vector<TokenStatistics> measure_tokens(const Cpu& q, const Tokenizer& tokenizer,
+                                                             const PieceCounts& counts, std::vector<bool>* used) {
   constexpr std::size_t block = 4096;
   struct Part {
     std::vector<TokenStatistics> columns;
@@ -93,3 +102,4 @@ inline std::vector<TokenStatistics> measure_tokens(const Cpu& q, const Tokenizer
 }
 
 }  // namespace chimera
+#endif

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chimera/core/memory.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/text/pretokenizer.hpp>
 #include <chimera/text/short_text.hpp>
@@ -49,18 +50,9 @@ class Tokenizer {
     return id >= 0 && id < size() && is_control(v_.tokens[static_cast<std::size_t>(id)]);
   }
   /// Whether a model that writes this token has said all it wanted to.
-  bool ends_text(std::int32_t id) const {
-    constexpr std::array<std::string_view, 5> names{"<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>",
-                                                    "</s>"};
-    return id >= 0 && (id == v_.eos || id == v_.eot ||
-                       (is_control(id) && std::find(names.begin(), names.end(), bytes(id)) != names.end()));
-  }
+  bool ends_text(std::int32_t id) const;
   /// The control or user-defined token of that text.
-  std::optional<std::int32_t> special(std::string_view text) const {
-    const auto found = longest_special(text, Special::as_token);
-    if (!found || bytes(*found) != text) return std::nullopt;
-    return found;
-  }
+  std::optional<std::int32_t> special(std::string_view text) const;
 
   /// Calls `use(std::string_view text)` for text between special tokens and `use(std::int32_t id)` for those, in turn.
   /// Of tokens that begin at the same place the longest counts.
@@ -68,24 +60,13 @@ class Tokenizer {
   void split_specials(std::string_view text, Special control, Use&& use) const;
 
   /// Adds the ids of one piece of text, whose hash_bytes are given.
-  void encode_piece(std::string_view piece, std::uint64_t hash, Buffers& buffers,
-                    std::vector<std::int32_t>& out) const {
-    if (const std::int32_t word = find(piece, hash); word >= 0)
-      out.push_back(word);
-    else
-      merge(piece, buffers, out);
-  }
+  void encode_piece(std::string_view piece, std::uint64_t hash, Buffers& buffers, std::vector<std::int32_t>& out) const;
 
   /// The ids of the text. Many texts are encoded faster by an `Encoder`, with the same ids.
   std::vector<std::int32_t> encode(std::string_view text, Special control = Special::as_text) const;
 
   /// The bytes of the tokens, joined.
-  std::string decode(std::span<const std::int32_t> ids, Special control = Special::as_text) const {
-    std::string text;
-    for (const std::int32_t id : ids)
-      if (control == Special::as_text || !is_control(id)) text += bytes(id);
-    return text;
-  }
+  std::string decode(std::span<const std::int32_t> ids, Special control = Special::as_text) const;
 
  private:
   static constexpr std::uint32_t none = 0xFFFFFFFF;
@@ -103,22 +84,8 @@ class Tokenizer {
 
   /// The token of those bytes, of the ones in words_; -1 if there is none.
   std::int32_t find(std::string_view bytes) const { return find(bytes, hash_bytes(bytes)); }
-  std::int32_t find(std::string_view bytes, std::uint64_t h) const {
-    const std::size_t last = words_.size() - 1;
-    for (std::size_t i = h & last;; i = (i + 1) & last) {
-      const std::uint64_t slot = words_[i];
-      if (slot == free_slot) return -1;
-      const std::size_t id = slot & none;
-      if (slot >> 32 == h >> 32 && v_.tokens[id].bytes == bytes) return static_cast<std::int32_t>(id);
-    }
-  }
-  void insert_word(std::size_t id) {
-    const std::uint64_t h = hash_bytes(v_.tokens[id].bytes);
-    const std::size_t last = words_.size() - 1;
-    std::size_t i = h & last;
-    while (words_[i] != free_slot) i = (i + 1) & last;
-    words_[i] = (h >> 32) << 32 | id;
-  }
+  std::int32_t find(std::string_view bytes, std::uint64_t h) const;
+  void insert_word(std::size_t id);
 
   static std::uint64_t pair_key(std::uint32_t left, std::uint32_t right) {
     return std::uint64_t{left} << id_bits | right;
@@ -127,15 +94,7 @@ class Tokenizer {
     return static_cast<std::size_t>((key * 0x9E3779B97F4A7C15) >> pair_shift_);
   }
   /// When those two tokens merge, none: never.
-  std::uint32_t rank(std::uint32_t left, std::uint32_t right) const {
-    const std::uint64_t key = pair_key(left, right);
-    const std::size_t last = pairs_.size() - 1;
-    for (std::size_t i = pair_slot(key);; i = (i + 1) & last) {
-      const std::uint64_t slot = pairs_[i];
-      if (slot >> rank_bits == key) return static_cast<std::uint32_t>(slot & ((1u << rank_bits) - 1));
-      if (slot == free_slot) return none;
-    }
-  }
+  std::uint32_t rank(std::uint32_t left, std::uint32_t right) const;
   static std::size_t byte_pair(char left, char right) {
     return static_cast<std::size_t>(static_cast<unsigned char>(left)) << 8 | static_cast<unsigned char>(right);
   }
@@ -175,7 +134,29 @@ class Tokenizer::Buffers {
   std::vector<std::uint64_t> queue_;
 };
 
-inline Result<Tokenizer> Tokenizer::create(Vocabulary vocabulary) {
+template <class Use>
+void Tokenizer::split_specials(std::string_view text, Special control, Use&& use) const {
+  const auto& begins = specials(control).begins;
+  std::size_t from = 0;
+  if (!specials(control).sorted.empty())
+    for (std::size_t at = 0; at < text.size(); ++at) {
+      if (!begins[static_cast<unsigned char>(text[at])]) continue;
+      const auto id = longest_special(text.substr(at), control);
+      if (!id) continue;
+      if (at > from) use(text.substr(from, at - from));
+      use(*id);
+      from = at + bytes(*id).size();
+      at = from - 1;
+    }
+  if (from < text.size()) use(text.substr(from));
+}
+
+}  // namespace chimera
+
+#if CHIMERA_BODIES
+namespace chimera {
+
+CHIMERA_FUNCTION Result<Tokenizer> Tokenizer::create(Vocabulary vocabulary) {
   Tokenizer t(std::move(vocabulary));
   if (Status s = t.index(); !s) return s.error();
   t.pairs_.assign(table_size(t.v_.merge_by_rank ? t.v_.tokens.size() : t.v_.merges.size()), free_slot);
@@ -188,7 +169,7 @@ inline Result<Tokenizer> Tokenizer::create(Vocabulary vocabulary) {
 }
 
 /// Fills words_ and byte_tokens_.
-inline Status Tokenizer::index() {
+CHIMERA_FUNCTION Status Tokenizer::index() {
   const auto name = [&](std::size_t id) { return "token " + std::to_string(id); };
   if (v_.tokens.size() > Vocabulary::max_tokens)
     return Error{"expected at most " + std::to_string(Vocabulary::max_tokens) + " tokens, found " +
@@ -218,7 +199,7 @@ inline Status Tokenizer::index() {
 }
 
 /// Fills pairs_, byte_ranks_ and merged_ from the list of merges.
-inline Status Tokenizer::index_merges() {
+CHIMERA_FUNCTION Status Tokenizer::index_merges() {
   if (v_.merges.size() > Vocabulary::max_merges)
     return Error{"expected at most " + std::to_string(Vocabulary::max_merges) + " merges, found " +
                  std::to_string(v_.merges.size())};
@@ -238,7 +219,7 @@ inline Status Tokenizer::index_merges() {
 /// Fills the same, and makes the list of merges, from the order of the tokens. What merges within a token, whatever
 /// stands around it, merges in the same order as in the token alone; so one pair makes it: the last two parts of the
 /// token alone.
-inline Status Tokenizer::index_ranks() {
+CHIMERA_FUNCTION Status Tokenizer::index_ranks() {
   merged_.resize(v_.tokens.size());
   std::vector<std::array<std::int32_t, 3>> pairs;  // token, left, right
   const auto add = [&](std::int32_t id, std::int32_t left, std::int32_t right) {
@@ -274,7 +255,7 @@ inline Status Tokenizer::index_ranks() {
 }
 
 /// What two tokens merge last, by rank, to make a token of those bytes; -1 if none do.
-inline std::pair<std::int32_t, std::int32_t> Tokenizer::last_parts(std::string_view bytes) const {
+CHIMERA_FUNCTION std::pair<std::int32_t, std::int32_t> Tokenizer::last_parts(std::string_view bytes) const {
   std::vector<std::size_t> cuts(bytes.size() + 1);
   std::iota(cuts.begin(), cuts.end(), std::size_t{0});
   const auto part = [&](std::size_t first, std::size_t count) {
@@ -292,7 +273,7 @@ inline std::pair<std::int32_t, std::int32_t> Tokenizer::last_parts(std::string_v
 }
 
 /// Leaves in words_ what merges lead to.
-inline void Tokenizer::index_words() {
+CHIMERA_FUNCTION void Tokenizer::index_words() {
   std::vector<std::size_t> words;
   Buffers buffers;
   std::vector<std::int32_t> merged;
@@ -308,7 +289,7 @@ inline void Tokenizer::index_words() {
 }
 
 /// Enters a merge. Of two merges of the same pair the first counts.
-inline void Tokenizer::insert_pair(std::int32_t left, std::int32_t right, std::uint32_t rank) {
+CHIMERA_FUNCTION void Tokenizer::insert_pair(std::int32_t left, std::int32_t right, std::uint32_t rank) {
   const std::uint64_t key = pair_key(static_cast<std::uint32_t>(left), static_cast<std::uint32_t>(right));
   const std::size_t last = pairs_.size() - 1;
   std::size_t i = pair_slot(key);
@@ -319,7 +300,7 @@ inline void Tokenizer::insert_pair(std::int32_t left, std::int32_t right, std::u
     byte_ranks_[byte_pair(bytes(left).front(), bytes(right).front())] = rank;
 }
 
-inline void Tokenizer::index_specials() {
+CHIMERA_FUNCTION void Tokenizer::index_specials() {
   for (std::int32_t id = 0; id < size(); ++id) {
     const Token& t = v_.tokens[static_cast<std::size_t>(id)];
     if (t.bytes.empty() || !(is_control(t) || t.type == TokenType::user_defined)) continue;
@@ -334,7 +315,7 @@ inline void Tokenizer::index_specials() {
 }
 
 /// The longest special token that `text` begins with.
-inline std::optional<std::int32_t> Tokenizer::longest_special(std::string_view text, Special control) const {
+CHIMERA_FUNCTION std::optional<std::int32_t> Tokenizer::longest_special(std::string_view text, Special control) const {
   const auto& sorted = specials(control).sorted;
   auto first = sorted.begin(), last = sorted.end();  // those that agree with the text so far
   std::optional<std::int32_t> found;
@@ -352,25 +333,8 @@ inline std::optional<std::int32_t> Tokenizer::longest_special(std::string_view t
   return found;
 }
 
-template <class Use>
-void Tokenizer::split_specials(std::string_view text, Special control, Use&& use) const {
-  const auto& begins = specials(control).begins;
-  std::size_t from = 0;
-  if (!specials(control).sorted.empty())
-    for (std::size_t at = 0; at < text.size(); ++at) {
-      if (!begins[static_cast<unsigned char>(text[at])]) continue;
-      const auto id = longest_special(text.substr(at), control);
-      if (!id) continue;
-      if (at > from) use(text.substr(from, at - from));
-      use(*id);
-      from = at + bytes(*id).size();
-      at = from - 1;
-    }
-  if (from < text.size()) use(text.substr(from));
-}
-
 /// Merges of the lowest rank first, of those the leftmost, until none is left.
-inline void Tokenizer::merge(std::string_view piece, Buffers& buffers, std::vector<std::int32_t>& out) const {
+CHIMERA_FUNCTION void Tokenizer::merge(std::string_view piece, Buffers& buffers, std::vector<std::int32_t>& out) const {
   constexpr std::size_t most = std::size_t{1} << 24;  // of a piece: bounds the memory; no word is as long
   for (; piece.size() > most; piece.remove_prefix(most)) merge_long(piece.substr(0, most), buffers, out);
   if (piece.size() <= 64)
@@ -380,7 +344,7 @@ inline void Tokenizer::merge(std::string_view piece, Buffers& buffers, std::vect
 }
 
 /// Looks through all pairs for the next merge.
-inline void Tokenizer::merge_short(std::string_view piece, std::vector<std::int32_t>& out) const {
+CHIMERA_FUNCTION void Tokenizer::merge_short(std::string_view piece, std::vector<std::int32_t>& out) const {
   std::array<std::uint32_t, 64> ids, ranks;  // ranks[i]: of ids[i] and ids[i + 1]
   std::size_t n = piece.size();
   for (std::size_t i = 0; i < n; ++i) ids[i] = byte_tokens_[static_cast<unsigned char>(piece[i])];
@@ -401,7 +365,7 @@ inline void Tokenizer::merge_short(std::string_view piece, std::vector<std::int3
 }
 
 /// A queue of pairs over a linked list of tokens: n log n steps for n bytes.
-inline void Tokenizer::merge_long(std::string_view piece, Buffers& b, std::vector<std::int32_t>& out) const {
+CHIMERA_FUNCTION void Tokenizer::merge_long(std::string_view piece, Buffers& b, std::vector<std::int32_t>& out) const {
   const std::uint32_t n = static_cast<std::uint32_t>(piece.size());
   b.ids_.resize(n), b.ranks_.resize(n), b.before_.resize(n), b.behind_.resize(n);
   b.queue_.clear();
@@ -439,7 +403,7 @@ inline void Tokenizer::merge_long(std::string_view piece, Buffers& b, std::vecto
   for (std::uint32_t i = 0; i < n; i = b.behind_[i]) out.push_back(static_cast<std::int32_t>(b.ids_[i]));
 }
 
-inline std::vector<std::int32_t> Tokenizer::encode(std::string_view text, Special control) const {
+CHIMERA_FUNCTION std::vector<std::int32_t> Tokenizer::encode(std::string_view text, Special control) const {
   std::vector<std::int32_t> out;
   Buffers buffers;
   split_specials(text, control, [&](auto part) {
@@ -452,4 +416,61 @@ inline std::vector<std::int32_t> Tokenizer::encode(std::string_view text, Specia
   return out;
 }
 
+CHIMERA_FUNCTION bool Tokenizer::ends_text(std::int32_t id) const {
+  constexpr std::array<std::string_view, 5> names{"<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>",
+                                                  "</s>"};
+  return id >= 0 && (id == v_.eos || id == v_.eot ||
+                     (is_control(id) && std::find(names.begin(), names.end(), bytes(id)) != names.end()));
+}
+
+CHIMERA_FUNCTION std::optional<std::int32_t> Tokenizer::special(std::string_view text) const {
+  const auto found = longest_special(text, Special::as_token);
+  if (!found || bytes(*found) != text) return std::nullopt;
+  return found;
+}
+
+CHIMERA_FUNCTION void Tokenizer::encode_piece(std::string_view piece, std::uint64_t hash, Buffers& buffers,
+                                              std::vector<std::int32_t>& out) const {
+  if (const std::int32_t word = find(piece, hash); word >= 0)
+    out.push_back(word);
+  else
+    merge(piece, buffers, out);
+}
+
+CHIMERA_FUNCTION std::string Tokenizer::decode(std::span<const std::int32_t> ids, Special control) const {
+  std::string text;
+  for (const std::int32_t id : ids)
+    if (control == Special::as_text || !is_control(id)) text += bytes(id);
+  return text;
+}
+
+CHIMERA_FUNCTION std::int32_t Tokenizer::find(std::string_view bytes, std::uint64_t h) const {
+  const std::size_t last = words_.size() - 1;
+  for (std::size_t i = h & last;; i = (i + 1) & last) {
+    const std::uint64_t slot = words_[i];
+    if (slot == free_slot) return -1;
+    const std::size_t id = slot & none;
+    if (slot >> 32 == h >> 32 && v_.tokens[id].bytes == bytes) return static_cast<std::int32_t>(id);
+  }
+}
+
+CHIMERA_FUNCTION void Tokenizer::insert_word(std::size_t id) {
+  const std::uint64_t h = hash_bytes(v_.tokens[id].bytes);
+  const std::size_t last = words_.size() - 1;
+  std::size_t i = h & last;
+  while (words_[i] != free_slot) i = (i + 1) & last;
+  words_[i] = (h >> 32) << 32 | id;
+}
+
+CHIMERA_FUNCTION std::uint32_t Tokenizer::rank(std::uint32_t left, std::uint32_t right) const {
+  const std::uint64_t key = pair_key(left, right);
+  const std::size_t last = pairs_.size() - 1;
+  for (std::size_t i = pair_slot(key);; i = (i + 1) & last) {
+    const std::uint64_t slot = pairs_[i];
+    if (slot >> rank_bits == key) return static_cast<std::uint32_t>(slot & ((1u << rank_bits) - 1));
+    if (slot == free_slot) return none;
+  }
+}
+
 }  // namespace chimera
+#endif

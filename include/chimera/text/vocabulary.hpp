@@ -1,6 +1,7 @@
 // What the tokens of a text are: their bytes, how they come about, and what some of them are for.
 #pragma once
 
+#include <chimera/core/namespace.hpp>
 #include <chimera/text/bytes.hpp>
 #include <chimera/text/pretokenizer.hpp>
 
@@ -37,7 +38,14 @@ struct Vocabulary {
 };
 
 /// The tokens of text/bytes.hpp, up to `size` ids, the last of which are reserved.
-inline Vocabulary byte_vocabulary(std::size_t size = byte_vocab) {
+Vocabulary byte_vocabulary(std::size_t size = byte_vocab);
+
+}  // namespace chimera
+
+#if CHIMERA_BODIES
+namespace chimera {
+
+CHIMERA_FUNCTION Vocabulary byte_vocabulary(std::size_t size) {
   Vocabulary v;
   v.tokens.resize(std::max<std::size_t>(size, byte_vocab));
   for (std::size_t b = 0; b < 256; ++b) v.tokens[b] = {std::string(1, static_cast<char>(b)), TokenType::normal};
@@ -51,3 +59,4 @@ inline Vocabulary byte_vocabulary(std::size_t size = byte_vocab) {
 }
 
 }  // namespace chimera
+#endif

@@ -23,35 +23,17 @@ class BatchBuffer {
 
   BatchBuffer() = default;
 
-  static Result<BatchBuffer> create(std::int64_t rows, std::int64_t length) {
-    BatchBuffer b;
-    b.rows_ = rows, b.length_ = length;
-    b.data_.reset(new (std::nothrow) std::int32_t[static_cast<std::size_t>(3 * rows * length)]);
-    if (!b.data_) return Error{"out of memory for a batch of " + std::to_string(rows * length) + " tokens"};
-    return b;
-  }
+  static Result<BatchBuffer> create(std::int64_t rows, std::int64_t length);
 
   std::int64_t rows() const { return rows_; }
   std::int64_t length() const { return length_; }
 
   /// To be written whole: every token below the vocabulary, every target too or -1, which is not counted.
-  Row row(std::int64_t r) {
-    const auto of = [&](std::int64_t table) {
-      return std::span(data_.get() + (table * rows_ + r) * length_, static_cast<std::size_t>(length_));
-    };
-    return {of(0), of(1), of(2)};
-  }
+  Row row(std::int64_t r);
   /// Whether the document starts are looked at.
   void set_documents(bool any) { documents_ = any; }
 
-  TokenBatch batch(std::int64_t first_row, std::int64_t rows) const {
-    TokenBatch b;
-    b.sequences = rows, b.length = length_;
-    b.inputs = data_.get() + first_row * length_;
-    b.targets = b.inputs + rows_ * length_;
-    b.document_start = documents_ ? b.targets + rows_ * length_ : nullptr;
-    return b;
-  }
+  TokenBatch batch(std::int64_t first_row, std::int64_t rows) const;
 
  private:
   std::unique_ptr<std::int32_t[]> data_;
@@ -73,3 +55,33 @@ struct BatchSource {
 };
 
 }  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+CHIMERA_FUNCTION Result<BatchBuffer> BatchBuffer::create(std::int64_t rows, std::int64_t length) {
+  BatchBuffer b;
+  b.rows_ = rows, b.length_ = length;
+  b.data_.reset(new (std::nothrow) std::int32_t[static_cast<std::size_t>(3 * rows * length)]);
+  if (!b.data_) return Error{"out of memory for a batch of " + std::to_string(rows * length) + " tokens"};
+  return b;
+}
+
+CHIMERA_FUNCTION BatchBuffer::Row BatchBuffer::row(std::int64_t r) {
+  const auto of = [&](std::int64_t table) {
+    return std::span(data_.get() + (table * rows_ + r) * length_, static_cast<std::size_t>(length_));
+  };
+  return {of(0), of(1), of(2)};
+}
+
+CHIMERA_FUNCTION TokenBatch BatchBuffer::batch(std::int64_t first_row, std::int64_t rows) const {
+  TokenBatch b;
+  b.sequences = rows, b.length = length_;
+  b.inputs = data_.get() + first_row * length_;
+  b.targets = b.inputs + rows_ * length_;
+  b.document_start = documents_ ? b.targets + rows_ * length_ : nullptr;
+  return b;
+}
+
+}  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <chimera/config/config.hpp>
+#include <chimera/config/config_hash.hpp>
 #include <chimera/config/config_text.hpp>
 #include <chimera/core/checksum.hpp>
 #include <chimera/core/fields.hpp>
@@ -28,81 +29,14 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <type_traits>
 #include <vector>
 
 namespace chimera::inline CHIMERA_ABI {
 
 static_assert(std::endian::native == std::endian::little, "chimera: checkpoints are little-endian");
 
-/// FNV-1a, 64 bits.
-struct Hash {
-  std::uint64_t value = 0xCBF29CE484222325;
-
-  constexpr void byte(std::uint64_t b) { value = (value ^ b) * 0x100000001B3; }
-  constexpr void add(std::string_view text) {
-    for (char c : text) byte(static_cast<unsigned char>(c));
-    byte(0);
-  }
-  template <class... T>
-  constexpr void add(const T&... values) {
-    (number(values), ...);
-  }
-
- private:
-  template <class T>
-  constexpr void number(const T& v) {
-    std::uint64_t bits = 0;
-    if constexpr (std::is_same_v<T, float>)
-      bits = std::bit_cast<std::uint32_t>(v);
-    else
-      bits = static_cast<std::uint64_t>(v);
-    for (int i = 0; i < 64; i += 8) byte(bits >> i & 255);
-  }
-};
-
-/// Of all that decides what the weights mean; not of dropout, checkpointing and context, which may change between
-/// runs. The names taken apart are all fields: a new one stops compilation here, to be added or passed over.
-constexpr std::uint64_t config_hash(const Config& c) {
-  const auto& [vocab, width, context, layers, attention, mamba2, rg_lru, ffn, tied, sub_norm, norm_eps, embedding_scale,
-               residual_scale, logit_scale, dropout, checkpointing] = c;
-  Hash h;
-  h.add(vocab, width, layers.count);
-  for (int i = 0; i < layers.count; ++i) h.add(layers[i]);
-  h.add(ffn.hidden, tied, norm_eps, embedding_scale, residual_scale, logit_scale);
-  if (sub_norm) h.add(sub_norm);  // so that models without have the hash that they always had
-  if (layers.count_of(Kind::attention) > 0) {
-    const auto& [heads, kv_heads, head_dim, window, scale, position, rope] = attention;
-    h.add(heads, c.kv_heads(), c.head_dim(), window, scale, position);
-    if (position == Position::rope) {
-      const auto& [base, dims, layout, scaling, factor, original_context, attention_factor, beta_fast, beta_slow,
-                   mscale, mscale_all_dim, low_freq_factor, high_freq_factor, short_factor, long_factor] = rope;
-      h.add(base, c.rope_dims(), layout, scaling);
-      if (scaling != RopeScaling::none) {
-        h.add(factor, original_context ? original_context : context, attention_factor, beta_fast, beta_slow, mscale,
-              mscale_all_dim, low_freq_factor, high_freq_factor);
-        for (float f : short_factor) h.add(f);
-        for (float f : long_factor) h.add(f);
-      }
-    }
-  }
-  if (layers.count_of(Kind::mamba2) > 0) {
-    const auto& [expand, head_dim, state, groups, conv, chunk, dt_min, dt_max] = mamba2;
-    h.add(expand, head_dim, state, groups, conv, dt_min, dt_max);
-  }
-  if (layers.count_of(Kind::rg_lru) > 0) {
-    const auto& [inner, heads, conv, bias] = rg_lru;
-    h.add(c.rnn_inner(), c.rnn_heads(), conv, bias);
-  }
-  return h.value;
-}
-
 /// Of the names, shapes and places of all weights in the arena.
-inline std::uint64_t layout_hash(const AnyModel& model) {
-  Hash h;
-  for (const NamedTensor& t : model.tensors) h.add(t.name()), h.add(t.rows, t.cols, t.offset);
-  return h.value;
-}
+std::uint64_t layout_hash(const AnyModel& model);
 
 /// Which model a checkpoint belongs to.
 struct CheckpointInfo {
@@ -178,86 +112,23 @@ class Checkpoint {
   };
   static_assert(sizeof(Entry) == 40 && sizeof(Header) == 352 && std::is_trivially_copyable_v<Header>);
 
-  static Result<Checkpoint> open(const std::string& path) {
-    auto file = MappedFile::open(path);
-    if (!file) return file.error();
-    Checkpoint c;
-    c.path_ = path, c.file_ = std::move(*file);
-    Header& h = c.header_;
-    if (c.file_.size() < sizeof h.magic || std::memcmp(c.file_.bytes().data(), magic.data(), sizeof magic) != 0)
-      return c.wrong("it is no chimera checkpoint");
-    if (c.file_.size() < sizeof h) return c.wrong("it was cut short inside its header");
-    std::memcpy(&h, c.file_.bytes().data(), sizeof h);
-    if (h.version != version)
-      return c.wrong("expected version " + std::to_string(version) + " of the format, found " +
-                     std::to_string(h.version));
-    if (h.checksum != crc32c(&h, offsetof(Header, checksum))) return c.wrong("its header is damaged");
-    if (h.file_bytes != c.file_.size())
-      return c.wrong("expected " + std::to_string(h.file_bytes) + " bytes, found " + std::to_string(c.file_.size()) +
-                     (c.file_.size() < h.file_bytes ? ": it was cut short" : ""));
-    if (h.sections > max_sections) return c.wrong("its header is damaged");
-    for (const Entry& s : c.table())
-      if (s.offset > h.file_bytes || s.bytes > h.file_bytes - s.offset) return c.wrong("its header is damaged");
-    auto info = c.section("info");
-    if (!info) return info.error();
-    const std::string_view text{reinterpret_cast<const char*>(info->data()), info->size()};
-    CheckpointHeader& says = c.says_;
-    for (const Status& s :
-         {from_lines(text, says.info), from_lines(text, says.progress), from_lines(text, says.settings)})
-      if (!s) return c.wrong(s.error().message);
-    return c;
-  }
+  static Result<Checkpoint> open(const std::string& path);
 
   const CheckpointHeader& header() const { return says_; }
 
   /// The section's bytes, after its checksum was found right.
-  Result<std::span<const std::byte>> section(std::string_view name) const {
-    for (const Entry& s : table()) {
-      if (name != s.name()) continue;
-      const auto bytes = file_.bytes().subspan(s.offset, s.bytes);
-      if (crc32c(bytes.data(), bytes.size()) != s.checksum)
-        return wrong("its section \"" + std::string(name) + "\" is damaged (the checksum differs)");
-      return bytes;
-    }
-    return wrong("it has no section \"" + std::string(name) + "\"");
-  }
+  Result<std::span<const std::byte>> section(std::string_view name) const;
 
-  Status verify() const {
-    for (const Entry& s : table())
-      if (auto bytes = section(s.name()); !bytes) return bytes.error();
-    return {};
-  }
+  Status verify() const;
 
   /// An error unless the file's weights are those of the model.
-  Status matches(const AnyModel& model) const {
-    const CheckpointInfo &found = says_.info, expected = CheckpointInfo::of(model);
-    if (found.config != expected.config)
-      return wrong("it is a checkpoint of config " + found.config + ", the model is " + expected.config);
-    if (found.config_hash != expected.config_hash)
-      return wrong("the config " + found.config + " has changed since it was written");
-    if (found.layout_hash != expected.layout_hash)
-      return wrong("the layout of the weights of " + found.config + " has changed since it was written");
-    return {};
-  }
+  Status matches(const AnyModel& model) const;
 
   /// The section's bytes, which must be so many.
-  Result<std::span<const std::byte>> section(std::string_view name, std::size_t bytes) const {
-    auto found = section(name);
-    if (found && found->size() != bytes)
-      return wrong("its section \"" + std::string(name) + "\" should have " + std::to_string(bytes) + " bytes, found " +
-                   std::to_string(found->size()));
-    return found;
-  }
+  Result<std::span<const std::byte>> section(std::string_view name, std::size_t bytes) const;
 
   /// An error if the file has more state than these sections.
-  Status holds_only(std::span<const Section> sections) const {
-    for (const Entry& s : table()) {
-      const auto same = [&](const Section& known) { return known.name == s.name(); };
-      if (s.name() != "info" && std::none_of(sections.begin(), sections.end(), same))
-        return wrong("it has a section \"" + std::string(s.name()) + "\", which this run does not know");
-    }
-    return {};
-  }
+  Status holds_only(std::span<const Section> sections) const;
 
  private:
   std::span<const Entry> table() const { return {header_.table.data(), header_.sections}; }
@@ -271,8 +142,44 @@ class Checkpoint {
 
 /// Writes a checkpoint; if that fails, the file that had the name is as before. `state`: "weights", and the sections of
 /// what learns.
-inline Status save_checkpoint(const std::string& path, const AnyModel& model, const Progress& progress,
-                              const TrainerSettings& settings, std::span<const Section> state) {
+Status save_checkpoint(const std::string& path, const AnyModel& model, const Progress& progress,
+                       const TrainerSettings& settings, std::span<const Section> state);
+
+/// Fills all sections of a run's state, which must be those of the file; on any mismatch or damage nothing is changed.
+Result<CheckpointHeader> load_checkpoint(const std::string& path, const AnyModel& model,
+                                         std::span<const Section> state);
+
+/// The weights alone, model.arena_floats of them: for inference.
+Status load_weights(const std::string& path, const AnyModel& model, float* weights);
+
+/// Config name, progress and settings, without reading the weights.
+Result<CheckpointHeader> read_checkpoint_header(const std::string& path);
+
+/// "runs/a/checkpoint-000123.chimera"
+std::string checkpoint_path(const std::string& folder, std::int64_t step);
+
+/// Steps of all checkpoints in a folder, the newest first.
+Result<std::vector<std::int64_t>> list_checkpoints(const std::string& folder);
+
+/// `path` itself if it is a file; in a folder the newest checkpoint without damage.
+Result<std::string> find_checkpoint(const std::string& path);
+
+/// Removes checkpoints older than the newest `keep` of those up to `step`, which was just written.
+Status remove_old_checkpoints(const std::string& folder, std::int64_t step, std::int64_t keep);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+CHIMERA_FUNCTION std::uint64_t layout_hash(const AnyModel& model) {
+  Hash h;
+  for (const NamedTensor& t : model.tensors) h.add(t.name()), h.add(t.rows, t.cols, t.offset);
+  return h.value;
+}
+
+CHIMERA_FUNCTION Status save_checkpoint(const std::string& path, const AnyModel& model, const Progress& progress,
+                                        const TrainerSettings& settings, std::span<const Section> state) {
   std::string info = to_lines(CheckpointInfo::of(model)) + to_lines(progress) + to_lines(settings);
   std::vector<Section> parts{{"info", std::as_writable_bytes(std::span(info))}};
   parts.insert(parts.end(), state.begin(), state.end());
@@ -310,9 +217,8 @@ inline Status save_checkpoint(const std::string& path, const AnyModel& model, co
   return file->commit();
 }
 
-/// Fills all sections of a run's state, which must be those of the file; on any mismatch or damage nothing is changed.
-inline Result<CheckpointHeader> load_checkpoint(const std::string& path, const AnyModel& model,
-                                                std::span<const Section> state) {
+CHIMERA_FUNCTION Result<CheckpointHeader> load_checkpoint(const std::string& path, const AnyModel& model,
+                                                          std::span<const Section> state) {
   auto file = Checkpoint::open(path);
   if (!file) return file.error();
   if (Status s = file->matches(model); !s) return s.error();
@@ -327,8 +233,7 @@ inline Result<CheckpointHeader> load_checkpoint(const std::string& path, const A
   return file->header();
 }
 
-/// The weights alone, model.arena_floats of them: for inference.
-inline Status load_weights(const std::string& path, const AnyModel& model, float* weights) {
+CHIMERA_FUNCTION Status load_weights(const std::string& path, const AnyModel& model, float* weights) {
   auto file = Checkpoint::open(path);
   if (!file) return file.error();
   if (Status s = file->matches(model); !s) return s.error();
@@ -338,22 +243,19 @@ inline Status load_weights(const std::string& path, const AnyModel& model, float
   return {};
 }
 
-/// Config name, progress and settings, without reading the weights.
-inline Result<CheckpointHeader> read_checkpoint_header(const std::string& path) {
+CHIMERA_FUNCTION Result<CheckpointHeader> read_checkpoint_header(const std::string& path) {
   auto file = Checkpoint::open(path);
   if (!file) return file.error();
   return file->header();
 }
 
-/// "runs/a/checkpoint-000123.chimera"
-inline std::string checkpoint_path(const std::string& folder, std::int64_t step) {
+CHIMERA_FUNCTION std::string checkpoint_path(const std::string& folder, std::int64_t step) {
   std::string digits = std::to_string(step);
   if (digits.size() < 6) digits.insert(0, 6 - digits.size(), '0');
   return folder + "/checkpoint-" + digits + ".chimera";
 }
 
-/// Steps of all checkpoints in a folder, the newest first.
-inline Result<std::vector<std::int64_t>> list_checkpoints(const std::string& folder) {
+CHIMERA_FUNCTION Result<std::vector<std::int64_t>> list_checkpoints(const std::string& folder) {
   auto names = list_folder(folder);
   if (!names) return names.error();
   std::vector<std::int64_t> steps;
@@ -368,8 +270,7 @@ inline Result<std::vector<std::int64_t>> list_checkpoints(const std::string& fol
   return steps;
 }
 
-/// `path` itself if it is a file; in a folder the newest checkpoint without damage.
-inline Result<std::string> find_checkpoint(const std::string& path) {
+CHIMERA_FUNCTION Result<std::string> find_checkpoint(const std::string& path) {
   if (!is_folder(path)) {
     if (!exists(path)) return Error{"cannot find " + path + ": no such file or folder"};
     return path;
@@ -387,8 +288,7 @@ inline Result<std::string> find_checkpoint(const std::string& path) {
   return Error{"the folder " + path + " has no checkpoint that can be read" + damage};
 }
 
-/// Removes checkpoints older than the newest `keep` of those up to `step`, which was just written.
-inline Status remove_old_checkpoints(const std::string& folder, std::int64_t step, std::int64_t keep) {
+CHIMERA_FUNCTION Status remove_old_checkpoints(const std::string& folder, std::int64_t step, std::int64_t keep) {
   auto steps = list_checkpoints(folder);
   if (!steps) return steps.error();
   for (std::int64_t s : *steps)
@@ -397,4 +297,81 @@ inline Status remove_old_checkpoints(const std::string& folder, std::int64_t ste
   return {};
 }
 
+CHIMERA_FUNCTION Result<Checkpoint> Checkpoint::open(const std::string& path) {
+  auto file = MappedFile::open(path);
+  if (!file) return file.error();
+  Checkpoint c;
+  c.path_ = path, c.file_ = std::move(*file);
+  Header& h = c.header_;
+  if (c.file_.size() < sizeof h.magic || std::memcmp(c.file_.bytes().data(), magic.data(), sizeof magic) != 0)
+    return c.wrong("it is no chimera checkpoint");
+  if (c.file_.size() < sizeof h) return c.wrong("it was cut short inside its header");
+  std::memcpy(&h, c.file_.bytes().data(), sizeof h);
+  if (h.version != version)
+    return c.wrong("expected version " + std::to_string(version) + " of the format, found " +
+                   std::to_string(h.version));
+  if (h.checksum != crc32c(&h, offsetof(Header, checksum))) return c.wrong("its header is damaged");
+  if (h.file_bytes != c.file_.size())
+    return c.wrong("expected " + std::to_string(h.file_bytes) + " bytes, found " + std::to_string(c.file_.size()) +
+                   (c.file_.size() < h.file_bytes ? ": it was cut short" : ""));
+  if (h.sections > max_sections) return c.wrong("its header is damaged");
+  for (const Entry& s : c.table())
+    if (s.offset > h.file_bytes || s.bytes > h.file_bytes - s.offset) return c.wrong("its header is damaged");
+  auto info = c.section("info");
+  if (!info) return info.error();
+  const std::string_view text{reinterpret_cast<const char*>(info->data()), info->size()};
+  CheckpointHeader& says = c.says_;
+  for (const Status& s :
+       {from_lines(text, says.info), from_lines(text, says.progress), from_lines(text, says.settings)})
+    if (!s) return c.wrong(s.error().message);
+  return c;
+}
+
+CHIMERA_FUNCTION Result<std::span<const std::byte>> Checkpoint::section(std::string_view name) const {
+  for (const Entry& s : table()) {
+    if (name != s.name()) continue;
+    const auto bytes = file_.bytes().subspan(s.offset, s.bytes);
+    if (crc32c(bytes.data(), bytes.size()) != s.checksum)
+      return wrong("its section \"" + std::string(name) + "\" is damaged (the checksum differs)");
+    return bytes;
+  }
+  return wrong("it has no section \"" + std::string(name) + "\"");
+}
+
+CHIMERA_FUNCTION Status Checkpoint::verify() const {
+  for (const Entry& s : table())
+    if (auto bytes = section(s.name()); !bytes) return bytes.error();
+  return {};
+}
+
+CHIMERA_FUNCTION Status Checkpoint::matches(const AnyModel& model) const {
+  const CheckpointInfo &found = says_.info, expected = CheckpointInfo::of(model);
+  if (found.config != expected.config)
+    return wrong("it is a checkpoint of config " + found.config + ", the model is " + expected.config);
+  if (found.config_hash != expected.config_hash)
+    return wrong("the config " + found.config + " has changed since it was written");
+  if (found.layout_hash != expected.layout_hash)
+    return wrong("the layout of the weights of " + found.config + " has changed since it was written");
+  return {};
+}
+
+CHIMERA_FUNCTION Result<std::span<const std::byte>> Checkpoint::section(std::string_view name,
+                                                                        std::size_t bytes) const {
+  auto found = section(name);
+  if (found && found->size() != bytes)
+    return wrong("its section \"" + std::string(name) + "\" should have " + std::to_string(bytes) + " bytes, found " +
+                 std::to_string(found->size()));
+  return found;
+}
+
+CHIMERA_FUNCTION Status Checkpoint::holds_only(std::span<const Section> sections) const {
+  for (const Entry& s : table()) {
+    const auto same = [&](const Section& known) { return known.name == s.name(); };
+    if (s.name() != "info" && std::none_of(sections.begin(), sections.end(), same))
+      return wrong("it has a section \"" + std::string(s.name()) + "\", which this run does not know");
+  }
+  return {};
+}
+
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

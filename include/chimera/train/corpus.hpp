@@ -39,13 +39,7 @@ void each_document(std::string_view text, F&& f) {
 }
 
 /// An error if bytes are no text to train on.
-inline Status check_text(const std::string& path, std::string_view text) {
-  const std::size_t zero = text.substr(0, 1 << 16).find('\0');
-  if (zero == std::string_view::npos) return {};
-  return Error{"cannot use " + path +
-               " as training data: expected UTF-8 text or a token shard, found binary data (a zero byte at offset " +
-               std::to_string(zero) + ")"};
-}
+Status check_text(const std::string& path, std::string_view text);
 
 /// One long row of tokens, read where it lies:
 /// - text: one token a byte (text/bytes.hpp). A line that holds `<|endoftext|>` and nothing else ends a document and is
@@ -58,42 +52,12 @@ inline Status check_text(const std::string& path, std::string_view text) {
 class Corpus {
  public:
   /// Every token is checked against `vocab`.
-  static Result<Corpus> open(const std::string& path, std::int64_t vocab) {
-    Corpus corpus(vocab);
-    corpus.path_ = path;
-    if (!is_folder(path)) {
-      if (Status s = corpus.add(path); !s) return s.error();
-      return corpus;
-    }
-    auto names = list_folder(path);
-    if (!names) return names.error();
-    for (const std::string& name : *names) {
-      if (!name.ends_with(".bin")) continue;
-      if (Status s = corpus.add(path + "/" + name); !s) return s.error();
-    }
-    if (corpus.files_.empty()) return Error{"expected token shards (*.bin) in the folder " + path + ", found none"};
-    return corpus;
-  }
+  static Result<Corpus> open(const std::string& path, std::int64_t vocab);
 
   /// Tokens in memory. `end_of_document`: the token that ends a document; -1: none does.
-  static Result<Corpus> of(std::span<const std::int32_t> tokens, std::int64_t vocab,
-                           std::int32_t end_of_document = -1) {
-    Corpus corpus(vocab);
-    for (std::size_t i = 0; i < tokens.size(); ++i)
-      if (tokens[i] < 0 || tokens[i] >= vocab)
-        return Error{"token " + std::to_string(i) + " is " + std::to_string(tokens[i]) +
-                     ", the model's vocabulary has " + std::to_string(vocab)};
-    corpus.end_of_document_ = end_of_document;
-    corpus.add(reinterpret_cast<const std::byte*>(tokens.data()), static_cast<std::int64_t>(tokens.size()),
-               sizeof(std::int32_t), false);
-    return corpus;
-  }
+  static Result<Corpus> of(std::span<const std::int32_t> tokens, std::int64_t vocab, std::int32_t end_of_document = -1);
   /// A text in memory: its bytes are the tokens, as those of a file.
-  static Result<Corpus> of(std::string_view text, std::int64_t vocab) {
-    Corpus corpus(vocab);
-    if (Status s = corpus.add_text(corpus.path_, text); !s) return s.error();
-    return corpus;
-  }
+  static Result<Corpus> of(std::string_view text, std::int64_t vocab);
 
   /// "memory" if it has none.
   const std::string& path() const { return path_; }
@@ -104,22 +68,7 @@ class Corpus {
   std::int32_t end_of_document() const { return end_of_document_; }
 
   /// Copies tokens [first, first + count) to `out`.
-  void read(std::int64_t first, std::int64_t count, std::int32_t* out) const {
-    auto piece = std::upper_bound(pieces_.begin(), pieces_.end(), first,
-                                  [](std::int64_t at, const Piece& p) { return at < p.first; }) -
-                 1;
-    for (std::int64_t at = first - piece->first; count > 0; ++piece, at = 0) {
-      const std::int64_t n = std::min(count, piece->count - at);
-      const std::byte* from = piece->data + at * piece->width;
-      switch (piece->width) {
-        case 1: copy<std::uint8_t>(from, n, out); break;
-        case 2: copy<std::uint16_t>(from, n, out); break;
-        default: copy<std::uint32_t>(from, n, out);
-      }
-      out += n, count -= n;
-      if (piece->ends_document && count > 0) *out++ = end_of_document_, --count;
-    }
-  }
+  void read(std::int64_t first, std::int64_t count, std::int32_t* out) const;
 
  private:
   /// Tokens side by side, followed, where they end a document, by a token that is not there.
@@ -143,35 +92,11 @@ class Corpus {
     }
   }
 
-  void add(const std::byte* data, std::int64_t count, std::uint8_t width, bool ends_document) {
-    pieces_.push_back({data, tokens_, count, width, ends_document});
-    tokens_ += count + ends_document;
-  }
+  void add(const std::byte* data, std::int64_t count, std::uint8_t width, bool ends_document);
 
-  Status add(const std::string& path) {
-    auto file = MappedFile::open(path);
-    if (!file) return file.error();
-    std::int32_t word = 0;
-    if (file->size() >= sizeof word) std::memcpy(&word, file->bytes().data(), sizeof word);
-    Status status = word == 20240520   ? add_shard<std::uint16_t>(path, *file, 1)
-                    : word == 20240801 ? add_shard<std::uint32_t>(path, *file, 7)
-                                       : add_text(path, file->text());
-    files_.push_back(std::move(*file));
-    return status;
-  }
+  Status add(const std::string& path);
 
-  Status add_text(const std::string& path, std::string_view text) {
-    if (Status s = check_text(path, text); !s) return s;
-    each_document(text, [&](std::string_view document, bool ends) {
-      add(reinterpret_cast<const std::byte*>(document.data()), static_cast<std::int64_t>(document.size()), 1, ends);
-      if (ends) end_of_document_ = end_of_text;
-    });
-    const std::int64_t needed = end_of_document_ < 0 ? 256 : end_of_text + 1;
-    if (vocab_ < needed)
-      return Error{"text as bytes needs a vocabulary of at least " + std::to_string(needed) + ", the model has " +
-                   std::to_string(vocab_)};
-    return {};
-  }
+  Status add_text(const std::string& path, std::string_view text);
 
   template <class T>
   Status add_shard(const std::string& path, const MappedFile& file, std::int32_t version) {
@@ -218,7 +143,26 @@ class Corpus {
 };
 
 /// Writes a text's tokens as a token shard. The end of a document becomes the tokenizer's eos.
-inline Status write_shard(const std::string& text_path, const Tokenizer& tokenizer, const std::string& shard_path) {
+Status write_shard(const std::string& text_path, const Tokenizer& tokenizer, const std::string& shard_path);
+
+/// Whether the file is a token shard.
+bool is_shard(const std::string& path);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+CHIMERA_FUNCTION Status check_text(const std::string& path, std::string_view text) {
+  const std::size_t zero = text.substr(0, 1 << 16).find('\0');
+  if (zero == std::string_view::npos) return {};
+  return Error{"cannot use " + path +
+               " as training data: expected UTF-8 text or a token shard, found binary data (a zero byte at offset " +
+               std::to_string(zero) + ")"};
+}
+
+CHIMERA_FUNCTION Status write_shard(const std::string& text_path, const Tokenizer& tokenizer,
+                                    const std::string& shard_path) {
   const auto file = MappedFile::open(text_path);
   if (!file) return file.error();
   if (Status s = check_text(text_path, file->text()); !s) return s;
@@ -245,8 +189,7 @@ inline Status write_shard(const std::string& text_path, const Tokenizer& tokeniz
   return shard->commit();
 }
 
-/// Whether the file is a token shard.
-inline bool is_shard(const std::string& path) {
+CHIMERA_FUNCTION bool is_shard(const std::string& path) {
   const auto file = MappedFile::open(path);
   std::int32_t word = 0;
   if (!file || file->size() < sizeof word) return false;
@@ -254,4 +197,88 @@ inline bool is_shard(const std::string& path) {
   return word == 20240520 || word == 20240801;
 }
 
+CHIMERA_FUNCTION Result<Corpus> Corpus::open(const std::string& path, std::int64_t vocab) {
+  Corpus corpus(vocab);
+  corpus.path_ = path;
+  if (!is_folder(path)) {
+    if (Status s = corpus.add(path); !s) return s.error();
+    return corpus;
+  }
+  auto names = list_folder(path);
+  if (!names) return names.error();
+  for (const std::string& name : *names) {
+    if (!name.ends_with(".bin")) continue;
+    if (Status s = corpus.add(path + "/" + name); !s) return s.error();
+  }
+  if (corpus.files_.empty()) return Error{"expected token shards (*.bin) in the folder " + path + ", found none"};
+  return corpus;
+}
+
+CHIMERA_FUNCTION Result<Corpus> Corpus::of(std::span<const std::int32_t> tokens, std::int64_t vocab,
+                                           std::int32_t end_of_document) {
+  Corpus corpus(vocab);
+  for (std::size_t i = 0; i < tokens.size(); ++i)
+    if (tokens[i] < 0 || tokens[i] >= vocab)
+      return Error{"token " + std::to_string(i) + " is " + std::to_string(tokens[i]) + ", the model's vocabulary has " +
+                   std::to_string(vocab)};
+  corpus.end_of_document_ = end_of_document;
+  corpus.add(reinterpret_cast<const std::byte*>(tokens.data()), static_cast<std::int64_t>(tokens.size()),
+             sizeof(std::int32_t), false);
+  return corpus;
+}
+
+CHIMERA_FUNCTION Result<Corpus> Corpus::of(std::string_view text, std::int64_t vocab) {
+  Corpus corpus(vocab);
+  if (Status s = corpus.add_text(corpus.path_, text); !s) return s.error();
+  return corpus;
+}
+
+CHIMERA_FUNCTION void Corpus::read(std::int64_t first, std::int64_t count, std::int32_t* out) const {
+  auto piece = std::upper_bound(pieces_.begin(), pieces_.end(), first,
+                                [](std::int64_t at, const Piece& p) { return at < p.first; }) -
+               1;
+  for (std::int64_t at = first - piece->first; count > 0; ++piece, at = 0) {
+    const std::int64_t n = std::min(count, piece->count - at);
+    const std::byte* from = piece->data + at * piece->width;
+    switch (piece->width) {
+      case 1: copy<std::uint8_t>(from, n, out); break;
+      case 2: copy<std::uint16_t>(from, n, out); break;
+      default: copy<std::uint32_t>(from, n, out);
+    }
+    out += n, count -= n;
+    if (piece->ends_document && count > 0) *out++ = end_of_document_, --count;
+  }
+}
+
+CHIMERA_FUNCTION void Corpus::add(const std::byte* data, std::int64_t count, std::uint8_t width, bool ends_document) {
+  pieces_.push_back({data, tokens_, count, width, ends_document});
+  tokens_ += count + ends_document;
+}
+
+CHIMERA_FUNCTION Status Corpus::add(const std::string& path) {
+  auto file = MappedFile::open(path);
+  if (!file) return file.error();
+  std::int32_t word = 0;
+  if (file->size() >= sizeof word) std::memcpy(&word, file->bytes().data(), sizeof word);
+  Status status = word == 20240520   ? add_shard<std::uint16_t>(path, *file, 1)
+                  : word == 20240801 ? add_shard<std::uint32_t>(path, *file, 7)
+                                     : add_text(path, file->text());
+  files_.push_back(std::move(*file));
+  return status;
+}
+
+CHIMERA_FUNCTION Status Corpus::add_text(const std::string& path, std::string_view text) {
+  if (Status s = check_text(path, text); !s) return s;
+  each_document(text, [&](std::string_view document, bool ends) {
+    add(reinterpret_cast<const std::byte*>(document.data()), static_cast<std::int64_t>(document.size()), 1, ends);
+    if (ends) end_of_document_ = end_of_text;
+  });
+  const std::int64_t needed = end_of_document_ < 0 ? 256 : end_of_text + 1;
+  if (vocab_ < needed)
+    return Error{"text as bytes needs a vocabulary of at least " + std::to_string(needed) + ", the model has " +
+                 std::to_string(vocab_)};
+  return {};
+}
+
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -6,6 +6,7 @@
 #include <chimera/core/memory.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
+#include <chimera/kernels/f32/elementwise.hpp>
 #include <chimera/model/any_model.hpp>
 #include <chimera/optim/gradient.hpp>
 #include <chimera/optim/optimizer.hpp>
@@ -55,51 +56,18 @@ struct Learner {
 class Gradient : public Learner {
  public:
   /// `clip`: the largest norm of a gradient; 0: no limit.
-  static Result<Gradient> create(const AnyModel& model, std::unique_ptr<Optimizer> optimizer, double clip) {
-    auto buffer = Buffer::create(model.arena_floats);
-    if (!buffer) return buffer.error();
-    Gradient g;
-    g.model_ = model, g.optimizer_ = std::move(optimizer), g.clip_ = clip;
-    g.gradient_ = std::move(*buffer);
-    return g;
-  }
+  static Result<Gradient> create(const AnyModel& model, std::unique_ptr<Optimizer> optimizer, double clip);
 
   std::span<const Section> state() override { return optimizer_->state(); }
 
-  std::size_t floats(std::int64_t sequences, std::int64_t length) const override {
-    return std::max(model_.train_floats(sequences, length),
-                    aligned_floats(static_cast<std::size_t>(gradient_norm_temp(arena()))));
-  }
+  std::size_t floats(std::int64_t sequences, std::int64_t length) const override;
 
   std::optional<Learned> measure(const Cpu& q, float* weights, const Lesson& lesson, float* memory,
-                                 TrainingHost& host) override {
-    std::int64_t count = 0;
-    for (const TokenBatch& batch : lesson.batches) count += lesson.objective.counted(batch);
-    TrainingStep step{.scale = count > 0 ? 1.f / static_cast<float>(count) : 0.f,
-                      .seed = lesson.seed,
-                      .step = lesson.first,
-                      .objective = lesson.objective};
-    Learned learned;
-    for (const TokenBatch& batch : lesson.batches) {
-      if (host.should_stop()) return drop(q), std::nullopt;
-      const Loss part = model_.train(q, weights, batch, step, memory, gradient_.data());
-      learned.loss.sum += part.sum, learned.loss.count += part.count;
-      ++step.step;
-    }
-    learned.norm = norm_ = gradient_norm(q, arena(), gradient_.data(), Bump{memory});
-    return learned;
-  }
+                                 TrainingHost& host) override;
 
-  void update(const Cpu& q, float* weights, const Update& update) override {
-    Update clipped = update;
-    clipped.scale *= clip_factor(norm_, clip_);
-    optimizer_->update(q, weights, gradient_.data(), clipped);
-  }
+  void update(const Cpu& q, float* weights, const Update& update) override;
 
-  void drop(const Cpu&) override {
-    std::fill(gradient_.data(), gradient_.data() + gradient_.size(), 0.f);
-    norm_ = 0;
-  }
+  void drop(const Cpu& q) override;
 
  private:
   Gradient() = default;
@@ -112,3 +80,54 @@ class Gradient : public Learner {
 };
 
 }  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+CHIMERA_FUNCTION Result<Gradient> Gradient::create(const AnyModel& model, std::unique_ptr<Optimizer> optimizer,
+                                                   double clip) {
+  auto buffer = Buffer::create(model.arena_floats);
+  if (!buffer) return buffer.error();
+  Gradient g;
+  g.model_ = model, g.optimizer_ = std::move(optimizer), g.clip_ = clip;
+  g.gradient_ = std::move(*buffer);
+  return g;
+}
+
+CHIMERA_FUNCTION std::size_t Gradient::floats(std::int64_t sequences, std::int64_t length) const {
+  return std::max(model_.train_floats(sequences, length),
+                  aligned_floats(static_cast<std::size_t>(gradient_norm_temp(arena()))));
+}
+
+CHIMERA_FUNCTION std::optional<Learned> Gradient::measure(const Cpu& q, float* weights, const Lesson& lesson,
+                                                          float* memory, TrainingHost& host) {
+  std::int64_t count = 0;
+  for (const TokenBatch& batch : lesson.batches) count += lesson.objective.counted(batch);
+  TrainingStep step{.scale = count > 0 ? 1.f / static_cast<float>(count) : 0.f,
+                    .seed = lesson.seed,
+                    .step = lesson.first,
+                    .objective = lesson.objective};
+  Learned learned;
+  for (const TokenBatch& batch : lesson.batches) {
+    if (host.should_stop()) return drop(q), std::nullopt;
+    const Loss part = model_.train(q, weights, batch, step, memory, gradient_.data());
+    learned.loss.sum += part.sum, learned.loss.count += part.count;
+    ++step.step;
+  }
+  learned.norm = norm_ = gradient_norm(q, arena(), gradient_.data(), Bump{memory});
+  return learned;
+}
+
+CHIMERA_FUNCTION void Gradient::update(const Cpu& q, float* weights, const Update& update) {
+  Update clipped = update;
+  clipped.scale *= clip_factor(norm_, clip_);
+  optimizer_->update(q, weights, gradient_.data(), clipped);
+}
+
+CHIMERA_FUNCTION void Gradient::drop(const Cpu& q) {
+  zero(q, arena(), gradient_.data());
+  norm_ = 0;
+}
+
+}  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -33,20 +33,6 @@ struct Resumed {
   std::string note;  // for the user: checkpoints that could not be read, settings that changed; may be empty
 };
 
-/// Floating-point operations of training on one token: 6 for each weight that multiplies it, and in each attention
-/// layer 12 for each channel and each key it sees on average (Kaplan et al. 2020, table 1, with the causal mask).
-/// Scans, elementwise work and what checkpointing computes again are not counted.
-inline double training_flops_per_token(const AnyModel& model, std::int64_t context) {
-  const Config& c = *model.config;
-  double weights = static_cast<double>(model.parameters);
-  if (!c.tied) weights -= static_cast<double>(c.vocab) * c.width;  // the embedding is looked up, not multiplied
-  const double window =
-      static_cast<double>(c.attention.window ? std::min<std::int64_t>(c.attention.window, context) : context);
-  const double keys = window - window * (window - 1) / (2 * static_cast<double>(context));
-  const double channels = static_cast<double>(c.attention.heads * c.head_dim());
-  return 6 * weights + 12 * c.layers.count_of(Kind::attention) * channels * keys;
-}
-
 /// What a run is put together from. What its objective's `self` points to must outlive the trainer.
 struct TrainingParts {
   std::unique_ptr<BatchSource> train;
@@ -64,7 +50,7 @@ class Trainer {
   /// two tokens there is no validation. AdamW learns to predict the next token of windows of the data.
   static Result<Trainer> create(const Cpu& q, const AnyModel& model, const Split& data, const TrainerSettings& settings,
                                 const std::string& folder = "");
-  /// A run of other parts, which heed the settings of data, AdamW and clipping as whoever made them says.
+  /// A run of other parts: its settings of window order, AdamW, clipping and validation_tokens are then not read.
   static Result<Trainer> create(const Cpu& q, const AnyModel& model, TrainingParts parts,
                                 const TrainerSettings& settings, const std::string& folder = "");
 
@@ -116,8 +102,13 @@ class Trainer {
   std::vector<TokenBatch> batches_;  // its micro-batches
 };
 
-inline Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& model, const Split& data,
-                                       const TrainerSettings& settings, const std::string& folder) {
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+CHIMERA_FUNCTION Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& model, const Split& data,
+                                                 const TrainerSettings& settings, const std::string& folder) {
   if (Status s = settings.check(); !s) return s.error();
   TokenRange validation = data.validation;
   if (settings.validation_tokens > 0)
@@ -133,8 +124,8 @@ inline Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& model, cons
                 settings, folder);
 }
 
-inline Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& model, TrainingParts parts,
-                                       const TrainerSettings& settings, const std::string& folder) {
+CHIMERA_FUNCTION Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& model, TrainingParts parts,
+                                                 const TrainerSettings& settings, const std::string& folder) {
   if (Status s = settings.check(); !s) return s.error();
   if (settings.context > model.config->context)
     return Error{"context must be at most the model's " + std::to_string(model.config->context) + " tokens, found " +
@@ -169,7 +160,7 @@ inline Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& model, Trai
 }
 
 /// The weights, and what the learner remembers.
-inline std::vector<Section> Trainer::state() {
+CHIMERA_FUNCTION std::vector<Section> Trainer::state() {
   std::vector<Section> all{Section::of("weights", weights_.data(), model_.arena_floats)};
   const auto learner = parts_.learner->state();
   all.insert(all.end(), learner.begin(), learner.end());
@@ -177,7 +168,7 @@ inline std::vector<Section> Trainer::state() {
 }
 
 /// The rows of a step, from number `first` on.
-inline Result<Lesson> Trainer::draw(BatchSource& source, std::uint64_t first) {
+CHIMERA_FUNCTION Result<Lesson> Trainer::draw(BatchSource& source, std::uint64_t first) {
   if (Status s = source.fill(first, rows_); !s) return s.error();
   for (std::size_t i = 0; i < batches_.size(); ++i)
     batches_[i] = rows_.batch(static_cast<std::int64_t>(i) * settings_.batch, settings_.batch);
@@ -187,7 +178,7 @@ inline Result<Lesson> Trainer::draw(BatchSource& source, std::uint64_t first) {
                 .first = static_cast<std::uint64_t>(progress_.step * settings_.accumulation)};
 }
 
-inline Skip Trainer::judge(double loss, double gradient_norm) const {
+CHIMERA_FUNCTION Skip Trainer::judge(double loss, double gradient_norm) const {
   // A spike is far above what was usual: by a factor, and by a nat, so that small losses may waver.
   const double usual = progress_.loss_mean;
   if (!std::isfinite(loss)) return Skip::loss_not_finite;
@@ -197,7 +188,7 @@ inline Skip Trainer::judge(double loss, double gradient_norm) const {
 }
 
 /// One step, told in `report`. False if the host stopped it: then nothing has changed.
-inline Result<bool> Trainer::step(TrainingHost& host, StepReport& report) {
+CHIMERA_FUNCTION Result<bool> Trainer::step(TrainingHost& host, StepReport& report) {
   const double start = now();
   const auto lesson = draw(*parts_.train, progress_.data_drawn);
   if (!lesson) return lesson.error();
@@ -230,13 +221,13 @@ inline Result<bool> Trainer::step(TrainingHost& host, StepReport& report) {
       .step = p.step, .steps = settings_.steps, .loss = loss, .gradient_norm = learned->norm, .learning_rate = rate};
   report.tokens = p.tokens;
   report.tokens_per_second = static_cast<double>(settings_.tokens_per_step()) / seconds;
-  report.flops_per_second = report.tokens_per_second * training_flops_per_token(model_, settings_.context);
+  report.flops_per_second = report.tokens_per_second * 3 * model_.flops(settings_.context);
   report.seconds = p.seconds;
   report.skip = skip, report.skipped = p.skipped;
   return true;
 }
 
-inline Result<Ended> Trainer::run(TrainingHost& host) {
+CHIMERA_FUNCTION Result<Ended> Trainer::run(TrainingHost& host) {
   if (fresh_ && !folder_.empty()) {
     const auto steps = list_checkpoints(folder_);
     if (!steps) return steps.error();
@@ -253,9 +244,9 @@ inline Result<Ended> Trainer::run(TrainingHost& host) {
   const std::int64_t first = progress_.step;
   while (progress_.step < settings_.steps) {
     StepReport report;
-    const auto complete = step(host, report);
-    if (!complete) return complete.error();
-    if (!*complete) return end(Ended::stopped);
+    const auto stepped = step(host, report);
+    if (!stepped) return stepped.error();
+    if (!*stepped) return end(Ended::stopped);
     const std::int64_t done = progress_.step - first, left = settings_.steps - progress_.step;
     report.seconds_left = (now() - start) / static_cast<double>(done) * static_cast<double>(left);
     host.on_step(report);
@@ -278,7 +269,7 @@ inline Result<Ended> Trainer::run(TrainingHost& host) {
 }
 
 /// Validates, unless that was done at this step. False if the host stopped it.
-inline Result<bool> Trainer::validated(TrainingHost& host) {
+CHIMERA_FUNCTION Result<bool> Trainer::validated(TrainingHost& host) {
   if (!validates() || progress_.validation_step == progress_.step) return true;
   const auto report = validate(&host);
   if (!report) return report.error();
@@ -288,7 +279,7 @@ inline Result<bool> Trainer::validated(TrainingHost& host) {
   return true;
 }
 
-inline Result<ValidationReport> Trainer::validate(TrainingHost* host) {
+CHIMERA_FUNCTION Result<ValidationReport> Trainer::validate(TrainingHost* host) {
   const double start = now();
   const std::uint64_t rows = validates() ? parts_.validation->rows(settings_.context) : 0;
   Loss loss;
@@ -308,7 +299,7 @@ inline Result<ValidationReport> Trainer::validate(TrainingHost* host) {
   return ValidationReport{.step = progress_.step, .loss = loss.mean(), .targets = loss.count, .seconds = now() - start};
 }
 
-inline Result<double> Trainer::measure_step() {
+CHIMERA_FUNCTION Result<double> Trainer::measure_step() {
   TrainingHost host;
   double seconds = 0;
   for (int repeat = 0; repeat < 2; ++repeat) {  // the first touches all memory
@@ -323,7 +314,7 @@ inline Result<double> Trainer::measure_step() {
   return seconds;
 }
 
-inline Status Trainer::set_steps(std::int64_t steps) {
+CHIMERA_FUNCTION Status Trainer::set_steps(std::int64_t steps) {
   TrainerSettings changed = settings_;
   changed.steps = steps;
   if (Status s = changed.check(); !s) return s;
@@ -331,11 +322,11 @@ inline Status Trainer::set_steps(std::int64_t steps) {
   return {};
 }
 
-inline Status Trainer::save(const std::string& path) {
+CHIMERA_FUNCTION Status Trainer::save(const std::string& path) {
   return save_checkpoint(path, model_, progress_, settings_, state());
 }
 
-inline Result<CheckpointHeader> Trainer::load(const std::string& path) {
+CHIMERA_FUNCTION Result<CheckpointHeader> Trainer::load(const std::string& path) {
   auto header = load_checkpoint(path, model_, state());
   if (!header) return header;
   const std::int64_t data_tokens = progress_.data_tokens;
@@ -347,7 +338,7 @@ inline Result<CheckpointHeader> Trainer::load(const std::string& path) {
 }
 
 /// Saves to the folder, unless that was done at this step.
-inline Status Trainer::checkpoint(TrainingHost& host) {
+CHIMERA_FUNCTION Status Trainer::checkpoint(TrainingHost& host) {
   if (folder_.empty() || progress_.step == saved_step_) return {};
   const std::string path = checkpoint_path(folder_, progress_.step);
   if (Status s = save(path); !s) return s;
@@ -356,7 +347,7 @@ inline Status Trainer::checkpoint(TrainingHost& host) {
   return remove_old_checkpoints(folder_, progress_.step, settings_.keep);
 }
 
-inline Result<Resumed> Trainer::resume() {
+CHIMERA_FUNCTION Result<Resumed> Trainer::resume() {
   const auto steps = list_checkpoints(folder_);
   if (!steps) return steps.error();
   Resumed resumed;
@@ -380,3 +371,4 @@ inline Result<Resumed> Trainer::resume() {
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

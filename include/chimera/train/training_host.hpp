@@ -29,7 +29,7 @@ struct StepReport {
   double learning_rate = 0;
   std::int64_t tokens = 0;  // read since the run began
   double tokens_per_second = 0;
-  double flops_per_second = 0;  // floating-point operations of the model's matrices (training_flops)
+  double flops_per_second = 0;  // floating-point operations: three times AnyModel::flops
   double seconds = 0;           // of training since the run began, resumed parts included
   double seconds_left = 0;
   Skip skip = Skip::none;    // why the weights were left as they were

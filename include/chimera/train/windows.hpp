@@ -28,11 +28,7 @@ struct Split {
 };
 
 /// The last `validation_fraction` (0 to 1) of the tokens is for validation only.
-inline Split split(const Corpus& corpus, double validation_fraction = 0.1) {
-  const double kept = static_cast<double>(corpus.tokens()) * (1 - std::clamp(validation_fraction, 0.0, 1.0));
-  const std::int64_t border = static_cast<std::int64_t>(kept);
-  return {{&corpus, 0, border}, {&corpus, border, corpus.tokens()}};
-}
+Split split(const Corpus& corpus, double validation_fraction = 0.1);
 
 enum class WindowOrder : std::uint8_t {
   random,    // each window starts at a token drawn evenly
@@ -42,7 +38,49 @@ enum class WindowOrder : std::uint8_t {
 
 /// Element i of a random order of [0, n): a Feistel network of four rounds over the next even power of two, followed
 /// until it lands inside (Black and Rogaway 2002). Nothing is stored, and any element can be asked for.
-inline std::uint64_t shuffled_index(std::uint64_t i, std::uint64_t n, std::uint64_t key, std::uint64_t stream) {
+std::uint64_t shuffled_index(std::uint64_t i, std::uint64_t n, std::uint64_t key, std::uint64_t stream);
+
+/// Rows of `length` tokens out of a range, each with one token more as the last target.
+class Windows : public BatchSource {
+ public:
+  Windows(const TokenRange& range, WindowOrder order, std::uint64_t seed = 0)
+      : range_(range), order_(order), seed_(seed) {}
+
+  Status check(std::int64_t length, std::int64_t vocab) const override;
+
+  Status fill(std::uint64_t first, BatchBuffer& batch) override;
+
+  /// Windows of one epoch; in order, the last may be cut short.
+  std::uint64_t rows(std::int64_t length) const override;
+
+  std::int64_t tokens() const override { return range_.size(); }
+
+  /// The first token of window `number`, as an index into the corpus. Needs what `check` asks for.
+  std::int64_t start(std::uint64_t number, std::int64_t length) const;
+
+  /// The row becomes the window that starts at token `first`: each target is the next token; a document's last token
+  /// learns its end, and the end itself learns nothing (-1). Past the range's last target the row is padding.
+  void write(std::int64_t first, const BatchBuffer::Row& row) const;
+
+ private:
+  TokenRange range_;
+  WindowOrder order_;
+  std::uint64_t seed_;
+};
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+CHIMERA_FUNCTION Split split(const Corpus& corpus, double validation_fraction) {
+  const double kept = static_cast<double>(corpus.tokens()) * (1 - std::clamp(validation_fraction, 0.0, 1.0));
+  const std::int64_t border = static_cast<std::int64_t>(kept);
+  return {{&corpus, 0, border}, {&corpus, border, corpus.tokens()}};
+}
+
+CHIMERA_FUNCTION std::uint64_t shuffled_index(std::uint64_t i, std::uint64_t n, std::uint64_t key,
+                                              std::uint64_t stream) {
   const int half = (static_cast<int>(std::bit_width(n - 1)) + 1) / 2;
   const std::uint64_t mask = (std::uint64_t{1} << half) - 1;
   do {
@@ -57,80 +95,63 @@ inline std::uint64_t shuffled_index(std::uint64_t i, std::uint64_t n, std::uint6
   return i;
 }
 
-/// Rows of `length` tokens out of a range, each with one token more as the last target.
-class Windows : public BatchSource {
- public:
-  Windows(const TokenRange& range, WindowOrder order, std::uint64_t seed = 0)
-      : range_(range), order_(order), seed_(seed) {}
+CHIMERA_FUNCTION Status Windows::check(std::int64_t length, std::int64_t vocab) const {
+  const std::int64_t needed = order_ == WindowOrder::in_order ? 2 : length + 1;
+  if (range_.size() < needed)
+    return Error{"a context of " + std::to_string(length) + " tokens needs at least " + std::to_string(needed) +
+                 " tokens to train on, found " + std::to_string(range_.size()) + " in " + range_.corpus->path()};
+  if (range_.corpus->vocab() > vocab)
+    return Error{"the data was read for a vocabulary of " + std::to_string(range_.corpus->vocab()) +
+                 ", the model has " + std::to_string(vocab)};
+  return {};
+}
 
-  Status check(std::int64_t length, std::int64_t vocab) const override {
-    const std::int64_t needed = order_ == WindowOrder::in_order ? 2 : length + 1;
-    if (range_.size() < needed)
-      return Error{"a context of " + std::to_string(length) + " tokens needs at least " + std::to_string(needed) +
-                   " tokens to train on, found " + std::to_string(range_.size()) + " in " + range_.corpus->path()};
-    if (range_.corpus->vocab() > vocab)
-      return Error{"the data was read for a vocabulary of " + std::to_string(range_.corpus->vocab()) +
-                   ", the model has " + std::to_string(vocab)};
-    return {};
+CHIMERA_FUNCTION Status Windows::fill(std::uint64_t first, BatchBuffer& batch) {
+  for (std::int64_t r = 0; r < batch.rows(); ++r)
+    write(start(first + static_cast<std::uint64_t>(r), batch.length()), batch.row(r));
+  batch.set_documents(range_.corpus->end_of_document() >= 0);
+  return {};
+}
+
+CHIMERA_FUNCTION std::uint64_t Windows::rows(std::int64_t length) const {
+  const std::int64_t targets = std::max<std::int64_t>(range_.size() - 1, 0);
+  return static_cast<std::uint64_t>((order_ == WindowOrder::in_order ? targets + length - 1 : targets) / length);
+}
+
+CHIMERA_FUNCTION std::int64_t Windows::start(std::uint64_t number, std::int64_t length) const {
+  constexpr std::uint64_t stream = std::uint64_t{0xDA7A} << 40;  // apart from those of weights and dropout
+  if (order_ == WindowOrder::in_order) return range_.begin + static_cast<std::int64_t>(number) * length;
+  if (order_ == WindowOrder::random) {
+    Random random{seed_, stream, number};
+    return range_.begin + static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(range_.size() - length)));
   }
+  const std::uint64_t windows = rows(length), epoch = number / windows;
+  // The windows' common offset changes too, where the range leaves room for that.
+  Random random{seed_, stream + 1, epoch};
+  const std::uint64_t room = static_cast<std::uint64_t>((range_.size() - 1) % length + 1);
+  const std::uint64_t at = shuffled_index(number % windows, windows, seed_, stream + 2 + epoch);
+  return range_.begin + static_cast<std::int64_t>(random.below(room)) + static_cast<std::int64_t>(at) * length;
+}
 
-  Status fill(std::uint64_t first, BatchBuffer& batch) override {
-    for (std::int64_t r = 0; r < batch.rows(); ++r)
-      write(start(first + static_cast<std::uint64_t>(r), batch.length()), batch.row(r));
-    batch.set_documents(range_.corpus->end_of_document() >= 0);
-    return {};
+CHIMERA_FUNCTION void Windows::write(std::int64_t first, const BatchBuffer::Row& row) const {
+  const std::int64_t length = static_cast<std::int64_t>(row.tokens.size());
+  const std::int64_t n = std::clamp<std::int64_t>(range_.end - 1 - first, 0, length);
+  const std::int32_t end = range_.corpus->end_of_document();
+  std::int32_t *tokens = row.tokens.data(), *targets = row.targets.data(), *starts = row.starts.data();
+  if (n > 0) {
+    range_.corpus->read(first, n, tokens);
+    std::copy(tokens + 1, tokens + n, targets);
+    range_.corpus->read(first + n, 1, targets + n - 1);
   }
-
-  /// Windows of one epoch; in order, the last may be cut short.
-  std::uint64_t rows(std::int64_t length) const override {
-    const std::int64_t targets = std::max<std::int64_t>(range_.size() - 1, 0);
-    return static_cast<std::uint64_t>((order_ == WindowOrder::in_order ? targets + length - 1 : targets) / length);
+  std::fill(tokens + n, tokens + length, 0);
+  std::fill(targets + n, targets + length, -1);
+  std::int32_t start = 0;
+  for (std::int64_t t = 0; t < n; ++t) {
+    starts[t] = start;
+    if (tokens[t] == end) targets[t] = -1, start = static_cast<std::int32_t>(t) + 1;
   }
-
-  std::int64_t tokens() const override { return range_.size(); }
-
-  /// The first token of window `number`, as an index into the corpus. Needs what `check` asks for.
-  std::int64_t start(std::uint64_t number, std::int64_t length) const {
-    constexpr std::uint64_t stream = std::uint64_t{0xDA7A} << 40;  // apart from those of weights and dropout
-    if (order_ == WindowOrder::in_order) return range_.begin + static_cast<std::int64_t>(number) * length;
-    if (order_ == WindowOrder::random) {
-      Random random{seed_, stream, number};
-      return range_.begin + static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(range_.size() - length)));
-    }
-    const std::uint64_t windows = rows(length), epoch = number / windows;
-    // The windows' common offset changes too, where the range leaves room for that.
-    Random random{seed_, stream + 1, epoch};
-    const std::uint64_t room = static_cast<std::uint64_t>((range_.size() - 1) % length + 1);
-    const std::uint64_t at = shuffled_index(number % windows, windows, seed_, stream + 2 + epoch);
-    return range_.begin + static_cast<std::int64_t>(random.below(room)) + static_cast<std::int64_t>(at) * length;
-  }
-
-  /// The row becomes the window that starts at token `first`: each target is the next token; a document's last token
-  /// learns its end, and the end itself learns nothing (-1). Past the range's last target the row is padding.
-  void write(std::int64_t first, const BatchBuffer::Row& row) const {
-    const std::int64_t length = static_cast<std::int64_t>(row.tokens.size());
-    const std::int64_t n = std::clamp<std::int64_t>(range_.end - 1 - first, 0, length);
-    const std::int32_t end = range_.corpus->end_of_document();
-    std::int32_t *tokens = row.tokens.data(), *targets = row.targets.data(), *starts = row.starts.data();
-    if (n > 0) {
-      range_.corpus->read(first, n, tokens);
-      std::copy(tokens + 1, tokens + n, targets);
-      range_.corpus->read(first + n, 1, targets + n - 1);
-    }
-    std::fill(tokens + n, tokens + length, 0);
-    std::fill(targets + n, targets + length, -1);
-    std::int32_t start = 0;
-    for (std::int64_t t = 0; t < n; ++t) {
-      starts[t] = start;
-      if (tokens[t] == end) targets[t] = -1, start = static_cast<std::int32_t>(t) + 1;
-    }
-    for (std::int64_t t = n; t < length; ++t) starts[t] = static_cast<std::int32_t>(n);
-  }
-
- private:
-  TokenRange range_;
-  WindowOrder order_;
-  std::uint64_t seed_;
-};
+  for (std::int64_t t = n; t < length; ++t) starts[t] = static_cast<std::int32_t>(n);
+}
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

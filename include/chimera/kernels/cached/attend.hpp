@@ -1,10 +1,11 @@
 // Attention over a cache of keys and values: what decoding does.
 //
-// One token looks at its keys in chunks, whose borders are positions of the sequence: chunks may be shared out to threads,
-// and are put together first to last. The tokens of a prompt's piece go in tiles of 64 against tiles of 64 keys, those of
-// the past from the cache.
+// One token looks at its keys in chunks, whose borders are positions of the sequence: chunks may be shared out to
+// threads, and are put together first to last. The tokens of a prompt's piece go in tiles of 64 against tiles of 64
+// keys, those of the past from the cache.
 #pragma once
 
+#include <chimera/core/namespace.hpp>
 #include <chimera/kernels/cached/kv_cache.hpp>
 #include <chimera/kernels/f32/attention.hpp>
 
@@ -15,8 +16,8 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-/// The softmax of the scores of some keys, for some heads: the largest score, the sum of e^(score - largest), and the sum
-/// of the values so weighted. Of no keys at all: minus infinity, 0, 0.
+/// The softmax of the scores of some keys, for some heads: the largest score, the sum of e^(score - largest), and the
+/// sum of the values so weighted. Of no keys at all: minus infinity, 0, 0.
 struct Softmax {
   float* largest;  // [heads]
   float* sum;      // [heads]
@@ -32,6 +33,45 @@ struct Softmax {
 namespace attend_parts {
 
 inline constexpr std::int64_t tile = attention_parts::attention_tile;
+
+}  // namespace attend_parts
+
+/// Puts the keys that `part` saw to those that `all` saw.
+void add_softmax(Isa isa, std::int64_t heads, std::int64_t width, const Softmax& part, const Softmax& all);
+
+/// Keys of one chunk, for a ring of that many slots: enough to be worth a task, and few chunks.
+constexpr std::int64_t chunk_keys(std::int64_t slots) {
+  return std::clamp<std::int64_t>(round_up(ceil_div(slots, 64), attend_parts::tile), 256, 4096);
+}
+
+/// Floats of scratch that attend_chunk takes.
+constexpr std::int64_t attend_chunk_floats(const AttentionShape& s, const KvShape& kv) {
+  return floats_of({s.group() * chunk_keys(kv.slots), attend_parts::tile * kv.row()});
+}
+
+/// The queries [group, row()] of one key head, of a token at `position`, against the cached keys first .. end - 1.
+void attend_chunk(Isa isa, const AttentionShape& s, const KvCache& cache, std::int64_t kv_head, const float* queries,
+                  std::int64_t position, std::int64_t first, std::int64_t end, Bump scratch, const Softmax& out);
+
+/// Floats of scratch that attend_tile takes.
+constexpr std::int64_t attend_tile_floats(const AttentionShape& s, const KvShape& kv) {
+  using attend_parts::tile;
+  return floats_of(
+      {gemm_scratch_floats, tile * tile, tile * kv.row(), tile * kv.row(), tile * s.group(), tile * s.group()});
+}
+
+/// Tokens first .. first + count - 1 (count <= 64) of a piece whose first token is at `position`, the heads of one key
+/// head. `piece` holds the tokens' rows of queries, keys and values, turned; the cache holds the past only. Writes the
+/// heads' channels of out [token of the piece, heads*head_dim].
+void attend_tile(Isa isa, const AttentionShape& s, const KvCache& cache, std::int64_t kv_head, const float* piece,
+                 std::int64_t position, std::int64_t first, std::int64_t count, Bump memory, float* out);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+namespace attend_parts {
 
 /// scores [heads, stride]: scale q.k of the queries [heads, width] with n keys [n, width].
 struct Scores {
@@ -73,8 +113,8 @@ struct Scores {
   }
 };
 
-/// n scores become e^(score - largest). `distance` is how far the first key lies back. Behind the scores there is room up
-/// to a multiple of 16.
+/// n scores become e^(score - largest). `distance` is how far the first key lies back. Behind the scores there is room
+/// up to a multiple of 16.
 struct Exponentials {
   template <int W>
   CHIMERA_INLINE static void run(std::int64_t n, float slope, float distance, float* scores, float* largest,
@@ -156,25 +196,14 @@ struct AddSoftmax {
 
 }  // namespace attend_parts
 
-/// Puts the keys that `part` saw to those that `all` saw.
-inline void add_softmax(Isa isa, std::int64_t heads, std::int64_t width, const Softmax& part, const Softmax& all) {
+CHIMERA_FUNCTION void add_softmax(Isa isa, std::int64_t heads, std::int64_t width, const Softmax& part,
+                                  const Softmax& all) {
   dispatch<attend_parts::AddSoftmax>(isa, heads, width, part, all);
 }
 
-/// Keys of one chunk, for a ring of that many slots: enough to be worth a task, and few chunks.
-constexpr std::int64_t chunk_keys(std::int64_t slots) {
-  return std::clamp<std::int64_t>(round_up(ceil_div(slots, 64), attend_parts::tile), 256, 4096);
-}
-
-/// Floats of scratch that attend_chunk takes.
-constexpr std::int64_t attend_chunk_floats(const AttentionShape& s, const KvShape& kv) {
-  return floats_of({s.group() * chunk_keys(kv.slots), attend_parts::tile * kv.row()});
-}
-
-/// The queries [group, row()] of one key head, of a token at `position`, against the cached keys first .. end - 1.
-inline void attend_chunk(Isa isa, const AttentionShape& s, const KvCache& cache, std::int64_t kv_head,
-                         const float* queries, std::int64_t position, std::int64_t first, std::int64_t end,
-                         Bump scratch, const Softmax& out) {
+CHIMERA_FUNCTION void attend_chunk(Isa isa, const AttentionShape& s, const KvCache& cache, std::int64_t kv_head,
+                                   const float* queries, std::int64_t position, std::int64_t first, std::int64_t end,
+                                   Bump scratch, const Softmax& out) {
   using namespace attend_parts;
   const std::int64_t group = s.group(), width = cache.shape.row(), stride = chunk_keys(cache.shape.slots);
   float* scores = scratch.take(group * stride);
@@ -197,19 +226,9 @@ inline void attend_chunk(Isa isa, const AttentionShape& s, const KvCache& cache,
   });
 }
 
-/// Floats of scratch that attend_tile takes.
-constexpr std::int64_t attend_tile_floats(const AttentionShape& s, const KvShape& kv) {
-  using attend_parts::tile;
-  return floats_of(
-      {gemm_scratch_floats, tile * tile, tile * kv.row(), tile * kv.row(), tile * s.group(), tile * s.group()});
-}
-
-/// Tokens first .. first + count - 1 (count <= 64) of a piece whose first token is at `position`, the heads of one key
-/// head. `piece` holds the tokens' rows of queries, keys and values, turned; the cache holds the past only. Writes the
-/// heads' channels of out [token of the piece, heads*head_dim].
-inline void attend_tile(Isa isa, const AttentionShape& s, const KvCache& cache, std::int64_t kv_head,
-                        const float* piece, std::int64_t position, std::int64_t first, std::int64_t count, Bump memory,
-                        float* out) {
+CHIMERA_FUNCTION void attend_tile(Isa isa, const AttentionShape& s, const KvCache& cache, std::int64_t kv_head,
+                                  const float* piece, std::int64_t position, std::int64_t first, std::int64_t count,
+                                  Bump memory, float* out) {
   using namespace attend_parts;
   const std::int64_t D = s.head_dim, ldo = s.heads * D, width = cache.shape.row(), group = s.group();
   float* scratch = memory.take(gemm_scratch_floats);
@@ -262,3 +281,4 @@ inline void attend_tile(Isa isa, const AttentionShape& s, const KvCache& cache, 
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -1,7 +1,7 @@
 // Attention as decoding does it: the rows of a pass, each run of tokens against its own cache of keys and values.
 //
-// The past of a token is seen in chunks (attend.hpp), which are shared out to threads where a pass has few tokens. What a
-// token becomes has the same bits however its chunks were shared out.
+// The past of a token is seen in chunks (attend.hpp), which are shared out to threads where a pass has few tokens. What
+// a token becomes has the same bits however its chunks were shared out.
 #pragma once
 
 #include <chimera/core/batch.hpp>
@@ -44,10 +44,12 @@ using attend_parts::tile;
 inline constexpr std::int64_t few_rows = 4;
 
 constexpr std::int64_t chunk(const CachedAttentionShape& s) { return chunk_keys(s.heads.window); }
+
 /// Parts into which a past is shared out at most.
 constexpr std::int64_t most_parts(const CachedAttentionShape& s, std::int64_t rows) {
   return rows <= few_rows ? ceil_div(s.heads.window, chunk(s)) + 1 : 1;
 }
+
 constexpr std::int64_t softmax_floats(const CachedAttentionShape& s) {
   return Softmax::floats(s.heads.heads, s.ring().row());
 }
@@ -91,6 +93,36 @@ void over_runs(const Cpu& q, const Pass& pass, Tasks tasks, Task task) {
   });
 }
 
+/// Of a worker's scratch.
+constexpr std::int64_t part_floats(const CachedAttentionShape& s) {
+  return floats_of({(s.heads.group() + 1) * s.ring().row(), softmax_floats(s)}) +
+         attend_chunk_floats(s.heads, s.ring());
+}
+
+}  // namespace cached_attention_parts
+
+/// Floats of `temp` for a pass of that many rows: those of fewer, whose parts are more, among them.
+constexpr std::int64_t cached_attention_floats(const CachedAttentionShape& s, std::int64_t rows) {
+  using namespace cached_attention_parts;
+  return std::max(rows, std::min(rows, few_rows) * most_parts(s, 1)) * softmax_floats(s);
+}
+
+/// Floats of a worker's scratch.
+constexpr std::int64_t cached_attention_scratch_floats(const CachedAttentionShape& s) {
+  return std::max(cached_attention_parts::part_floats(s), attend_tile_floats(s.heads, s.ring()));
+}
+
+/// tokens [rows, row()], which leave turned, -> mixed [rows, heads*head_dim].
+void cached_attention(const Cpu& q, const CachedAttentionShape& s, const Pass& pass, float* tokens, float* mixed,
+                      Bump temp);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+namespace cached_attention_parts {
+
 inline void turn(Isa isa, const CachedAttentionShape& s, const RopeShape& shape, std::int64_t position, float* x) {
   if (s.dims == 0) return;
   alignas(64) float angles[2 * KvShape::most_head_dim];
@@ -103,12 +135,6 @@ inline void finish(Isa isa, const CachedAttentionShape& s, const Softmax& seen, 
   for (std::int64_t h = 0; h < n; ++h)
     dispatch<Scaled>(isa, s.heads.head_dim, 1.f / seen.sum[h], seen.mixed + h * s.ring().row(),
                      mixed + h * s.heads.head_dim);
-}
-
-/// Of a worker's scratch.
-constexpr std::int64_t part_floats(const CachedAttentionShape& s) {
-  return floats_of({(s.heads.group() + 1) * s.ring().row(), softmax_floats(s)}) +
-         attend_chunk_floats(s.heads, s.ring());
 }
 
 /// What is new of one key head of a token is turned and kept, and one part of its past is seen.
@@ -192,20 +218,8 @@ inline void attend_pieces(const Cpu& q, const Work& work) {
 
 }  // namespace cached_attention_parts
 
-/// Floats of `temp` for a pass of that many rows: those of fewer, whose parts are more, among them.
-constexpr std::int64_t cached_attention_floats(const CachedAttentionShape& s, std::int64_t rows) {
-  using namespace cached_attention_parts;
-  return std::max(rows, std::min(rows, few_rows) * most_parts(s, 1)) * softmax_floats(s);
-}
-
-/// Floats of a worker's scratch.
-constexpr std::int64_t cached_attention_scratch_floats(const CachedAttentionShape& s) {
-  return std::max(cached_attention_parts::part_floats(s), attend_tile_floats(s.heads, s.ring()));
-}
-
-/// tokens [rows, row()], which leave turned, -> mixed [rows, heads*head_dim].
-inline void cached_attention(const Cpu& q, const CachedAttentionShape& s, const Pass& pass, float* tokens, float* mixed,
-                             Bump temp) {
+CHIMERA_FUNCTION void cached_attention(const Cpu& q, const CachedAttentionShape& s, const Pass& pass, float* tokens,
+                                       float* mixed, Bump temp) {
   using namespace cached_attention_parts;
   const Work work{s, pass, tokens, mixed, temp.take(cached_attention_floats(s, pass.rows))};
   attend_tokens(q, work);
@@ -213,3 +227,4 @@ inline void cached_attention(const Cpu& q, const CachedAttentionShape& s, const 
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

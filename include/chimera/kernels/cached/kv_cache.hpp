@@ -1,9 +1,10 @@
-// Keys and values of one layer and one sequence, as decoding keeps them: a ring of the newest tokens, keys after rotation.
+// Keys and values of one layer and one sequence, as decoding keeps them: a ring of the newest tokens. Keys are
+// kept as rotation leaves them.
 //
 //   keys [kv_heads, slots, row], values [kv_heads, slots, row];  the token at position p lies in slot p mod slots
 //
-// A row is one head of one token, head_dim numbers in the cache's format and zeros up to whole blocks of 32. Of one head
-// all tokens lie together: that is how attention reads them.
+// A row is one head of one token, head_dim numbers in the cache's format and zeros up to whole blocks of 32. Of one
+// head all tokens lie together: that is how attention reads them.
 #pragma once
 
 #include <chimera/core/batch.hpp>
@@ -66,7 +67,20 @@ struct KvCache {
 };
 
 /// Keeps one row: x [head_dim].
-inline void store_row(Isa isa, const KvCache& cache, const float* x, std::byte* row) {
+void store_row(Isa isa, const KvCache& cache, const float* x, std::byte* row);
+
+/// `count` rows that lie together as f32 [count, row()]: in `buffer`, or where they are.
+const float* load_rows(Isa isa, const KvCache& cache, const std::byte* rows, std::int64_t count, float* buffer);
+
+/// Copies what a sequence of that many tokens keeps.
+void copy_rows(const KvShape& shape, KvFormat format, std::int64_t tokens, const std::byte* from, std::byte* to);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+CHIMERA_FUNCTION void store_row(Isa isa, const KvCache& cache, const float* x, std::byte* row) {
   using namespace format_parts;
   alignas(64) float padded[KvShape::most_head_dim] = {};
   std::copy_n(x, cache.shape.head_dim, padded);
@@ -80,8 +94,8 @@ inline void store_row(Isa isa, const KvCache& cache, const float* x, std::byte* 
   }
 }
 
-/// `count` rows that lie together as f32 [count, row()]: in `buffer`, or where they are.
-inline const float* load_rows(Isa isa, const KvCache& cache, const std::byte* rows, std::int64_t count, float* buffer) {
+CHIMERA_FUNCTION const float* load_rows(Isa isa, const KvCache& cache, const std::byte* rows, std::int64_t count,
+                                        float* buffer) {
   using namespace format_parts;
   const std::int64_t n = count * cache.shape.row();
   switch (cache.format) {
@@ -93,9 +107,8 @@ inline const float* load_rows(Isa isa, const KvCache& cache, const std::byte* ro
   return buffer;
 }
 
-/// Copies what a sequence of that many tokens keeps.
-inline void copy_rows(const KvShape& shape, KvFormat format, std::int64_t tokens, const std::byte* from,
-                      std::byte* to) {
+CHIMERA_FUNCTION void copy_rows(const KvShape& shape, KvFormat format, std::int64_t tokens, const std::byte* from,
+                                std::byte* to) {
   const KvCache cache{shape, format, to};
   const auto bytes = static_cast<std::size_t>(std::min(tokens, shape.slots) * shape.row_bytes(format));
   for (std::int64_t h = 0; h < shape.kv_heads; ++h)
@@ -103,3 +116,4 @@ inline void copy_rows(const KvShape& shape, KvFormat format, std::int64_t tokens
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

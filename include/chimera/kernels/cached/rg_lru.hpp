@@ -51,6 +51,24 @@ struct Inner {
   float* decay;
 };
 
+}  // namespace cached_rg_lru_parts
+
+/// Floats of `temp` for a pass of that many rows.
+constexpr std::int64_t cached_rg_lru_floats(const CachedRgLruShape& s, std::int64_t rows) {
+  return floats_of({rows * s.channels, rows * s.channels, rows * s.channels});
+}
+
+/// gate_input [rows, 2 channels], products without their biases, which are added here; mixed [rows, channels].
+void cached_rg_lru(const Cpu& q, const CachedRgLruShape& s, const Pass& pass, float* gate_input,
+                   const CachedRgLruWeights& w, float* mixed, Bump temp);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+namespace cached_rg_lru_parts {
+
 inline void add_bias_row(Isa isa, std::int64_t n, const float* bias, float* x) {
   if (bias) dispatch<AddBias>(isa, 1, n, 1.f, bias, x);
 }
@@ -88,14 +106,8 @@ inline void one_head(Isa isa, const CachedRgLruShape& s, const Run& run, std::in
 
 }  // namespace cached_rg_lru_parts
 
-/// Floats of `temp` for a pass of that many rows.
-constexpr std::int64_t cached_rg_lru_floats(const CachedRgLruShape& s, std::int64_t rows) {
-  return floats_of({rows * s.channels, rows * s.channels, rows * s.channels});
-}
-
-/// gate_input [rows, 2 channels], products without their biases, which are added here; mixed [rows, channels].
-inline void cached_rg_lru(const Cpu& q, const CachedRgLruShape& s, const Pass& pass, float* gate_input,
-                          const CachedRgLruWeights& w, float* mixed, Bump temp) {
+CHIMERA_FUNCTION void cached_rg_lru(const Cpu& q, const CachedRgLruShape& s, const Pass& pass, float* gate_input,
+                                    const CachedRgLruWeights& w, float* mixed, Bump temp) {
   const std::int64_t n = pass.rows * s.channels;
   float* x = temp.take(n);
   float* update = temp.take(n);
@@ -108,3 +120,4 @@ inline void cached_rg_lru(const Cpu& q, const CachedRgLruShape& s, const Pass& p
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

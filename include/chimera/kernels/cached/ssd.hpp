@@ -45,13 +45,38 @@ namespace chimera::inline CHIMERA_ABI {
 
 namespace cached_ssd_parts {
 
-inline float* ring_of(const Run& run) { return reinterpret_cast<float*>(run.state); }
-inline float* states_of(const CachedSsdShape& s, const Run& run) { return ring_of(run) + s.ring_floats(); }
-
 /// Of a worker's scratch: n heads of one token.
 constexpr std::int64_t heads_floats(const SsdShape& s, std::int64_t n) {
   return floats_of({n * s.head_dim, s.state, s.state, n, n});
 }
+
+}  // namespace cached_ssd_parts
+
+/// Floats of `temp` for a pass of that many rows.
+constexpr std::int64_t cached_ssd_floats(const CachedSsdShape& s, std::int64_t rows) {
+  return floats_of({rows * s.channels(), rows * s.scan.heads, s.scan.heads,
+                    ssd_products(s.scan, Batch{.sequences = 1, .length = rows})});
+}
+
+/// Floats of a worker's scratch.
+constexpr std::int64_t cached_ssd_scratch_floats(const CachedSsdShape& s) {
+  return std::max(cached_ssd_parts::heads_floats(s.scan, s.scan.per_group()), ssd_scratch_floats(s.scan));
+}
+
+/// zxbcdt [rows, row] -> gated [rows, inner].
+void cached_ssd(const Cpu& q, const CachedSsdShape& s, const Pass& pass, const float* zxbcdt, const CachedSsdWeights& w,
+                float* gated, Bump temp);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+namespace cached_ssd_parts {
+
+inline float* ring_of(const Run& run) { return reinterpret_cast<float*>(run.state); }
+
+inline float* states_of(const CachedSsdShape& s, const Run& run) { return ring_of(run) + s.ring_floats(); }
 
 /// Heads h0 .. h0 + n - 1 of group g for one token. The task that owns the group's B and C remembers them.
 inline void some_heads(Isa isa, const CachedSsdShape& s, const Run& run, std::int64_t g, std::int64_t h0,
@@ -128,20 +153,8 @@ inline void piece(const Cpu& q, const CachedSsdShape& s, const Run& run, const f
 
 }  // namespace cached_ssd_parts
 
-/// Floats of `temp` for a pass of that many rows.
-constexpr std::int64_t cached_ssd_floats(const CachedSsdShape& s, std::int64_t rows) {
-  return floats_of({rows * s.channels(), rows * s.scan.heads, s.scan.heads,
-                    ssd_products(s.scan, Batch{.sequences = 1, .length = rows})});
-}
-
-/// Floats of a worker's scratch.
-constexpr std::int64_t cached_ssd_scratch_floats(const CachedSsdShape& s) {
-  return std::max(cached_ssd_parts::heads_floats(s.scan, s.scan.per_group()), ssd_scratch_floats(s.scan));
-}
-
-/// zxbcdt [rows, row] -> gated [rows, inner].
-inline void cached_ssd(const Cpu& q, const CachedSsdShape& s, const Pass& pass, const float* zxbcdt,
-                       const CachedSsdWeights& w, float* gated, Bump temp) {
+CHIMERA_FUNCTION void cached_ssd(const Cpu& q, const CachedSsdShape& s, const Pass& pass, const float* zxbcdt,
+                                 const CachedSsdWeights& w, float* gated, Bump temp) {
   using namespace cached_ssd_parts;
   single_tokens(q, s, pass, zxbcdt, w, gated);
   for (const Run& run : pass.runs)
@@ -149,3 +162,4 @@ inline void cached_ssd(const Cpu& q, const CachedSsdShape& s, const Pass& pass, 
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -3,6 +3,7 @@
 
 #include <chimera/core/batch.hpp>
 #include <chimera/core/constexpr_math.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/f32/elementwise.hpp>
 #include <chimera/kernels/f32/gemm.hpp>
@@ -14,8 +15,8 @@
 
 namespace chimera {
 
-/// ALiBi's slopes (Press, Smith and Lewis, 2108.12409): geometric for a power of two; otherwise those of the power below,
-/// then every other slope of the power above.
+/// ALiBi's slopes (Press, Smith and Lewis, 2108.12409): geometric for a power of two; otherwise those of the power
+/// below, then every other slope of the power above.
 constexpr float alibi_slope(std::int64_t heads, std::int64_t head) {
   constexpr double ln2 = constexpr_log(2);
   std::int64_t power = 1;
@@ -52,6 +53,31 @@ struct Visible {
   std::int64_t begin, end;
 };
 
+/// Of a worker's scratch, forward and backward: the same for every shape.
+inline constexpr std::int64_t attention_scratch_floats =
+    floats_of({gemm_scratch_floats, attention_tile* attention_tile, attention_tile* attention_tile, attention_tile});
+
+static_assert(attention_scratch_floats <= static_cast<std::int64_t>(Cpu::scratch_floats));
+
+}  // namespace attention_parts
+
+/// qkv [B,T,row] -> out [B,T,heads*head_dim], lse [B,heads,T] (log of the sum of exponentials, for backward).
+void attention(const Cpu& q, const AttentionShape& s, const Batch& batch, const float* qkv, float* out, float* lse);
+
+/// Floats of `temp`.
+std::int64_t attention_backward_temp(const AttentionShape& s, const Batch& batch);
+
+/// dqkv [B,T,row] is written. out and lse are those of the forward pass.
+void attention_backward(const Cpu& q, const AttentionShape& s, const Batch& batch, const float* qkv, const float* out,
+                        const float* lse, const float* dout, float* dqkv, Bump temp);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+namespace attention_parts {
+
 /// The first key that query i of row b sees; never falls as i grows.
 inline std::int64_t first_key(const AttentionShape& s, const Batch& batch, std::int64_t b, std::int64_t i) {
   const std::int64_t start = batch.document_start ? batch.document_start[b * batch.length + i] : 0;
@@ -64,8 +90,8 @@ inline Visible visible(const AttentionShape& s, const Batch& batch, std::int64_t
           std::clamp<std::int64_t>(i + 1 - key0, 0, keys)};
 }
 
-/// One row of scores becomes exp(score - new maximum) where visible and 0 elsewhere; m and l are the running maximum and
-/// sum; returns in *correction what older terms must be multiplied by. `distance` is i - j at column 0.
+/// One row of scores becomes exp(score - new maximum) where visible and 0 elsewhere; m and l are the running maximum
+/// and sum; returns in *correction what older terms must be multiplied by. `distance` is i - j at column 0.
 struct SoftmaxRow {
   template <int W>
   CHIMERA_INLINE static void run(std::int64_t n, Visible see, float slope, float distance, float* row, float* m,
@@ -118,16 +144,10 @@ struct ScoreGradientRow {
   }
 };
 
-/// Of a worker's scratch, forward and backward: the same for every shape.
-inline constexpr std::int64_t attention_scratch_floats =
-    floats_of({gemm_scratch_floats, attention_tile* attention_tile, attention_tile* attention_tile, attention_tile});
-static_assert(attention_scratch_floats <= static_cast<std::int64_t>(Cpu::scratch_floats));
-
 }  // namespace attention_parts
 
-/// qkv [B,T,row] -> out [B,T,heads*head_dim], lse [B,heads,T] (log of the sum of exponentials, for backward).
-inline void attention(const Cpu& q, const AttentionShape& s, const Batch& batch, const float* qkv, float* out,
-                      float* lse) {
+CHIMERA_FUNCTION void attention(const Cpu& q, const AttentionShape& s, const Batch& batch, const float* qkv, float* out,
+                                float* lse) {
   using namespace attention_parts;
   constexpr std::int64_t tile = attention_tile;
   const std::int64_t T = batch.length, D = s.head_dim, tiles = (T + tile - 1) / tile, ldo = s.heads * D;
@@ -167,14 +187,13 @@ inline void attention(const Cpu& q, const AttentionShape& s, const Batch& batch,
   });
 }
 
-/// Floats of `temp`.
-inline std::int64_t attention_backward_temp(const AttentionShape& s, const Batch& batch) {
+CHIMERA_FUNCTION std::int64_t attention_backward_temp(const AttentionShape& s, const Batch& batch) {
   return batch.tokens() * s.heads;
 }
 
-/// dqkv [B,T,row] is written. out and lse are those of the forward pass.
-inline void attention_backward(const Cpu& q, const AttentionShape& s, const Batch& batch, const float* qkv,
-                               const float* out, const float* lse, const float* dout, float* dqkv, Bump temp) {
+CHIMERA_FUNCTION void attention_backward(const Cpu& q, const AttentionShape& s, const Batch& batch, const float* qkv,
+                                         const float* out, const float* lse, const float* dout, float* dqkv,
+                                         Bump temp) {
   using namespace attention_parts;
   constexpr std::int64_t tile = attention_tile;
   const std::int64_t T = batch.length, D = s.head_dim, ldo = s.heads * D, row = s.row();
@@ -229,3 +248,4 @@ inline void attention_backward(const Cpu& q, const AttentionShape& s, const Batc
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chimera/core/batch.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/f32/elementwise.hpp>
 
@@ -17,6 +18,30 @@ struct ConvShape {
 
 }  // namespace chimera
 
+namespace chimera::inline CHIMERA_ABI {
+
+inline constexpr std::int64_t conv_max_taps = 8;
+
+inline constexpr std::int64_t conv_rows = 64;  // tokens of one partial sum of the weights' gradient
+
+/// Floats of `temp`.
+std::int64_t conv_temp(const ConvShape& s);
+
+std::int64_t conv_backward_temp(const ConvShape& s, const Batch& batch);
+
+void transpose_taps(const ConvShape& s, const float* w, float* transposed);
+
+/// bias may be null.
+void causal_conv(const Cpu& q, ConvShape s, const Batch& batch, const float* x, const float* w, const float* bias,
+                 float* y, Bump temp);
+
+/// dy [rows y_stride apart] is overwritten by the gradient before SiLU; dx =, dw +=, db += (null without bias).
+void causal_conv_backward(const Cpu& q, ConvShape s, const Batch& batch, const float* x, const float* w,
+                          const float* bias, float* dy, float* dx, float* dw, float* db, Bump temp);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
 namespace chimera::inline CHIMERA_ABI {
 
 namespace conv_parts {
@@ -39,10 +64,12 @@ CHIMERA_INLINE Vec<W> conv_sum(std::int64_t taps, std::int64_t channels, const f
   return sum;
 }
 
+/// One token's n channels.
 struct ConvRow {
   template <int W>
-  CHIMERA_INLINE static void run(ConvShape s, const float* const* input, const float* w, const float* bias, float* y) {
-    lanes<W>(s.channels, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
+  CHIMERA_INLINE static void run(ConvShape s, std::int64_t n, const float* const* input, const float* w,
+                                 const float* bias, float* y) {
+    lanes<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
       const Vec<W> sum = conv_sum<W>(s.taps, s.channels, input, w, bias, i, io);
       io.store(y + i, s.silu ? silu<W>(sum) : sum);
     });
@@ -82,24 +109,20 @@ struct ConvRowWeight {
 
 }  // namespace conv_parts
 
-inline constexpr std::int64_t conv_max_taps = 8;
-inline constexpr std::int64_t conv_rows = 64;  // tokens of one partial sum of the weights' gradient
+CHIMERA_FUNCTION std::int64_t conv_temp(const ConvShape& s) { return s.taps * s.channels; }
 
-/// Floats of `temp`.
-inline std::int64_t conv_temp(const ConvShape& s) { return s.taps * s.channels; }
-inline std::int64_t conv_backward_temp(const ConvShape& s, const Batch& batch) {
+CHIMERA_FUNCTION std::int64_t conv_backward_temp(const ConvShape& s, const Batch& batch) {
   const std::int64_t parts = (batch.tokens() + conv_rows - 1) / conv_rows;
   return floats_of({conv_temp(s), conv_temp(s), parts * (s.taps + 1) * s.channels});
 }
 
-inline void transpose_taps(const ConvShape& s, const float* w, float* transposed) {
+CHIMERA_FUNCTION void transpose_taps(const ConvShape& s, const float* w, float* transposed) {
   for (std::int64_t c = 0; c < s.channels; ++c)
     for (std::int64_t k = 0; k < s.taps; ++k) transposed[k * s.channels + c] = w[c * s.taps + k];
 }
 
-/// bias may be null.
-inline void causal_conv(const Cpu& q, ConvShape s, const Batch& batch, const float* x, const float* w,
-                        const float* bias, float* y, Bump temp) {
+CHIMERA_FUNCTION void causal_conv(const Cpu& q, ConvShape s, const Batch& batch, const float* x, const float* w,
+                                  const float* bias, float* y, Bump temp) {
   float* taps = temp.take(conv_temp(s));
   transpose_taps(s, w, taps);
   parallel_rows(q, batch.tokens(), 16, [&](std::int64_t first, std::int64_t n, int) {
@@ -107,14 +130,14 @@ inline void causal_conv(const Cpu& q, ConvShape s, const Batch& batch, const flo
       const float* input[conv_max_taps];
       for (std::int64_t k = 0; k < s.taps; ++k)
         input[k] = conv_parts::conv_input(s, batch, x, at / batch.length, at % batch.length, k);
-      dispatch<conv_parts::ConvRow>(q.isa(), s, input, taps, bias, y + at * s.y_stride);
+      dispatch<conv_parts::ConvRow>(q.isa(), s, s.channels, input, taps, bias, y + at * s.y_stride);
     }
   });
 }
 
-/// dy [rows y_stride apart] is overwritten by the gradient before SiLU; dx =, dw +=, db += (null without bias).
-inline void causal_conv_backward(const Cpu& q, ConvShape s, const Batch& batch, const float* x, const float* w,
-                                 const float* bias, float* dy, float* dx, float* dw, float* db, Bump temp) {
+CHIMERA_FUNCTION void causal_conv_backward(const Cpu& q, ConvShape s, const Batch& batch, const float* x,
+                                           const float* w, const float* bias, float* dy, float* dx, float* dw,
+                                           float* db, Bump temp) {
   float* taps = temp.take(conv_temp(s));
   float* dtaps = temp.take(conv_temp(s));
   const std::int64_t parts = (batch.tokens() + conv_rows - 1) / conv_rows, part = (s.taps + 1) * s.channels;
@@ -153,3 +176,4 @@ inline void causal_conv_backward(const Cpu& q, ConvShape s, const Batch& batch, 
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

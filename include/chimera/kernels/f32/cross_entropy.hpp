@@ -1,6 +1,7 @@
 // Softmax cross-entropy over rows of logits, with its gradient in place.
 #pragma once
 
+#include <chimera/core/namespace.hpp>
 #include <chimera/kernels/f32/elementwise.hpp>
 
 #include <cmath>
@@ -17,6 +18,22 @@ struct CrossEntropy {
 
 }  // namespace chimera
 
+namespace chimera::inline CHIMERA_ABI {
+
+/// logits [rows, vocab]; a negative target is not counted and gets no gradient; losses [rows] is written (0 if not
+/// counted), and *sum += all of them, first to last. With `gradient`, logits become scale * dloss/dlogits, of each row
+/// times its coefficient where `coefficients` [rows] are given. Targets must be below vocab.
+void cross_entropy(const Cpu& q, CrossEntropy s, std::int64_t rows, std::int64_t vocab, const std::int32_t* targets,
+                   float scale, bool gradient, float* logits, double* losses, double* sum,
+                   const float* coefficients = nullptr);
+
+/// log p of each row's target, [rows]; 0 where the target is negative. logits [rows, vocab] stay as they are.
+void target_log_probs(const Cpu& q, std::int64_t rows, std::int64_t vocab, const std::int32_t* targets, float* logits,
+                      float* log_probs);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
 namespace chimera::inline CHIMERA_ABI {
 
 namespace cross_entropy_parts {
@@ -57,12 +74,9 @@ struct CrossEntropyRow {
 
 }  // namespace cross_entropy_parts
 
-/// logits [rows, vocab]; a negative target is not counted and gets no gradient; losses [rows] is written (0 if not
-/// counted), and *sum += all of them, first to last. With `gradient`, logits become scale * dloss/dlogits, of each row
-/// times its coefficient where `coefficients` [rows] are given. Targets must be below vocab.
-inline void cross_entropy(const Cpu& q, CrossEntropy s, std::int64_t rows, std::int64_t vocab,
-                          const std::int32_t* targets, float scale, bool gradient, float* logits, double* losses,
-                          double* sum, const float* coefficients = nullptr) {
+CHIMERA_FUNCTION void cross_entropy(const Cpu& q, CrossEntropy s, std::int64_t rows, std::int64_t vocab,
+                                    const std::int32_t* targets, float scale, bool gradient, float* logits,
+                                    double* losses, double* sum, const float* coefficients) {
   parallel(q, rows, [&](std::int64_t r, int) {
     float* x = logits + r * vocab;
     losses[r] = 0;
@@ -75,9 +89,8 @@ inline void cross_entropy(const Cpu& q, CrossEntropy s, std::int64_t rows, std::
   for (std::int64_t r = 0; r < rows; ++r) *sum += losses[r];
 }
 
-/// log p of each row's target, [rows]; 0 where the target is negative. logits [rows, vocab] stay as they are.
-inline void target_log_probs(const Cpu& q, std::int64_t rows, std::int64_t vocab, const std::int32_t* targets,
-                             float* logits, float* log_probs) {
+CHIMERA_FUNCTION void target_log_probs(const Cpu& q, std::int64_t rows, std::int64_t vocab, const std::int32_t* targets,
+                                       float* logits, float* log_probs) {
   parallel(q, rows, [&](std::int64_t r, int) {
     double loss = 0;
     if (targets[r] >= 0)
@@ -88,3 +101,4 @@ inline void target_log_probs(const Cpu& q, std::int64_t rows, std::int64_t vocab
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

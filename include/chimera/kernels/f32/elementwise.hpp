@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chimera/core/device.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/random.hpp>
 #include <chimera/kernels/simd.hpp>
 
@@ -26,12 +27,48 @@ void parallel_rows(const Cpu& q, std::int64_t rows, std::int64_t rows_per_run, F
 }
 
 /// x = 0
-inline void zero(const Cpu& q, std::int64_t n, float* x) {
+void zero(const Cpu& q, std::int64_t n, float* x);
+
+/// to = from
+void copy(const Cpu& q, std::int64_t n, const float* from, float* to);
+
+float dot(Isa isa, std::int64_t n, const float* x, const float* y);
+
+/// y += a x
+void add_scaled(const Cpu& q, std::int64_t n, float a, const float* x, float* y);
+
+/// y[n] += the sum of the rows of x[rows, n], first to last.
+void sum_rows(const Cpu& q, std::int64_t rows, std::int64_t stride, std::int64_t n, const float* x, float* y);
+
+/// Adds a bias[n] to every row of x[rows, n].
+void add_bias(const Cpu& q, std::int64_t rows, std::int64_t n, float a, const float* bias, float* x);
+
+/// h = silu(gate) up.  gate_up [rows, 2n]: gate, then up; h [rows, n].
+void swiglu(const Cpu& q, std::int64_t rows, std::int64_t n, const float* gate_up, float* h);
+
+/// In place: gate_up [rows, 2n] becomes its gradient; h [rows, n] holds dL/dh and becomes h itself again.
+void swiglu_backward(const Cpu& q, std::int64_t rows, std::int64_t n, float* gate_up, float* h);
+
+/// y = gelu(a) b
+void gelu_gate(const Cpu& q, std::int64_t n, const float* a, const float* b, float* y);
+
+/// dy becomes db; da is written.
+void gelu_gate_backward(const Cpu& q, std::int64_t n, const float* a, const float* b, float* dy, float* da);
+
+/// x *= mask / (1 - rate), where mask is a function of (key, stream, index): the same call undoes nothing and repeats
+/// everything, so backward applies it to the gradient.
+void dropout(const Cpu& q, std::int64_t n, float rate, std::uint64_t key, std::uint64_t stream, float* x);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+CHIMERA_FUNCTION void zero(const Cpu& q, std::int64_t n, float* x) {
   parallel_runs(q, n, [&](std::int64_t at, std::int64_t c) { std::fill_n(x + at, c, 0.f); });
 }
 
-/// to = from
-inline void copy(const Cpu& q, std::int64_t n, const float* from, float* to) {
+CHIMERA_FUNCTION void copy(const Cpu& q, std::int64_t n, const float* from, float* to) {
   parallel_runs(q, n, [&](std::int64_t at, std::int64_t c) { std::copy_n(from + at, c, to + at); });
 }
 
@@ -60,14 +97,13 @@ struct DotProduct {
   }
 };
 
-inline float dot(Isa isa, std::int64_t n, const float* x, const float* y) {
+CHIMERA_FUNCTION float dot(Isa isa, std::int64_t n, const float* x, const float* y) {
   float result = 0.f;
   dispatch<DotProduct>(isa, n, x, y, &result);
   return result;
 }
 
-/// y += a x
-inline void add_scaled(const Cpu& q, std::int64_t n, float a, const float* x, float* y) {
+CHIMERA_FUNCTION void add_scaled(const Cpu& q, std::int64_t n, float a, const float* x, float* y) {
   parallel_runs(q, n, [&](std::int64_t at, std::int64_t c) { dispatch<AddScaled>(q.isa(), c, a, x + at, y + at); });
 }
 
@@ -82,8 +118,8 @@ struct SumRows {
   }
 };
 
-/// y[n] += the sum of the rows of x[rows, n], first to last.
-inline void sum_rows(const Cpu& q, std::int64_t rows, std::int64_t stride, std::int64_t n, const float* x, float* y) {
+CHIMERA_FUNCTION void sum_rows(const Cpu& q, std::int64_t rows, std::int64_t stride, std::int64_t n, const float* x,
+                               float* y) {
   constexpr std::int64_t strip = 64;
   parallel(q, (n + strip - 1) / strip, [&](std::int64_t i, int) {
     dispatch<SumRows>(q.isa(), rows, stride, std::min(strip, n - i * strip), x + i * strip, y + i * strip);
@@ -99,8 +135,7 @@ struct AddBias {
   }
 };
 
-/// Adds a bias[n] to every row of x[rows, n].
-inline void add_bias(const Cpu& q, std::int64_t rows, std::int64_t n, float a, const float* bias, float* x) {
+CHIMERA_FUNCTION void add_bias(const Cpu& q, std::int64_t rows, std::int64_t n, float a, const float* bias, float* x) {
   parallel_rows(q, rows, 16,
                 [&](std::int64_t at, std::int64_t c, int) { dispatch<AddBias>(q.isa(), c, n, a, bias, x + at * n); });
 }
@@ -123,8 +158,7 @@ struct SwiGluRows {
   }
 };
 
-/// h = silu(gate) up.  gate_up [rows, 2n]: gate, then up; h [rows, n].
-inline void swiglu(const Cpu& q, std::int64_t rows, std::int64_t n, const float* gate_up, float* h) {
+CHIMERA_FUNCTION void swiglu(const Cpu& q, std::int64_t rows, std::int64_t n, const float* gate_up, float* h) {
   parallel_rows(q, rows, 8, [&](std::int64_t at, std::int64_t c, int) {
     dispatch<SwiGluRows>(q.isa(), c, n, gate_up + at * 2 * n, h + at * n);
   });
@@ -144,8 +178,7 @@ struct SwiGluRowsBackward {
   }
 };
 
-/// In place: gate_up [rows, 2n] becomes its gradient; h [rows, n] holds dL/dh and becomes h itself again.
-inline void swiglu_backward(const Cpu& q, std::int64_t rows, std::int64_t n, float* gate_up, float* h) {
+CHIMERA_FUNCTION void swiglu_backward(const Cpu& q, std::int64_t rows, std::int64_t n, float* gate_up, float* h) {
   parallel_rows(q, rows, 8, [&](std::int64_t at, std::int64_t c, int) {
     dispatch<SwiGluRowsBackward>(q.isa(), c, n, gate_up + at * 2 * n, h + at * n);
   });
@@ -157,6 +190,7 @@ CHIMERA_INLINE Vec<W> gelu(const Vec<W>& x) {
   const Vec<W> t = tanh<W>(x * Vec<W>(0.7978845608f) * fma<W>(x * x, Vec<W>(0.044715f), Vec<W>(1.f)));
   return x * Vec<W>(0.5f) * (Vec<W>(1.f) + t);
 }
+
 template <int W>
 CHIMERA_INLINE Vec<W> gelu_slope(const Vec<W>& x) {
   const Vec<W> z = x * x, one = 1.f, half = 0.5f;
@@ -173,8 +207,7 @@ struct GeluGate {
   }
 };
 
-/// y = gelu(a) b
-inline void gelu_gate(const Cpu& q, std::int64_t n, const float* a, const float* b, float* y) {
+CHIMERA_FUNCTION void gelu_gate(const Cpu& q, std::int64_t n, const float* a, const float* b, float* y) {
   parallel_runs(q, n, [&](std::int64_t at, std::int64_t c) { dispatch<GeluGate>(q.isa(), c, a + at, b + at, y + at); });
 }
 
@@ -189,16 +222,15 @@ struct GeluGateBackward {
   }
 };
 
-/// dy becomes db; da is written.
-inline void gelu_gate_backward(const Cpu& q, std::int64_t n, const float* a, const float* b, float* dy, float* da) {
+CHIMERA_FUNCTION void gelu_gate_backward(const Cpu& q, std::int64_t n, const float* a, const float* b, float* dy,
+                                         float* da) {
   parallel_runs(q, n, [&](std::int64_t at, std::int64_t c) {
     dispatch<GeluGateBackward>(q.isa(), c, a + at, b + at, dy + at, da + at);
   });
 }
 
-/// x *= mask / (1 - rate), where mask is a function of (key, stream, index): the same call undoes nothing and repeats
-/// everything, so backward applies it to the gradient.
-inline void dropout(const Cpu& q, std::int64_t n, float rate, std::uint64_t key, std::uint64_t stream, float* x) {
+CHIMERA_FUNCTION void dropout(const Cpu& q, std::int64_t n, float rate, std::uint64_t key, std::uint64_t stream,
+                              float* x) {
   const float keep = 1.f / (1.f - rate);
   parallel_runs(q, n, [&](std::int64_t at, std::int64_t c) {
     for (std::int64_t i = 0; i < c; i += 4) {
@@ -210,3 +242,4 @@ inline void dropout(const Cpu& q, std::int64_t n, float rate, std::uint64_t key,
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -1,7 +1,7 @@
 // f32 matrix product: packed panels around one register tile (Van Zee and van de Geijn, "BLIS", 2015).
 //
-// Every element of C is summed over k in order, in blocks of `gemm_depth(k)`, whatever the split into tasks: results are
-// the same, bit for bit, for every number of threads, and for `gemm` and `gemm_serial`.
+// Every element of C is summed over k in order, in blocks of `gemm_depth(k)`, whatever the split into tasks: results
+// are the same, bit for bit, for every number of threads, and for `gemm` and `gemm_serial`.
 #pragma once
 
 #include <chimera/core/device.hpp>
@@ -24,36 +24,36 @@ struct ConstView {
   constexpr ConstView from(std::int64_t i, std::int64_t j) const { return {p + i * row + j * col, row, col}; }
   constexpr ConstView transpose() const { return {p, col, row}; }
 };
+
 constexpr ConstView row_major(const float* p, std::int64_t stride) { return {p, stride, 1}; }
+
 constexpr ConstView transposed(const float* p, std::int64_t stride) { return {p, 1, stride}; }
 
 /// C[m,n] = alpha A[m,k] B[k,n] + beta C by plain loops, summed in double: what tests compare with.
-inline void gemm_reference(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a, ConstView b,
-                           float beta, float* c, std::int64_t ldc) {
-  for (std::int64_t i = 0; i < m; ++i)
-    for (std::int64_t j = 0; j < n; ++j) {
-      double s = 0;
-      for (std::int64_t p = 0; p < k; ++p) s += double{*a.from(i, p).p} * double{*b.from(p, j).p};
-      float& out = c[i * ldc + j];
-      out = static_cast<float>(double{alpha} * s + (beta == 0 ? 0 : double{beta} * double{out}));
-    }
-}
+void gemm_reference(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a, ConstView b, float beta,
+                    float* c, std::int64_t ldc);
 
 constexpr std::int64_t ceil_div(std::int64_t x, std::int64_t unit) { return (x + unit - 1) / unit; }
+
 constexpr std::int64_t round_up(std::int64_t x, std::int64_t unit) { return ceil_div(x, unit) * unit; }
 
 /// Steps of k between two visits of C, in equal blocks. One packed panel of B then fills half of a 32 KiB L1 cache.
 inline constexpr std::int64_t gemm_most_depth = 256;
+
 constexpr std::int64_t gemm_depth(std::int64_t k) { return round_up(ceil_div(k, ceil_div(k, gemm_most_depth)), 16); }
+
 /// Rows of A packed at once (L2) and columns of B packed at once by `gemm_serial`.
 inline constexpr std::int64_t gemm_rows = 168, gemm_cols = 512;
+
 /// Up to this m, a packed B would serve a few tiles only: each task packs its own columns.
 inline constexpr std::int64_t gemm_few_rows = 32;
+
 /// What `gemm_serial` uses of the worker's scratch.
 inline constexpr std::int64_t gemm_scratch_floats = 200'000;
 
 /// The tile of C in registers, for vectors of `lanes` floats.
 constexpr int gemm_tile_rows(int lanes) { return lanes == 16 ? 14 : 6; }
+
 constexpr int gemm_tile_cols(int lanes) { return 2 * lanes; }
 
 template <int W>
@@ -62,11 +62,84 @@ struct GemmTile {
   /// Floats of one packed panel of A; transposing stores overhang by less than W.
   static constexpr std::int64_t panel_a = rows * gemm_most_depth + W;
 };
+
 static_assert(gemm_rows % GemmTile<16>::rows == 0 && gemm_rows % GemmTile<8>::rows == 0 &&
               gemm_cols % GemmTile<16>::cols == 0);
+
 static_assert(gemm_scratch_floats >= gemm_rows / 6 * GemmTile<8>::panel_a + gemm_cols * gemm_most_depth &&
               gemm_scratch_floats >= gemm_rows / 14 * GemmTile<16>::panel_a + gemm_cols * gemm_most_depth &&
               gemm_scratch_floats <= Cpu::scratch_floats / 2);
+
+namespace gemm_parts {
+
+/// The block of C that one task computes.
+struct GemmGrid {
+  std::int64_t rows, cols;
+};
+
+/// Blocks of equal size, at least two for each thread if they stay large enough to be worth their packing, and as many
+/// for each thread as for every other.
+constexpr GemmGrid gemm_grid(std::int64_t m, std::int64_t n, std::int64_t tile_rows, std::int64_t threads) {
+  std::int64_t down = ceil_div(m, gemm_rows), across = ceil_div(n, gemm_cols);
+  while (down * across < 2 * threads) {
+    const std::int64_t rows = m / down, cols = n / across;
+    if (rows < 48 && cols < 128) break;
+    if (rows >= 48 && 2 * rows > cols)
+      down *= 2;
+    else
+      across *= 2;
+  }
+  down = round_up(down, threads / std::gcd(threads, across));
+  return {round_up(ceil_div(m, down), tile_rows), round_up(ceil_div(n, across), 64)};
+}
+
+/// A product with one row or one column: y[rows] = matrix x, y with a stride.
+struct VectorProduct {
+  bool possible = false;
+  std::int64_t rows = 0;
+  ConstView matrix;
+  const float* x = nullptr;
+  std::int64_t stride = 0;
+};
+
+constexpr VectorProduct as_vector_product(std::int64_t m, std::int64_t n, ConstView a, ConstView b, std::int64_t ldc) {
+  if (m == 1 && a.col == 1 && (b.col == 1 || b.row == 1)) return {true, n, b.transpose(), a.p, 1};
+  if (n == 1 && b.row == 1 && (a.col == 1 || a.row == 1)) return {true, m, a, b.p, ldc};
+  return {};
+}
+
+}  // namespace gemm_parts
+
+/// C[m,n] = alpha A[m,k] B[k,n] + beta C on the calling thread, C row-major with ldc floats from row to row. beta == 0
+/// never reads C. Inside a task `scratch` is the worker's; its first gemm_scratch_floats are used.
+void gemm_serial(Isa isa, float* scratch, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a,
+                 ConstView b, float beta, float* c, std::int64_t ldc);
+
+/// C[m,n] = alpha A[m,k] B[k,n] + beta C on all threads, C row-major with ldc floats from row to row. beta == 0 never
+/// reads C. Uses the scratch of all workers and the shared scratch.
+void gemm(const Cpu& q, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a, ConstView b,
+          float beta, float* c, std::int64_t ldc);
+
+/// `count` products of one shape, whose matrices begin a_stride, b_stride and c_stride floats apart.
+void gemm_batched(const Cpu& q, std::int64_t count, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
+                  ConstView a, std::int64_t a_stride, ConstView b, std::int64_t b_stride, float beta, float* c,
+                  std::int64_t ldc, std::int64_t c_stride);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+CHIMERA_FUNCTION void gemm_reference(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a,
+                                     ConstView b, float beta, float* c, std::int64_t ldc) {
+  for (std::int64_t i = 0; i < m; ++i)
+    for (std::int64_t j = 0; j < n; ++j) {
+      double s = 0;
+      for (std::int64_t p = 0; p < k; ++p) s += double{*a.from(i, p).p} * double{*b.from(p, j).p};
+      float& out = c[i * ldc + j];
+      out = static_cast<float>(double{alpha} * s + (beta == 0 ? 0 : double{beta} * double{out}));
+    }
+}
 
 namespace gemm_parts {
 
@@ -154,8 +227,8 @@ struct PackB {
   }
 };
 
-/// x in every lane, made where it is used: g++ 12 lifts the Vec<W>(x) of alpha and beta over the k loop of a tile, which
-/// has no register left for them.
+/// x in every lane, made where it is used: g++ 12 lifts the Vec<W>(x) of alpha and beta over the k loop of a tile,
+/// which has no register left for them.
 template <int W>
 CHIMERA_INLINE Vec<W> broadcast(float x) {
   return Vec<W>(x - typename Vec<W>::Native{});
@@ -220,27 +293,6 @@ struct MultiplyPacked {
   }
 };
 
-/// The block of C that one task computes.
-struct GemmGrid {
-  std::int64_t rows, cols;
-};
-
-/// Blocks of equal size, at least two for each thread if they stay large enough to be worth their packing, and as many
-/// for each thread as for every other.
-constexpr GemmGrid gemm_grid(std::int64_t m, std::int64_t n, std::int64_t tile_rows, std::int64_t threads) {
-  std::int64_t down = ceil_div(m, gemm_rows), across = ceil_div(n, gemm_cols);
-  while (down * across < 2 * threads) {
-    const std::int64_t rows = m / down, cols = n / across;
-    if (rows < 48 && cols < 128) break;
-    if (rows >= 48 && 2 * rows > cols)
-      down *= 2;
-    else
-      across *= 2;
-  }
-  down = round_up(down, threads / std::gcd(threads, across));
-  return {round_up(ceil_div(m, down), tile_rows), round_up(ceil_div(n, across), 64)};
-}
-
 /// y[i] = alpha sum_p a(i, p) x[p] + beta y[i] for a matrix that is contiguous in one direction; y with a stride.
 struct MatrixVector {
   template <int W, int rows>
@@ -295,21 +347,6 @@ struct MatrixVector {
   }
 };
 
-/// A product with one row or one column: y[rows] = matrix x, y with a stride.
-struct VectorProduct {
-  bool possible = false;
-  std::int64_t rows = 0;
-  ConstView matrix;
-  const float* x = nullptr;
-  std::int64_t stride = 0;
-};
-
-constexpr VectorProduct as_vector_product(std::int64_t m, std::int64_t n, ConstView a, ConstView b, std::int64_t ldc) {
-  if (m == 1 && a.col == 1 && (b.col == 1 || b.row == 1)) return {true, n, b.transpose(), a.p, 1};
-  if (n == 1 && b.row == 1 && (a.col == 1 || a.row == 1)) return {true, m, a, b.p, ldc};
-  return {};
-}
-
 inline void multiply_serial(Isa isa, float* scratch, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
                             ConstView a, ConstView b, float beta, float* c, std::int64_t ldc) {
   float* const rest = scratch + gemm_cols * gemm_most_depth;
@@ -357,10 +394,8 @@ inline void multiply_shared(const Cpu& q, std::int64_t m, std::int64_t n, std::i
 
 }  // namespace gemm_parts
 
-/// C[m,n] = alpha A[m,k] B[k,n] + beta C on the calling thread, C row-major with ldc floats from row to row. beta == 0
-/// never reads C. Inside a task `scratch` is the worker's; its first gemm_scratch_floats are used.
-inline void gemm_serial(Isa isa, float* scratch, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
-                        ConstView a, ConstView b, float beta, float* c, std::int64_t ldc) {
+CHIMERA_FUNCTION void gemm_serial(Isa isa, float* scratch, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
+                                  ConstView a, ConstView b, float beta, float* c, std::int64_t ldc) {
   using namespace gemm_parts;
   if (k <= 0) return gemm_reference(m, n, 0, alpha, a, b, beta, c, ldc);
   if (const VectorProduct v = as_vector_product(m, n, a, b, ldc); v.possible)
@@ -368,10 +403,8 @@ inline void gemm_serial(Isa isa, float* scratch, std::int64_t m, std::int64_t n,
   multiply_serial(isa, scratch, m, n, k, alpha, a, b, beta, c, ldc);
 }
 
-/// C[m,n] = alpha A[m,k] B[k,n] + beta C on all threads, C row-major with ldc floats from row to row. beta == 0 never
-/// reads C. Uses the scratch of all workers and the shared scratch.
-inline void gemm(const Cpu& q, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a, ConstView b,
-                 float beta, float* c, std::int64_t ldc) {
+CHIMERA_FUNCTION void gemm(const Cpu& q, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a,
+                           ConstView b, float beta, float* c, std::int64_t ldc) {
   using namespace gemm_parts;
   if (m <= 0 || n <= 0) return;
   if (k <= 0 || m * n * k < 1 << 18) return gemm_serial(q.isa(), q.scratch(0), m, n, k, alpha, a, b, beta, c, ldc);
@@ -392,12 +425,12 @@ inline void gemm(const Cpu& q, std::int64_t m, std::int64_t n, std::int64_t k, f
   });
 }
 
-/// `count` products of one shape, whose matrices begin a_stride, b_stride and c_stride floats apart.
-inline void gemm_batched(const Cpu& q, std::int64_t count, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
-                         ConstView a, std::int64_t a_stride, ConstView b, std::int64_t b_stride, float beta, float* c,
-                         std::int64_t ldc, std::int64_t c_stride) {
+CHIMERA_FUNCTION void gemm_batched(const Cpu& q, std::int64_t count, std::int64_t m, std::int64_t n, std::int64_t k,
+                                   float alpha, ConstView a, std::int64_t a_stride, ConstView b, std::int64_t b_stride,
+                                   float beta, float* c, std::int64_t ldc, std::int64_t c_stride) {
   for (std::int64_t i = 0; i < count; ++i, a.p += a_stride, b.p += b_stride, c += c_stride)
     gemm(q, m, n, k, alpha, a, b, beta, c, ldc);
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -1,6 +1,7 @@
 // Root-mean-square normalisation, plain and gated.
 #pragma once
 
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/f32/elementwise.hpp>
 
@@ -21,6 +22,27 @@ namespace chimera::inline CHIMERA_ABI {
 
 /// Rows that one task of a backward pass reduces into one partial sum of the weight's gradient.
 inline constexpr std::int64_t norm_rows = 64;
+
+void rms_norm(const Cpu& q, NormShape s, const float* x, const float* w, float* y);
+
+void gated_rms_norm(const Cpu& q, NormShape s, const float* x, const float* z, std::int64_t z_stride, const float* w,
+                    float* y);
+
+/// Floats of `temp` that the two backward passes need.
+std::int64_t norm_backward_temp(std::int64_t rows, std::int64_t width);
+
+/// dx += (the residual stream's gradient), dw +=.
+void rms_norm_backward(const Cpu& q, NormShape s, const float* x, const float* w, const float* dy, float* dx, float* dw,
+                       Bump temp);
+
+/// dx =, dz = (rows z_stride apart, as z), dw +=. dx may be dy.
+void gated_rms_norm_backward(const Cpu& q, NormShape s, const float* x, const float* z, std::int64_t z_stride,
+                             const float* w, const float* dy, float* dx, float* dz, float* dw, Bump temp);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
 
 struct RmsNorm {
   template <int W>
@@ -49,15 +71,15 @@ struct RmsNorm {
   }
 };
 
-inline void rms_norm(const Cpu& q, NormShape s, const float* x, const float* w, float* y) {
+CHIMERA_FUNCTION void rms_norm(const Cpu& q, NormShape s, const float* x, const float* w, float* y) {
   parallel_rows(q, s.rows, 16, [&](std::int64_t at, std::int64_t n, int) {
     dispatch<RmsNorm>(q.isa(), NormShape{n, s.width, s.group, s.eps}, x + at * s.width, nullptr, 0, w,
                       y + at * s.width);
   });
 }
 
-inline void gated_rms_norm(const Cpu& q, NormShape s, const float* x, const float* z, std::int64_t z_stride,
-                           const float* w, float* y) {
+CHIMERA_FUNCTION void gated_rms_norm(const Cpu& q, NormShape s, const float* x, const float* z, std::int64_t z_stride,
+                                     const float* w, float* y) {
   parallel_rows(q, s.rows, 16, [&](std::int64_t at, std::int64_t n, int) {
     dispatch<RmsNorm>(q.isa(), NormShape{n, s.width, s.group, s.eps}, x + at * s.width, z + at * z_stride, z_stride, w,
                       y + at * s.width);
@@ -103,14 +125,12 @@ struct RmsNormBackward {
   }
 };
 
-/// Floats of `temp` that the two backward passes need.
-inline std::int64_t norm_backward_temp(std::int64_t rows, std::int64_t width) {
+CHIMERA_FUNCTION std::int64_t norm_backward_temp(std::int64_t rows, std::int64_t width) {
   return (rows + norm_rows - 1) / norm_rows * width;
 }
 
-/// dx += (the residual stream's gradient), dw +=.
-inline void rms_norm_backward(const Cpu& q, NormShape s, const float* x, const float* w, const float* dy, float* dx,
-                              float* dw, Bump temp) {
+CHIMERA_FUNCTION void rms_norm_backward(const Cpu& q, NormShape s, const float* x, const float* w, const float* dy,
+                                        float* dx, float* dw, Bump temp) {
   float* partial = temp.take(norm_backward_temp(s.rows, s.width));
   parallel_rows(q, s.rows, norm_rows, [&](std::int64_t at, std::int64_t n, int) {
     float* sums = partial + at / norm_rows * s.width;
@@ -121,9 +141,9 @@ inline void rms_norm_backward(const Cpu& q, NormShape s, const float* x, const f
   sum_rows(q, (s.rows + norm_rows - 1) / norm_rows, s.width, s.width, partial, dw);
 }
 
-/// dx =, dz = (rows z_stride apart, as z), dw +=. dx may be dy.
-inline void gated_rms_norm_backward(const Cpu& q, NormShape s, const float* x, const float* z, std::int64_t z_stride,
-                                    const float* w, const float* dy, float* dx, float* dz, float* dw, Bump temp) {
+CHIMERA_FUNCTION void gated_rms_norm_backward(const Cpu& q, NormShape s, const float* x, const float* z,
+                                              std::int64_t z_stride, const float* w, const float* dy, float* dx,
+                                              float* dz, float* dw, Bump temp) {
   float* partial = temp.take(norm_backward_temp(s.rows, s.width));
   parallel_rows(q, s.rows, norm_rows, [&](std::int64_t at, std::int64_t n, int) {
     float* sums = partial + at / norm_rows * s.width;
@@ -135,3 +155,4 @@ inline void gated_rms_norm_backward(const Cpu& q, NormShape s, const float* x, c
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

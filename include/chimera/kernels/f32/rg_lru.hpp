@@ -5,6 +5,7 @@
 #pragma once
 
 #include <chimera/core/batch.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/f32/elementwise.hpp>
 
@@ -16,6 +17,36 @@ namespace chimera::inline CHIMERA_ABI {
 namespace rg_lru_parts {
 
 inline constexpr std::int64_t rg_lru_strip = 64;  // channels of one task
+
+}  // namespace rg_lru_parts
+
+/// x, r', i' and h [B,T,channels]; lambda [channels]; initial and last [B,channels] may be null or the same memory.
+void rg_lru(const Cpu& q, std::int64_t channels, const Batch& batch, const float* x, const float* r, const float* i,
+            const float* lambda, const float* initial, float* h, float* last);
+
+/// Gradients of `rg_lru`: dx, dr, di [B,T,channels] =, dlambda [channels] +=.
+struct RgLruGradients {
+  float* dx;
+  float* dr;
+  float* di;
+  float* dlambda;
+  const float* dlast = nullptr;  // [B,channels], null: zero
+  float* dinitial = nullptr;     // =, if asked for
+};
+
+/// Floats of `temp`.
+std::int64_t rg_lru_backward_temp(std::int64_t channels, const Batch& batch);
+
+void rg_lru_backward(const Cpu& q, std::int64_t channels, const Batch& batch, const float* x, const float* r,
+                     const float* i, const float* lambda, const float* initial, const float* h, const float* dh,
+                     const RgLruGradients& out, Bump temp);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+namespace rg_lru_parts {
 
 /// 1 - e^{2 y} for y <= 0, through tanh, which keeps its digits near 0.
 template <int W>
@@ -78,9 +109,8 @@ struct RgLruStepBackward {
 
 }  // namespace rg_lru_parts
 
-/// x, r', i' and h [B,T,channels]; lambda [channels]; initial and last [B,channels] may be null or the same memory.
-inline void rg_lru(const Cpu& q, std::int64_t channels, const Batch& batch, const float* x, const float* r,
-                   const float* i, const float* lambda, const float* initial, float* h, float* last) {
+CHIMERA_FUNCTION void rg_lru(const Cpu& q, std::int64_t channels, const Batch& batch, const float* x, const float* r,
+                             const float* i, const float* lambda, const float* initial, float* h, float* last) {
   constexpr std::int64_t strip = rg_lru_parts::rg_lru_strip;
   const std::int64_t strips = (channels + strip - 1) / strip;
   parallel(q, batch.sequences * strips, [&](std::int64_t index, int) {
@@ -96,24 +126,13 @@ inline void rg_lru(const Cpu& q, std::int64_t channels, const Batch& batch, cons
   });
 }
 
-/// Gradients of `rg_lru`: dx, dr, di [B,T,channels] =, dlambda [channels] +=.
-struct RgLruGradients {
-  float* dx;
-  float* dr;
-  float* di;
-  float* dlambda;
-  const float* dlast = nullptr;  // [B,channels], null: zero
-  float* dinitial = nullptr;     // =, if asked for
-};
-
-/// Floats of `temp`.
-inline std::int64_t rg_lru_backward_temp(std::int64_t channels, const Batch& batch) {
+CHIMERA_FUNCTION std::int64_t rg_lru_backward_temp(std::int64_t channels, const Batch& batch) {
   return 2 * batch.sequences * channels + 16;
 }
 
-inline void rg_lru_backward(const Cpu& q, std::int64_t channels, const Batch& batch, const float* x, const float* r,
-                            const float* i, const float* lambda, const float* initial, const float* h, const float* dh,
-                            const RgLruGradients& out, Bump temp) {
+CHIMERA_FUNCTION void rg_lru_backward(const Cpu& q, std::int64_t channels, const Batch& batch, const float* x,
+                                      const float* r, const float* i, const float* lambda, const float* initial,
+                                      const float* h, const float* dh, const RgLruGradients& out, Bump temp) {
   constexpr std::int64_t strip = rg_lru_parts::rg_lru_strip;
   const std::int64_t strips = (channels + strip - 1) / strip;
   float* carried = temp.take(batch.sequences * channels);
@@ -141,3 +160,4 @@ inline void rg_lru_backward(const Cpu& q, std::int64_t channels, const Batch& ba
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

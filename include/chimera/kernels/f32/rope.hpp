@@ -4,6 +4,7 @@
 #include <chimera/config/config.hpp>
 #include <chimera/core/batch.hpp>
 #include <chimera/core/constexpr_math.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/f32/elementwise.hpp>
 #include <chimera/kernels/formats/integers.hpp>
@@ -44,7 +45,8 @@ constexpr float rope_frequencies(const Rope& rope, int dims, int context, int le
   if (dims > 2 && rope.scaling == RopeScaling::dynamic_ntk && length > original)
     base *= constexpr_pow(factor * length / original - (factor - 1), d / (d - 2));
 
-  // YaRN's ramp between the dimension that turns beta_fast times in the trained context and the one that turns beta_slow.
+  // YaRN's ramp between the dimension that turns beta_fast times in the trained context and the one that turns
+  // beta_slow.
   double low = 0, high = 0;
   if (rope.scaling == RopeScaling::yarn) {
     const auto dimension_of = [&](double turns) {
@@ -98,8 +100,33 @@ constexpr float rope_frequencies(const Rope& rope, int dims, int context, int le
   return 1.f;
 }
 
-/// cos and sin of angles that are given in quarters of a circle, whole ones apart: at most 1/2 is left. Polynomials as in
-/// Cephes (Moshier), error below 2e-7.
+/// cos and sin of one position, dims each. Adjacent layout: the pair's cosine twice; its sine as (-s, s).
+/// Halves: dims/2 cosines, dims/2 sines, unsigned.
+void rope_angles(Isa isa, const RopeTurns& turns, std::int64_t dims, RopeLayout layout, std::int64_t position,
+                 float* angles);
+
+/// Floats of one position in a table.
+constexpr std::int64_t rope_row(std::int64_t dims, RopeLayout layout) {
+  return layout == RopeLayout::halves ? dims : 2 * dims;
+}
+
+/// The table [length, rope_row] for positions first, first + 1, ...
+void rope_table(const Cpu& q, const RopeTurns& turns, std::int64_t dims, RopeLayout layout, std::int64_t first,
+                std::int64_t length, float* table);
+
+/// Turns one token's heads; sign -1 turns back, which is the backward pass.
+void rotate(Isa isa, RopeShape s, float sign, const float* angles, float* x);
+
+/// Turns x [B,T,heads] by the table of positions; a token's position counts from the start of its document.
+void rope(const Cpu& q, RopeShape s, const Batch& batch, float sign, const float* table, float* x);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+/// cos and sin of angles that are given in quarters of a circle, whole ones apart: at most 1/2 is left. Polynomials as
+/// in Cephes (Moshier), error below 2e-7.
 struct QuarterTurns {
   template <int W>
   CHIMERA_INLINE static void run(std::int64_t n, const float* left, const std::int32_t* whole, float factor, float* cos,
@@ -122,10 +149,8 @@ struct QuarterTurns {
   }
 };
 
-/// cos and sin of one position, dims each. Adjacent layout: the pair's cosine twice; its sine as (-s, s).
-/// Halves: dims/2 cosines, dims/2 sines, unsigned.
-inline void rope_angles(Isa isa, const RopeTurns& turns, std::int64_t dims, RopeLayout layout, std::int64_t position,
-                        float* angles) {
+CHIMERA_FUNCTION void rope_angles(Isa isa, const RopeTurns& turns, std::int64_t dims, RopeLayout layout,
+                                  std::int64_t position, float* angles) {
   constexpr double quarters = 2 / 3.14159265358979323846;
   alignas(64) float left[Rope::max_pairs], cos[Rope::max_pairs], sin[Rope::max_pairs];
   alignas(64) std::int32_t whole[Rope::max_pairs];
@@ -148,14 +173,8 @@ inline void rope_angles(Isa isa, const RopeTurns& turns, std::int64_t dims, Rope
   }
 }
 
-/// Floats of one position in a table.
-constexpr std::int64_t rope_row(std::int64_t dims, RopeLayout layout) {
-  return layout == RopeLayout::halves ? dims : 2 * dims;
-}
-
-/// The table [length, rope_row] for positions first, first + 1, ...
-inline void rope_table(const Cpu& q, const RopeTurns& turns, std::int64_t dims, RopeLayout layout, std::int64_t first,
-                       std::int64_t length, float* table) {
+CHIMERA_FUNCTION void rope_table(const Cpu& q, const RopeTurns& turns, std::int64_t dims, RopeLayout layout,
+                                 std::int64_t first, std::int64_t length, float* table) {
   const std::int64_t row = rope_row(dims, layout);
   parallel(q, length,
            [&](std::int64_t t, int) { rope_angles(q.isa(), turns, dims, layout, first + t, table + t * row); });
@@ -184,13 +203,11 @@ struct Rotate {
   }
 };
 
-/// Turns one token's heads; sign -1 turns back, which is the backward pass.
-inline void rotate(Isa isa, RopeShape s, float sign, const float* angles, float* x) {
+CHIMERA_FUNCTION void rotate(Isa isa, RopeShape s, float sign, const float* angles, float* x) {
   dispatch<Rotate>(isa, s, sign, angles, x);
 }
 
-/// Turns x [B,T,heads] by the table of positions; a token's position counts from the start of its document.
-inline void rope(const Cpu& q, RopeShape s, const Batch& batch, float sign, const float* table, float* x) {
+CHIMERA_FUNCTION void rope(const Cpu& q, RopeShape s, const Batch& batch, float sign, const float* table, float* x) {
   const std::int64_t row = rope_row(s.dims, s.layout);
   parallel_rows(q, batch.tokens(), 16, [&](std::int64_t first, std::int64_t n, int) {
     for (std::int64_t t = first; t < first + n; ++t) {
@@ -201,3 +218,4 @@ inline void rope(const Cpu& q, RopeShape s, const Batch& batch, float sign, cons
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

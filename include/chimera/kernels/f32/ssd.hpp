@@ -2,10 +2,12 @@
 // (Dao and Gu, "Transformers are SSMs", 2405.21060, section 6 and listing 1).
 //
 //   S_t = a_t S_{t-1} + D_t x_t B_t^T,   y_t = S_t C_t + D x_t,   a_t = exp(D_t A),   D_t the step size `dt`
-//   in a chunk, c_t = sum_{s <= t} D_s A:   M_ts = (C_t . B_s) exp(c_t - c_s) D_s for s <= t,   y = M x + e^{c_t} S C_t + D x
+//   in a chunk, c_t = sum_{s <= t} D_s A:   M_ts = (C_t . B_s) exp(c_t - c_s) D_s for s <= t,
+//   y = M x + e^{c_t} S C_t + D x
 #pragma once
 
 #include <chimera/core/batch.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/f32/elementwise.hpp>
 #include <chimera/kernels/f32/gemm.hpp>
@@ -16,7 +18,8 @@
 
 namespace chimera {
 
-/// One token's row of `xbc`: x [heads, head_dim], B [groups, state], C [groups, state]. Head h reads group h / per_group.
+/// One token's row of `xbc`: x [heads, head_dim], B [groups, state], C [groups, state]. Head h reads group
+/// h / per_group.
 struct SsdShape {
   std::int64_t heads, head_dim, state, groups, chunk;
 
@@ -67,6 +70,72 @@ struct Decay {
   }
 };
 
+}  // namespace ssd_parts
+
+/// What forward keeps for backward, in floats.
+constexpr std::int64_t ssd_states(const SsdShape& s, const Batch& b) {
+  return b.sequences * s.heads * s.chunks(b.length) * s.matrix();
+}
+
+constexpr std::int64_t ssd_products(const SsdShape& s, const Batch& b) {
+  return b.sequences * s.groups * s.chunks(b.length) * s.chunk * s.chunk;
+}
+
+/// Floats of a worker's scratch, of backward, which uses more.
+constexpr std::int64_t ssd_scratch_floats(const SsdShape& s) {
+  const std::int64_t square = s.chunk * s.chunk, tokens = s.chunk * s.head_dim;
+  return floats_of({gemm_scratch_floats, square, square, tokens, tokens});
+}
+
+/// a = -exp(a_log)
+void decay_rate(const Cpu&, std::int64_t n, const float* a_log, float* a);
+
+/// da_log += a da
+void decay_rate_backward(const Cpu&, std::int64_t n, const float* a, const float* da, float* da_log);
+
+/// xbc [B,T,row], dt [B,T,heads] > 0, A [heads] < 0, D [heads] -> y [B,T,heads,head_dim].
+/// states [B,heads,chunks,head_dim,state]: the state each chunk starts from; products [B,groups,chunks,Q,Q]: C B^T.
+/// initial and last [B,heads,head_dim,state] may be null (a zero start, nobody asks); they may be the same memory.
+/// Without a backward pass to come, states may be null: the scan then works in `last`.
+void ssd(const Cpu& q, const SsdShape& s, const Batch& batch, const float* xbc, const float* dt, const float* A,
+         const float* D, const float* initial, float* y, float* states, float* products, float* last);
+
+/// Gradients of `ssd`: dxbc [B,T,row] =, ddt [B,T,heads] =, dA and dD [heads] +=.
+struct SsdGradients {
+  float* dxbc;
+  float* ddt;
+  float* dA;
+  float* dD;
+  const float* dlast = nullptr;  // of the last state, null: zero
+  float* dinitial = nullptr;     // =, if asked for
+};
+
+/// Floats of `temp`.
+std::int64_t ssd_backward_temp(const SsdShape& s, const Batch& b);
+
+void ssd_backward(const Cpu& q, const SsdShape& s, const Batch& batch, const float* xbc, const float* dt,
+                  const float* A, const float* D, const float* states, const float* products, const float* dy,
+                  const SsdGradients& out, Bump temp);
+
+/// One token: xbc [row], dt [heads], S [heads,head_dim,state] updated in place, y [heads,head_dim]. The recurrence
+/// itself, and so the reference of `ssd`.
+void ssd_step(const Cpu& q, const SsdShape& s, const float* xbc, const float* dt, const float* A, const float* D,
+              float* S, float* y);
+
+void ssd_step_size(const Cpu& q, std::int64_t rows, std::int64_t heads, const float* raw, std::int64_t raw_stride,
+                   const float* bias, float low, float high, float* dt);
+
+void ssd_step_size_backward(const Cpu& q, std::int64_t rows, std::int64_t heads, const float* raw,
+                            std::int64_t raw_stride, const float* bias, float low, float high, const float* ddt,
+                            float* draw, float* dbias);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+namespace ssd_parts {
+
 /// Row t of M from row t of C B^T.
 struct SsdRow {
   template <int W>
@@ -112,8 +181,8 @@ struct AddTwo {
   }
 };
 
-/// One token of one head: S [P,N] in place and y [P], gated by silu(z) unless z is null. Two rows of S go together: they
-/// share what is loaded of B and C, and more would leave the order in which memory is fetched fast.
+/// One token of one head: S [P,N] in place and y [P], gated by silu(z) unless z is null. Two rows of S go together:
+/// they share what is loaded of B and C, and more would leave the order in which memory is fetched fast.
 struct SsdStep {
   template <int W>
   CHIMERA_INLINE static void run(std::int64_t P, std::int64_t N, float a, float dt, const float* x, const float* B,
@@ -155,36 +224,17 @@ struct SsdStep {
 
 }  // namespace ssd_parts
 
-/// What forward keeps for backward, in floats.
-constexpr std::int64_t ssd_states(const SsdShape& s, const Batch& b) {
-  return b.sequences * s.heads * s.chunks(b.length) * s.matrix();
-}
-constexpr std::int64_t ssd_products(const SsdShape& s, const Batch& b) {
-  return b.sequences * s.groups * s.chunks(b.length) * s.chunk * s.chunk;
-}
-
-/// Floats of a worker's scratch, of backward, which uses more.
-constexpr std::int64_t ssd_scratch_floats(const SsdShape& s) {
-  const std::int64_t square = s.chunk * s.chunk, tokens = s.chunk * s.head_dim;
-  return floats_of({gemm_scratch_floats, square, square, tokens, tokens});
-}
-
-/// a = -exp(a_log)
-inline void decay_rate(const Cpu&, std::int64_t n, const float* a_log, float* a) {
+CHIMERA_FUNCTION void decay_rate(const Cpu&, std::int64_t n, const float* a_log, float* a) {
   for (std::int64_t i = 0; i < n; ++i) a[i] = -std::exp(a_log[i]);
 }
 
-/// da_log += a da
-inline void decay_rate_backward(const Cpu&, std::int64_t n, const float* a, const float* da, float* da_log) {
+CHIMERA_FUNCTION void decay_rate_backward(const Cpu&, std::int64_t n, const float* a, const float* da, float* da_log) {
   for (std::int64_t i = 0; i < n; ++i) da_log[i] += a[i] * da[i];
 }
 
-/// xbc [B,T,row], dt [B,T,heads] > 0, A [heads] < 0, D [heads] -> y [B,T,heads,head_dim].
-/// states [B,heads,chunks,head_dim,state]: the state each chunk starts from; products [B,groups,chunks,Q,Q]: C B^T.
-/// initial and last [B,heads,head_dim,state] may be null (a zero start, nobody asks); they may be the same memory.
-/// Without a backward pass to come, states may be null: the scan then works in `last`.
-inline void ssd(const Cpu& q, const SsdShape& s, const Batch& batch, const float* xbc, const float* dt, const float* A,
-                const float* D, const float* initial, float* y, float* states, float* products, float* last) {
+CHIMERA_FUNCTION void ssd(const Cpu& q, const SsdShape& s, const Batch& batch, const float* xbc, const float* dt,
+                          const float* A, const float* D, const float* initial, float* y, float* states,
+                          float* products, float* last) {
   using namespace ssd_parts;
   const std::int64_t T = batch.length, P = s.head_dim, N = s.state, Q = s.chunk, chunks = s.chunks(T), row = s.row();
   parallel(q, batch.sequences * s.groups * chunks, [&](std::int64_t index, int worker) {
@@ -233,24 +283,13 @@ inline void ssd(const Cpu& q, const SsdShape& s, const Batch& batch, const float
   });
 }
 
-/// Gradients of `ssd`: dxbc [B,T,row] =, ddt [B,T,heads] =, dA and dD [heads] +=.
-struct SsdGradients {
-  float* dxbc;
-  float* ddt;
-  float* dA;
-  float* dD;
-  const float* dlast = nullptr;  // of the last state, null: zero
-  float* dinitial = nullptr;     // =, if asked for
-};
-
-/// Floats of `temp`.
-inline std::int64_t ssd_backward_temp(const SsdShape& s, const Batch& b) {
+CHIMERA_FUNCTION std::int64_t ssd_backward_temp(const SsdShape& s, const Batch& b) {
   return b.sequences * s.heads * (s.matrix() + 2) + s.head_blocks() * b.tokens() * 2 * s.groups * s.state + 64;
 }
 
-inline void ssd_backward(const Cpu& q, const SsdShape& s, const Batch& batch, const float* xbc, const float* dt,
-                         const float* A, const float* D, const float* states, const float* products, const float* dy,
-                         const SsdGradients& out, Bump temp) {
+CHIMERA_FUNCTION void ssd_backward(const Cpu& q, const SsdShape& s, const Batch& batch, const float* xbc,
+                                   const float* dt, const float* A, const float* D, const float* states,
+                                   const float* products, const float* dy, const SsdGradients& out, Bump temp) {
   using namespace ssd_parts;
   const std::int64_t T = batch.length, P = s.head_dim, N = s.state, Q = s.chunk, chunks = s.chunks(T), row = s.row();
   const std::int64_t blocks = s.head_blocks(), bc = 2 * s.groups * N;
@@ -345,10 +384,8 @@ inline void ssd_backward(const Cpu& q, const SsdShape& s, const Batch& batch, co
   if (out.dinitial) std::copy(dstates, dstates + batch.sequences * s.heads * s.matrix(), out.dinitial);
 }
 
-/// One token: xbc [row], dt [heads], S [heads,head_dim,state] updated in place, y [heads,head_dim]. The recurrence itself,
-/// and so the reference of `ssd`.
-inline void ssd_step(const Cpu& q, const SsdShape& s, const float* xbc, const float* dt, const float* A, const float* D,
-                     float* S, float* y) {
+CHIMERA_FUNCTION void ssd_step(const Cpu& q, const SsdShape& s, const float* xbc, const float* dt, const float* A,
+                               const float* D, float* S, float* y) {
   parallel(q, s.heads, [&](std::int64_t h, int) {
     const std::int64_t g = h / s.per_group();
     dispatch<ssd_parts::SsdStep>(q.isa(), s.head_dim, s.state, std::exp(dt[h] * A[h]), dt[h], xbc + h * s.head_dim,
@@ -367,8 +404,8 @@ struct StepSize {
   }
 };
 
-inline void ssd_step_size(const Cpu& q, std::int64_t rows, std::int64_t heads, const float* raw,
-                          std::int64_t raw_stride, const float* bias, float low, float high, float* dt) {
+CHIMERA_FUNCTION void ssd_step_size(const Cpu& q, std::int64_t rows, std::int64_t heads, const float* raw,
+                                    std::int64_t raw_stride, const float* bias, float low, float high, float* dt) {
   parallel_rows(q, rows, 64, [&](std::int64_t first, std::int64_t n, int) {
     for (std::int64_t r = first; r < first + n; ++r)
       dispatch<StepSize>(q.isa(), heads, raw + r * raw_stride, bias, low, high, dt + r * heads);
@@ -399,9 +436,9 @@ struct StepSizeBackward {
   }
 };
 
-inline void ssd_step_size_backward(const Cpu& q, std::int64_t rows, std::int64_t heads, const float* raw,
-                                   std::int64_t raw_stride, const float* bias, float low, float high, const float* ddt,
-                                   float* draw, float* dbias) {
+CHIMERA_FUNCTION void ssd_step_size_backward(const Cpu& q, std::int64_t rows, std::int64_t heads, const float* raw,
+                                             std::int64_t raw_stride, const float* bias, float low, float high,
+                                             const float* ddt, float* draw, float* dbias) {
   parallel_rows(q, rows, 64, [&](std::int64_t first, std::int64_t n, int) {
     for (std::int64_t r = first; r < first + n; ++r)
       dispatch<StepSizeBackward>(q.isa(), heads, raw + r * raw_stride, bias, low, high, ddt + r * heads,
@@ -411,3 +448,4 @@ inline void ssd_step_size_backward(const Cpu& q, std::int64_t rows, std::int64_t
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -57,6 +57,31 @@ constexpr float largest_of(Format format) {
 
 namespace format_parts {
 
+/// Numbers that one task treats: whole blocks of every format, and few enough for the caches.
+inline constexpr std::int64_t run = 8192;
+
+}  // namespace format_parts
+
+/// n numbers in whole blocks become f32, on the calling thread.
+Status decode(Isa isa, Format format, const std::byte* from, std::int64_t n, float* to);
+
+/// The same on all threads.
+Status decode(const Cpu& q, Format format, const std::byte* from, std::int64_t n, float* to);
+
+/// n f32 in whole blocks, on the calling thread. NaN, infinity and numbers beyond `largest_of(format)` are an error,
+/// and what `to` holds after an error is not defined. The error counts numbers from `first`.
+Status encode(Isa isa, Format format, const float* from, std::int64_t n, std::byte* to, std::int64_t first = 0);
+
+/// The same on all threads.
+Status encode(const Cpu& q, Format format, const float* from, std::int64_t n, std::byte* to);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+namespace format_parts {
+
 template <class Block>
 struct DecodeBlocks {
   template <int W>
@@ -149,20 +174,15 @@ inline Error unfit(Format format, std::int64_t index, float x) {
   return {text};
 }
 
-/// Numbers that one task treats: whole blocks of every format, and few enough for the caches.
-inline constexpr std::int64_t run = 8192;
-
 }  // namespace format_parts
 
-/// n numbers in whole blocks become f32, on the calling thread.
-inline Status decode(Isa isa, Format format, const std::byte* from, std::int64_t n, float* to) {
+CHIMERA_FUNCTION Status decode(Isa isa, Format format, const std::byte* from, std::int64_t n, float* to) {
   if (Status s = format_parts::check(format, n); !s) return s;
   format_parts::decode_blocks(isa, format, from, n, to);
   return {};
 }
 
-/// The same on all threads.
-inline Status decode(const Cpu& q, Format format, const std::byte* from, std::int64_t n, float* to) {
+CHIMERA_FUNCTION Status decode(const Cpu& q, Format format, const std::byte* from, std::int64_t n, float* to) {
   using namespace format_parts;
   if (Status s = check(format, n); !s) return s;
   parallel(q, (n + run - 1) / run, [&](std::int64_t i, int) {
@@ -171,9 +191,8 @@ inline Status decode(const Cpu& q, Format format, const std::byte* from, std::in
   return {};
 }
 
-/// n f32 in whole blocks, on the calling thread. NaN, infinity and numbers beyond `largest_of(format)` are an error, and
-/// what `to` holds after an error is not defined. The error counts numbers from `first`.
-inline Status encode(Isa isa, Format format, const float* from, std::int64_t n, std::byte* to, std::int64_t first = 0) {
+CHIMERA_FUNCTION Status encode(Isa isa, Format format, const float* from, std::int64_t n, std::byte* to,
+                               std::int64_t first) {
   using namespace format_parts;
   if (Status s = check(format, n); !s) return s;
   if (const std::int64_t at = first_unfit(isa, format, from, n); at < n) return unfit(format, first + at, from[at]);
@@ -181,8 +200,7 @@ inline Status encode(Isa isa, Format format, const float* from, std::int64_t n, 
   return {};
 }
 
-/// The same on all threads.
-inline Status encode(const Cpu& q, Format format, const float* from, std::int64_t n, std::byte* to) {
+CHIMERA_FUNCTION Status encode(const Cpu& q, Format format, const float* from, std::int64_t n, std::byte* to) {
   using namespace format_parts;
   if (Status s = check(format, n); !s) return s;
   std::atomic<std::int64_t> first{n};
@@ -202,3 +220,4 @@ inline Status encode(const Cpu& q, Format format, const float* from, std::int64_
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -9,7 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-
+#if CHIMERA_BODIES
 namespace chimera::inline CHIMERA_ABI {
 
 /// f32 from the low 16 bits, which the others must leave zero. A NaN becomes quiet.
@@ -133,3 +133,4 @@ struct EncodeHalves {
 }  // namespace format_parts
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
-
+#if CHIMERA_BODIES
 namespace chimera::inline CHIMERA_ABI {
 
 /// W i32. A class with its own copy constructor for the reason Vec has one.
@@ -124,3 +124,4 @@ CHIMERA_INLINE float least_lane(const Vec<W>& x) {
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

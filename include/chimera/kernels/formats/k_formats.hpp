@@ -18,7 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-
+#if CHIMERA_BODIES
 namespace chimera::inline CHIMERA_ABI::format_parts {
 
 /// The nearest whole number, |x| < 2^22.
@@ -387,3 +387,4 @@ struct Q6_K {
 };
 
 }  // namespace chimera::inline CHIMERA_ABI::format_parts
+#endif

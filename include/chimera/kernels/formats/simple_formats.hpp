@@ -14,7 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-
+#if CHIMERA_BODIES
 namespace chimera::inline CHIMERA_ABI::format_parts {
 
 /// 1 / d, and 0 where a block is so small that its scale is 0 as an f16: every quantum stands for 0 then.
@@ -226,3 +226,4 @@ struct Q8_0 {
 };
 
 }  // namespace chimera::inline CHIMERA_ABI::format_parts
+#endif

@@ -12,7 +12,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-
+#if CHIMERA_BODIES
 namespace chimera::inline CHIMERA_ABI::format_parts {
 
 /// 0, 1 or 2: the nearest of -d, 0 and d, ties away from zero.
@@ -99,3 +99,4 @@ struct TQ1_0 {
 };
 
 }  // namespace chimera::inline CHIMERA_ABI::format_parts
+#endif

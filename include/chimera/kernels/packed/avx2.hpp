@@ -12,7 +12,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
-
+#if CHIMERA_BODIES
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -22,7 +22,8 @@
 namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 
 /// See ops.hpp. A sum has 16 bits for products 0 and 1 of each four, and 16 for products 2 and 3; it may run over
-/// on its way as long as the end of a run fits: 16 products of 4 bits less 8, 8 of 6 bits less 32, 128 of 2 bits less 1.
+/// on its way as long as the end of a run fits: 16 products of 4 bits less 8, 8 of 6 bits less 32, 128 of 2 bits
+/// less 1.
 struct Ops {
   static constexpr int lanes = 8;
   static constexpr int tokens = 4;
@@ -112,4 +113,5 @@ struct Ops {
 #include <chimera/kernels/packed/loops.hpp>
 #undef CHIMERA_LEVEL
 #undef CHIMERA_TARGET
+#endif
 #endif

@@ -14,7 +14,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
-
+#if CHIMERA_BODIES
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -62,4 +62,5 @@ struct Ops : packed_parts::IntegerOps<16> {
 #include <chimera/kernels/packed/loops.hpp>
 #undef CHIMERA_LEVEL
 #undef CHIMERA_TARGET
+#endif
 #endif

@@ -13,7 +13,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
-
+#if CHIMERA_BODIES
 #if defined(__SSE2__)
 #include <emmintrin.h>
 #endif
@@ -51,3 +51,4 @@ struct Ops : packed_parts::IntegerOps<4> {
 #include <chimera/kernels/packed/loops.hpp>
 #undef CHIMERA_LEVEL
 #undef CHIMERA_TARGET
+#endif

@@ -1,5 +1,5 @@
-// Products of BF16 weights by vdpbf16ps, which adds two products of BF16 to an f32: AVX-512 BF16. x is rounded to BF16, as
-// llama.cpp rounds it for these weights. All other formats are multiplied by AVX-512 VNNI.
+// Products of BF16 weights by vdpbf16ps, which adds two products of BF16 to an f32: AVX-512 BF16. x is rounded to BF16,
+// as llama.cpp rounds it for these weights. All other formats are multiplied by AVX-512 VNNI.
 #pragma once
 
 #include <chimera/core/namespace.hpp>
@@ -11,7 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
-
+#if CHIMERA_BODIES
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -72,4 +72,5 @@ struct Kernels : packed_avx512_vnni::Kernels {
 
 }  // namespace chimera::inline CHIMERA_ABI::packed_avx512_bf16
 #undef CHIMERA_TARGET
+#endif
 #endif

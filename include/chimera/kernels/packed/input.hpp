@@ -105,6 +105,11 @@ inline PackedInput bind_packed_input(Bump& memory, InputForms forms, std::int64_
   return x;
 }
 
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
 namespace packed_parts {
 
 /// The blocks that weights in blocks of `values` multiply.
@@ -119,3 +124,4 @@ CHIMERA_INLINE auto* input_blocks(const PackedInput& x) {
 }  // namespace packed_parts
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

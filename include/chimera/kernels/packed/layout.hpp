@@ -1,7 +1,7 @@
 // How weights lie in panels of 16 rows, and the way there from the file's blocks and back.
 //
-// Quantized formats. A line is 64 bytes: 16 rows x 4 bytes, row after row. In 8 bits a line holds a group, 4 codes of each
-// row; 32 numbers of each row are a unit of 8 groups:
+// Quantized formats. A line is 64 bytes: 16 rows x 4 bytes, row after row. In 8 bits a line holds a group, 4 codes of
+// each row; 32 numbers of each row are a unit of 8 groups:
 //
 //   8 bits   8 lines: group g in line g
 //   4 bits   4 lines: group g in line g % 4, in the low nibbles for g < 4 and in the high ones else
@@ -28,9 +28,14 @@
 #include <cstdint>
 #include <cstring>
 
-namespace chimera::inline CHIMERA_ABI {
+namespace chimera {
 
 inline constexpr std::int64_t panel_rows = 16;
+
+}  // namespace chimera
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
 
 namespace packed_parts {
 
@@ -287,7 +292,9 @@ void unpack_row(const std::byte* panel, std::int64_t cols, std::int64_t row, flo
           }
           for (int n = 0; n < 4; ++n) {
             const auto code = static_cast<std::uint8_t>(g[i] >> 8 * n);
-            const int q = L::wide ? static_cast<std::int8_t>(code) : L::zero >= 0 ? code - (1 << L::zero) : code;
+            const int q = L::wide        ? static_cast<std::int8_t>(code)
+                          : L::zero >= 0 ? code - (1 << std::max(L::zero, 0))
+                                         : code;
             const float x = unit * static_cast<float>(q);
             y[n] = scale * (L::minimum ? x + offset : x);
           }
@@ -312,3 +319,4 @@ void unpack_row(const std::byte* panel, std::int64_t cols, std::int64_t row, flo
 
 }  // namespace packed_parts
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -8,8 +8,8 @@
 // and includes this file, which therefore has no include guard, and which alone is empty.
 //
 // For one row of x the codes are taken apart as they come from memory. For several a part of the panel is taken apart
-// once, into bytes that stay in the first cache, and multiplied with `Ops::tokens` rows at a time. Every sum has the same
-// order in both: products of a run are added as integers, blocks as f32 one after another.
+// once, into bytes that stay in the first cache, and multiplied with `Ops::tokens` rows at a time. Every sum has the
+// same order in both: products of a run are added as integers, blocks as f32 one after another.
 #if defined(CHIMERA_LEVEL)
 namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 
@@ -347,7 +347,8 @@ CHIMERA_TARGET void multiply_floats(const std::byte* w, const float* const* x, s
 inline constexpr std::int64_t code_depth = 1024, float_depth = 256;
 inline constexpr std::int64_t few_rows = 2;  // up to here row by row
 
-/// f(sums) with room for the sums of `tile` rows [tile][16]: where they lie, or beside that if only `left` rows are there.
+/// f(sums) with room for the sums of `tile` rows [tile][16]: where they lie, or beside that if only `left` rows
+/// are there.
 template <int tile, class F>
 CHIMERA_TARGET CHIMERA_INLINE void with_room(std::int64_t left, float* sums, F f) {
   if (left >= tile) return f(sums);

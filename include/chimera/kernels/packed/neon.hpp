@@ -1,4 +1,5 @@
-// Products with packed weights on AArch64: NEON widens products to 16 bits; SDOT, where there is one, adds four to an i32.
+// Products with packed weights on AArch64: NEON widens products to 16 bits; SDOT, where there is one, adds four to
+// an i32.
 #pragma once
 
 #include <chimera/core/namespace.hpp>
@@ -13,7 +14,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
-
+#if CHIMERA_BODIES
 #if defined(__aarch64__)
 #include <arm_neon.h>
 
@@ -57,4 +58,5 @@ struct Ops : packed_parts::IntegerOps<4> {
 #include <chimera/kernels/packed/loops.hpp>
 #undef CHIMERA_LEVEL
 #undef CHIMERA_TARGET
+#endif
 #endif

@@ -9,7 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
-
+#if CHIMERA_BODIES
 namespace chimera::inline CHIMERA_ABI {
 namespace packed_parts {
 
@@ -19,8 +19,8 @@ namespace packed_parts {
 ///   dot        sum + codes x, four products a lane. Codes are 0 ... 63, x are signed bytes without -128.
 ///   wide_dot   the same for signed codes of eight bits
 ///
-/// and may have forms of its own for sums, and for the words that stand for the sums of inputs, until `total` makes them
-/// integers.
+/// and may have forms of its own for sums, and for the words that stand for the sums of inputs, until `total` makes
+/// them integers.
 template <int W>
 struct IntegerOps {
   static constexpr int lanes = W;  // of a register
@@ -61,8 +61,8 @@ struct IntegerOps {
   CHIMERA_INLINE static std::int32_t value(std::int32_t word) { return word; }
 };
 
-/// Where the instruction multiplies unsigned bytes with signed ones, as vpdpbusd: signed codes become code + 128, and sums
-/// start from -128 times the sum of x.
+/// Where the instruction multiplies unsigned bytes with signed ones, as vpdpbusd: signed codes become code + 128, and
+/// sums start from -128 times the sum of x.
 template <int W>
 struct UnsignedOps : IntegerOps<W> {
   using I = Ints<W>;
@@ -75,3 +75,4 @@ struct UnsignedOps : IntegerOps<W> {
 
 }  // namespace packed_parts
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -17,8 +17,8 @@
 
 namespace chimera {
 
-/// What a product reads: rows of x, `stride` floats apart, as they are; or normalised, where `norm` are the norm's weights
-/// and each run of `group` channels has a mean of its own.
+/// What a product reads: rows of x, `stride` floats apart, as they are; or normalised, where `norm` are the norm's
+/// weights and each run of `group` channels has a mean of its own.
 struct ProductInput {
   const float* x;
   std::int64_t stride;
@@ -62,8 +62,53 @@ namespace product_parts {
 
 inline constexpr std::int64_t row_block = 128;  // rows that one task multiplies: they fit the second cache
 
-/// Panels that are multiplied at once with one row, and with several: so much of each row's results is written together.
+/// Panels that are multiplied at once with one row, and with several: so much of each row's results is
+/// written together.
 inline constexpr std::int64_t together = 8, together_for_rows = 4;
+
+/// Panels that lie together in memory: a worker that reads them one after another finds them fetched ahead.
+struct alignas(64) Stretch {
+  std::atomic<std::int64_t> next;
+  std::int64_t end;
+
+  std::int64_t left() const { return end - next.load(std::memory_order_relaxed); }
+};
+
+inline constexpr int max_stretches = 16;  // more workers share them
+
+/// Of a worker's scratch: what some panels make of some rows.
+constexpr std::int64_t results_floats(std::int64_t panels, std::int64_t rows) {
+  return floats_of({panel_scratch_floats, panels * rows * panel_rows, panels * rows * panel_rows});
+}
+
+}  // namespace product_parts
+
+/// Floats of `temp` that a product of `rows` inputs [cols] uses at most: with weights of formats that want all forms.
+constexpr std::int64_t product_floats(std::int64_t rows, std::int64_t cols) {
+  return rows == 1 ? 0 : packed_input_floats(all_input_forms, rows, cols);
+}
+
+/// Floats of a worker's scratch that it uses at most.
+constexpr std::int64_t product_scratch_floats(std::int64_t cols) {
+  using namespace product_parts;
+  return std::max({packed_input_floats(all_input_forms, 1, cols) + floats_of({cols}) + results_floats(together, 1),
+                   floats_of({cols}), results_floats(together_for_rows, row_block)});
+}
+
+/// Multiplies `rows` rows of x [cols] with the matrix w [rows, cols].
+void product(const Cpu& q, const PackedMatrix& w, std::int64_t rows, const ProductInput& x, const Then& then,
+             Bump temp);
+
+/// x [rows, width] = scale times the rows of a table that the tokens name.
+void embed(const Cpu& q, std::int64_t rows, const std::int32_t* tokens, float scale, const PackedMatrix& table,
+           float* x);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+namespace product_parts {
 
 /// Row i of the input: where it is, or computed into buffer [cols].
 inline const float* input_row(Isa isa, const ProductInput& in, std::int64_t cols, std::int64_t i, float* buffer) {
@@ -119,15 +164,6 @@ inline std::int64_t multiply_and_finish(Isa isa, const PackedMatrix& w, std::int
   return panels;
 }
 
-/// Panels that lie together in memory: a worker that reads them one after another finds them fetched ahead.
-struct alignas(64) Stretch {
-  std::atomic<std::int64_t> next;
-  std::int64_t end;
-
-  std::int64_t left() const { return end - next.load(std::memory_order_relaxed); }
-};
-inline constexpr int max_stretches = 16;  // more workers share them
-
 /// Of one row. Every worker prepares it for itself: cheaper than waiting for one that does.
 inline void multiply_one(const Cpu& q, const PackedMatrix& w, std::int64_t panels, const ProductInput& x,
                          const Then& then) {
@@ -174,28 +210,10 @@ inline void multiply_rows(const Cpu& q, const PackedMatrix& w, std::int64_t pane
   });
 }
 
-/// Of a worker's scratch: what some panels make of some rows.
-constexpr std::int64_t results_floats(std::int64_t panels, std::int64_t rows) {
-  return floats_of({panel_scratch_floats, panels * rows * panel_rows, panels * rows * panel_rows});
-}
-
 }  // namespace product_parts
 
-/// Floats of `temp` that a product of `rows` inputs [cols] uses at most: with weights of formats that want all forms.
-constexpr std::int64_t product_floats(std::int64_t rows, std::int64_t cols) {
-  return rows == 1 ? 0 : packed_input_floats(all_input_forms, rows, cols);
-}
-
-/// Floats of a worker's scratch that it uses at most.
-constexpr std::int64_t product_scratch_floats(std::int64_t cols) {
-  using namespace product_parts;
-  return std::max({packed_input_floats(all_input_forms, 1, cols) + floats_of({cols}) + results_floats(together, 1),
-                   floats_of({cols}), results_floats(together_for_rows, row_block)});
-}
-
-/// Multiplies `rows` rows of x [cols] with the matrix w [rows, cols].
-inline void product(const Cpu& q, const PackedMatrix& w, std::int64_t rows, const ProductInput& x, const Then& then,
-                    Bump temp) {
+CHIMERA_FUNCTION void product(const Cpu& q, const PackedMatrix& w, std::int64_t rows, const ProductInput& x,
+                              const Then& then, Bump temp) {
   std::int64_t panels = 0;
   for (std::size_t i = 0; i < (then.kind == Then::Kind::gate ? 1 : w.count); ++i) panels += w.parts[i].rows.panels();
   if (rows == 1)
@@ -204,9 +222,8 @@ inline void product(const Cpu& q, const PackedMatrix& w, std::int64_t rows, cons
     product_parts::multiply_rows(q, w, panels, rows, x, then, temp);
 }
 
-/// x [rows, width] = scale times the rows of a table that the tokens name.
-inline void embed(const Cpu& q, std::int64_t rows, const std::int32_t* tokens, float scale, const PackedMatrix& table,
-                  float* x) {
+CHIMERA_FUNCTION void embed(const Cpu& q, std::int64_t rows, const std::int32_t* tokens, float scale,
+                            const PackedMatrix& table, float* x) {
   const PackedPart& part = table.parts[0];
   parallel_rows(q, rows, 16, [&](std::int64_t first, std::int64_t count, int) {
     for (std::int64_t t = first; t < first + count; ++t)
@@ -215,3 +232,4 @@ inline void embed(const Cpu& q, std::int64_t rows, const std::int32_t* tokens, f
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -14,7 +14,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
-
+#if CHIMERA_BODIES
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -59,4 +59,5 @@ struct Ops : packed_parts::UnsignedOps<16> {
 #include <chimera/kernels/packed/loops.hpp>
 #undef CHIMERA_LEVEL
 #undef CHIMERA_TARGET
+#endif
 #endif

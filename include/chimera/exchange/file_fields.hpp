@@ -1,7 +1,9 @@
-// Hyper-parameters of a file by name: metadata of GGUF, members of a config.json.
+// The numbers of a config by their names in a file: metadata of GGUF, members of a config.json.
 #pragma once
 
+#include <chimera/config/check.hpp>
 #include <chimera/core/fields.hpp>
+#include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/io/gguf.hpp>
 #include <chimera/io/json.hpp>
@@ -22,10 +24,7 @@ class JsonFields {
  public:
   explicit JsonFields(Json object) : object_(object) {}
 
-  bool has(std::string_view key) const {
-    const auto member = object_.find(key);
-    return member && !member->is(Json::Kind::null);
-  }
+  bool has(std::string_view key) const;
   Result<std::int64_t> integer(std::string_view key) const { return object_.integer_at(key); }
   Result<double> number(std::string_view key) const { return object_.number_at(key); }
   Result<bool> boolean(std::string_view key) const { return object_.boolean_at(key); }
@@ -39,11 +38,7 @@ class JsonFields {
   Result<std::vector<double>> numbers(std::string_view key) const {
     return list<double>(key, [](const Json& item) { return item.number(); });
   }
-  std::optional<JsonFields> object(std::string_view key) const {
-    const auto member = object_.find(key);
-    if (!member || !member->is(Json::Kind::object)) return std::nullopt;
-    return JsonFields(*member);
-  }
+  std::optional<JsonFields> object(std::string_view key) const;
 
  private:
   template <class T, class Read>
@@ -67,10 +62,10 @@ class JsonFields {
 /// Reads what a config needs; every number is held against its bounds. After the first error, which `status` keeps,
 /// what is read is the lower bound or nothing.
 template <class File>
-class Parameters {
+class FileFields {
  public:
   /// All keys get that prefix.
-  explicit Parameters(const File& file, std::string prefix = "") : file_(file), prefix_(std::move(prefix)) {}
+  explicit FileFields(const File& file, std::string prefix = "") : file_(file), prefix_(std::move(prefix)) {}
 
   const Status& status() const { return status_; }
   bool has(std::string_view key) const { return file_.has(prefix_ + std::string(key)); }
@@ -125,6 +120,17 @@ class Parameters {
     return values;
   }
 
+  /// The one value of all layers that have one (not 0).
+  int common(const std::vector<int>& values, std::string_view key) {
+    int value = 0;
+    for (const int v : values) {
+      demand(v == 0 || value == 0 || v == value, std::string(key) + ": expected the same number in all layers, found " +
+                                                     std::to_string(value) + " and " + std::to_string(v));
+      if (v != 0) value = v;
+    }
+    return value;
+  }
+
   /// `count` numbers from `low` to `high`.
   std::vector<float> numbers(std::string_view key, std::size_t count, double low, double high) {
     const auto list = file_.numbers(prefix_ + std::string(key));
@@ -162,4 +168,34 @@ class Parameters {
   Status status_;
 };
 
+/// Bounds of what a file may say; broken_rule holds the rest against one another.
+struct FileLimits {
+  static constexpr int vocab = 1 << 24, width = most_columns, context = 1 << 24, heads = 1 << 12;
+};
+
+/// The config, if everything could be read and a model can have these numbers.
+template <class File>
+Result<Config> checked_config(const Config& c, const FileFields<File>& fields) {
+  if (!fields.status()) return fields.status().error();
+  if (const char* broken = broken_rule(c)) return Error{std::string("no model can have these numbers: ") + broken};
+  return c;
+}
+
 }  // namespace chimera
+
+#if CHIMERA_BODIES
+namespace chimera {
+
+CHIMERA_FUNCTION bool JsonFields::has(std::string_view key) const {
+  const auto member = object_.find(key);
+  return member && !member->is(Json::Kind::null);
+}
+
+CHIMERA_FUNCTION std::optional<JsonFields> JsonFields::object(std::string_view key) const {
+  const auto member = object_.find(key);
+  if (!member || !member->is(Json::Kind::object)) return std::nullopt;
+  return JsonFields(*member);
+}
+
+}  // namespace chimera
+#endif

@@ -1,0 +1,79 @@
+// A model's Config from the metadata and the tensors of a GGUF file.
+#pragma once
+
+#include <chimera/config/check.hpp>
+#include <chimera/config/config_text.hpp>
+#include <chimera/core/namespace.hpp>
+#include <chimera/core/result.hpp>
+#include <chimera/exchange/file_fields.hpp>
+#include <chimera/exchange/layers.hpp>
+#include <chimera/io/gguf.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace chimera::inline CHIMERA_ABI {
+
+/// The key of a whole config in a GGUF file of ours: lines of config_text.hpp.
+inline constexpr std::string_view config_key = "chimera.config";
+
+/// From the metadata and the tensors' shapes of architecture granitehybrid, granite, llama, bitnet, or our own.
+Result<Config> config_from_gguf(const Gguf& file);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+CHIMERA_FUNCTION Result<Config> config_from_gguf(const Gguf& file) {
+  const auto architecture = file.text("general.architecture");
+  if (!architecture) return architecture.error();
+  if (*architecture == "chimera") {
+    const auto lines = file.text(config_key);
+    if (!lines) return lines.error();
+    return config_from_lines(*lines);
+  }
+  const bool granite = *architecture == "granitehybrid" || *architecture == "granite";
+  const bool bitnet = *architecture == "bitnet";
+  if (!granite && !bitnet && *architecture != "llama")
+    return Error{"general.architecture: expected granitehybrid, granite, llama, bitnet or chimera, found " +
+                 std::string(*architecture)};
+
+  FileFields<Gguf> p(file, std::string(*architecture) + ".");
+  const GgufKeys keys{file, *architecture, p};
+  Config c;
+  c.sub_norm = bitnet;
+  c.width = p.integer("embedding_length", 1, FileLimits::width);
+  c.context = p.integer("context_length", 1, FileLimits::context);
+  c.layers.count = p.integer("block_count", 1, Layers::max);
+  c.norm_eps = p.number("attention.layer_norm_rms_epsilon", 1e-12, 1);
+  for (const LayerFiles& layer : layer_files)
+    if (layer.gguf_blocks) layer.gguf_blocks(keys, c);
+  for (const LayerFiles& layer : layer_files)
+    if (layer.read_gguf && layer.used(c))
+      if (Status s = layer.read_gguf(keys, c); !s) return s.error();
+  if (granite) {  // 0 means off
+    const auto scale = [&](const char* key, float& value) {
+      if (const float given = p.number(key, -1e6, 1e6, 0); given != 0) value = given;
+    };
+    scale("embedding_scale", c.embedding_scale);
+    scale("residual_scale", c.residual_scale);
+    scale("logit_scale", c.logit_scale);
+  }
+
+  const GgufTensor* embedding = file.tensor("token_embd.weight");
+  if (!embedding) return Error{"the file has no tensor token_embd.weight"};
+  p.demand(embedding->ne[1] <= FileLimits::vocab, "token_embd.weight: expected at most " +
+                                                      std::to_string(FileLimits::vocab) + " rows, found " +
+                                                      std::to_string(embedding->ne[1]));
+  c.vocab = static_cast<int>(std::min<std::int64_t>(embedding->ne[1], FileLimits::vocab));
+  p.demand(p.integer("vocab_size", 1, FileLimits::vocab, c.vocab) == c.vocab,
+           "vocab_size: expected the " + std::to_string(c.vocab) + " rows of token_embd.weight");
+  c.tied = !file.tensor("output.weight");
+  return checked_config(c, p);
+}
+
+}  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -1,0 +1,97 @@
+// A model's Config from the config.json of a Hugging Face folder.
+#pragma once
+
+#include <chimera/config/check.hpp>
+#include <chimera/core/files.hpp>
+#include <chimera/core/namespace.hpp>
+#include <chimera/core/result.hpp>
+#include <chimera/exchange/file_fields.hpp>
+#include <chimera/exchange/layers.hpp>
+#include <chimera/io/json.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace chimera::inline CHIMERA_ABI {
+
+/// From a config.json of model_type granitemoehybrid or llama.
+Result<Config> config_from_hugging_face(const Json& config);
+
+/// Of a folder, or of its config.json.
+Result<Config> config_from_hugging_face(const std::string& path);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+namespace config_from_hugging_face_parts {
+
+/// layer_types: the words of each layer, the blocks of each word.
+inline void read_blocks(FileFields<JsonFields>& p, Config& c) {
+  const std::vector<std::string> kinds = p.texts("layer_types");
+  p.demand(
+      kinds.size() == static_cast<std::size_t>(c.layers.count),
+      "\"layer_types\": expected " + std::to_string(c.layers.count) + " words, found " + std::to_string(kinds.size()));
+  std::string expected;
+  for (const LayerFiles& layer : layer_files)
+    if (!layer.words.empty()) expected.append(expected.empty() ? "" : " or ").append(layer.words[0]);
+  for (std::size_t i = 0; p.status() && i < kinds.size(); ++i) {
+    const auto has_word = [&](const LayerFiles& layer) {
+      return std::find(layer.words.begin(), layer.words.end(), kinds[i]) != layer.words.end();
+    };
+    const auto layer = std::find_if(layer_files.begin(), layer_files.end(), has_word);
+    p.demand(layer != layer_files.end(), "\"layer_types\": expected " + expected + ", found " + kinds[i]);
+    if (layer != layer_files.end()) c.layers.kind[i] = *layer->kind;
+  }
+}
+
+}  // namespace config_from_hugging_face_parts
+
+CHIMERA_FUNCTION Result<Config> config_from_hugging_face(const Json& config) {
+  const JsonFields json(config);
+  const auto type = json.text("model_type");
+  if (!type) return type.error();
+  const bool granite = *type == "granitemoehybrid";
+  if (!granite && *type != "llama") return Error{"\"model_type\": expected granitemoehybrid or llama, found " + *type};
+
+  FileFields<JsonFields> p(json);
+  Config c;
+  c.vocab = p.integer("vocab_size", 1, FileLimits::vocab);
+  c.width = p.integer("hidden_size", 1, FileLimits::width);
+  c.context = p.integer("max_position_embeddings", 1, FileLimits::context, 2'048);
+  c.layers.count = p.integer("num_hidden_layers", 1, Layers::max);
+  c.norm_eps = p.number("rms_norm_eps", 1e-12, 1, 1e-6);
+  c.tied = p.boolean("tie_word_embeddings", false);
+  if (granite) {
+    c.embedding_scale = p.number("embedding_multiplier", -1e6, 1e6, 1);
+    c.residual_scale = p.number("residual_multiplier", -1e6, 1e6, 1);
+    c.logit_scale = p.number("logits_scaling", -1e6, 1e6, 1);
+    config_from_hugging_face_parts::read_blocks(p, c);
+  }
+  for (const LayerFiles& layer : layer_files)
+    if (layer.read_json && layer.used(c)) layer.read_json({json, p, granite}, c);
+  return checked_config(c, p);
+}
+
+CHIMERA_FUNCTION Result<Config> config_from_hugging_face(const std::string& path) {
+  const std::string name = path.ends_with(".json") ? path : path + "/config.json";
+  const auto read = [&]() -> Result<Config> {
+    const auto file = MappedFile::open(name);
+    if (!file) return file.error();
+    if (file->size() > (std::size_t{16} << 20)) return Error{"it is larger than 16 MiB"};
+    const auto json = Json::parse(file->text());
+    if (!json) return json.error();
+    return config_from_hugging_face(*json);
+  };
+  auto config = read();
+  if (!config) return Error{"cannot read the config of " + name + ": " + config.error().message};
+  return config;
+}
+
+}  // namespace chimera::inline CHIMERA_ABI
+#endif

@@ -1,0 +1,192 @@
+// What a layer says of the files of others: which of their tensors hold its weights, and how; the names of its numbers,
+// both ways; where there is no model like it. One file for each layer in layers/, all of them listed in layers.hpp.
+#pragma once
+
+#include <chimera/config/config.hpp>
+#include <chimera/core/format.hpp>
+#include <chimera/core/namespace.hpp>
+#include <chimera/core/result.hpp>
+#include <chimera/exchange/file_fields.hpp>
+#include <chimera/exchange/json_members.hpp>
+#include <chimera/io/gguf.hpp>
+#include <chimera/io/gguf_writer.hpp>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace chimera::inline CHIMERA_ABI {
+
+enum class Family : std::uint8_t {
+  gguf,     // granitehybrid, granite, llama
+  bitnet,   // llama.cpp's bitnet
+  granite,  // GraniteMoeHybridForCausalLM
+  llama,    // LlamaForCausalLM
+  own,      // our table as it is
+};
+
+constexpr bool is_hugging_face(Family family) { return family == Family::granite || family == Family::llama; }
+
+/// A tensor as a file holds it.
+struct StoredTensor {
+  std::string_view name;
+  std::vector<std::int64_t> shape;  // slowest first
+  Format format = Format::f32;
+  std::span<const std::byte> data;
+  std::size_t index = 0;  // among the tensors of its file
+};
+
+/// A tensor of a file and its place in the arena: rows of ours that follow one another.
+struct FileWeight {
+  std::string name;
+  std::vector<std::int64_t> shape{};  // slowest first
+  std::size_t tensor = 0;             // of AnyModel::tensors, of which it holds some rows
+  std::int64_t first = 0;             // of these rows
+  std::size_t offset = 0;             // floats from the start of the arena
+  std::int64_t rows = 0, cols = 0;
+  Role role = Role::vector;
+  bool minus_exp = false;  // the file has -exp(ours)
+  float divisor = 1.f;     // the file has ours / divisor
+  bool ternary = false;    // the file has that rounded to -1, 0 or 1
+  // Rows of heads whose channels turn in another order than in the file: the first `turning` of each `head` rows.
+  std::int64_t head = 0, turning = 0;
+  bool file_has_halves = false;
+  StoredTensor stored{};  // in the file at hand, which must stay
+
+  std::int64_t size() const { return rows * cols; }
+
+  /// Where row `r` of the file lies in ours.
+  std::int64_t our_row(std::int64_t r) const;
+  /// Which row of the file is row `r` of ours.
+  std::int64_t file_row(std::int64_t r) const;
+};
+
+/// The tensor of a family's files that holds a weight, or a part of it.
+struct FileTensor {
+  std::string_view name{};  // of a block's, without the block; empty: these files have none like it
+  /// Null: [rows, cols], or [n] for a vector.
+  std::vector<std::int64_t> (*shape)(const Config&, std::int64_t rows, std::int64_t cols) = nullptr;
+  bool minus_exp = false;  // it has -exp(ours)
+};
+
+/// What llama.cpp's quantizer makes of a matrix: some get more bits than the file is named after.
+enum class MoreBits : std::uint8_t { none, value, down };
+
+/// One row for each tensor, a column for each family.
+struct FileRow {
+  std::string_view ours;  // its name in the layer's table of weights
+  FileTensor gguf{}, granite{}, llama{};
+  int part = -1;  // of our weight's parts; -1: all of it
+  MoreBits bits = MoreBits::none;
+  /// What else there is to say of it.
+  void (*adapt)(FileWeight&, const Config&, Family) = nullptr;
+
+  constexpr const FileTensor& in(Family family) const {
+    return family == Family::granite ? granite : family == Family::llama ? llama : gguf;
+  }
+};
+
+/// A tensor of numbers that are no weights.
+struct FileNumbers {
+  std::string_view name;
+  std::vector<float> values;  // none: the file has no such tensor
+};
+
+/// Metadata of a GGUF file; keys get the architecture as their prefix.
+struct GgufKeys {
+  const Gguf& file;
+  std::string_view architecture;
+  FileFields<Gguf>& fields;
+};
+
+struct GgufNumbers {
+  GgufWriter& file;
+  std::string_view architecture;
+
+  template <class T>
+  void set(std::string_view key, const T& value) const {
+    file.set(std::string(architecture) + "." + std::string(key), value);
+  }
+  void number(std::string_view key, std::int64_t value) const { set(key, static_cast<std::uint32_t>(value)); }
+  /// granite and granitehybrid have multipliers.
+  bool granite() const { return architecture.starts_with("granite"); }
+};
+
+/// Members of a config.json.
+struct JsonKeys {
+  const JsonFields& json;
+  FileFields<JsonFields>& fields;
+  bool granite;
+
+  void demand_text(std::string_view key, std::string_view expected) const;
+  void demand_flag(std::string_view key, bool expected, bool otherwise) const;
+};
+
+/// All of a layer. A null function has nothing to say.
+struct LayerFiles {
+  std::optional<Kind> kind;  // of a mixer; none: the feed-forward layer, which every block has
+  std::span<const FileRow> rows;
+
+  // llama.cpp. `architecture`: what models with the layer are; empty: anything. `in_llama`: whether its llama has a
+  // layer of these numbers. `blocks` gives the layer the blocks that are its.
+  std::string_view architecture{};
+  bool in_bitnet = false;
+  bool (*in_llama)(const Config&) = nullptr;
+  std::string (*unknown_to_llama_cpp)(const Config&) = nullptr;
+  void (*gguf_blocks)(const GgufKeys&, Config&) = nullptr;
+  Status (*read_gguf)(const GgufKeys&, Config&) = nullptr;
+  void (*write_gguf)(const GgufNumbers&, const Config&) = nullptr;
+  FileNumbers (*gguf_tensor)(const Config&) = nullptr;
+
+  // transformers. `words`: of the layer in layer_types, the one that is written first.
+  std::span<const std::string_view> words{};
+  bool (*in_llama_class)(const Config&) = nullptr;
+  std::string (*unknown_to_transformers)(const Config&, Family) = nullptr;
+  void (*read_json)(const JsonKeys&, Config&) = nullptr;
+  void (*write_json)(JsonMembers&, const Config&, bool granite) = nullptr;
+
+  /// A tensor of a file that holds no weight.
+  bool (*passed_over)(std::string_view name) = nullptr;
+  /// Makes numbers equal that mean the same in both; false if what they mean differs although the numbers do not.
+  bool (*same_meaning)(Config&, Config&) = nullptr;
+
+  bool used(const Config& c) const { return !kind || has_kind(c, *kind); }
+  /// Whether a family of files has layers like it.
+  bool known(Family family) const { return !rows.empty() && !rows[0].in(family).name.empty(); }
+};
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+CHIMERA_FUNCTION std::int64_t FileWeight::our_row(std::int64_t r) const {
+  const std::int64_t i = head > 0 ? r % head : 0, half = turning / 2;
+  if (i >= turning) return r;
+  return r - i + (file_has_halves ? i % half * 2 + i / half : i % 2 * half + i / 2);
+}
+
+CHIMERA_FUNCTION std::int64_t FileWeight::file_row(std::int64_t r) const {
+  const std::int64_t i = head > 0 ? r % head : 0, half = turning / 2;
+  if (i >= turning) return r;
+  return r - i + (file_has_halves ? i % 2 * half + i / 2 : i % half * 2 + i / half);
+}
+
+CHIMERA_FUNCTION void JsonKeys::demand_text(std::string_view key, std::string_view expected) const {
+  const std::string found = fields.text(key, expected);
+  fields.demand(found == expected,
+                "\"" + std::string(key) + "\": expected " + std::string(expected) + ", found " + found);
+}
+
+CHIMERA_FUNCTION void JsonKeys::demand_flag(std::string_view key, bool expected, bool otherwise) const {
+  fields.demand(fields.boolean(key, otherwise) == expected,
+                "\"" + std::string(key) + "\": expected " + (expected ? "true" : "false"));
+}
+
+}  // namespace chimera::inline CHIMERA_ABI
+#endif

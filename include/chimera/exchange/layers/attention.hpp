@@ -1,0 +1,375 @@
+// Grouped-query attention in files: q, k and v are tensors of their own; how its heads turn is told in many ways.
+#pragma once
+
+#include <chimera/exchange/layer_files.hpp>
+#include <chimera/kernels/f32/rope.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace chimera::inline CHIMERA_ABI {
+
+namespace attention_files_parts {
+
+/// Where the file's channels turn in another order than the model's.
+inline void turn(FileWeight& w, const Config& c, Family family) {
+  const bool halves = is_hugging_face(family) || family == Family::bitnet;
+  const RopeLayout theirs = halves ? RopeLayout::halves : RopeLayout::adjacent;
+  if (c.attention.position != Position::rope || c.attention.rope.layout == theirs) return;
+  w.head = c.head_dim(), w.turning = c.rope_dims(), w.file_has_halves = halves;
+}
+
+constexpr FileRow part_of_qkv(int part, std::string_view gguf, std::string_view hugging_face, MoreBits bits,
+                              decltype(FileRow::adapt) adapt) {
+  return {.ours = "attn_qkv.weight",
+          .gguf = {gguf},
+          .granite = {hugging_face},
+          .llama = {hugging_face},
+          .part = part,
+          .bits = bits,
+          .adapt = adapt};
+}
+inline constexpr std::array rows{part_of_qkv(0, "attn_q.weight", "self_attn.q_proj.weight", MoreBits::none, turn),
+                                 part_of_qkv(1, "attn_k.weight", "self_attn.k_proj.weight", MoreBits::none, turn),
+                                 part_of_qkv(2, "attn_v.weight", "self_attn.v_proj.weight", MoreBits::value, nullptr),
+                                 FileRow{.ours = "attn_sub_norm.weight", .gguf = {"attn_sub_norm.weight"}},
+                                 FileRow{.ours = "attn_output.weight",
+                                         .gguf = {"attn_output.weight"},
+                                         .granite = {"self_attn.o_proj.weight"},
+                                         .llama = {"self_attn.o_proj.weight"}}};
+
+inline constexpr std::array<std::string_view, 2> words{"attention", "full_attention"};
+
+inline float scale_of(const Config& c) {
+  return c.attention.scale != 0 ? c.attention.scale : 1 / std::sqrt(static_cast<float>(c.head_dim()));
+}
+inline bool has_plain_scale(const Config& c) {
+  return c.attention.scale == 0 ||
+         std::abs(c.attention.scale * std::sqrt(static_cast<float>(c.head_dim())) - 1) < 1e-6f;
+}
+inline bool turns_wholly(const Config& c) {
+  return c.attention.position == Position::rope && c.rope_dims() == c.head_dim();
+}
+inline bool in_llama(const Config& c) { return has_plain_scale(c) && turns_wholly(c); }
+inline bool in_llama_class(const Config& c) { return in_llama(c) && c.attention.rope.scaling != RopeScaling::ntk; }
+
+inline std::string unknown_to_bitnet(const Config& c) {
+  if (c.attention.heads * c.head_dim() != c.width) return "its bitnet wants heads * head_dim to be the width";
+  if (!turns_wholly(c)) return "its bitnet wants rotary positions in all channels";
+  if (c.attention.rope.scaling != RopeScaling::none && c.attention.rope.scaling != RopeScaling::linear)
+    return "its bitnet has linear scaling alone";
+  if (c.window() < c.context) return "its bitnet has no sliding window";
+  return has_plain_scale(c) ? "" : "its bitnet has no multipliers";
+}
+inline std::string unknown_to_llama_cpp(const Config& c) {
+  if (c.sub_norm) return unknown_to_bitnet(c);
+  if (c.window() < c.context) return "its granitehybrid and llama have no sliding window";
+  if (c.attention.position == Position::alibi) return "its granitehybrid and llama have no ALiBi";
+  if (c.attention.position == Position::rope && c.attention.rope.scaling == RopeScaling::dynamic_ntk)
+    return "it has no dynamic NTK scaling";
+  return "";
+}
+
+/// The factors of a tensor of f32, one for each pair of channels that turns.
+inline Result<std::vector<float>> factors_of(const GgufTensor& t, std::int64_t pairs) {
+  if (t.format != Format::f32 || t.size() != pairs)
+    return Error{t.name + ": expected " + std::to_string(pairs) + " values of F32, found " + std::to_string(t.size()) +
+                 " of " + std::string(format_info(t.format)->name)};
+  std::vector<float> values(static_cast<std::size_t>(pairs));
+  std::memcpy(values.data(), t.data.data(), values.size() * sizeof(float));
+  for (const float v : values)
+    if (!(v >= 1e-6f && v <= 1e6f)) return Error{t.name + ": expected factors from 1e-6 to 1e6, found " + to_text(v)};
+  return values;
+}
+
+/// llama.cpp's account of the rotation: rope.* keys, and tensors of factors.
+inline Status read_rope(const Gguf& file, FileFields<Gguf>& p, Config& c) {
+  Rope& r = c.attention.rope;
+  r.base = p.number("rope.freq_base", 1.001, 1e12, 10'000);
+  r.dims = p.integer("rope.dimension_count", 2, 2 * Rope::max_pairs, static_cast<int>(c.head_dim()));
+  if (r.dims == c.head_dim()) r.dims = 0;
+  if (!p.boolean("rope.scaling.finetuned", true)) c.attention.position = Position::none;
+  const std::string type = p.text("rope.scaling.type", p.has("rope.scaling.factor") ? "linear" : "none");
+  r.factor = p.number("rope.scaling.factor", 1, 1e6, 1);
+  r.original_context = p.integer("rope.scaling.original_context_length", 1, FileLimits::context, 0);
+  r.attention_factor = p.number("rope.scaling.attn_factor", 0, 1e3, 0);
+  if (type == "none") r.factor = 1;
+  if (type == "linear" && r.factor != 1) r.scaling = RopeScaling::linear;
+  if (type == "yarn") {
+    r.scaling = RopeScaling::yarn;
+    r.beta_fast = p.number("rope.scaling.yarn_beta_fast", 0, 1e6, 32);
+    r.beta_slow = p.number("rope.scaling.yarn_beta_slow", 0, 1e6, 1);
+    // llama.cpp multiplies YaRN's own temperature by attn_factor.
+    if (r.attention_factor != 0) r.attention_factor *= 0.1f * std::log(r.factor) + 1;
+  }
+  p.demand(type == "none" || type == "linear" || type == "yarn" || type == "longrope",
+           "rope.scaling.type: expected none, linear, yarn or longrope, found " + type);
+
+  const GgufTensor *all = file.tensor("rope_freqs.weight"), *longer = file.tensor("rope_factors_long.weight"),
+                   *shorter = file.tensor("rope_factors_short.weight");
+  if (!all && type != "longrope") return {};
+  if (!p.status()) return p.status();
+  if (type == "yarn") return Error{"rope_freqs.weight: YaRN with factors of its own is not known here"};
+  if (!all && (!longer || !shorter))
+    return Error{
+        "rope.scaling.type is longrope: expected rope_factors_long.weight and rope_factors_short.weight, or "
+        "rope_freqs.weight"};
+  const auto fill = [&](const GgufTensor& t, auto& list) -> Status {
+    const auto values = factors_of(t, c.rope_dims() / 2);
+    if (!values) return values.error();
+    for (std::size_t i = 0; i < values->size(); ++i) list[i] = (*values)[i] * (type == "linear" ? r.factor : 1.f);
+    return {};
+  };
+  if (Status s = fill(all ? *all : *shorter, r.short_factor); !s) return s;
+  if (Status s = fill(all ? *all : *longer, r.long_factor); !s) return s;
+  r.scaling = RopeScaling::longrope;
+  r.factor = 1;
+  return {};
+}
+
+inline Status read_gguf(const GgufKeys& k, Config& c) {
+  FileFields<Gguf>& p = k.fields;
+  AttentionConfig& a = c.attention;
+  const bool hybrid = k.architecture == "granitehybrid", granite = hybrid || k.architecture == "granite";
+  constexpr std::string_view heads = "attention.head_count", kv_heads = "attention.head_count_kv";
+  a.heads = p.common(p.per_layer(heads, c.layers.count, 0, FileLimits::heads), heads);
+  a.kv_heads = a.heads;
+  if (hybrid || p.has(kv_heads))
+    a.kv_heads = p.common(p.per_layer(kv_heads, c.layers.count, hybrid ? 0 : 1, FileLimits::heads), kv_heads);
+  p.demand(a.heads > 0, "attention.head_count: expected at least one head");
+  a.head_dim = p.integer("attention.key_length", 1, 256, 0);
+  p.demand(p.integer("attention.value_length", 1, 256, static_cast<int>(c.head_dim())) == c.head_dim(),
+           "attention.value_length: expected the same number as attention.key_length");
+  if (std::int64_t{a.head_dim} * a.heads == c.width) a.head_dim = 0;
+  if (granite)  // 0 means off
+    if (const float scale = p.number("attention.scale", -1e6, 1e6, 0); scale != 0) a.scale = scale;
+  return p.status() ? read_rope(k.file, p, c) : Status{};
+}
+
+/// The numbers that divide the plain frequencies; empty where none, linear and yarn say it all.
+inline std::vector<float> rope_factors(const Config& c) {
+  const Rope& r = c.attention.rope;
+  if (r.scaling != RopeScaling::llama3 && r.scaling != RopeScaling::longrope) return {};
+  const auto dims = static_cast<int>(c.rope_dims());
+  float plain[Rope::max_pairs], scaled[Rope::max_pairs];
+  rope_frequencies({.base = r.base}, dims, c.context, c.context, plain);
+  rope_frequencies(r, dims, c.context, c.context, scaled);
+  std::vector<float> factors(static_cast<std::size_t>(dims / 2));
+  for (std::size_t i = 0; i < factors.size(); ++i) factors[i] = plain[i] / scaled[i];
+  return factors;
+}
+
+inline void write_rope(const GgufNumbers& file, const Config& c) {
+  const Rope& r = c.attention.rope;
+  const auto dims = static_cast<int>(c.rope_dims());
+  float frequencies[Rope::max_pairs];
+  float attention_factor = rope_frequencies(r, dims, c.context, c.context, frequencies);
+  const double d = dims;
+  const float base =
+      r.scaling == RopeScaling::ntk ? static_cast<float>(r.base * std::pow(r.factor, d / (d - 2))) : r.base;
+  file.number("rope.dimension_count", dims);
+  file.set("rope.freq_base", base);
+  const std::string scaling = "rope.scaling.";
+  switch (r.scaling) {
+    case RopeScaling::linear:
+      file.set(scaling + "type", "linear");
+      file.set(scaling + "factor", r.factor);
+      break;
+    case RopeScaling::yarn:
+      file.set(scaling + "type", "yarn");
+      file.set(scaling + "factor", r.factor);
+      file.set(scaling + "yarn_beta_fast", r.beta_fast);
+      file.set(scaling + "yarn_beta_slow", r.beta_slow);
+      attention_factor /= 0.1f * std::log(r.factor) + 1;  // which llama.cpp multiplies in by itself
+      break;
+    case RopeScaling::longrope: file.set(scaling + "type", "longrope"); break;
+    default: file.set(scaling + "type", "none");
+  }
+  if (r.scaling != RopeScaling::none)
+    file.number(scaling + "original_context_length", r.original_context ? r.original_context : c.context);
+  if (std::abs(attention_factor - 1) > 1e-6f) file.set(scaling + "attn_factor", attention_factor);
+}
+
+inline void write_gguf(const GgufNumbers& n, const Config& c) {
+  const bool rotary = c.attention.position == Position::rope;
+  n.number("attention.head_count", c.attention.heads);
+  n.number("attention.key_length", c.head_dim());
+  n.number("attention.value_length", c.head_dim());
+  if (rotary) write_rope(n, c);
+  if (n.granite()) {
+    if (c.attention.position == Position::none) n.number("rope.dimension_count", c.head_dim());
+    n.set("rope.scaling.finetuned", rotary);
+    n.set("attention.scale", scale_of(c));
+  }
+  if (n.architecture != "granitehybrid") return n.number("attention.head_count_kv", c.kv_heads());
+  std::vector<std::int32_t> kv_heads(static_cast<std::size_t>(c.layers.count), 0);
+  for (int i = 0; i < c.layers.count; ++i)
+    if (c.layers[i] == Kind::attention) kv_heads[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(c.kv_heads());
+  n.set("attention.head_count_kv", kv_heads);
+}
+inline FileNumbers gguf_tensor(const Config& c) {
+  return {"rope_freqs.weight", c.attention.position == Position::rope ? rope_factors(c) : std::vector<float>{}};
+}
+
+inline std::string unknown_to_transformers(const Config& c, Family family) {
+  if (c.window() < c.context) return "its GraniteMoeHybrid and Llama have no sliding window";
+  if (c.attention.position == Position::alibi) return "its GraniteMoeHybrid and Llama have no ALiBi";
+  if (c.attention.position == Position::rope && !turns_wholly(c))
+    return "its GraniteMoeHybrid and Llama turn all channels of a head";
+  if (family == Family::granite && c.head_dim() * c.attention.heads != c.width)
+    return "its GraniteMoeHybrid wants width = attention.heads * head_dim";
+  return "";
+}
+
+/// transformers' account of the rotation: rope_parameters, or rope_theta and rope_scaling as older versions wrote them.
+inline void read_rope(const JsonFields& json, FileFields<JsonFields>& p, Config& c) {
+  Rope& r = c.attention.rope;
+  const auto given = json.object("rope_parameters"), scaling = given ? given : json.object("rope_scaling");
+  const JsonFields& fields = scaling ? *scaling : json;
+  FileFields<JsonFields> q(fields);
+  r.base = p.number("rope_theta", 1.001, 1e12, 10'000);
+  if (given) r.base = q.number("rope_theta", 1.001, 1e12, static_cast<double>(r.base));
+  p.demand(p.number("partial_rotary_factor", 0, 1, 1) == 1, "partial_rotary_factor: expected 1");
+  const std::string type = scaling ? q.text("rope_type", q.text("type", "default")) : "default";
+  if (type != "default") {
+    r.factor = q.number("factor", 1, 1e6, 1);
+    r.original_context = q.integer("original_max_position_embeddings", 1, FileLimits::context,
+                                   p.integer("original_max_position_embeddings", 1, FileLimits::context, 0));
+    r.attention_factor = q.number("attention_factor", 0, 1e3, 0);
+  }
+  if (type == "linear") r.scaling = RopeScaling::linear;
+  if (type == "dynamic") r.scaling = RopeScaling::dynamic_ntk;
+  if (type == "llama3") {
+    r.scaling = RopeScaling::llama3;
+    r.low_freq_factor = q.number("low_freq_factor", 1e-3, 1e6);
+    r.high_freq_factor = q.number("high_freq_factor", 1e-3, 1e6);
+  }
+  if (type == "yarn") {
+    r.scaling = RopeScaling::yarn;
+    r.beta_fast = q.number("beta_fast", 0, 1e6, 32), r.beta_slow = q.number("beta_slow", 0, 1e6, 1);
+    r.mscale = q.number("mscale", 0, 1e3, 0), r.mscale_all_dim = q.number("mscale_all_dim", 0, 1e3, 0);
+    p.demand(q.boolean("truncate", true), "truncate: expected true, as YaRN's paper has it");
+  }
+  if (type == "longrope") {
+    r.scaling = RopeScaling::longrope;
+    const auto pairs = static_cast<std::size_t>(std::clamp<std::int64_t>(c.rope_dims() / 2, 0, Rope::max_pairs));
+    const auto shorter = q.numbers("short_factor", pairs, 1e-6, 1e6),
+               longer = q.numbers("long_factor", pairs, 1e-6, 1e6);
+    std::copy(shorter.begin(), shorter.end(), r.short_factor.begin());
+    std::copy(longer.begin(), longer.end(), r.long_factor.begin());
+    if (!q.has("factor") && r.original_context > 0)
+      r.factor = std::max(1.f, static_cast<float>(c.context) / static_cast<float>(r.original_context));
+  }
+  p.demand(type == "default" || r.scaling != RopeScaling::none,
+           "rope_type: expected default, linear, dynamic, yarn, longrope or llama3, found " + type);
+  if (!q.status()) p.demand(false, "rope_parameters: " + q.status().error().message);
+}
+
+inline void read_json(const JsonKeys& k, Config& c) {
+  FileFields<JsonFields>& p = k.fields;
+  AttentionConfig& a = c.attention;
+  a.heads = p.integer("num_attention_heads", 1, FileLimits::heads);
+  a.kv_heads = p.integer("num_key_value_heads", 1, FileLimits::heads, a.heads);
+  a.head_dim = p.integer("head_dim", 1, 256, 0);
+  if (std::int64_t{a.head_dim} * a.heads == c.width) a.head_dim = 0;
+  k.demand_flag("attention_bias", false, false);
+  if (k.granite) {
+    a.scale = p.number("attention_multiplier", -1e6, 1e6, 1);
+    const std::string position = p.text("position_embedding_type", "none");
+    if (position != "rope") a.position = Position::none;
+    p.demand(position == "rope" || position == "nope" || position == "none",
+             "\"position_embedding_type\": expected rope or null, found " + position);
+  }
+  if (a.position == Position::rope) read_rope(k.json, p, c);
+}
+
+inline std::string rope_json(const Config& c) {
+  const Rope& r = c.attention.rope;
+  const float d = static_cast<float>(c.rope_dims());
+  JsonMembers m;
+  m.add_number("rope_theta", r.scaling == RopeScaling::ntk ? r.base * std::pow(r.factor, d / (d - 2)) : r.base);
+  constexpr std::array<std::string_view, 7> types{"default", "linear", "default", "dynamic",
+                                                  "yarn",    "llama3", "longrope"};
+  m.add_text("rope_type", types[static_cast<std::size_t>(r.scaling)]);
+  if (r.scaling == RopeScaling::none || r.scaling == RopeScaling::ntk) return m.text();
+  m.add_number("factor", r.factor);
+  m.add_number("original_max_position_embeddings", std::int64_t{r.original_context ? r.original_context : c.context});
+  if (r.attention_factor != 0) m.add_number("attention_factor", r.attention_factor);
+  if (r.scaling == RopeScaling::yarn) {
+    m.add_number("beta_fast", r.beta_fast), m.add_number("beta_slow", r.beta_slow);
+    if (r.mscale != 0) m.add_number("mscale", r.mscale);
+    if (r.mscale_all_dim != 0) m.add_number("mscale_all_dim", r.mscale_all_dim);
+  }
+  if (r.scaling == RopeScaling::llama3)
+    m.add_number("low_freq_factor", r.low_freq_factor), m.add_number("high_freq_factor", r.high_freq_factor);
+  if (r.scaling == RopeScaling::longrope) {
+    const auto pairs = static_cast<std::size_t>(c.rope_dims() / 2);
+    m.add_numbers("short_factor", std::span(r.short_factor).first(pairs));
+    m.add_numbers("long_factor", std::span(r.long_factor).first(pairs));
+  }
+  return m.text();
+}
+
+inline void write_json(JsonMembers& m, const Config& c, bool granite) {
+  m.add_number("num_attention_heads", std::int64_t{c.attention.heads});
+  m.add_number("num_key_value_heads", c.kv_heads());
+  m.add_flag("attention_bias", false);
+  m.add_number("attention_dropout", std::int64_t{0});
+  m.add("rope_parameters", rope_json(c));
+  if (!granite) return m.add_number("head_dim", c.head_dim());
+  m.add_text("position_embedding_type", c.attention.position == Position::rope ? "rope" : "nope");
+  m.add_number("attention_multiplier", scale_of(c));
+}
+
+inline bool passed_over(std::string_view name) {
+  return name.starts_with("rope_f") || name.ends_with("rotary_emb.inv_freq");
+}
+
+/// Whatever the order of channels that turn, and however the frequencies of their rotation are written down.
+inline bool same_meaning(Config& a, Config& b) {
+  const Rope rope_a = a.attention.rope, rope_b = b.attention.rope;
+  for (Config* c : {&a, &b}) {
+    const auto dims = static_cast<int>(c->rope_dims());
+    if (c->head_dim() > 0) c->attention.scale = scale_of(*c);
+    if (c->window() == c->context) c->attention.window = 0;
+    c->attention.rope = {.base = 1, .dims = dims};
+  }
+  const float scale = a.attention.scale;
+  if (std::abs(scale - b.attention.scale) <= 1e-6f * std::abs(scale)) b.attention.scale = scale;
+  if (!has_kind(a, Kind::attention) || a.attention.position != Position::rope) return true;
+  const int dims = a.attention.rope.dims;
+  if (dims != b.attention.rope.dims) return false;
+  float of_a[Rope::max_pairs], of_b[Rope::max_pairs];
+  const float factor_a = rope_frequencies(rope_a, dims, a.context, a.context, of_a);
+  const float factor_b = rope_frequencies(rope_b, dims, b.context, b.context, of_b);
+  const auto close = [](float p, float q) { return std::abs(p - q) <= 1e-5f * std::abs(p); };
+  return close(factor_a, factor_b) && std::equal(of_a, of_a + dims / 2, of_b, close);
+}
+
+}  // namespace attention_files_parts
+
+inline constexpr LayerFiles attention_files{.kind = Kind::attention,
+                                            .rows = attention_files_parts::rows,
+                                            .in_bitnet = true,
+                                            .in_llama = attention_files_parts::in_llama,
+                                            .unknown_to_llama_cpp = attention_files_parts::unknown_to_llama_cpp,
+                                            .read_gguf = attention_files_parts::read_gguf,
+                                            .write_gguf = attention_files_parts::write_gguf,
+                                            .gguf_tensor = attention_files_parts::gguf_tensor,
+                                            .words = attention_files_parts::words,
+                                            .in_llama_class = attention_files_parts::in_llama_class,
+                                            .unknown_to_transformers = attention_files_parts::unknown_to_transformers,
+                                            .read_json = attention_files_parts::read_json,
+                                            .write_json = attention_files_parts::write_json,
+                                            .passed_over = attention_files_parts::passed_over,
+                                            .same_meaning = attention_files_parts::same_meaning};
+
+}  // namespace chimera::inline CHIMERA_ABI

@@ -1,0 +1,35 @@
+#include <chimera/config/size.hpp>
+
+#include <doctest/doctest.h>
+
+#include <set>
+#include <string>
+
+using namespace chimera;
+
+TEST_CASE("the weights of a config are counted by its layers' tables") {
+  constexpr Config c{.vocab = 11,
+                     .width = 20,
+                     .layers = pattern("R M A"),
+                     .attention = {.heads = 6, .kv_heads = 3, .head_dim = 8},
+                     .mamba2 = {.expand = 3, .head_dim = 5, .state = 7, .groups = 4, .conv = 3},
+                     .rg_lru = {.inner = 24, .heads = 3, .conv = 2, .bias = true},
+                     .ffn = {.hidden = 9},
+                     .tied = false};
+  // Embedding, output and last norm; two norms and SwiGLU a block; recurrence; Mamba-2; attention.
+  constexpr int blocks = 3 * (2 * 20 + 3 * 9 * 20);
+  constexpr int recurrence = 3 * 24 * 20 + 2 * 24 + 20 + 24 * (2 + 4) + 2 * 24 * 8;
+  constexpr int mamba = (2 * 60 + 56 + 60 + 12 - 60) * 20 + (60 + 56) * 4 + 3 * 12 + 60 + 60 * 20;
+  constexpr int attention = 2 * (6 + 3) * 8 * 20;
+  static_assert(parameter_count(c) == 2 * 11 * 20 + 20 + blocks + recurrence + mamba + attention);
+  static_assert(size_bound(c) == parameter_count(c) && widest_row(c) == 60);
+}
+
+TEST_CASE("every weight that there can be has a name of its own and a role") {
+  std::set<std::string> names;
+  each_known_weight([&](const Tensor& t) {
+    CHECK(names.insert(std::string(t.name)).second);
+    CHECK((t.role == Role::vector) == (t.rows == 1));
+  });
+  CHECK(names.count("ffn_sub_norm.weight") == 1);
+}
