@@ -1,4 +1,5 @@
 // chimera-config: the config of a model's file as a C++ header, and the file itself as a part of a program.
+#include "numbers.hpp"
 #include "program.hpp"
 
 #include <chimera/config/size.hpp>

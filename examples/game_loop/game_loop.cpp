@@ -1,6 +1,9 @@
 // game_loop: a small game at 60 frames a second in which a model speaks. It thinks for 2 ms of each frame, on the thread
 // that draws.
+#include "../model_option.hpp"
+#include "../numbers.hpp"
 #include "../program.hpp"
+#include "../progress.hpp"
 #include "frame_times.hpp"
 #include "scene.hpp"
 #include "voice.hpp"
@@ -187,7 +190,7 @@ Status play(const Options& options) {
     tokenizer = byte_tokenizer(model->config->vocab);
     weights = untrained(*cpu, *model);
   } else {
-    const auto saved = SavedModel::find(options.model);
+    const auto saved = open_model(options.model);
     if (!saved) return saved.error();
     tokenizer = saved->tokenizer();
     weights = saved->packed(*cpu);
@@ -218,9 +221,7 @@ int program(int argc, char** argv) {
   app.add_option("--threads", options.threads, "of the model; 0: one for each processor")->check(non_negative());
   app.add_option("--temperature,--temp", options.sampling.temperature, "higher: more surprising");
   app.add_option("-s,--seed", options.sampling.seed, "the same seed gives the same words");
-  if (const auto code = parse(app, argc, argv)) return *code;
-  const Status status = play(options);
-  return status ? success : fail("game_loop", status.error());
+  return run(app, argc, argv, [&] { return play(options); });
 }
 
 }  // namespace

@@ -28,25 +28,6 @@ struct SpecialIds {
   std::int32_t bos = -1, eos = -1, pad = -1;
 };
 
-/// The class of transformers that runs it.
-std::string_view hugging_face_architecture(const Config& c);
-
-/// generation_config.json
-std::string generation_config_json(const SpecialIds& ids);
-
-/// Fills `weights`, model.arena_floats of them, from the folder's safetensors. Errors as those of load_gguf.
-Status load_hugging_face(const Cpu& q, const std::string& folder, const AnyModel& model, float* weights);
-
-/// Writes config.json and model.safetensors into the folder, the weights in F32, F16 or BF16. The config comes last: a
-/// folder that has one is whole.
-Status save_hugging_face(const Cpu& q, const std::string& folder, const AnyModel& model, const float* weights,
-                         Format format, const SpecialIds& ids);
-
-}  // namespace chimera::inline CHIMERA_ABI
-
-#if CHIMERA_BODIES
-namespace chimera::inline CHIMERA_ABI {
-
 namespace hugging_face_parts {
 
 inline Family family_of(const Config& c) {
@@ -109,18 +90,20 @@ inline Result<Format> format_of(const SafetensorsTensor& t) {
 
 }  // namespace hugging_face_parts
 
-CHIMERA_FUNCTION std::string_view hugging_face_architecture(const Config& c) {
+/// The class of transformers that runs it.
+inline std::string_view hugging_face_architecture(const Config& c) {
   return hugging_face_parts::family_of(c) == Family::llama ? "LlamaForCausalLM" : "GraniteMoeHybridForCausalLM";
 }
 
-CHIMERA_FUNCTION std::string generation_config_json(const SpecialIds& ids) {
+/// generation_config.json
+inline std::string generation_config_json(const SpecialIds& ids) {
   JsonMembers m;
   m.add_id("bos_token_id", ids.bos), m.add_id("eos_token_id", ids.eos), m.add_id("pad_token_id", ids.pad);
   return m.text() + "\n";
 }
 
-CHIMERA_FUNCTION Status load_hugging_face(const Cpu& q, const std::string& folder, const AnyModel& model,
-                                          float* weights) {
+/// Fills `weights`, model.arena_floats of them, from the folder's safetensors. Errors as those of load_gguf.
+inline Status load_hugging_face(const Cpu& q, const std::string& folder, const AnyModel& model, float* weights) {
   using namespace hugging_face_parts;
   const auto config = config_from_hugging_face(folder);
   if (!config) return config.error();
@@ -143,8 +126,10 @@ CHIMERA_FUNCTION Status load_hugging_face(const Cpu& q, const std::string& folde
   });
 }
 
-CHIMERA_FUNCTION Status save_hugging_face(const Cpu& q, const std::string& folder, const AnyModel& model,
-                                          const float* weights, Format format, const SpecialIds& ids) {
+/// Writes config.json and model.safetensors into the folder, the weights in F32, F16 or BF16. The config comes last: a
+/// folder that has one is whole.
+inline Status save_hugging_face(const Cpu& q, const std::string& folder, const AnyModel& model, const float* weights,
+                                Format format, const SpecialIds& ids) {
   using namespace hugging_face_parts;
   if (const std::string why = unknown_to_transformers(*model.config); !why.empty())
     return Error{"transformers cannot run the model " + std::string(model.name) + ": " + why};
@@ -170,4 +155,3 @@ CHIMERA_FUNCTION Status save_hugging_face(const Cpu& q, const std::string& folde
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
-#endif
