@@ -21,7 +21,7 @@ struct RunningMean {
     float *u, *h;  // [B,T,width]
   };
   static Activations bind(Bump& memory, const Batch& b) { return {memory.take(floats(b)), memory.take(floats(b))}; }
-  static std::int64_t temp_floats(const Batch& b) { return floats_of({floats(b), floats(b)}); }
+  static std::int64_t temp_bytes(const Batch& b) { return bytes_of({floats(b), floats(b)}); }
   // 2. Forward.
   static void forward(const Device auto& q, Weights<RunningMean> w, const Batch& batch, const float* x, float scale,
                       float* y, Activations& a, Bump) {
@@ -54,10 +54,8 @@ struct RunningMean {
     linear_backward(q, square, w.matrix(input), dw.matrix(input), n, 1.f, du, width, x, width, 0.f, dx);
   }
   // 4. Decode. A sequence carries h [width].
-  static constexpr StateBytes state(KvFormat) { return {.whole = floats_of({width}) * std::int64_t{sizeof(float)}}; }
-  static std::int64_t decode_floats(std::int64_t rows) {
-    return floats_of({rows * width}) + product_floats(rows, width);
-  }
+  static constexpr StateBytes state(KvFormat) { return {.whole = bytes_of({width})}; }
+  static std::int64_t decode_bytes(std::int64_t rows) { return bytes_of({rows * width}) + product_bytes(rows, width); }
   static void decode(const Device auto& q, PackedWeights<RunningMean> w, const Pass& pass, const ProductInput& x,
                      float scale, float* y, Bump temp) {
     float* u = temp.take(pass.rows * width);

@@ -37,7 +37,7 @@ void run_layer(Golden& g, const chimera::Cpu& q, const Names& names, auto&& chec
   const chimera::Batch batch{.sequences = B, .length = T};
   chimera::Bump count;
   L::bind(count, batch);
-  Arena kept(static_cast<std::int64_t>(count.used)), temp(L::temp_floats(batch));
+  Arena kept = Arena::of_bytes(static_cast<std::int64_t>(count.used)), temp = Arena::of_bytes(L::temp_bytes(batch));
   chimera::Bump memory{kept.data()};
   auto a = L::bind(memory, batch);
   Floats y(x.size(), 0.f), dx(x.size(), std::numeric_limits<float>::quiet_NaN());

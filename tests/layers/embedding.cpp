@@ -58,7 +58,7 @@ TEST_CASE("the head's loss and gradients do not depend on how many rows it holds
         }
         return sum;
       };
-      Floats temp = filled(head.temp_floats(n), unwritten), du = u, dw = zeros(vocab * width);
+      Floats temp = room(head.temp_bytes(n)), du = u, dw = zeros(vocab * width);
       const double want = loss(doubles(u), doubles(w));
       TokenBatch batch;
       batch.length = n, batch.targets = targets.data();

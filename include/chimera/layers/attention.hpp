@@ -40,9 +40,9 @@ struct Attention : AttentionWeights {
     return {memory.take(batch.tokens() * row), memory.take(batch.tokens() * rows), memory.take(batch.tokens() * heads),
             memory.take(batch.length * rope_row(dims, layout))};
   }
-  static std::int64_t temp_floats(const Batch& batch) {
+  static std::int64_t temp_bytes(const Batch& batch) {
     const std::int64_t n = batch.tokens(), inside = C.sub_norm ? n * rows : 0;
-    return floats_of({n * row, n * rows, n * heads, inside, inside ? norm_backward_temp(n, rows) : 0});
+    return bytes_of({n * row, n * rows, n * heads, inside}) + (inside ? norm_backward_bytes(n, rows) : 0);
   }
   /// Four for each channel and each key that a token sees on average under the causal mask.
   static constexpr double flops(std::int64_t context) {
@@ -98,10 +98,9 @@ struct Attention : AttentionWeights {
   static void copy_ring(KvFormat kv, std::int64_t tokens, const std::byte* from, std::byte* to) {
     copy_rows(ring, kv, tokens, from, to);
   }
-  static std::int64_t decode_floats(std::int64_t n) {
-    return floats_of({n * row, n * rows,
-                      std::max({product_floats(n, width), product_floats(n, rows),
-                                floats_of({cached_attention_floats(cached, n)})})});
+  static std::int64_t decode_bytes(std::int64_t n) {
+    return bytes_of({n * row, n * rows}) +
+           std::max({product_bytes(n, width), product_bytes(n, rows), cached_attention_bytes(cached, n)});
   }
   static void decode(const Device auto& q, PackedWeights<Attention> w, const Pass& pass, const ProductInput& x,
                      float scale, float* y, Bump temp) {
@@ -132,7 +131,7 @@ struct Attention : AttentionWeights {
   static constexpr CachedAttentionShape cached{shape, dims, layout, turns};
   static constexpr KvShape ring = cached.ring();
   static constexpr RopeShape turning = cached.turning();
-  static_assert(cached_attention_scratch_floats(cached) <= static_cast<std::int64_t>(Cpu::scratch_floats),
+  static_assert(cached_attention_scratch_bytes(cached) <= Cpu::scratch_bytes,
                 "chimera: too many query heads share a key head");
 
   static constexpr NormShape norm(std::int64_t n) { return {n, rows, rows, C.norm_eps}; }

@@ -21,8 +21,8 @@ struct Head {
   std::int64_t rows(std::int64_t tokens) const {
     return std::min(tokens, std::clamp<std::int64_t>((std::int64_t{16} << 20) / vocab, 64, 4096));
   }
-  std::int64_t temp_floats(std::int64_t tokens) const {
-    return floats_of({rows(tokens) * vocab, 2 * rows(tokens), tokens, tokens});
+  std::int64_t temp_bytes(std::int64_t tokens) const {
+    return bytes_of({rows(tokens) * vocab, tokens, tokens}) + bytes_of<double>({rows(tokens)});
   }
 
   void logits(const Device auto& q, std::int64_t n, const float* u, Matrix w, float* out) const {
@@ -65,7 +65,7 @@ struct Head {
   void each_block(const Device auto& q, std::int64_t n, const float* u, Matrix w, Bump temp, F&& f) const {
     const std::int64_t block = rows(n);
     float* x = temp.take(block * vocab);
-    double* losses = reinterpret_cast<double*>(temp.take(2 * block));
+    double* losses = temp.take<double>(block);
     for (std::int64_t t = 0; t < n; t += block) {
       const std::int64_t count = std::min(block, n - t);
       logits(q, count, u + t * width, w, x);

@@ -6,8 +6,8 @@
 //   decode:   y += scale * layer(norm(x)) for the tokens of a pass, with packed weights; y may be x
 // What decoding carries of a sequence has two parts, state(kv): one that is read whole for every token, all zero at the
 // sequence's start, and a ring that fills as the text goes on, of which later positions are never read. A layer with a
-// ring says how it is copied: copy_ring(kv, tokens, from, to). `temp` is working memory, at least temp_floats(batch),
-// or decode_floats(rows). A layer whose work is more than its matrices says how much: flops(context), of forward, for
+// ring says how it is copied: copy_ring(kv, tokens, from, to). `temp` is working memory, at least temp_bytes(batch),
+// or decode_bytes(rows). A layer whose work is more than its matrices says how much: flops(context), of forward, for
 // one token.
 #pragma once
 
@@ -28,7 +28,7 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-static_assert(product_scratch_floats(most_columns) <= static_cast<std::int64_t>(Cpu::scratch_floats));
+static_assert(product_scratch_bytes(most_columns) <= Cpu::scratch_bytes);
 
 /// A matrix of a layer in training: f32, row-major, as it lies in the arena.
 struct Matrix {
@@ -82,11 +82,11 @@ concept Layer = requires(const D& q, Weights<L> w, Weights<L, float> dw, const B
                          Bump& memory, Bump temp) {
   { L::params.size() } -> std::convertible_to<std::size_t>;
   { L::bind(memory, batch) } -> std::same_as<typename L::Activations>;
-  { L::temp_floats(batch) } -> std::same_as<std::int64_t>;
+  { L::temp_bytes(batch) } -> std::same_as<std::int64_t>;
   L::forward(q, w, batch, x, 1.f, y, a, temp);
   L::backward(q, w, dw, batch, x, x, 1.f, y, a, temp);
   { L::state(KvFormat::f16) } -> std::same_as<StateBytes>;
-  { L::decode_floats(std::int64_t{}) } -> std::same_as<std::int64_t>;
+  { L::decode_bytes(std::int64_t{}) } -> std::same_as<std::int64_t>;
   L::decode(q, packed, pass, in, 1.f, y, temp);
 };
 

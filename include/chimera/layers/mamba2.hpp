@@ -44,11 +44,11 @@ struct Mamba2 : Mamba2Weights {
             memory.take(ssd_products(scan, batch)),
             memory.take(heads)};
   }
-  static std::int64_t temp_floats(const Batch& batch) {
+  static std::int64_t temp_bytes(const Batch& batch) {
     const std::int64_t n = batch.tokens();
-    return floats_of({n * inner, n * inner, n * row, n * channels, n * heads, heads,
-                      std::max({norm_backward_temp(n, inner), ssd_backward_temp(scan, batch),
-                                conv_backward_temp(convolution, batch)})});
+    return bytes_of({n * inner, n * inner, n * row, n * channels, n * heads, heads}) +
+           std::max({norm_backward_bytes(n, inner), ssd_backward_bytes(scan, batch),
+                     conv_backward_bytes(convolution, batch)});
   }
 
   // 2. Forward.
@@ -92,11 +92,10 @@ struct Mamba2 : Mamba2Weights {
   }
 
   // 4. Decode. A sequence carries the convolution's last inputs and the states (kernels/cached/ssd.hpp).
-  static constexpr StateBytes state(KvFormat) { return {.whole = cached.state_floats() * std::int64_t{sizeof(float)}}; }
-  static std::int64_t decode_floats(std::int64_t rows) {
-    return floats_of(
-        {rows * row, rows * inner,
-         std::max({product_floats(rows, width), product_floats(rows, inner), cached_ssd_floats(cached, rows)})});
+  static constexpr StateBytes state(KvFormat) { return {.whole = cached.state_bytes()}; }
+  static std::int64_t decode_bytes(std::int64_t rows) {
+    return bytes_of({rows * row, rows * inner}) +
+           std::max({product_bytes(rows, width), product_bytes(rows, inner), cached_ssd_bytes(cached, rows)});
   }
   static void decode(const Device auto& q, PackedWeights<Mamba2> w, const Pass& pass, const ProductInput& x,
                      float scale, float* y, Bump temp) {
@@ -117,8 +116,7 @@ struct Mamba2 : Mamba2Weights {
  private:
   static constexpr CachedSsdShape cached{scan, taps, C.mamba2.dt_min, C.mamba2.dt_max};
   static constexpr ConvShape convolution = cached.conv();
-  static_assert(std::max(ssd_scratch_floats(scan), cached_ssd_scratch_floats(cached)) <=
-                    static_cast<std::int64_t>(Cpu::scratch_floats),
+  static_assert(std::max(ssd_scratch_bytes(scan), cached_ssd_scratch_bytes(cached)) <= Cpu::scratch_bytes,
                 "chimera: too many Mamba-2 heads share a group");
 
   static constexpr NormShape norm_shape(std::int64_t rows) {

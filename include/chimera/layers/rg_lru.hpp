@@ -33,10 +33,10 @@ struct RgLru : RgLruWeights {
     const std::int64_t n = batch.tokens() * inner;
     return {memory.take(n), memory.take(n), memory.take(n), memory.take(n), memory.take(n), memory.take(n)};
   }
-  static std::int64_t temp_floats(const Batch& batch) {
+  static std::int64_t temp_bytes(const Batch& batch) {
     const std::int64_t n = batch.tokens() * inner;
-    return floats_of({n, n, n, n, n, n, batch.tokens() * width,
-                      std::max(rg_lru_backward_temp(inner, batch), conv_backward_temp(convolution, batch))});
+    return bytes_of({n, n, n, n, n, n, batch.tokens() * width}) +
+           std::max(rg_lru_backward_bytes(inner, batch), conv_backward_bytes(convolution, batch));
   }
 
   // 2. Forward.
@@ -92,11 +92,10 @@ struct RgLru : RgLruWeights {
   }
 
   // 4. Decode. A sequence carries the convolution's last inputs and h (kernels/cached/rg_lru.hpp).
-  static constexpr StateBytes state(KvFormat) { return {.whole = cached.state_floats() * std::int64_t{sizeof(float)}}; }
-  static std::int64_t decode_floats(std::int64_t rows) {
-    return floats_of(
-        {2 * rows * inner, rows * inner,
-         std::max({product_floats(rows, width), product_floats(rows, inner), cached_rg_lru_floats(cached, rows)})});
+  static constexpr StateBytes state(KvFormat) { return {.whole = cached.state_bytes()}; }
+  static std::int64_t decode_bytes(std::int64_t rows) {
+    return bytes_of({2 * rows * inner, rows * inner}) +
+           std::max({product_bytes(rows, width), product_bytes(rows, inner), cached_rg_lru_bytes(cached, rows)});
   }
   static void decode(const Device auto& q, PackedWeights<RgLru> w, const Pass& pass, const ProductInput& x, float scale,
                      float* y, Bump temp) {

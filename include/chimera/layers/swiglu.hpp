@@ -23,9 +23,9 @@ struct SwiGlu : SwiGluWeights {
     float* gate_up;  // [B,T,2 hidden]; backward overwrites it
   };
   static Activations bind(Bump& memory, const Batch& batch) { return {memory.take(batch.tokens() * 2 * hidden)}; }
-  static std::int64_t temp_floats(const Batch& batch) {
+  static std::int64_t temp_bytes(const Batch& batch) {
     const std::int64_t h = batch.tokens() * hidden;
-    return C.sub_norm ? floats_of({h, h, h, norm_backward_temp(batch.tokens(), hidden)}) : floats_of({h});
+    return C.sub_norm ? bytes_of({h, h, h}) + norm_backward_bytes(batch.tokens(), hidden) : bytes_of({h});
   }
 
   // 2. Forward.
@@ -68,8 +68,8 @@ struct SwiGlu : SwiGluWeights {
 
   // 4. Decode: nothing is carried.
   static constexpr StateBytes state(KvFormat) { return {}; }
-  static std::int64_t decode_floats(std::int64_t rows) {
-    return floats_of({rows * hidden, std::max(product_floats(rows, width), product_floats(rows, hidden))});
+  static std::int64_t decode_bytes(std::int64_t rows) {
+    return bytes_of({rows * hidden}) + std::max(product_bytes(rows, width), product_bytes(rows, hidden));
   }
 
   static void decode(const Device auto& q, PackedWeights<SwiGlu> w, const Pass& pass, const ProductInput& x,

@@ -49,11 +49,10 @@ struct Block {
   static Activations bind(Bump& memory, const Batch& batch, bool keep) {
     return {keep ? memory.take(batch.tokens() * width) : nullptr, Mix::bind(memory, batch), Ffn::bind(memory, batch)};
   }
-  static std::int64_t temp_floats(const Batch& batch) {
+  static std::int64_t temp_bytes(const Batch& batch) {
     const std::int64_t x = batch.tokens() * width;
-    return floats_of(
-        {x, x, x,
-         std::max({Mix::temp_floats(batch), Ffn::temp_floats(batch), norm_backward_temp(batch.tokens(), width)})});
+    return bytes_of({x, x, x}) +
+           std::max({Mix::temp_bytes(batch), Ffn::temp_bytes(batch), norm_backward_bytes(batch.tokens(), width)});
   }
 
   /// Floating-point operations of forward for one token, beside two for each weight.
@@ -102,8 +101,8 @@ struct Block {
   static void copy_ring(KvFormat kv, std::int64_t tokens, const std::byte* from, std::byte* to) {
     Mix::copy_ring(kv, tokens, from, to);
   }
-  static std::int64_t decode_floats(std::int64_t rows) {
-    return std::max(Mix::decode_floats(rows), Ffn::decode_floats(rows));
+  static std::int64_t decode_bytes(std::int64_t rows) {
+    return std::max(Mix::decode_bytes(rows), Ffn::decode_bytes(rows));
   }
   static void decode(const Device auto& q, PackedWeights<Block> w, const Pass& pass, float* x, Bump temp) {
     const auto normed = [&](std::size_t norm) { return ProductInput{x, width, w.vector(norm), width, C.norm_eps}; };
