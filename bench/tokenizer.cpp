@@ -1,5 +1,6 @@
 // Encoding speed on one thread: bench/tokenizer TOKENIZER FILE... prints for each file megabytes a second, best of
 // five, and the number of ids. bench/tokenizer.py runs it beside other tokenizers.
+#include <chimera/core/files.hpp>
 #include <chimera/exchange/load_tokenizer.hpp>
 #include <chimera/text/encoder.hpp>
 

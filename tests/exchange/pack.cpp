@@ -1,3 +1,4 @@
+#include <chimera/exchange/gguf_model.hpp>
 #include <chimera/exchange/model_tokenizer.hpp>
 #include <chimera/exchange/pack.hpp>
 #include <chimera/exchange/quantize.hpp>

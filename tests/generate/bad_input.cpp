@@ -3,8 +3,10 @@
 
 #include "temporary_folder.hpp"
 
+#include <chimera/exchange/gguf_model.hpp>
 #include <chimera/exchange/model_tokenizer.hpp>
 #include <chimera/exchange/pack.hpp>
+#include <chimera/exchange/quantization_mix.hpp>
 #include <chimera/exchange/tokenizer_gguf.hpp>
 #include <chimera/generate/sampler.hpp>
 #include <chimera/generate/session.hpp>

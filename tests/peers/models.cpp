@@ -2,6 +2,7 @@
 // what we make of them: the tokens of a text, the logits of other tokens, the likeliest continuation.
 #include <chimera/exchange/hugging_face.hpp>
 #include <chimera/exchange/model_tokenizer.hpp>
+#include <chimera/exchange/pack.hpp>
 #include <chimera/exchange/tokenizer_gguf.hpp>
 #include <chimera/generate/session.hpp>
 #include <chimera/io/gguf_writer.hpp>

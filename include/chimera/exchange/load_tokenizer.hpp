@@ -1,13 +1,8 @@
 // A tokenizer from a file of any kind that is known.
 #pragma once
 
-#include <chimera/core/files.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
-#include <chimera/exchange/rank_file.hpp>
-#include <chimera/exchange/tokenizer_gguf.hpp>
-#include <chimera/exchange/tokenizer_json.hpp>
-#include <chimera/io/gguf.hpp>
 #include <chimera/text/pretokenizer.hpp>
 #include <chimera/text/tokenizer.hpp>
 
@@ -24,6 +19,12 @@ Result<Tokenizer> load_tokenizer(const std::string& path);
 }  // namespace chimera
 
 #if CHIMERA_BODIES
+#include <chimera/core/files.hpp>
+#include <chimera/exchange/rank_file.hpp>
+#include <chimera/exchange/tokenizer_gguf.hpp>
+#include <chimera/exchange/tokenizer_json.hpp>
+#include <chimera/io/gguf.hpp>
+
 namespace chimera {
 
 CHIMERA_FUNCTION Result<Tokenizer> load_tokenizer(const std::string& path) {

@@ -2,20 +2,15 @@
 #pragma once
 
 #include <chimera/core/device.hpp>
-#include <chimera/core/files.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
-#include <chimera/exchange/gguf_model.hpp>
-#include <chimera/exchange/weights.hpp>
 #include <chimera/io/gguf.hpp>
 #include <chimera/model/packed_model.hpp>
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
-#include <vector>
 
 namespace chimera::inline CHIMERA_ABI {
 
@@ -32,6 +27,13 @@ Result<PackedModel> pack_gguf(const Cpu& q, std::span<const std::byte> bytes, co
 }  // namespace chimera::inline CHIMERA_ABI
 
 #if CHIMERA_BODIES
+#include <chimera/core/files.hpp>
+#include <chimera/exchange/gguf_model.hpp>
+#include <chimera/exchange/weights.hpp>
+
+#include <algorithm>
+#include <vector>
+
 namespace chimera::inline CHIMERA_ABI {
 
 CHIMERA_FUNCTION Result<PackedModel> pack_gguf(const Cpu& q, const Gguf& file, const AnyModel& model) {
