@@ -6,6 +6,8 @@
 // A header of kernels has two halves: what they are, and how they work. By default both are seen, and functions are
 // inline. Where CHIMERA_EXTERN is defined, in all files of a program, the second half is seen by one file alone
 // (cmake/compiled.cpp): what does not depend on a config is compiled once. Then all files take the same -m flags.
+// CHIMERA_FUNCTION stands before a function of a second half; before a virtual one where it is declared, too, or files
+// that never name its class would compile it.
 #pragma once
 
 #include <chimera/core/version.hpp>
@@ -32,4 +34,5 @@
 #define CHIMERA_FUNCTION
 #else
 #define CHIMERA_BODIES 0
+#define CHIMERA_FUNCTION
 #endif

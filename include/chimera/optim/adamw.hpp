@@ -59,7 +59,7 @@ class AdamW : public Optimizer {
 
   std::span<const Section> state() override { return state_; }
 
-  void update(const Cpu& q, float* weights, float* gradient, const Update& update) override;
+  CHIMERA_FUNCTION void update(const Cpu& q, float* weights, float* gradient, const Update& update) override;
 
  private:
   std::span<const NamedTensor> tensors_;

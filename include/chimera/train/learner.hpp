@@ -60,14 +60,14 @@ class Gradient : public Learner {
 
   std::span<const Section> state() override { return optimizer_->state(); }
 
-  std::size_t bytes(std::int64_t sequences, std::int64_t length) const override;
+  CHIMERA_FUNCTION std::size_t bytes(std::int64_t sequences, std::int64_t length) const override;
 
-  std::optional<Learned> measure(const Cpu& q, float* weights, const Lesson& lesson, std::byte* memory,
-                                 TrainingHost& host) override;
+  CHIMERA_FUNCTION std::optional<Learned> measure(const Cpu& q, float* weights, const Lesson& lesson, std::byte* memory,
+                                                  TrainingHost& host) override;
 
-  void update(const Cpu& q, float* weights, const Update& update) override;
+  CHIMERA_FUNCTION void update(const Cpu& q, float* weights, const Update& update) override;
 
-  void drop(const Cpu& q) override;
+  CHIMERA_FUNCTION void drop(const Cpu& q) override;
 
  private:
   Gradient() = default;

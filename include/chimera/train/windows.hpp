@@ -46,12 +46,12 @@ class Windows : public BatchSource {
   Windows(const TokenRange& range, WindowOrder order, std::uint64_t seed = 0)
       : range_(range), order_(order), seed_(seed) {}
 
-  Status check(std::int64_t length, std::int64_t vocab) const override;
+  CHIMERA_FUNCTION Status check(std::int64_t length, std::int64_t vocab) const override;
 
-  Status fill(std::uint64_t first, BatchBuffer& batch) override;
+  CHIMERA_FUNCTION Status fill(std::uint64_t first, BatchBuffer& batch) override;
 
   /// Windows of one epoch; in order, the last may be cut short.
-  std::uint64_t rows(std::int64_t length) const override;
+  CHIMERA_FUNCTION std::uint64_t rows(std::int64_t length) const override;
 
   std::int64_t tokens() const override { return range_.size(); }
 

@@ -26,6 +26,7 @@ namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 /// less 1.
 struct Ops {
   static constexpr int lanes = 8;
+  using FloatKernels = void;
   static constexpr int tokens = 4;
   using I = Ints<lanes>;
 

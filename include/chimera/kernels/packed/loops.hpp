@@ -167,7 +167,7 @@ CHIMERA_TARGET void multiply_row(const std::byte* w, const Input* x, std::int64_
 #pragma GCC unroll 16
           for (int p = 0; p < parts; ++p) sums[r][p] = start<L>(*x, u * runs + r);
       }
-#pragma GCC unroll 16
+#pragma GCC unroll(W > 4 ? 8 : 1)  // of 4 lanes the code would be three times that of all others
       for (int i = 0; i < 8; ++i) {
         const int g = i / 2 + i % 2 * 4, r = runs == 2 ? g / 4 : 0;  // both halves of a line at once
         const I v = broadcast(x->q + 32 * u + 4 * g);
@@ -460,11 +460,19 @@ CHIMERA_TARGET inline void pack_input(const PackedInput& to, std::int64_t row, c
   }
 }
 
+template <class L, class FloatKernels>
+constexpr auto multiply_of_level() {
+  if constexpr (has_codes<L> || std::is_void_v<FloatKernels>)
+    return &CHIMERA_LEVEL::multiply<L>;
+  else
+    return FloatKernels::template multiply<L>;
+}
+
 /// What a level is chosen by.
 struct Kernels {
   static constexpr auto pack_input = &CHIMERA_LEVEL::pack_input;
   template <class L>
-  static constexpr auto multiply = &CHIMERA_LEVEL::multiply<L>;
+  static constexpr auto multiply = multiply_of_level<L, Ops::FloatKernels>();
 };
 
 }  // namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL

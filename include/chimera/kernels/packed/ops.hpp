@@ -24,6 +24,7 @@ namespace packed_parts {
 template <int W>
 struct IntegerOps {
   static constexpr int lanes = W;  // of a register
+  using FloatKernels = void;       // of another level whose products of f32 are the same
   using I = Ints<W>;
 
   /// The integer that a sum stands for.

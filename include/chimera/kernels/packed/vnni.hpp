@@ -4,6 +4,8 @@
 
 #include <chimera/core/namespace.hpp>
 #include <chimera/kernels/formats/integers.hpp>
+#include <chimera/kernels/packed/avx2.hpp>
+#include <chimera/kernels/packed/avx512.hpp>
 #include <chimera/kernels/packed/input.hpp>
 #include <chimera/kernels/packed/layout.hpp>
 #include <chimera/kernels/packed/ops.hpp>
@@ -24,6 +26,7 @@ namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 
 struct Ops : packed_parts::UnsignedOps<8> {
   static constexpr int tokens = 4;
+  using FloatKernels = packed_avx2::Kernels;
 
   CHIMERA_TARGET CHIMERA_INLINE static I dot(const I& sum, const I& codes, const I& x) {
     return I(reinterpret_cast<I::Native>(_mm256_dpbusd_avx_epi32(
@@ -45,6 +48,7 @@ namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 
 struct Ops : packed_parts::UnsignedOps<16> {
   static constexpr int tokens = 8;
+  using FloatKernels = packed_avx512::Kernels;
 
   CHIMERA_TARGET CHIMERA_INLINE static I dot(const I& sum, const I& codes, const I& x) {
     return I(reinterpret_cast<I::Native>(_mm512_dpbusd_epi32(
