@@ -70,7 +70,7 @@ void report(const Cpu& q, Format format, std::int64_t cols, const Peaks& peaks) 
   const std::int64_t panels = w.rows.panels(), few = 8 * q.threads();
   Bump count;
   bind_packed_input(count, input_forms(format), prompt, cols);
-  Buffer memory = std::move(*Buffer::create(count.used));
+  Buffer memory = std::move(*Buffer::of_bytes(count.used));
   Bump take{memory.data()};
   const PackedInput input = bind_packed_input(take, input_forms(format), prompt, cols);
   const std::vector<float> x = noise(cols * prompt);

@@ -44,7 +44,7 @@ int time_steps(const AnyModel& model, std::int64_t sequences, std::int64_t lengt
   if (!optimizer) return fail(optimizer.error());
   auto learner = Gradient::create(model, std::make_unique<AdamW>(std::move(*optimizer)), 1.0);
   if (!learner) return fail(learner.error());
-  auto weights = Buffer::create(model.arena_floats), memory = Buffer::create(learner->floats(sequences, length));
+  auto weights = Buffer::create(model.arena_floats), memory = Buffer::of_bytes(learner->bytes(sequences, length));
   for (const auto* buffer : {&weights, &memory})
     if (!*buffer) return fail(buffer->error());
   model.initialize(weights->data(), 1);
@@ -58,7 +58,7 @@ int time_steps(const AnyModel& model, std::int64_t sequences, std::int64_t lengt
   double best = 1e30, loss = 0;
   for (int i = 0; i <= steps; ++i) {  // the first touches all memory and counts only if it is alone
     const auto start = std::chrono::steady_clock::now();
-    const auto learned = learner->measure(*cpu, weights->data(), {.batches = {&batch, 1}}, memory->data(), host);
+    const auto learned = learner->measure(*cpu, weights->data(), {.batches = {&batch, 1}}, memory->bytes(), host);
     learner->update(*cpu, weights->data(), {.number = i + 1, .rate = 3e-4});
     loss = learned->loss.mean();
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

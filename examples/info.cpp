@@ -134,26 +134,26 @@ void print_tensors(const AnyModel& model, bool all) {
 }
 
 void print_costs(const AnyModel& model, std::int64_t batch, std::int64_t context) {
-  const auto floats = [](std::size_t n) { return size_text(4. * static_cast<double>(n)); };
-  const std::size_t weights = model.arena_floats;
-  if (model.train_floats) {
-    const std::size_t training = model.train_floats(batch, context);
+  const auto bytes = [](std::size_t n) { return size_text(static_cast<double>(n)); };
+  const std::size_t weights = sizeof(float) * model.arena_floats;
+  if (model.train_bytes) {
+    const std::size_t training = model.train_bytes(batch, context);
     std::printf("\nmemory of training, batch %s x %s\n", grouped(batch).c_str(), grouped(context).c_str());
-    row("weights", floats(weights));
-    row("gradients", floats(weights));
-    row("moments", floats(2 * weights));
-    row("activations", floats(training));
-    row("all", floats(4 * weights + training));
+    row("weights", bytes(weights));
+    row("gradients", bytes(weights));
+    row("moments", bytes(2 * weights));
+    row("activations", bytes(training));
+    row("all", bytes(4 * weights + training));
   }
   std::printf("\nmemory of validation\n");
-  row("weights", floats(weights));
-  row("activations", floats(model.loss_floats(batch, context)));
+  row("weights", bytes(weights));
+  row("activations", bytes(model.loss_bytes(batch, context)));
   std::printf("\nmemory of decoding, a session of %s tokens\n", grouped(model.config->context).c_str());
-  row("weights", floats(weights));
+  row("weights", bytes(weights));
   for (const auto& [format, name] : {std::pair(KvFormat::f16, "state, keys and values f16"),
                                      std::pair(KvFormat::q8_0, "state, keys and values q8_0")})
-    row(name, size_text(static_cast<double>(model.state_bytes(format))));
-  row("work", floats(model.decode_floats(SessionSettings{}.piece)));
+    row(name, bytes(model.state_bytes(format)));
+  row("work", bytes(model.decode_bytes(SessionSettings{}.piece)));
 
   const double flops = model.flops(context);
   std::printf("\noperations for each token, context %s\n", grouped(context).c_str());

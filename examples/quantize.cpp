@@ -64,14 +64,14 @@ Result<Perplexity> perplexity(const Cpu& q, const std::string& path, const Optio
   const auto weights = saved->weights(q);
   if (!weights) return weights.error();
   const std::int64_t context = std::min<std::int64_t>({options.context, model.config->context, most});
-  auto memory = Buffer::create(model.loss_floats(1, context));
+  auto memory = Buffer::of_bytes(model.loss_bytes(1, context));
   if (!memory) return memory.error();
   Loss all;
   for (std::int64_t first = 0; first < most; first += context) {
     TokenBatch batch;
     batch.sequences = 1, batch.length = std::min(context, most - first);
     batch.inputs = tokens.data() + first, batch.targets = batch.inputs + 1;
-    const Loss part = model.loss(q, weights->data(), batch, {}, memory->data());
+    const Loss part = model.loss(q, weights->data(), batch, {}, memory->bytes());
     all.sum += part.sum, all.count += part.count;
   }
   return Perplexity{all.mean(), all.count};

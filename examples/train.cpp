@@ -118,8 +118,8 @@ double available_memory() {
 /// Linux promises more memory than it has and kills who believes it: better to say so before.
 Status check_memory(const AnyModel& model, const TrainerSettings& settings) {
   const double state = 16. * static_cast<double>(model.arena_floats);
-  const double work = 4. * static_cast<double>(std::max(model.train_floats(settings.batch, settings.context),
-                                                        model.loss_floats(settings.batch, settings.context)));
+  const double work = static_cast<double>(std::max(model.train_bytes(settings.batch, settings.context),
+                                                   model.loss_bytes(settings.batch, settings.context)));
   const double available = available_memory();
   if (available == 0 || state + work <= available) return {};
   return Error{

@@ -126,6 +126,9 @@ double inner_product(const A& a, const B& b) {
   return sum;
 }
 
+/// So many bytes of working memory, NaN at first.
+inline Floats room(std::int64_t bytes) { return filled(bytes / static_cast<std::int64_t>(sizeof(float)), unwritten); }
+
 /// document_start of rows of `length` tokens: row b's documents have the lengths given, and one more ends the row.
 inline std::vector<std::int32_t> documents(std::int64_t length, const std::vector<std::vector<std::int32_t>>& rows) {
   std::vector<std::int32_t> start;

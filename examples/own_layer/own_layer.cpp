@@ -21,18 +21,18 @@ struct RunningMean {
     float *u, *h;  // [B,T,width]
   };
   static Activations bind(Bump& memory, const Batch& b) { return {memory.take(floats(b)), memory.take(floats(b))}; }
-  static std::int64_t temp_floats(const Batch& b) { return floats_of({floats(b), floats(b)}); }
+  static std::int64_t temp_bytes(const Batch& b) { return bytes_of({floats(b), floats(b)}); }
   // 2. Forward.
   static void forward(const Device auto& q, Weights<RunningMean> w, const Batch& batch, const float* x, float scale,
                       float* y, Activations& a, Bump) {
     const std::int64_t n = batch.tokens();
-    linear(q, square, n, 1.f, x, width, w[input], 0.f, a.u, width);
+    linear(q, square, w.matrix(input), n, 1.f, x, width, 0.f, a.u, width);
     parallel(q, width, [&](std::int64_t c, int) {
-      const float keep = sigmoid(w[memory][c]);
+      const float keep = sigmoid(w.vector(memory)[c]);
       for (std::int64_t t = 0, at = c; t < n; ++t, at += width)
         a.h[at] = (starts(batch, t) ? 0.f : keep * a.h[at - width]) + (1 - keep) * a.u[at];
     });
-    linear(q, square, n, scale, a.h, width, w[output], 1.f, y, width);
+    linear(q, square, w.matrix(output), n, scale, a.h, width, 1.f, y, width);
   }
   // 3. Backward: g_t = dh_t + a g_{t+1},   du_t = (1 - a) g_t,   da += g_t (h_{t-1} - u_t).
   static void backward(const Device auto& q, Weights<RunningMean> w, Weights<RunningMean, float> dw, const Batch& batch,
@@ -40,24 +40,22 @@ struct RunningMean {
     const std::int64_t n = batch.tokens();
     float* dh = temp.take(n * width);
     float* du = temp.take(n * width);
-    linear_backward(q, square, n, scale, dy, width, a.h, width, w[output], 0.f, dh, dw[output]);
+    linear_backward(q, square, w.matrix(output), dw.matrix(output), n, scale, dy, width, a.h, width, 0.f, dh);
     parallel(q, width, [&](std::int64_t c, int) {
-      const float keep = sigmoid(w[memory][c]);
+      const float keep = sigmoid(w.vector(memory)[c]);
       for (std::int64_t t = n; t-- > 0;) {
         const std::int64_t at = t * width + c;
         const bool first = starts(batch, t), last = t + 1 == n || starts(batch, t + 1);
         if (!last) dh[at] += keep * dh[at + width];
         du[at] = (1 - keep) * dh[at];
-        dw[memory][c] += keep * (1 - keep) * dh[at] * ((first ? 0.f : a.h[at - width]) - a.u[at]);
+        dw.vector(memory)[c] += keep * (1 - keep) * dh[at] * ((first ? 0.f : a.h[at - width]) - a.u[at]);
       }
     });
-    linear_backward(q, square, n, 1.f, du, width, x, width, w[input], 0.f, dx, dw[input]);
+    linear_backward(q, square, w.matrix(input), dw.matrix(input), n, 1.f, du, width, x, width, 0.f, dx);
   }
   // 4. Decode. A sequence carries h [width].
-  static constexpr StateBytes state(KvFormat) { return {.whole = floats_of({width}) * std::int64_t{sizeof(float)}}; }
-  static std::int64_t decode_floats(std::int64_t rows) {
-    return floats_of({rows * width}) + product_floats(rows, width);
-  }
+  static constexpr StateBytes state(KvFormat) { return {.whole = bytes_of({width})}; }
+  static std::int64_t decode_bytes(std::int64_t rows) { return bytes_of({rows * width}) + product_bytes(rows, width); }
   static void decode(const Device auto& q, PackedWeights<RunningMean> w, const Pass& pass, const ProductInput& x,
                      float scale, float* y, Bump temp) {
     float* u = temp.take(pass.rows * width);

@@ -38,9 +38,9 @@ TEST_CASE("each worker has scratch of its own") {
   auto q = Cpu::create(3);
   REQUIRE(q);
   for (int i = 0; i < q->threads(); ++i) {
-    const auto size = static_cast<std::ptrdiff_t>(Cpu::scratch_floats);
+    constexpr std::int64_t size = Cpu::scratch_bytes / std::int64_t{sizeof(float)};
     CHECK((i + 1 < q->threads() ? q->scratch(i + 1) : q->shared()) - q->scratch(i) == size);
-    q->scratch(i)[0] = q->scratch(i)[Cpu::scratch_floats - 1] = 1.f;
+    q->scratch(i)[0] = q->scratch(i)[size - 1] = 1.f;
   }
   q->shared()[Cpu::shared_floats - 1] = 1.f;
 }

@@ -32,14 +32,19 @@ extern "C" const char* __asan_default_options() { return "allocator_may_return_n
 TEST_CASE("a size that cannot be had is an error, not an exception") {
   CHECK_FALSE(Buffer::create(SIZE_MAX / 4).ok());
   CHECK_FALSE(Buffer::create(SIZE_MAX / 8).ok());
+  CHECK_FALSE(Buffer::of_bytes(SIZE_MAX).ok());
   CHECK(Buffer::create(SIZE_MAX).error().message.find("cannot address") != std::string::npos);
 }
 
-TEST_CASE("aligned_floats rounds up to whole cache lines") {
+TEST_CASE("sizes round up to whole cache lines") {
   CHECK(aligned_floats(0) == 0);
   CHECK(aligned_floats(1) == 16);
   CHECK(aligned_floats(16) == 16);
   CHECK(aligned_floats(17) == 32);
+  CHECK(aligned_bytes(0) == 0);
+  CHECK(aligned_bytes(1) == 64);
+  CHECK(aligned_bytes(64) == 64);
+  CHECK(aligned_bytes(65) == 128);
 }
 
 TEST_CASE("a table is a vector like any other, small or large") {

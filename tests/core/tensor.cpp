@@ -24,3 +24,20 @@ TEST_CASE("laws have the numbers of the papers, as the library's square root giv
           Init::uniform(-1.f / std::sqrt(static_cast<float>(n)), 1.f / std::sqrt(static_cast<float>(n))));
   }
 }
+
+TEST_CASE("pieces of any type are aligned, and counted in the same bytes where there is no memory") {
+  auto memory = Buffer::of_bytes(1024);
+  REQUIRE(memory);
+  Bump counts, takes(memory->bytes());
+  const auto take = [](Bump& b) {
+    b.take(17);
+    b.take<double>(8);
+    return b.take<std::byte>(1);
+  };
+  CHECK(take(counts) == nullptr);
+  CHECK(take(takes) == memory->bytes() + 192);
+  CHECK(counts.used == 256);
+  CHECK(takes.used == 256);
+  static_assert(bytes_of({17}) + bytes_of<double>({8}) + bytes_of<std::byte>({1}) == 256);
+  static_assert(bytes_of({17, 0, 1}) == 192);
+}

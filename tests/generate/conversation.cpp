@@ -27,7 +27,7 @@ AnyModel scripted_model() {
   model.state_bytes = [](KvFormat) { return std::size_t{64}; };
   model.clear_state = [](KvFormat, std::byte* state) { std::memset(state, 0, 64); };
   model.copy_state = [](KvFormat, std::int64_t, const std::byte* from, std::byte* to) { std::memcpy(to, from, 64); };
-  model.decode_floats = [](std::int64_t) { return std::size_t{16}; };
+  model.decode_bytes = [](std::int64_t) { return std::size_t{64}; };
   model.stages = 1;
   model.decode = [](const Cpu&, const PackedTensor*, const ModelPass& pass, int) {
     for (std::int64_t t = 0; t < pass.rows; ++t) was_read += static_cast<char>(pass.tokens[t]);

@@ -40,7 +40,7 @@ AnyModel echo_model() {
   model.state_bytes = [](KvFormat) { return std::size_t{64}; };
   model.clear_state = [](KvFormat, std::byte* state) { std::memset(state, 0, 64); };
   model.copy_state = [](KvFormat, std::int64_t, const std::byte* from, std::byte* to) { std::memcpy(to, from, 64); };
-  model.decode_floats = [](std::int64_t rows) { return static_cast<std::size_t>(rows); };
+  model.decode_bytes = [](std::int64_t rows) { return static_cast<std::size_t>(4 * rows); };
   model.stages = 2, model.head = 1;
   model.decode = [](const Cpu&, const PackedTensor*, const ModelPass& pass, int stage) {
     for (const Run& run : pass.runs) {

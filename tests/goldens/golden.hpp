@@ -120,7 +120,11 @@ class Arena {
     std::fill_n(data() + floats_, guard, sentinel);
   }
 
+  /// For working memory.
+  static Arena of_bytes(std::int64_t bytes) { return Arena(bytes / std::int64_t{sizeof(float)}); }
+
   float* data() { return buffer_.data(); }
+  std::byte* bytes() { return buffer_.bytes(); }
   std::size_t size() const { return floats_; }
   bool intact() {
     return std::all_of(data() + floats_, data() + floats_ + guard, [](float x) { return x == sentinel; });

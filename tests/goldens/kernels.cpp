@@ -26,7 +26,7 @@ void rms_norm_case(Golden& g, const Cpu& q) {
   const NormShape s{n, D, D, g.config().at("eps")};
   const Floats x = g.get("in.x", n * D), w = g.get("param.weight", D), dy = g.get("cotangent.y", n * D);
   Floats y = unwritten(n * D), dx = zeros(n * D), dw = zeros(D);
-  Arena temp(norm_backward_temp(n, D));
+  Arena temp = Arena::of_bytes(norm_backward_bytes(n, D));
   rms_norm(q, s, x.data(), w.data(), y.data());
   rms_norm_backward(q, s, x.data(), w.data(), dy.data(), dx.data(), dw.data(), Bump{temp.data()});
   g.compare("out.y", y, g["out.y"], forward_tolerance);
@@ -41,7 +41,7 @@ void gated_norm_case(Golden& g, const Cpu& q) {
   const Floats x = g.get("in.x", n * D), z = g.get("in.z", n * D), w = g.get("param.weight", D),
                dy = g.get("cotangent.y", n * D);
   Floats y = unwritten(n * D), dx = unwritten(n * D), dz = unwritten(n * D), dw = zeros(D);
-  Arena temp(norm_backward_temp(n, D));
+  Arena temp = Arena::of_bytes(norm_backward_bytes(n, D));
   gated_rms_norm(q, s, x.data(), z.data(), D, w.data(), y.data());
   gated_rms_norm_backward(q, s, x.data(), z.data(), D, w.data(), dy.data(), dx.data(), dz.data(), dw.data(),
                           Bump{temp.data()});
@@ -149,7 +149,8 @@ void ssd_case(Golden& g, const Cpu& q) {
     const std::string where = " (chunk " + std::to_string(chunk) + ")";
     const SsdShape s{H, P, N, G, chunk};
     const Batch batch{.sequences = B, .length = T};
-    Arena states(ssd_states(s, batch)), products(ssd_products(s, batch)), temp(ssd_backward_temp(s, batch));
+    Arena states(ssd_states(s, batch)), products(ssd_products(s, batch)),
+        temp = Arena::of_bytes(ssd_backward_bytes(s, batch));
     Floats y = unwritten(n * H * P), last = unwritten(state);
     ssd(q, s, batch, xbc.data(), dt.data(), A.data(), D.data(), initial.data(), y.data(), states.data(),
         products.data(), last.data());
@@ -241,7 +242,7 @@ void rg_lru_case(Golden& g, const Cpu& q) {
 
   Floats dx = unwritten(n * W), dr = unwritten(n * W), di = unwritten(n * W), dlambda = zeros(W),
          dinitial = unwritten(B * W);
-  Arena temp(rg_lru_backward_temp(W, batch));
+  Arena temp = Arena::of_bytes(rg_lru_backward_bytes(W, batch));
   rg_lru_backward(q, W, batch, x.data(), r.data(), i.data(), lambda.data(), initial.data(), h.data(), dy.data(),
                   {.dx = dx.data(),
                    .dr = dr.data(),

@@ -37,7 +37,7 @@ void run_layer(Golden& g, const chimera::Cpu& q, const Names& names, auto&& chec
   const chimera::Batch batch{.sequences = B, .length = T};
   chimera::Bump count;
   L::bind(count, batch);
-  Arena kept(static_cast<std::int64_t>(count.used)), temp(L::temp_floats(batch));
+  Arena kept = Arena::of_bytes(static_cast<std::int64_t>(count.used)), temp = Arena::of_bytes(L::temp_bytes(batch));
   chimera::Bump memory{kept.data()};
   auto a = L::bind(memory, batch);
   Floats y(x.size(), 0.f), dx(x.size(), std::numeric_limits<float>::quiet_NaN());
@@ -47,7 +47,7 @@ void run_layer(Golden& g, const chimera::Cpu& q, const Names& names, auto&& chec
   L::backward(q, w, dw, batch, x.data(), dy.data(), 1.f, dx.data(), a, chimera::Bump{temp.data()});
   g.compare("grad.x", dx, g["grad.x"], gradient_tolerance);
   for (std::size_t p = 0; p < names.size(); ++p) {
-    const float* at = dw[p];
+    const float* at = gradients.data() + chimera::offsets<L>[p];
     for (const std::string& name : names[p]) {
       const Floats part = g["grad." + name];
       g.compare("grad." + name, {at, part.size()}, part, gradient_tolerance);

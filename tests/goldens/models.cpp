@@ -62,16 +62,16 @@ void compare_logits(Golden& g, const Cpu& q, const AnyModel& model, const float*
                     const std::string& name) {
   const Floats want = g.get(name, text.batch.tokens() * model.config->vocab);
   Floats logits(want.size());
-  Arena memory(static_cast<std::int64_t>(model.loss_floats(2, text.batch.length)));
-  model.forward(q, weights, text.batch, memory.data(), logits.data());
+  Arena memory = Arena::of_bytes(static_cast<std::int64_t>(model.loss_bytes(2, text.batch.length)));
+  model.forward(q, weights, text.batch, memory.bytes(), logits.data());
   g.compare(name, logits, want, logits_tolerance);
   if (!memory.intact()) g.fail("the forward pass writes behind its memory");
 }
 
 void compare_checkpoint(Golden& g, const Cpu& q, const AnyModel& model, const float* weights, const Text& text) {
   const TokenBatch& batch = text.batch;
-  Arena memory(static_cast<std::int64_t>(model.loss_floats(2, batch.length)));
-  const float loss = static_cast<float>(model.loss(q, weights, batch, {}, memory.data()).mean());
+  Arena memory = Arena::of_bytes(static_cast<std::int64_t>(model.loss_bytes(2, batch.length)));
+  const float loss = static_cast<float>(model.loss(q, weights, batch, {}, memory.bytes()).mean());
   g.compare("out.loss", {&loss, 1}, g["out.loss"], forward_tolerance);
   if (!memory.intact()) g.fail("the loss writes behind its memory");
   compare_logits(g, q, model, weights, text, "out.logits");
@@ -81,12 +81,12 @@ void compare_checkpoint(Golden& g, const Cpu& q, const AnyModel& model, const fl
   compare_greedy(g, q, *packed, "out.greedy");
   if (!g.data().has("grad.model.norm.weight")) return;
 
-  Arena training(static_cast<std::int64_t>(model.train_floats(2, batch.length))),
-      gradients(static_cast<std::int64_t>(model.arena_floats));
+  Arena training = Arena::of_bytes(static_cast<std::int64_t>(model.train_bytes(2, batch.length))),
+        gradients(static_cast<std::int64_t>(model.arena_floats));
   std::fill_n(gradients.data(), gradients.size(), 0.f);
   const TrainingStep step{.scale = 1.f / static_cast<float>(batch.counted())};
   const float trained =
-      static_cast<float>(model.train(q, weights, batch, step, training.data(), gradients.data()).mean());
+      static_cast<float>(model.train(q, weights, batch, step, training.bytes(), gradients.data()).mean());
   g.compare("out.loss, in training", {&trained, 1}, g["out.loss"], forward_tolerance);
   const auto table = file_weights(model, Family::granite);
   for (const FileWeight& w : *table)

@@ -24,7 +24,7 @@ Floats weights_of(std::uint64_t seed) {
 
 /// Working memory that is NaN at first and knows when something is written behind its end.
 struct Memory {
-  explicit Memory(std::int64_t n) : floats(filled(n, unwritten)) { floats.resize(floats.size() + 64, 12345.f); }
+  explicit Memory(std::int64_t bytes) : floats(room(bytes)) { floats.resize(floats.size() + 64, 12345.f); }
   ~Memory() { CHECK(std::count(floats.end() - 64, floats.end(), 12345.f) == 64); }
   Bump bump() { return Bump{floats.data()}; }
 
@@ -32,7 +32,7 @@ struct Memory {
 };
 
 template <class L>
-std::int64_t activation_floats(const Batch& batch) {
+std::int64_t activation_bytes(const Batch& batch) {
   Bump count;
   L::bind(count, batch);
   return static_cast<std::int64_t>(count.used);
@@ -40,7 +40,7 @@ std::int64_t activation_floats(const Batch& batch) {
 
 template <class L>
 Floats forward(const Cpu& q, const Floats& w, const Batch& batch, const Floats& x) {
-  Memory kept(activation_floats<L>(batch)), temp(L::temp_floats(batch));
+  Memory kept(activation_bytes<L>(batch)), temp(L::temp_bytes(batch));
   Bump memory = kept.bump();
   auto a = L::bind(memory, batch);
   Floats y = zeros(batch.tokens() * L::width);
@@ -63,7 +63,7 @@ struct Results {
 template <class L>
 Results run(const Cpu& q, const Floats& w, const Batch& batch, const Floats& x, const Floats& dy, float scale = 1.f,
             float y0 = 0.f, float dw0 = 0.f) {
-  Memory kept(activation_floats<L>(batch)), temp(L::temp_floats(batch));
+  Memory kept(activation_bytes<L>(batch)), temp(L::temp_bytes(batch));
   Bump memory = kept.bump();
   auto a = L::bind(memory, batch);
   Results r{filled(batch.tokens() * L::width, y0), filled(batch.tokens() * L::width, unwritten),
@@ -165,8 +165,8 @@ template <class L>
 void memory_is_linear() {
   for (const std::int64_t T : {256, 4096}) {
     const Batch one{.sequences = 1, .length = T}, four{.sequences = 1, .length = 4 * T};
-    CHECK(activation_floats<L>(four) <= 4 * activation_floats<L>(one));
-    CHECK(L::temp_floats(four) <= 4 * L::temp_floats(one));
+    CHECK(activation_bytes<L>(four) <= 4 * activation_bytes<L>(one));
+    CHECK(L::temp_bytes(four) <= 4 * L::temp_bytes(one));
   }
 }
 

@@ -58,15 +58,15 @@ TEST_CASE("the head's loss and gradients do not depend on how many rows it holds
         }
         return sum;
       };
-      Floats temp = filled(head.temp_floats(n), unwritten), du = u, dw = zeros(vocab * width);
+      Floats temp = room(head.temp_bytes(n)), du = u, dw = zeros(vocab * width);
       const double want = loss(doubles(u), doubles(w));
       TokenBatch batch;
       batch.length = n, batch.targets = targets.data();
-      const Loss alone = head.loss(q, {}, batch, u.data(), w.data(), 1.f, nullptr, nullptr, Bump{temp.data()});
+      const Loss alone = head.loss(q, {}, batch, u.data(), {w.data()}, 1.f, nullptr, {}, Bump{temp.data()});
       CHECK(alone.sum == doctest::Approx(want));
       CHECK(alone.count == batch.counted());
       // The gradient may take the place of the input.
-      CHECK(head.loss(q, {}, batch, du.data(), w.data(), 1.f, du.data(), dw.data(), Bump{temp.data()}).sum ==
+      CHECK(head.loss(q, {}, batch, du.data(), {w.data()}, 1.f, du.data(), {dw.data()}, Bump{temp.data()}).sum ==
             doctest::Approx(want));
       check_gradient([&](const Doubles& a) { return loss(a, doubles(w)); }, u, du);
       check_gradient([&](const Doubles& b) { return loss(doubles(u), b); }, w, dw);

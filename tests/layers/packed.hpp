@@ -34,7 +34,7 @@ class Packed {
       end = part_end(t.parts, t.rows, first);
       const std::int64_t rows = end - first;
       const std::size_t bytes = packed_bytes(Format::f32, rows, t.cols);
-      auto* data = reinterpret_cast<std::byte*>(memory_.emplace_back(std::move(*Buffer::create(bytes / 4))).data());
+      auto* data = memory_.emplace_back(std::move(*Buffer::of_bytes(bytes))).bytes();
       for (std::int64_t row = 0; row < rows; row += panel_rows) {
         const std::byte* lines[panel_rows] = {};
         const std::int64_t count = std::min(panel_rows, rows - row);
@@ -60,8 +60,7 @@ class Decoding {
       : q_(q), packed_(w), norm_(noise(L::width, 99)), kv_(kv), positions_(sequences, 0) {
     for (float& v : norm_) v += 2.f;
     for (std::size_t b = 0; b < sequences; ++b)
-      states_.push_back(
-          std::move(*Buffer::create(static_cast<std::size_t>(L::state(kv).whole + L::state(kv).ring) / sizeof(float))));
+      states_.push_back(std::move(*Buffer::of_bytes(static_cast<std::size_t>(L::state(kv).whole + L::state(kv).ring))));
   }
 
   /// What forward is to be given: x [T,width], normalised as decode does.
@@ -81,14 +80,14 @@ class Decoding {
       const std::int64_t count = static_cast<std::int64_t>(x[b].size()) / L::width;
       if (count == 0) continue;
       const std::int64_t first = static_cast<std::int64_t>(all.size()) / L::width;
-      std::byte* state = reinterpret_cast<std::byte*>(states_[b].data());
+      std::byte* state = states_[b].bytes();
       runs.push_back({first, count, positions_[b], state, state + L::state(kv_).whole});
       positions_[b] += count;
       all.insert(all.end(), x[b].begin(), x[b].end());
     }
     if (runs.empty()) return {};
     const std::int64_t rows = static_cast<std::int64_t>(all.size()) / L::width;
-    Memory temp(L::decode_floats(rows));
+    Memory temp(L::decode_bytes(rows));
     Floats y = in_place ? all : zeros(rows * L::width);
     const ProductInput input{in_place ? y.data() : all.data(), L::width, norm_.data(), L::width, eps};
     L::decode(q_, packed_.weights(), Pass{runs, rows, kv_}, input, in_place ? 0.5f : 1.f, y.data(), temp.bump());

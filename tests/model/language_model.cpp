@@ -91,7 +91,8 @@ struct Trained {
 
 Trained train(const Cpu& q, const AnyModel& model, const std::vector<float>& w, const TokenBatch& batch,
               const Objective& objective = {}, int first_block = 0) {
-  std::vector<float> memory(model.train_floats(batch.sequences, batch.length)), g(model.arena_floats);
+  std::vector<std::byte> memory(model.train_bytes(batch.sequences, batch.length));
+  std::vector<float> g(model.arena_floats);
   const std::int64_t count = objective.counted(batch);
   const TrainingStep step{.scale = 1.f / static_cast<float>(count),
                           .seed = 3,
@@ -180,7 +181,8 @@ TEST_CASE("gradients agree with finite differences where pairs of rows are compa
   const AnyModel model = any_model<all_kinds>("all kinds");
   const Text text(model.config->vocab);
   LogProbs reference;
-  std::vector<float> w(model.arena_floats), memory(model.loss_floats(sequences, length));
+  std::vector<float> w(model.arena_floats);
+  std::vector<std::byte> memory(model.loss_bytes(sequences, length));
   model.initialize(w.data(), 7);
   (void)model.loss(cpu(), w.data(), text.batch(false), reference.objective(), memory.data());
   Dpo dpo{.beta = 0.05, .reference = reference.values};
@@ -204,7 +206,7 @@ TEST_CASE("an objective that says cross-entropy gives its bits, and the log-prob
   CHECK(fused.loss == doctest::Approx(twice.loss).epsilon(1e-6));
 
   LogProbs found;
-  std::vector<float> memory(model.loss_floats(sequences, length));
+  std::vector<std::byte> memory(model.loss_bytes(sequences, length));
   const Loss loss = model.loss(q, w.data(), batch, {}, memory.data());
   CHECK(loss.mean() == doctest::Approx(fused.loss).epsilon(1e-6));
   (void)model.loss(q, w.data(), batch, found.objective(), memory.data());
@@ -239,14 +241,15 @@ TEST_CASE("dropout changes with the step and is off in evaluation") {
   const Text text(model.config->vocab);
   const TokenBatch batch = text.batch(false);
   const std::vector<float> w = random_weights(model);
-  std::vector<float> memory(model.train_floats(sequences, length)), g(model.arena_floats);
+  std::vector<std::byte> memory(model.train_bytes(sequences, length));
+  std::vector<float> g(model.arena_floats);
   const auto loss = [&](std::uint64_t step) {
     return model.train(q, w.data(), batch, {.scale = 1.f, .seed = 3, .step = step}, memory.data(), g.data()).sum;
   };
   CHECK(loss(1) == loss(1));
   CHECK(loss(1) != loss(2));
   const AnyModel plain = any_model<tied_without_dropout>("plain");
-  std::vector<float> room(std::max(model.loss_floats(sequences, length), plain.train_floats(sequences, length)));
+  std::vector<std::byte> room(std::max(model.loss_bytes(sequences, length), plain.train_bytes(sequences, length)));
   const double evaluated = model.loss(q, w.data(), batch, {}, room.data()).sum;
   CHECK(evaluated ==
         doctest::Approx(plain.train(q, w.data(), batch, {.scale = 1.f}, room.data(), g.data()).sum).epsilon(1e-6));
@@ -260,7 +263,7 @@ TEST_CASE("computing forward again gives the same bits as keeping it") {
   const Trained a = train(q, kept, w, text.batch(true)), b = train(q, again, w, text.batch(true));
   CHECK(a.loss == b.loss);
   CHECK(a.gradients == b.gradients);
-  CHECK(again.train_floats(4, 256) < kept.train_floats(4, 256));
+  CHECK(again.train_bytes(4, 256) < kept.train_bytes(4, 256));
 }
 
 TEST_CASE("loss and gradients are the same bits for every number of threads") {
@@ -293,7 +296,8 @@ TEST_CASE("token by token, and in pieces, a model says what it says of the whole
   const Text text(model.config->vocab);
   const std::vector<float> w = random_weights(model);
   const std::size_t vocab = static_cast<std::size_t>(model.config->vocab);
-  std::vector<float> memory(model.loss_floats(sequences, length)), all(sequences * length * vocab);
+  std::vector<std::byte> memory(model.loss_bytes(sequences, length));
+  std::vector<float> all(sequences * length * vocab);
   model.forward(q, w.data(), text.batch(false), memory.data(), all.data());
   const auto expected = [&](std::size_t t) {
     return std::vector<float>(all.begin() + static_cast<std::ptrdiff_t>(t * vocab),
@@ -302,8 +306,8 @@ TEST_CASE("token by token, and in pieces, a model says what it says of the whole
 
   const auto packed = PackedModel::create(q, model, w.data());
   REQUIRE(packed);
-  std::vector<float> logits(vocab), room(model.decode_floats(13));
-  std::vector<std::byte> state;
+  std::vector<float> logits(vocab);
+  std::vector<std::byte> room(model.decode_bytes(13)), state;
   const auto read = [&](std::int64_t at, std::int64_t rows) {
     const Run run{.first = 0, .count = rows, .position = at, .state = state.data()};
     const Output output{rows - 1, logits.data()};
@@ -327,7 +331,8 @@ TEST_CASE("a packed row gives the gradients of its documents run alone") {
   const std::vector<float> w = random_weights(model);
   const Trained packed = train(q, model, w, text.batch(true));
   const std::int64_t counted = text.batch(true).counted();
-  std::vector<float> sum(model.arena_floats), memory(model.train_floats(1, length));
+  std::vector<float> sum(model.arena_floats);
+  std::vector<std::byte> memory(model.train_bytes(1, length));
   double loss = 0;
   for (std::int64_t row = 0; row < sequences; ++row)
     for (const auto& [begin, end] : {std::pair{0, 10}, std::pair{10, 11}, std::pair{11, 21}}) {

@@ -14,7 +14,7 @@ namespace {
 
 double norm_of(const Cpu& q, const std::vector<float>& gradient) {
   const auto n = static_cast<std::int64_t>(gradient.size());
-  std::vector<float> temp(static_cast<std::size_t>(floats_of({gradient_norm_temp(n)})));
+  std::vector<std::byte> temp(static_cast<std::size_t>(gradient_norm_bytes(n)));
   return gradient_norm(q, n, gradient.data(), Bump{temp.data()});
 }
 

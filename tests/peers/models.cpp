@@ -86,7 +86,7 @@ void line(std::FILE* file, const char* name, const std::vector<T>& values) {
 template <const Config& C>
 Status write(const Cpu& q, const std::string& folder, const std::string& name, const char* type = "f32") {
   const AnyModel m = any_model<C>(name);
-  auto weights = Buffer::create(m.arena_floats), memory = Buffer::create(m.loss_floats(1, length));
+  auto weights = Buffer::create(m.arena_floats), memory = Buffer::of_bytes(m.loss_bytes(1, length));
   const auto tokenizer = byte_tokenizer(C.vocab);
   draw(m, weights->data());
   const Vocabulary& v = tokenizer->vocabulary();
@@ -108,7 +108,7 @@ Status write(const Cpu& q, const std::string& folder, const std::string& name, c
   TokenBatch batch;
   batch.sequences = 1, batch.length = length, batch.inputs = tokens.data();
   std::vector<float> logits(static_cast<std::size_t>(length * C.vocab));
-  m.forward(q, weights->data(), batch, memory->data(), logits.data());
+  m.forward(q, weights->data(), batch, memory->bytes(), logits.data());
 
   const auto packed = pack_gguf(q, *stored, m);
   if (!packed) return packed.error();

@@ -85,12 +85,12 @@ inline AnyModel model() {
     for (std::int64_t i = 0; i < vocab * vocab; ++i) weights[i] = 0.02f * r.normal();
   };
   m.flops = [](std::int64_t) { return 2 * static_cast<double>(vocab * vocab + vocab); };
-  m.loss_floats = m.train_floats = [](std::int64_t, std::int64_t) { return std::size_t{1}; };
-  m.loss = [](const Cpu&, const float* weights, const TokenBatch& batch, const Objective& objective, float*) {
+  m.loss_bytes = m.train_bytes = [](std::int64_t, std::int64_t) { return std::size_t{1}; };
+  m.loss = [](const Cpu&, const float* weights, const TokenBatch& batch, const Objective& objective, std::byte*) {
     faults.validated = objective;
     return run(weights, batch, nullptr, 0, objective);
   };
-  m.train = [](const Cpu&, const float* weights, const TokenBatch& batch, const TrainingStep& step, float*,
+  m.train = [](const Cpu&, const float* weights, const TokenBatch& batch, const TrainingStep& step, std::byte*,
                float* gradient) {
     const std::int64_t n = static_cast<std::int64_t>(step.step);
     ++faults.calls;

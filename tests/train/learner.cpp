@@ -52,10 +52,10 @@ class TwoLosses : public Learner {
   explicit TwoLosses(const AnyModel& model) : model_(model) {}
 
   std::span<const Section> state() override { return state_; }
-  std::size_t floats(std::int64_t sequences, std::int64_t length) const override {
-    return model_.loss_floats(sequences, length);
+  std::size_t bytes(std::int64_t sequences, std::int64_t length) const override {
+    return model_.loss_bytes(sequences, length);
   }
-  std::optional<Learned> measure(const Cpu& q, float* weights, const Lesson& lesson, float* memory,
+  std::optional<Learned> measure(const Cpu& q, float* weights, const Lesson& lesson, std::byte* memory,
                                  TrainingHost& host) override {
     const std::vector<float> before(weights, weights + model_.arena_floats);
     const auto restore = [&] { std::copy(before.begin(), before.end(), weights); };

@@ -120,7 +120,7 @@ struct AttentionConfig {
         positive = positive && rope.short_factor[i] > 0.f && rope.long_factor[i] > 0.f;
     return positive;
   }
-  /// Floats of a worker's scratch that decoding takes for the query heads of one key head: of one token, its queries
+  /// Bytes of a worker's scratch that decoding takes for the query heads of one key head: of one token, its queries
   /// and key, the scores of a chunk of the past, a tile of keys, and what is summed of all heads; of a piece, what a
   /// matrix product takes, the scores of a tile, its queries and keys.
   template <class Whole>
@@ -128,8 +128,8 @@ struct AttentionConfig {
     constexpr std::int64_t tile = 64, product = 200'000;
     const std::int64_t group = heads / c.kv_heads(), row = (c.head_dim() + 31) / 32 * 32;
     const std::int64_t chunk = std::clamp<std::int64_t>((c.window() + 64 * tile - 1) / (64 * tile) * tile, 256, 4096);
-    return std::max(floats_of({(group + 1) * row, group * chunk + tile * row, heads * (row + 2)}),
-                    product + tile * tile + 2 * tile * row + 2 * tile * group);
+    return std::max(bytes_of({(group + 1) * row, group * chunk + tile * row, heads * (row + 2)}),
+                    bytes_of({product, tile * tile, 2 * tile * row, 2 * tile * group}));
   }
 
 #define CHIMERA_RULES(c, rule)                                                                              \
@@ -144,7 +144,7 @@ struct AttentionConfig {
        "chimera: rope.dims must be even and at most head_dim");                                             \
   rule(c.attention.position != Position::rope || c.attention.has_positive_factors(c),                       \
        "chimera: rope.base, rope.factor and LongRoPE's factors must be above 0");                           \
-  rule(c.kv_heads() <= 0 || c.attention.decode_scratch(c) <= std::int64_t{1} << 19,                         \
+  rule(c.kv_heads() <= 0 || c.attention.decode_scratch(c) <= std::int64_t{2} << 20,                         \
        "chimera: too many query heads share a key head")
   CHIMERA_CONFIG_RULES;
 #undef CHIMERA_RULES

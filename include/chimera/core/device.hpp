@@ -128,8 +128,8 @@ class Cpu {
  public:
   using Real = float;
 
-  /// f32 of private scratch for each worker: packed GEMM panels, attention and scan tiles.
-  static constexpr std::size_t scratch_floats = std::size_t{1} << 19;
+  /// Bytes of private scratch for each worker: packed GEMM panels, attention and scan tiles.
+  static constexpr std::int64_t scratch_bytes = std::int64_t{2} << 20;
   /// f32 of scratch shared by a team: the packed right-hand side of one large product.
   static constexpr std::size_t shared_floats = std::size_t{3} << 20;
 
@@ -165,10 +165,8 @@ class Cpu {
 #endif
   }
   int threads() const { return executor_.threads; }
-  float* scratch(int worker) const {
-    return scratch_.get()->data() + scratch_floats * static_cast<std::size_t>(worker);
-  }
-  float* shared() const { return scratch_.get()->data() + scratch_floats * static_cast<std::size_t>(threads()); }
+  float* scratch(int worker) const { return scratch_.get()->data() + scratch_floats * worker; }
+  float* shared() const { return scratch(threads()); }
 
   /// Lowers (never raises) the instruction level to the best that the processor runs: how tests run every variant.
   void limit(Isa isa) { isa_ = best_isa(isa < isa_ ? isa : isa_); }
@@ -180,9 +178,11 @@ class Cpu {
   }
 
  private:
+  static constexpr std::int64_t scratch_floats = scratch_bytes / std::int64_t{sizeof(float)};
+
   Cpu() = default;
   static Result<Cpu> with_scratch(Cpu cpu) {
-    auto buffer = Buffer::create(scratch_floats * static_cast<std::size_t>(cpu.threads()) + shared_floats);
+    auto buffer = Buffer::create(static_cast<std::size_t>(scratch_floats * cpu.threads()) + shared_floats);
     if (!buffer) return buffer.error();
     cpu.scratch_.reset(new (std::nothrow) Buffer(std::move(*buffer)));
     if (!cpu.scratch_) return Error{"out of memory for scratch buffers"};

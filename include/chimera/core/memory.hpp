@@ -17,6 +17,9 @@ namespace chimera {
 /// Alignment of every buffer and of every tensor in an arena, in bytes: one cache line, one AVX-512 register.
 inline constexpr std::size_t alignment = 64;
 
+/// `bytes` rounded up so that what follows starts on `alignment`.
+constexpr std::size_t aligned_bytes(std::size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
+
 /// `count` rounded up so that the next f32 tensor starts on `alignment`.
 constexpr std::size_t aligned_floats(std::size_t count) { return (count + 15) / 16 * 16; }
 
@@ -43,9 +46,15 @@ class Buffer {
     return b;
   }
 
+  /// At least so many bytes, for what is not f32, or not alone.
+  static Result<Buffer> of_bytes(std::size_t bytes) {
+    return create(bytes / sizeof(float) + (bytes % sizeof(float) != 0));
+  }
+
   float* data() { return data_.get(); }
   const float* data() const { return data_.get(); }
   std::size_t size() const { return size_; }
+  std::byte* bytes() { return reinterpret_cast<std::byte*>(data()); }
 
  private:
   struct Free {

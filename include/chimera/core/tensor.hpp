@@ -94,32 +94,29 @@ inline constexpr auto offsets = [] {
   return o;
 }();
 
-/// A layer's slice of an arena of weights (T = const float) or of gradients (T = float).
-template <class Layer, class T = const float>
-struct Weights {
-  T* base;
-
-  constexpr T* operator[](std::size_t param) const { return base + offsets<Layer>[param]; }
-};
-
-/// Hands out consecutive, aligned pieces of an arena. A null arena only counts: the same code sizes and binds.
+/// Hands out consecutive, aligned pieces of memory. Without any it only counts: the same code sizes and binds.
 /// Pass it by value to lend what is left and have it back on return.
 struct Bump {
-  float* base = nullptr;
-  std::size_t used = 0;  // floats
+  std::byte* base = nullptr;
+  std::size_t used = 0;  // bytes
 
-  float* take(std::int64_t floats) {
-    float* piece = base ? base + used : nullptr;
-    used += aligned_floats(static_cast<std::size_t>(floats));
+  Bump() = default;
+  explicit Bump(void* memory) : base(static_cast<std::byte*>(memory)) {}
+
+  template <class T = float>
+  T* take(std::int64_t n) {
+    T* piece = base ? reinterpret_cast<T*>(base + used) : nullptr;
+    used += aligned_bytes(static_cast<std::size_t>(n) * sizeof(T));
     return piece;
   }
 };
 
-/// Floats that taking all these pieces uses.
-constexpr std::int64_t floats_of(std::initializer_list<std::int64_t> pieces) {
+/// Bytes that taking all these pieces uses.
+template <class T = float>
+constexpr std::int64_t bytes_of(std::initializer_list<std::int64_t> pieces) {
   std::int64_t total = 0;
   for (const std::int64_t piece : pieces)
-    total += static_cast<std::int64_t>(aligned_floats(static_cast<std::size_t>(piece)));
+    total += static_cast<std::int64_t>(aligned_bytes(static_cast<std::size_t>(piece) * sizeof(T)));
   return total;
 }
 

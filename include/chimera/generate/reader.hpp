@@ -93,8 +93,8 @@ class Reader {
   std::int64_t scored_rows() const { return std::min(capacity_, most_scored); }
   bool busy() const { return !jobs_.empty(); }
 
-  /// Hands out the block's parts, or counts its floats where there is none.
-  std::size_t bind(float* block);
+  /// Hands out the block's parts, or counts its bytes where there is none.
+  std::size_t bind(std::byte* block);
 
   /// Puts a turn behind those begun.
   Status add(const Turn& turn);
@@ -138,7 +138,7 @@ class Reader {
   Output* outputs_ = nullptr;
   std::int32_t* tokens_ = nullptr;
   Question* questions_ = nullptr;  // [3 capacity]: a row's logits, those that its sequence keeps, and a probability
-  float* memory_ = nullptr;
+  std::byte* memory_ = nullptr;
   float* scored_ = nullptr;      // [scored_rows, vocab]
   std::vector<Job> jobs_;        // turns that are not read to their end
   KvFormat kv_ = KvFormat::f16;  // of all of them
@@ -159,10 +159,10 @@ CHIMERA_FUNCTION Result<Reader> Reader::create(const Cpu& q, const PackedModel& 
   if (rows < 1) return Error{"a reader's pass must have at least 1 row, found " + std::to_string(rows)};
   Reader r;
   r.q_ = &q, r.weights_ = &weights, r.capacity_ = rows;
-  auto block = Buffer::create(r.bind(nullptr));
+  auto block = Buffer::of_bytes(r.bind(nullptr));
   if (!block) return block.error();
   r.block_ = std::move(*block);
-  r.bind(r.block_.data());
+  r.bind(r.block_.bytes());
   r.jobs_.reserve(static_cast<std::size_t>(rows));
   return r;
 }
@@ -192,15 +192,15 @@ CHIMERA_FUNCTION bool Reader::work(std::chrono::nanoseconds budget) {
   return !busy();
 }
 
-CHIMERA_FUNCTION std::size_t Reader::bind(float* block) {
+CHIMERA_FUNCTION std::size_t Reader::bind(std::byte* block) {
   Bump memory{block};
   const auto take = [&]<class T>(T*& part, std::size_t count) {
-    part = reinterpret_cast<T*>(memory.take(static_cast<std::int64_t>((count * sizeof(T) + 3) / sizeof(float))));
+    part = memory.take<T>(static_cast<std::int64_t>(count));
   };
   const std::size_t rows = static_cast<std::size_t>(capacity_);
   take(runs_, rows), take(jobs_of_, rows), take(outputs_, rows), take(tokens_, rows), take(questions_, 3 * rows);
   std::size_t most = 0;  // a pass of one row may want more than larger ones do
-  for (const std::int64_t n : {std::int64_t{1}, capacity_}) most = std::max(most, model().decode_floats(n));
+  for (const std::int64_t n : {std::int64_t{1}, capacity_}) most = std::max(most, model().decode_bytes(n));
   take(memory_, most);
   take(scored_, static_cast<std::size_t>(scored_rows() * vocab()));
   return memory.used;

@@ -108,8 +108,8 @@ class Sequence {
   std::size_t logits_bytes() const { return static_cast<std::size_t>(weights_->config().vocab) * sizeof(float); }
   Saved expected() const;
 
-  /// Hands out the block's parts, or counts its floats where there is none.
-  std::size_t bind(float* block);
+  /// Hands out the block's parts, or counts its bytes where there is none.
+  std::size_t bind(std::byte* block);
 
   const PackedModel* weights_ = nullptr;
   SessionSettings settings_;
@@ -130,10 +130,10 @@ CHIMERA_FUNCTION Result<Sequence> Sequence::create(const PackedModel& weights, c
   Sequence s;
   s.weights_ = &weights, s.settings_ = settings;
   s.settings_.piece = std::min<std::int64_t>(settings.piece, s.context());
-  auto block = Buffer::create(s.bind(nullptr));
+  auto block = Buffer::of_bytes(s.bind(nullptr));
   if (!block) return block.error();
   s.block_ = std::move(*block);
-  s.bind(s.block_.data());
+  s.bind(s.block_.bytes());
   ::new (s.place_) sequence_parts::Place;
   if (s.model().keep_state_sparse) s.model().keep_state_sparse(settings.kv, s.state_);
   return s;
@@ -239,10 +239,10 @@ CHIMERA_FUNCTION Sequence::Saved Sequence::expected() const {
           .answered = 0};
 }
 
-CHIMERA_FUNCTION std::size_t Sequence::bind(float* block) {
+CHIMERA_FUNCTION std::size_t Sequence::bind(std::byte* block) {
   Bump memory{block};
   const auto take = [&]<class T>(T*& part, std::size_t count) {
-    part = reinterpret_cast<T*>(memory.take(static_cast<std::int64_t>((count * sizeof(T) + 3) / sizeof(float))));
+    part = memory.take<T>(static_cast<std::int64_t>(count));
   };
   take(place_, 1), take(logits_, static_cast<std::size_t>(weights_->config().vocab)), take(state_, state_bytes());
   return memory.used;

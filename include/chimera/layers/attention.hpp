@@ -40,9 +40,9 @@ struct Attention : AttentionWeights {
     return {memory.take(batch.tokens() * row), memory.take(batch.tokens() * rows), memory.take(batch.tokens() * heads),
             memory.take(batch.length * rope_row(dims, layout))};
   }
-  static std::int64_t temp_floats(const Batch& batch) {
+  static std::int64_t temp_bytes(const Batch& batch) {
     const std::int64_t n = batch.tokens(), inside = C.sub_norm ? n * rows : 0;
-    return floats_of({n * row, n * rows, n * heads, inside, inside ? norm_backward_temp(n, rows) : 0});
+    return bytes_of({n * row, n * rows, n * heads, inside}) + (inside ? norm_backward_bytes(n, rows) : 0);
   }
   /// Four for each channel and each key that a token sees on average under the causal mask.
   static constexpr double flops(std::int64_t context) {
@@ -55,7 +55,7 @@ struct Attention : AttentionWeights {
   static void forward(const Device auto& q, Weights<Attention> w, const Batch& batch, const float* x, float scale,
                       float* y, Activations& a, [[maybe_unused]] Bump temp) {
     const std::int64_t n = batch.tokens();
-    linear(q, in, n, 1.f, x, width, w[qkv], 0.f, a.qkv, row);
+    linear(q, in, w.matrix(qkv), n, 1.f, x, width, 0.f, a.qkv, row);
     if constexpr (rotary) {
       rope_table(q, turns, dims, layout, 0, batch.length, a.angles);
       rope(q, turning, batch, 1.f, a.angles, a.qkv);
@@ -64,10 +64,10 @@ struct Attention : AttentionWeights {
     const float* last = a.mixed;
     if constexpr (C.sub_norm) {
       float* normed = temp.take(n * rows);
-      rms_norm(q, norm(n), a.mixed, w[sub_norm], normed);
+      rms_norm(q, norm(n), a.mixed, w.vector(sub_norm), normed);
       last = normed;
     }
-    linear(q, out, n, scale, last, rows, w[output], 1.f, y, width);
+    linear(q, out, w.matrix(output), n, scale, last, rows, 1.f, y, width);
   }
 
   // 3. Backward.
@@ -80,16 +80,16 @@ struct Attention : AttentionWeights {
       Bump inner = temp;
       float* normed = inner.take(n * rows);
       float* dnormed = normed;
-      rms_norm(q, norm(n), a.mixed, w[sub_norm], normed);
-      linear_backward(q, out, n, scale, dy, width, normed, rows, w[output], 0.f, dnormed, dw[output]);
+      rms_norm(q, norm(n), a.mixed, w.vector(sub_norm), normed);
+      linear_backward(q, out, w.matrix(output), dw.matrix(output), n, scale, dy, width, normed, rows, 0.f, dnormed);
       zero(q, n * rows, dmixed);
-      rms_norm_backward(q, norm(n), a.mixed, w[sub_norm], dnormed, dmixed, dw[sub_norm], inner);
+      rms_norm_backward(q, norm(n), a.mixed, w.vector(sub_norm), dnormed, dmixed, dw.vector(sub_norm), inner);
     } else {
-      linear_backward(q, out, n, scale, dy, width, a.mixed, rows, w[output], 0.f, dmixed, dw[output]);
+      linear_backward(q, out, w.matrix(output), dw.matrix(output), n, scale, dy, width, a.mixed, rows, 0.f, dmixed);
     }
     attention_backward(q, shape, batch, a.qkv, a.mixed, a.lse, dmixed, dqkv, temp);
     if constexpr (rotary) rope(q, turning, batch, -1.f, a.angles, dqkv);
-    linear_backward(q, in, n, 1.f, dqkv, row, x, width, w[qkv], 0.f, dx, dw[qkv]);
+    linear_backward(q, in, w.matrix(qkv), dw.matrix(qkv), n, 1.f, dqkv, row, x, width, 0.f, dx);
   }
 
   // 4. Decode. A sequence carries a ring of keys and values.
@@ -98,10 +98,9 @@ struct Attention : AttentionWeights {
   static void copy_ring(KvFormat kv, std::int64_t tokens, const std::byte* from, std::byte* to) {
     copy_rows(ring, kv, tokens, from, to);
   }
-  static std::int64_t decode_floats(std::int64_t n) {
-    return floats_of({n * row, n * rows,
-                      std::max({product_floats(n, width), product_floats(n, rows),
-                                floats_of({cached_attention_floats(cached, n)})})});
+  static std::int64_t decode_bytes(std::int64_t n) {
+    return bytes_of({n * row, n * rows}) +
+           std::max({product_bytes(n, width), product_bytes(n, rows), cached_attention_bytes(cached, n)});
   }
   static void decode(const Device auto& q, PackedWeights<Attention> w, const Pass& pass, const ProductInput& x,
                      float scale, float* y, Bump temp) {
@@ -132,7 +131,7 @@ struct Attention : AttentionWeights {
   static constexpr CachedAttentionShape cached{shape, dims, layout, turns};
   static constexpr KvShape ring = cached.ring();
   static constexpr RopeShape turning = cached.turning();
-  static_assert(cached_attention_scratch_floats(cached) <= static_cast<std::int64_t>(Cpu::scratch_floats),
+  static_assert(cached_attention_scratch_bytes(cached) <= Cpu::scratch_bytes,
                 "chimera: too many query heads share a key head");
 
   static constexpr NormShape norm(std::int64_t n) { return {n, rows, rows, C.norm_eps}; }

@@ -6,8 +6,8 @@
 //   decode:   y += scale * layer(norm(x)) for the tokens of a pass, with packed weights; y may be x
 // What decoding carries of a sequence has two parts, state(kv): one that is read whole for every token, all zero at the
 // sequence's start, and a ring that fills as the text goes on, of which later positions are never read. A layer with a
-// ring says how it is copied: copy_ring(kv, tokens, from, to). `temp` is working memory, at least temp_floats(batch),
-// or decode_floats(rows). A layer whose work is more than its matrices says how much: flops(context), of forward, for
+// ring says how it is copied: copy_ring(kv, tokens, from, to). `temp` is working memory, at least temp_bytes(batch),
+// or decode_bytes(rows). A layer whose work is more than its matrices says how much: flops(context), of forward, for
 // one token.
 #pragma once
 
@@ -22,18 +22,57 @@
 #include <chimera/kernels/packed/product.hpp>
 
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 namespace chimera::inline CHIMERA_ABI {
 
-static_assert(product_scratch_floats(most_columns) <= static_cast<std::int64_t>(Cpu::scratch_floats));
+static_assert(product_scratch_bytes(most_columns) <= Cpu::scratch_bytes);
+
+/// A matrix of a layer in training: f32, row-major, as it lies in the arena.
+struct Matrix {
+  const float* w;
+};
+struct MatrixGradient {
+  float* w;
+};
+
+/// An index of Layer::params whose tensor is a matrix; another does not compile.
+template <class Layer>
+struct MatrixParam {
+  std::size_t index;
+
+  consteval MatrixParam(std::size_t param) : index(param) {
+    if (Layer::params[param].role != Role::matrix) not_a_matrix();
+  }
+
+ private:
+  static void not_a_matrix();  // never defined: for the compiler's error
+};
+
+/// A layer's slice of an arena of weights (T = const float) or of gradients (T = float).
+template <class Layer, class T = const float>
+struct Weights {
+  T* base;
+
+  std::conditional_t<std::is_const_v<T>, Matrix, MatrixGradient> matrix(MatrixParam<Layer> param) const {
+    return {vector(param.index)};
+  }
+  T* vector(std::size_t param) const { return base + offsets<Layer>[param]; }
+  /// Of a layer whose params stand among this one's, from `first` on.
+  template <class Part>
+  Weights<Part, T> part(std::size_t first) const {
+    return {vector(first)};
+  }
+};
 
 /// A layer's weights in decoding. The taps of a convolution (conv1d.weight) lie transposed here: [taps, channels].
 template <class Layer>
 struct PackedWeights {
   const PackedTensor* tensors;
 
-  const PackedMatrix& matrix(std::size_t param) const { return tensors[param].matrix; }
+  const PackedMatrix& matrix(MatrixParam<Layer> param) const { return tensors[param.index].matrix; }
   const float* vector(std::size_t param) const { return tensors[param].values; }
 };
 
@@ -43,43 +82,43 @@ concept Layer = requires(const D& q, Weights<L> w, Weights<L, float> dw, const B
                          Bump& memory, Bump temp) {
   { L::params.size() } -> std::convertible_to<std::size_t>;
   { L::bind(memory, batch) } -> std::same_as<typename L::Activations>;
-  { L::temp_floats(batch) } -> std::same_as<std::int64_t>;
+  { L::temp_bytes(batch) } -> std::same_as<std::int64_t>;
   L::forward(q, w, batch, x, 1.f, y, a, temp);
   L::backward(q, w, dw, batch, x, x, 1.f, y, a, temp);
   { L::state(KvFormat::f16) } -> std::same_as<StateBytes>;
-  { L::decode_floats(std::int64_t{}) } -> std::same_as<std::int64_t>;
+  { L::decode_bytes(std::int64_t{}) } -> std::same_as<std::int64_t>;
   L::decode(q, packed, pass, in, 1.f, y, temp);
 };
 
-/// A dense matrix W [out, in] as it lies in the arena.
+/// The sizes of a matrix W [out, in].
 struct Linear {
   std::int64_t out, in;
 };
 
 /// y [rows, out] = scale x W^T + beta y.   Rows of x and y lie ldx and ldy apart.
-inline void linear(const Device auto& q, Linear s, std::int64_t rows, float scale, const float* x, std::int64_t ldx,
-                   const float* w, float beta, float* y, std::int64_t ldy) {
-  gemm(q, rows, s.out, s.in, scale, row_major(x, ldx), transposed(w, s.in), beta, y, ldy);
+inline void linear(const Device auto& q, Linear s, Matrix m, std::int64_t rows, float scale, const float* x,
+                   std::int64_t ldx, float beta, float* y, std::int64_t ldy) {
+  gemm(q, rows, s.out, s.in, scale, row_major(x, ldx), transposed(m.w, s.in), beta, y, ldy);
 }
 
 /// dx [rows, in] = scale dy W + beta dx
-inline void linear_input_gradient(const Device auto& q, Linear s, std::int64_t rows, float scale, const float* dy,
-                                  std::int64_t ldy, const float* w, float beta, float* dx, std::int64_t ldx) {
-  gemm(q, rows, s.in, s.out, scale, row_major(dy, ldy), row_major(w, s.in), beta, dx, ldx);
+inline void linear_input_gradient(const Device auto& q, Linear s, Matrix m, std::int64_t rows, float scale,
+                                  const float* dy, std::int64_t ldy, float beta, float* dx, std::int64_t ldx) {
+  gemm(q, rows, s.in, s.out, scale, row_major(dy, ldy), row_major(m.w, s.in), beta, dx, ldx);
 }
 
 /// dW += scale dy^T x
-inline void linear_weight_gradient(const Device auto& q, Linear s, std::int64_t rows, float scale, const float* dy,
-                                   std::int64_t ldy, const float* x, std::int64_t ldx, float* dw) {
-  gemm(q, s.out, s.in, rows, scale, transposed(dy, ldy), row_major(x, ldx), 1.f, dw, s.in);
+inline void linear_weight_gradient(const Device auto& q, Linear s, MatrixGradient dm, std::int64_t rows, float scale,
+                                   const float* dy, std::int64_t ldy, const float* x, std::int64_t ldx) {
+  gemm(q, s.out, s.in, rows, scale, transposed(dy, ldy), row_major(x, ldx), 1.f, dm.w, s.in);
 }
 
 /// dW += scale dy^T x, then dx = scale dy W + beta dx. Rows of x and dx lie ldx apart; dx may be x.
-inline void linear_backward(const Device auto& q, Linear s, std::int64_t rows, float scale, const float* dy,
-                            std::int64_t ldy, const float* x, std::int64_t ldx, const float* w, float beta, float* dx,
-                            float* dw) {
-  linear_weight_gradient(q, s, rows, scale, dy, ldy, x, ldx, dw);
-  linear_input_gradient(q, s, rows, scale, dy, ldy, w, beta, dx, ldx);
+inline void linear_backward(const Device auto& q, Linear s, Matrix m, MatrixGradient dm, std::int64_t rows, float scale,
+                            const float* dy, std::int64_t ldy, const float* x, std::int64_t ldx, float beta,
+                            float* dx) {
+  linear_weight_gradient(q, s, dm, rows, scale, dy, ldy, x, ldx);
+  linear_input_gradient(q, s, m, rows, scale, dy, ldy, beta, dx, ldx);
 }
 
 }  // namespace chimera::inline CHIMERA_ABI

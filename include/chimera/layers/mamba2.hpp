@@ -44,11 +44,11 @@ struct Mamba2 : Mamba2Weights {
             memory.take(ssd_products(scan, batch)),
             memory.take(heads)};
   }
-  static std::int64_t temp_floats(const Batch& batch) {
+  static std::int64_t temp_bytes(const Batch& batch) {
     const std::int64_t n = batch.tokens();
-    return floats_of({n * inner, n * inner, n * row, n * channels, n * heads, heads,
-                      std::max({norm_backward_temp(n, inner), ssd_backward_temp(scan, batch),
-                                conv_backward_temp(convolution, batch)})});
+    return bytes_of({n * inner, n * inner, n * row, n * channels, n * heads, heads}) +
+           std::max({norm_backward_bytes(n, inner), ssd_backward_bytes(scan, batch),
+                     conv_backward_bytes(convolution, batch)});
   }
 
   // 2. Forward.
@@ -56,13 +56,14 @@ struct Mamba2 : Mamba2Weights {
                       float* y, Activations& a, Bump temp) {
     const std::int64_t n = batch.tokens();
     float* gated = temp.take(n * inner);
-    linear(q, in, n, 1.f, x, width, w[input], 0.f, a.zxbcdt, row);
-    causal_conv(q, convolution, batch, a.zxbcdt + inner, w[conv], w[conv_bias], a.xbc, temp);
-    ssd_step_size(q, n, heads, a.zxbcdt + inner + channels, row, w[dt_bias], C.mamba2.dt_min, C.mamba2.dt_max, a.dt);
-    decay_rate(q, heads, w[a_log], a.a);
-    ssd(q, scan, batch, a.xbc, a.dt, a.a, w[d], nullptr, a.y, a.states, a.products, nullptr);
-    gated_rms_norm(q, norm_shape(n), a.y, a.zxbcdt, row, w[norm], gated);
-    linear(q, out, n, scale, gated, inner, w[output], 1.f, y, width);
+    linear(q, in, w.matrix(input), n, 1.f, x, width, 0.f, a.zxbcdt, row);
+    causal_conv(q, convolution, batch, a.zxbcdt + inner, w.vector(conv), w.vector(conv_bias), a.xbc, temp);
+    ssd_step_size(q, n, heads, a.zxbcdt + inner + channels, row, w.vector(dt_bias), C.mamba2.dt_min, C.mamba2.dt_max,
+                  a.dt);
+    decay_rate(q, heads, w.vector(a_log), a.a);
+    ssd(q, scan, batch, a.xbc, a.dt, a.a, w.vector(d), nullptr, a.y, a.states, a.products, nullptr);
+    gated_rms_norm(q, norm_shape(n), a.y, a.zxbcdt, row, w.vector(norm), gated);
+    linear(q, out, w.matrix(output), n, scale, gated, inner, 1.f, y, width);
   }
 
   // 3. Backward.
@@ -75,26 +76,26 @@ struct Mamba2 : Mamba2Weights {
     float* dxbc = temp.take(n * channels);
     float* ddt = temp.take(n * heads);
     float* da = temp.take(heads);
-    gated_rms_norm(q, norm_shape(n), a.y, a.zxbcdt, row, w[norm], gated);
-    linear_backward(q, out, n, scale, dy, width, gated, inner, w[output], 0.f, dgated, dw[output]);
-    gated_rms_norm_backward(q, norm_shape(n), a.y, a.zxbcdt, row, w[norm], dgated, dgated, dzxbcdt, dw[norm], temp);
+    gated_rms_norm(q, norm_shape(n), a.y, a.zxbcdt, row, w.vector(norm), gated);
+    linear_backward(q, out, w.matrix(output), dw.matrix(output), n, scale, dy, width, gated, inner, 0.f, dgated);
+    gated_rms_norm_backward(q, norm_shape(n), a.y, a.zxbcdt, row, w.vector(norm), dgated, dgated, dzxbcdt,
+                            dw.vector(norm), temp);
     zero(q, heads, da);
-    ssd_backward(q, scan, batch, a.xbc, a.dt, a.a, w[d], a.states, a.products, dgated,
-                 {.dxbc = dxbc, .ddt = ddt, .dA = da, .dD = dw[d]}, temp);
-    decay_rate_backward(q, heads, a.a, da, dw[a_log]);
-    ssd_step_size_backward(q, n, heads, a.zxbcdt + inner + channels, row, w[dt_bias], C.mamba2.dt_min, C.mamba2.dt_max,
-                           ddt, dzxbcdt + inner + channels, dw[dt_bias]);
-    causal_conv_backward(q, convolution, batch, a.zxbcdt + inner, w[conv], w[conv_bias], dxbc, dzxbcdt + inner,
-                         dw[conv], dw[conv_bias], temp);
-    linear_backward(q, in, n, 1.f, dzxbcdt, row, x, width, w[input], 0.f, dx, dw[input]);
+    ssd_backward(q, scan, batch, a.xbc, a.dt, a.a, w.vector(d), a.states, a.products, dgated,
+                 {.dxbc = dxbc, .ddt = ddt, .dA = da, .dD = dw.vector(d)}, temp);
+    decay_rate_backward(q, heads, a.a, da, dw.vector(a_log));
+    ssd_step_size_backward(q, n, heads, a.zxbcdt + inner + channels, row, w.vector(dt_bias), C.mamba2.dt_min,
+                           C.mamba2.dt_max, ddt, dzxbcdt + inner + channels, dw.vector(dt_bias));
+    causal_conv_backward(q, convolution, batch, a.zxbcdt + inner, w.vector(conv), w.vector(conv_bias), dxbc,
+                         dzxbcdt + inner, dw.vector(conv), dw.vector(conv_bias), temp);
+    linear_backward(q, in, w.matrix(input), dw.matrix(input), n, 1.f, dzxbcdt, row, x, width, 0.f, dx);
   }
 
   // 4. Decode. A sequence carries the convolution's last inputs and the states (kernels/cached/ssd.hpp).
-  static constexpr StateBytes state(KvFormat) { return {.whole = cached.state_floats() * std::int64_t{sizeof(float)}}; }
-  static std::int64_t decode_floats(std::int64_t rows) {
-    return floats_of(
-        {rows * row, rows * inner,
-         std::max({product_floats(rows, width), product_floats(rows, inner), cached_ssd_floats(cached, rows)})});
+  static constexpr StateBytes state(KvFormat) { return {.whole = cached.state_bytes()}; }
+  static std::int64_t decode_bytes(std::int64_t rows) {
+    return bytes_of({rows * row, rows * inner}) +
+           std::max({product_bytes(rows, width), product_bytes(rows, inner), cached_ssd_bytes(cached, rows)});
   }
   static void decode(const Device auto& q, PackedWeights<Mamba2> w, const Pass& pass, const ProductInput& x,
                      float scale, float* y, Bump temp) {
@@ -115,8 +116,7 @@ struct Mamba2 : Mamba2Weights {
  private:
   static constexpr CachedSsdShape cached{scan, taps, C.mamba2.dt_min, C.mamba2.dt_max};
   static constexpr ConvShape convolution = cached.conv();
-  static_assert(std::max(ssd_scratch_floats(scan), cached_ssd_scratch_floats(cached)) <=
-                    static_cast<std::int64_t>(Cpu::scratch_floats),
+  static_assert(std::max(ssd_scratch_bytes(scan), cached_ssd_scratch_bytes(cached)) <= Cpu::scratch_bytes,
                 "chimera: too many Mamba-2 heads share a group");
 
   static constexpr NormShape norm_shape(std::int64_t rows) {

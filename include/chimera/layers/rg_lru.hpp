@@ -33,10 +33,10 @@ struct RgLru : RgLruWeights {
     const std::int64_t n = batch.tokens() * inner;
     return {memory.take(n), memory.take(n), memory.take(n), memory.take(n), memory.take(n), memory.take(n)};
   }
-  static std::int64_t temp_floats(const Batch& batch) {
+  static std::int64_t temp_bytes(const Batch& batch) {
     const std::int64_t n = batch.tokens() * inner;
-    return floats_of({n, n, n, n, n, n, batch.tokens() * width,
-                      std::max(rg_lru_backward_temp(inner, batch), conv_backward_temp(convolution, batch))});
+    return bytes_of({n, n, n, n, n, n, batch.tokens() * width}) +
+           std::max(rg_lru_backward_bytes(inner, batch), conv_backward_bytes(convolution, batch));
   }
 
   // 2. Forward.
@@ -44,19 +44,19 @@ struct RgLru : RgLruWeights {
                       Activations& a, Bump temp) {
     const std::int64_t n = batch.tokens();
     float* mixed = temp.take(n * inner);
-    linear(q, in, n, 1.f, x, width, w[gate], 0.f, a.gate, inner);
-    linear(q, in, n, 1.f, x, width, w[input], 0.f, a.u, inner);
+    linear(q, in, w.matrix(gate), n, 1.f, x, width, 0.f, a.gate, inner);
+    linear(q, in, w.matrix(input), n, 1.f, x, width, 0.f, a.u, inner);
     if constexpr (C.rg_lru.bias) {
-      add_bias(q, n, inner, 1.f, w[gate_bias], a.gate);
-      add_bias(q, n, inner, 1.f, w[input_bias], a.u);
+      add_bias(q, n, inner, 1.f, w.vector(gate_bias), a.gate);
+      add_bias(q, n, inner, 1.f, w.vector(input_bias), a.u);
     }
-    causal_conv(q, convolution, batch, a.u, w[conv], w[conv_bias], a.x, temp);
-    gates(q, n, a.x, w[update], w[update_bias], a.update);
-    gates(q, n, a.x, w[decay], w[decay_bias], a.decay);
-    rg_lru(q, inner, batch, a.x, a.decay, a.update, w[lambda], nullptr, a.h, nullptr);
+    causal_conv(q, convolution, batch, a.u, w.vector(conv), w.vector(conv_bias), a.x, temp);
+    gates(q, n, a.x, w.vector(update), w.vector(update_bias), a.update);
+    gates(q, n, a.x, w.vector(decay), w.vector(decay_bias), a.decay);
+    rg_lru(q, inner, batch, a.x, a.decay, a.update, w.vector(lambda), nullptr, a.h, nullptr);
     gelu_gate(q, n * inner, a.gate, a.h, mixed);
-    linear(q, out, n, scale, mixed, inner, w[output], 1.f, y, width);
-    if constexpr (C.rg_lru.bias) add_bias(q, n, width, scale, w[output_bias], y);
+    linear(q, out, w.matrix(output), n, scale, mixed, inner, 1.f, y, width);
+    if constexpr (C.rg_lru.bias) add_bias(q, n, width, scale, w.vector(output_bias), y);
   }
 
   // 3. Backward.
@@ -70,32 +70,32 @@ struct RgLru : RgLruWeights {
     float* ddecay = temp.take(n * inner);
     float* dupdate = temp.take(n * inner);
     gelu_gate(q, n * inner, a.gate, a.h, mixed);
-    linear_backward(q, out, n, scale, dy, width, mixed, inner, w[output], 0.f, dh, dw[output]);
+    linear_backward(q, out, w.matrix(output), dw.matrix(output), n, scale, dy, width, mixed, inner, 0.f, dh);
     gelu_gate_backward(q, n * inner, a.gate, a.h, dh, dgate);
-    rg_lru_backward(q, inner, batch, a.x, a.decay, a.update, w[lambda], nullptr, a.h, dh,
-                    {.dx = dconv, .dr = ddecay, .di = dupdate, .dlambda = dw[lambda]}, temp);
-    gates_backward(q, n, a.x, w[update], dupdate, dconv, dw[update], dw[update_bias]);
-    gates_backward(q, n, a.x, w[decay], ddecay, dconv, dw[decay], dw[decay_bias]);
+    rg_lru_backward(q, inner, batch, a.x, a.decay, a.update, w.vector(lambda), nullptr, a.h, dh,
+                    {.dx = dconv, .dr = ddecay, .di = dupdate, .dlambda = dw.vector(lambda)}, temp);
+    gates_backward(q, n, a.x, w.vector(update), dupdate, dconv, dw.vector(update), dw.vector(update_bias));
+    gates_backward(q, n, a.x, w.vector(decay), ddecay, dconv, dw.vector(decay), dw.vector(decay_bias));
     float* du = dh;
-    causal_conv_backward(q, convolution, batch, a.u, w[conv], w[conv_bias], dconv, du, dw[conv], dw[conv_bias], temp);
-    linear_backward(q, in, n, 1.f, dgate, inner, x, width, w[gate], 0.f, dx, dw[gate]);
-    linear_backward(q, in, n, 1.f, du, inner, x, width, w[input], 1.f, dx, dw[input]);
+    causal_conv_backward(q, convolution, batch, a.u, w.vector(conv), w.vector(conv_bias), dconv, du, dw.vector(conv),
+                         dw.vector(conv_bias), temp);
+    linear_backward(q, in, w.matrix(gate), dw.matrix(gate), n, 1.f, dgate, inner, x, width, 0.f, dx);
+    linear_backward(q, in, w.matrix(input), dw.matrix(input), n, 1.f, du, inner, x, width, 1.f, dx);
     if constexpr (C.rg_lru.bias) {
-      sum_rows(q, n, inner, inner, dgate, dw[gate_bias]);
-      sum_rows(q, n, inner, inner, du, dw[input_bias]);
+      sum_rows(q, n, inner, inner, dgate, dw.vector(gate_bias));
+      sum_rows(q, n, inner, inner, du, dw.vector(input_bias));
       float* scaled = temp.take(n * width);
       zero(q, n * width, scaled);
       add_scaled(q, n * width, scale, dy, scaled);
-      sum_rows(q, n, width, width, scaled, dw[output_bias]);
+      sum_rows(q, n, width, width, scaled, dw.vector(output_bias));
     }
   }
 
   // 4. Decode. A sequence carries the convolution's last inputs and h (kernels/cached/rg_lru.hpp).
-  static constexpr StateBytes state(KvFormat) { return {.whole = cached.state_floats() * std::int64_t{sizeof(float)}}; }
-  static std::int64_t decode_floats(std::int64_t rows) {
-    return floats_of(
-        {2 * rows * inner, rows * inner,
-         std::max({product_floats(rows, width), product_floats(rows, inner), cached_rg_lru_floats(cached, rows)})});
+  static constexpr StateBytes state(KvFormat) { return {.whole = cached.state_bytes()}; }
+  static std::int64_t decode_bytes(std::int64_t rows) {
+    return bytes_of({2 * rows * inner, rows * inner}) +
+           std::max({product_bytes(rows, width), product_bytes(rows, inner), cached_rg_lru_bytes(cached, rows)});
   }
   static void decode(const Device auto& q, PackedWeights<RgLru> w, const Pass& pass, const ProductInput& x, float scale,
                      float* y, Bump temp) {

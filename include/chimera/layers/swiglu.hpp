@@ -23,9 +23,9 @@ struct SwiGlu : SwiGluWeights {
     float* gate_up;  // [B,T,2 hidden]; backward overwrites it
   };
   static Activations bind(Bump& memory, const Batch& batch) { return {memory.take(batch.tokens() * 2 * hidden)}; }
-  static std::int64_t temp_floats(const Batch& batch) {
+  static std::int64_t temp_bytes(const Batch& batch) {
     const std::int64_t h = batch.tokens() * hidden;
-    return C.sub_norm ? floats_of({h, h, h, norm_backward_temp(batch.tokens(), hidden)}) : floats_of({h});
+    return C.sub_norm ? bytes_of({h, h, h}) + norm_backward_bytes(batch.tokens(), hidden) : bytes_of({h});
   }
 
   // 2. Forward.
@@ -33,14 +33,14 @@ struct SwiGlu : SwiGluWeights {
                       float* y, Activations& a, Bump temp) {
     const std::int64_t n = batch.tokens();
     float* h = temp.take(n * hidden);
-    linear(q, in, n, 1.f, x, width, w[gate_up], 0.f, a.gate_up, 2 * hidden);
+    linear(q, in, w.matrix(gate_up), n, 1.f, x, width, 0.f, a.gate_up, 2 * hidden);
     swiglu(q, n, hidden, a.gate_up, h);
     if constexpr (C.sub_norm) {
       float* normed = temp.take(n * hidden);
-      rms_norm(q, norm(n), h, w[sub_norm], normed);
+      rms_norm(q, norm(n), h, w.vector(sub_norm), normed);
       h = normed;
     }
-    linear(q, out, n, scale, h, hidden, w[down], 1.f, y, width);
+    linear(q, out, w.matrix(down), n, scale, h, hidden, 1.f, y, width);
   }
 
   // 3. Backward.
@@ -52,24 +52,24 @@ struct SwiGlu : SwiGluWeights {
       float* normed = temp.take(n * hidden);
       float* dnormed = temp.take(n * hidden);
       swiglu(q, n, hidden, a.gate_up, h);
-      rms_norm(q, norm(n), h, w[sub_norm], normed);
-      linear_backward(q, out, n, scale, dy, width, normed, hidden, w[down], 0.f, dnormed, dw[down]);
+      rms_norm(q, norm(n), h, w.vector(sub_norm), normed);
+      linear_backward(q, out, w.matrix(down), dw.matrix(down), n, scale, dy, width, normed, hidden, 0.f, dnormed);
       float* dh = normed;
       zero(q, n * hidden, dh);
-      rms_norm_backward(q, norm(n), h, w[sub_norm], dnormed, dh, dw[sub_norm], temp);
+      rms_norm_backward(q, norm(n), h, w.vector(sub_norm), dnormed, dh, dw.vector(sub_norm), temp);
       swiglu_backward(q, n, hidden, a.gate_up, dh);
     } else {
-      linear_input_gradient(q, out, n, scale, dy, width, w[down], 0.f, h, hidden);
+      linear_input_gradient(q, out, w.matrix(down), n, scale, dy, width, 0.f, h, hidden);
       swiglu_backward(q, n, hidden, a.gate_up, h);
-      linear_weight_gradient(q, out, n, scale, dy, width, h, hidden, dw[down]);
+      linear_weight_gradient(q, out, dw.matrix(down), n, scale, dy, width, h, hidden);
     }
-    linear_backward(q, in, n, 1.f, a.gate_up, 2 * hidden, x, width, w[gate_up], 0.f, dx, dw[gate_up]);
+    linear_backward(q, in, w.matrix(gate_up), dw.matrix(gate_up), n, 1.f, a.gate_up, 2 * hidden, x, width, 0.f, dx);
   }
 
   // 4. Decode: nothing is carried.
   static constexpr StateBytes state(KvFormat) { return {}; }
-  static std::int64_t decode_floats(std::int64_t rows) {
-    return floats_of({rows * hidden, std::max(product_floats(rows, width), product_floats(rows, hidden))});
+  static std::int64_t decode_bytes(std::int64_t rows) {
+    return bytes_of({rows * hidden}) + std::max(product_bytes(rows, width), product_bytes(rows, hidden));
   }
 
   static void decode(const Device auto& q, PackedWeights<SwiGlu> w, const Pass& pass, const ProductInput& x,

@@ -30,7 +30,7 @@ struct TrainingStep {
 struct ModelPass : Pass {
   const std::int32_t* tokens = nullptr;  // [rows], below the vocab
   std::span<const Output> outputs;
-  float* memory = nullptr;  // decode_floats(rows)
+  std::byte* memory = nullptr;  // decode_bytes(rows)
 };
 
 struct AnyModel {
@@ -47,17 +47,17 @@ struct AnyModel {
   /// many, what checkpointing computes again not counted.
   double (*flops)(std::int64_t context) = nullptr;
 
-  /// Floats of working memory for `loss` / `train` on batches of this shape.
-  std::size_t (*loss_floats)(std::int64_t sequences, std::int64_t length) = nullptr;
-  std::size_t (*train_floats)(std::int64_t sequences, std::int64_t length) = nullptr;
-  Loss (*loss)(const Cpu&, const float* weights, const TokenBatch&, const Objective&, float* memory) = nullptr;
-  /// Adds step.scale * d(sum)/d(weight) to `gradients`. No dropout when the config's is 0. Null, as `train_floats` is, in
+  /// Bytes of working memory for `loss` / `train` on batches of this shape.
+  std::size_t (*loss_bytes)(std::int64_t sequences, std::int64_t length) = nullptr;
+  std::size_t (*train_bytes)(std::int64_t sequences, std::int64_t length) = nullptr;
+  Loss (*loss)(const Cpu&, const float* weights, const TokenBatch&, const Objective&, std::byte* memory) = nullptr;
+  /// Adds step.scale * d(sum)/d(weight) to `gradients`. No dropout when the config's is 0. Null, as `train_bytes` is, in
   /// a model compiled for running alone.
-  Loss (*train)(const Cpu&, const float* weights, const TokenBatch&, const TrainingStep&, float* memory,
+  Loss (*train)(const Cpu&, const float* weights, const TokenBatch&, const TrainingStep&, std::byte* memory,
                 float* gradients) = nullptr;
 
   /// Logits [B,T,vocab] of a whole batch, in the memory of `loss`. Targets are not read.
-  void (*forward)(const Cpu&, const float* weights, const TokenBatch&, float* memory, float* logits) = nullptr;
+  void (*forward)(const Cpu&, const float* weights, const TokenBatch&, std::byte* memory, float* logits) = nullptr;
 
   std::size_t slots = 0;  // of packed weights
   /// What decoding carries from token to token of one sequence; all zero at the start, or as `clear_state` leaves it:
@@ -68,8 +68,8 @@ struct AnyModel {
   void (*copy_state)(KvFormat, std::int64_t position, const std::byte* from, std::byte* to) = nullptr;
   /// Of fresh memory for it, which parts may stay untouched for long: keep_sparse. May be null.
   void (*keep_state_sparse)(KvFormat, std::byte* state) = nullptr;
-  /// Working memory of a pass.
-  std::size_t (*decode_floats)(std::int64_t rows) = nullptr;
+  /// Bytes of working memory of a pass.
+  std::size_t (*decode_bytes)(std::int64_t rows) = nullptr;
   int stages = 0;  // of a pass
   int head = 0;    // the first of those that write outputs and do nothing else: they may run again, for other outputs
   /// Does one stage of a pass, which is done when all have run in their order: stages take about the same time, that of a

@@ -49,11 +49,10 @@ struct Block {
   static Activations bind(Bump& memory, const Batch& batch, bool keep) {
     return {keep ? memory.take(batch.tokens() * width) : nullptr, Mix::bind(memory, batch), Ffn::bind(memory, batch)};
   }
-  static std::int64_t temp_floats(const Batch& batch) {
+  static std::int64_t temp_bytes(const Batch& batch) {
     const std::int64_t x = batch.tokens() * width;
-    return floats_of(
-        {x, x, x,
-         std::max({Mix::temp_floats(batch), Ffn::temp_floats(batch), norm_backward_temp(batch.tokens(), width)})});
+    return bytes_of({x, x, x}) +
+           std::max({Mix::temp_bytes(batch), Ffn::temp_bytes(batch), norm_backward_bytes(batch.tokens(), width)});
   }
 
   /// Floating-point operations of forward for one token, beside two for each weight.
@@ -71,12 +70,12 @@ struct Block {
     float* u = temp.take(n);
     float* middle = a.middle ? a.middle : y;
     if (middle != x) copy(q, n, x, middle);
-    rms_norm(q, norm(batch), middle, w[0], u);
+    rms_norm(q, norm(batch), middle, w.vector(0), u);
     add_branch(q, n, middle, drop, temp, [&](float scale, float* out, Bump rest) {
       Mix::forward(q, mixer(w), batch, u, scale, out, a.mixer, rest);
     });
     if (y != middle) copy(q, n, middle, y);
-    rms_norm(q, norm(batch), y, w[ffn_norm], u);
+    rms_norm(q, norm(batch), y, w.vector(ffn_norm), u);
     add_branch(q, n, y, drop.branch(1), temp,
                [&](float scale, float* out, Bump rest) { Ffn::forward(q, ffn(w), batch, u, scale, out, a.ffn, rest); });
   }
@@ -87,14 +86,14 @@ struct Block {
     const std::int64_t n = batch.tokens() * width;
     float* u = temp.take(n);
     float* du = temp.take(n);
-    rms_norm(q, norm(batch), a.middle, w[ffn_norm], u);
+    rms_norm(q, norm(batch), a.middle, w.vector(ffn_norm), u);
     Ffn::backward(q, ffn(w), ffn(dw), batch, u, branch_gradient(q, n, dx, drop.branch(1), temp), C.residual_scale, du,
                   a.ffn, after_gradient(n, drop, temp));
-    rms_norm_backward(q, norm(batch), a.middle, w[ffn_norm], du, dx, dw[ffn_norm], temp);
-    rms_norm(q, norm(batch), x, w[0], u);
+    rms_norm_backward(q, norm(batch), a.middle, w.vector(ffn_norm), du, dx, dw.vector(ffn_norm), temp);
+    rms_norm(q, norm(batch), x, w.vector(0), u);
     Mix::backward(q, mixer(w), mixer(dw), batch, u, branch_gradient(q, n, dx, drop, temp), C.residual_scale, du,
                   a.mixer, after_gradient(n, drop, temp));
-    rms_norm_backward(q, norm(batch), x, w[0], du, dx, dw[0], temp);
+    rms_norm_backward(q, norm(batch), x, w.vector(0), du, dx, dw.vector(0), temp);
   }
 
   // 4. Decode: x [rows,width] in place.
@@ -102,8 +101,8 @@ struct Block {
   static void copy_ring(KvFormat kv, std::int64_t tokens, const std::byte* from, std::byte* to) {
     Mix::copy_ring(kv, tokens, from, to);
   }
-  static std::int64_t decode_floats(std::int64_t rows) {
-    return std::max(Mix::decode_floats(rows), Ffn::decode_floats(rows));
+  static std::int64_t decode_bytes(std::int64_t rows) {
+    return std::max(Mix::decode_bytes(rows), Ffn::decode_bytes(rows));
   }
   static void decode(const Device auto& q, PackedWeights<Block> w, const Pass& pass, float* x, Bump temp) {
     const auto normed = [&](std::size_t norm) { return ProductInput{x, width, w.vector(norm), width, C.norm_eps}; };
@@ -116,11 +115,11 @@ struct Block {
 
   template <class T>
   static Weights<Mix, T> mixer(Weights<Block, T> w) {
-    return {w[mixer_at]};
+    return w.template part<Mix>(mixer_at);
   }
   template <class T>
   static Weights<Ffn, T> ffn(Weights<Block, T> w) {
-    return {w[ffn_at]};
+    return w.template part<Ffn>(ffn_at);
   }
 
   /// y += residual_scale drop(branch); without dropout the branch adds to y by itself.

@@ -22,7 +22,6 @@ class ModelDecoding {
   using Layout = ModelLayout<C>;
   static constexpr std::int64_t vocab = C.vocab, width = C.width;
   static constexpr int count = static_cast<int>(steps<C>.size());
-  static constexpr std::int64_t run_floats_of_one = sizeof(Run) / sizeof(float);
 
  public:
   static constexpr std::size_t state_bytes(KvFormat kv) { return Layout::states(kv).bytes; }
@@ -43,11 +42,11 @@ class ModelDecoding {
     keep_sparse(state + Layout::states(kv).rings, Layout::states(kv).bytes - Layout::states(kv).rings);
   }
 
-  static std::size_t decode_floats(std::int64_t rows) {
-    std::int64_t most = product_floats(rows, width);
+  static std::size_t decode_bytes(std::int64_t rows) {
+    std::int64_t most = product_bytes(rows, width);
     for (const Step step : steps<C>)
-      with_step<C>(step, [&](auto type) { most = std::max(most, decltype(type)::type::decode_floats(rows)); });
-    return static_cast<std::size_t>(floats_of({rows * width, rows * run_floats_of_one, most}));
+      with_step<C>(step, [&](auto type) { most = std::max(most, decltype(type)::type::decode_bytes(rows)); });
+    return static_cast<std::size_t>(bytes_of({rows * width}) + bytes_of<Run>({rows}) + most);
   }
 
   /// Of a pass: one for each step, and some for the head, so that each is about as much work as a block.
@@ -59,7 +58,7 @@ class ModelDecoding {
   static void decode(const D& q, const PackedTensor* weights, const ModelPass& pass, int stage) {
     Bump rest{pass.memory};
     float* x = rest.take(pass.rows * width);
-    Run* runs = reinterpret_cast<Run*>(rest.take(pass.rows * run_floats_of_one));
+    Run* runs = rest.take<Run>(pass.rows);
     if (stage == 0) embed(q, pass.rows, pass.tokens, C.embedding_scale, weights[0].matrix, x);
     if (stage >= count) return write_logits(q, weights, pass, x, stage - count, rest);
 

@@ -13,7 +13,7 @@
 namespace chimera::inline CHIMERA_ABI {
 
 /// Sizes and places of what crosses the border between a program and its engine.
-inline constexpr std::array<std::size_t, 12> engine_layout{sizeof(AnyModel),
+inline constexpr std::array<std::size_t, 13> engine_layout{sizeof(AnyModel),
                                                            offsetof(AnyModel, decode),
                                                            sizeof(Config),
                                                            sizeof(NamedTensor),
@@ -24,6 +24,7 @@ inline constexpr std::array<std::size_t, 12> engine_layout{sizeof(AnyModel),
                                                            sizeof(Loss),
                                                            sizeof(Objective),
                                                            sizeof(Cpu),
+                                                           Cpu::scratch_bytes,
                                                            sizeof(Executor)};
 
 /// The members before `model` are read first, and the others only if these agree.

@@ -33,7 +33,7 @@ struct LanguageModel : CheckedConfig<C>, ModelLayout<C>, ModelTraining<C>, Model
   }
 };
 
-/// The model without its type, for running it alone: `train` and `train_floats` are null, and no backward is compiled.
+/// The model without its type, for running it alone: `train` and `train_bytes` are null, and no backward is compiled.
 template <const Config& C>
 constexpr AnyModel inference_model(std::string_view name) {
   using M = LanguageModel<C>;
@@ -44,7 +44,7 @@ constexpr AnyModel inference_model(std::string_view name) {
           .arena_floats = M::arena_floats,
           .initialize = M::initialize,
           .flops = M::flops,
-          .loss_floats = M::loss_floats,
+          .loss_bytes = M::loss_bytes,
           .loss = M::template loss<Cpu>,
           .forward = M::template forward<Cpu>,
           .slots = M::slots,
@@ -52,7 +52,7 @@ constexpr AnyModel inference_model(std::string_view name) {
           .clear_state = M::clear_state,
           .copy_state = M::copy_state,
           .keep_state_sparse = M::keep_state_sparse,
-          .decode_floats = M::decode_floats,
+          .decode_bytes = M::decode_bytes,
           .stages = M::stages,
           .head = M::stages - M::head_stages,
           .decode = M::template decode<Cpu>};
@@ -62,7 +62,7 @@ constexpr AnyModel inference_model(std::string_view name) {
 template <const Config& C>
 constexpr AnyModel any_model(std::string_view name) {
   AnyModel model = inference_model<C>(name);
-  model.train_floats = LanguageModel<C>::train_floats;
+  model.train_bytes = LanguageModel<C>::train_bytes;
   model.train = LanguageModel<C>::template train<Cpu>;
   return model;
 }

@@ -81,11 +81,11 @@ struct ModelLayout {
     std::array<States, kv_formats> all{};
     for (std::size_t kv = 0; kv < kv_formats; ++kv) {
       States& s = all[kv];
-      const auto place = [&](auto& at, auto bytes_of) {
+      const auto place = [&](auto& at, auto part) {
         for (std::size_t i = 0; i < steps<C>.size(); ++i)
           with_step<C>(steps<C>[i], [&](auto type) {
             at[i] = s.bytes;
-            s.bytes += static_cast<std::size_t>(bytes_of(decltype(type)::type::state(static_cast<KvFormat>(kv))));
+            s.bytes += static_cast<std::size_t>(part(decltype(type)::type::state(static_cast<KvFormat>(kv))));
           });
       };
       place(s.whole_at, [](StateBytes b) { return b.whole; });

@@ -49,10 +49,10 @@ class PackedModel {
       if (const PackedMatrix& m = packed.tensors_[t.slot].matrix; t.packed() && m.rows != t.rows)
         return Error{"weight " + std::string(t.name()) + " has " + std::to_string(t.rows) + " rows, " +
                      std::to_string(m.rows) + " were given"};
-    auto memory = Buffer::create(packed.place(nullptr, sources, places));
+    auto memory = Buffer::of_bytes(packed.place(nullptr, sources, places));
     if (!memory) return memory.error();
     packed.memory_ = std::move(*memory);
-    packed.place(packed.memory_.data(), sources, places);
+    packed.place(packed.memory_.bytes(), sources, places);
     for (const NamedTensor& t : model.tensors)
       if (!t.packed())
         if (Status s = packed.fill(t, values); !s) return s.error();
@@ -85,8 +85,8 @@ class PackedModel {
   /// Gives every source its part, in the order of rows.
   Status plan(std::span<const RowSource> sources, std::vector<Place>& places);
 
-  /// Hands out the memory, or counts its floats where there is none.
-  std::size_t place(float* base, std::span<const RowSource> sources, std::vector<Place>& places);
+  /// Hands out the memory, or counts its bytes where there is none.
+  std::size_t place(std::byte* base, std::span<const RowSource> sources, std::vector<Place>& places);
 
   template <class Values>
   Status fill(const NamedTensor& t, const Values& values) {
@@ -186,7 +186,7 @@ CHIMERA_FUNCTION Status PackedModel::plan(std::span<const RowSource> sources, st
   return {};
 }
 
-CHIMERA_FUNCTION std::size_t PackedModel::place(float* base, std::span<const RowSource> sources,
+CHIMERA_FUNCTION std::size_t PackedModel::place(std::byte* base, std::span<const RowSource> sources,
                                                 std::vector<Place>& places) {
   Bump memory{base};
   for (const NamedTensor& t : model_.tensors)
@@ -194,7 +194,7 @@ CHIMERA_FUNCTION std::size_t PackedModel::place(float* base, std::span<const Row
   for (std::size_t i = 0; i < sources.size(); ++i) {
     PackedRows& rows = tensors_[places[i].slot].matrix.parts[places[i].part].rows;
     const std::size_t bytes = packed_bytes(rows.format, rows.rows, rows.cols);
-    places[i].data = reinterpret_cast<std::byte*>(memory.take(static_cast<std::int64_t>(bytes / sizeof(float))));
+    places[i].data = memory.take<std::byte>(static_cast<std::int64_t>(bytes));
     rows.data = places[i].data;
   }
   return memory.used;

@@ -33,42 +33,42 @@ class ModelTraining {
     return sum;
   }
 
-  static std::size_t loss_floats(std::int64_t sequences, std::int64_t length) {
+  static std::size_t loss_bytes(std::int64_t sequences, std::int64_t length) {
     const Batch batch{.sequences = sequences, .length = length};
     Bump memory;
     memory.take(batch.tokens() * width);
     each_place(memory, batch, false, false, [](std::size_t, Bump&) {});
     memory.take(batch.tokens() * width);
-    memory.take(temp_floats(batch));
+    memory.take<std::byte>(temp_bytes(batch));
     return memory.used;
   }
 
-  static std::size_t train_floats(std::int64_t sequences, std::int64_t length) {
+  static std::size_t train_bytes(std::int64_t sequences, std::int64_t length) {
     const Batch batch{.sequences = sequences, .length = length};
     Bump memory;
     for (std::size_t i = 0; i < count + 3; ++i) memory.take(batch.tokens() * width);  // what train takes of that size
     each_place(memory, batch, true, keep_all, [](std::size_t, Bump&) {});
-    memory.take(temp_floats(batch));
+    memory.take<std::byte>(temp_bytes(batch));
     return memory.used;
   }
 
   template <class D>
   static Loss loss(const D& q, const float* weights, const TokenBatch& batch, const Objective& objective,
-                   float* memory) {
+                   std::byte* memory) {
     Bump rest{memory};
     const float* u = last(q, weights, batch, rest);
-    return head.loss(q, objective, batch, u, weights + output_at, 1.f, nullptr, nullptr, rest);
+    return head.loss(q, objective, batch, u, {weights + output_at}, 1.f, nullptr, {}, rest);
   }
 
   template <class D>
-  static void forward(const D& q, const float* weights, const TokenBatch& batch, float* memory, float* logits) {
+  static void forward(const D& q, const float* weights, const TokenBatch& batch, std::byte* memory, float* logits) {
     Bump rest{memory};
-    head.logits(q, batch.tokens(), last(q, weights, batch, rest), weights + output_at, logits);
+    head.logits(q, batch.tokens(), last(q, weights, batch, rest), {weights + output_at}, logits);
   }
 
   template <class D>
-  static Loss train(const D& q, const float* weights, const TokenBatch& batch, const TrainingStep& step, float* memory,
-                    float* gradients) {
+  static Loss train(const D& q, const float* weights, const TokenBatch& batch, const TrainingStep& step,
+                    std::byte* memory, float* gradients) {
     const std::int64_t n = batch.tokens();
     Bump rest{memory};
     std::array<float*, count + 1> x;  // x[i]: what step i reads
@@ -96,7 +96,7 @@ class ModelTraining {
     rms_norm(q, Layout::norm_shape(n), x[count], weights + norm_at, u);
     float* du = u;  // the head reads a block of u, then writes that block's gradient
     const Loss result =
-        head.loss(q, step.objective, batch, u, weights + output_at, step.scale, du, gradients + output_at, temp);
+        head.loss(q, step.objective, batch, u, {weights + output_at}, step.scale, du, {gradients + output_at}, temp);
     zero(q, n * width, dx);
     rms_norm_backward(q, Layout::norm_shape(n), x[count], weights + norm_at, du, dx, gradients + norm_at, temp);
 
@@ -134,12 +134,11 @@ class ModelTraining {
     memory.used = end;
   }
 
-  static std::int64_t temp_floats(const Batch& batch) {
-    std::int64_t most =
-        std::max(floats_of({head.temp_floats(batch.tokens())}), norm_backward_temp(batch.tokens(), width));
+  static std::int64_t temp_bytes(const Batch& batch) {
+    std::int64_t most = std::max(head.temp_bytes(batch.tokens()), norm_backward_bytes(batch.tokens(), width));
     for (const Step step : steps<C>)
-      with_step<C>(step, [&](auto type) { most = std::max(most, decltype(type)::type::temp_floats(batch)); });
-    return floats_of({most});
+      with_step<C>(step, [&](auto type) { most = std::max(most, decltype(type)::type::temp_bytes(batch)); });
+    return most;
   }
 
   /// What the head reads of a whole batch, [B,T,width], nothing else kept: taken from `memory`.

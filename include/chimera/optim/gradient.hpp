@@ -18,8 +18,8 @@ inline constexpr std::int64_t arena_block = 16'384;
 
 constexpr std::int64_t arena_blocks(std::int64_t floats) { return (floats + arena_block - 1) / arena_block; }
 
-/// Working memory of gradient_norm.
-constexpr std::int64_t gradient_norm_temp(std::int64_t floats) { return 2 * arena_blocks(floats); }
+/// Bytes of working memory of gradient_norm.
+constexpr std::int64_t gradient_norm_bytes(std::int64_t floats) { return bytes_of<double>({arena_blocks(floats)}); }
 
 /// Global L2 norm of a gradient arena; not finite if any element is not.
 double gradient_norm(const Cpu& q, std::int64_t floats, const float* gradient, Bump temp);
@@ -60,7 +60,7 @@ struct SumOfSquares {
 };
 
 CHIMERA_FUNCTION double gradient_norm(const Cpu& q, std::int64_t floats, const float* gradient, Bump temp) {
-  double* const sums = reinterpret_cast<double*>(temp.take(gradient_norm_temp(floats)));  // one for each block
+  double* const sums = temp.take<double>(arena_blocks(floats));  // one for each block
   parallel(q, arena_blocks(floats), [&](std::int64_t block, int) {
     const std::int64_t begin = block * arena_block;
     dispatch<SumOfSquares>(q.isa(), gradient + begin, std::min(arena_block, floats - begin), sums + block);

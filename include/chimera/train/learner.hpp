@@ -41,10 +41,10 @@ struct Learner {
   virtual ~Learner() = default;
   /// All that it remembers from step to step.
   virtual std::span<const Section> state() = 0;
-  /// Working memory of `measure` for micro-batches of this shape.
-  virtual std::size_t floats(std::int64_t sequences, std::int64_t length) const = 0;
+  /// Bytes of working memory of `measure` for micro-batches of this shape.
+  virtual std::size_t bytes(std::int64_t sequences, std::int64_t length) const = 0;
   /// Leaves the weights as they were. The host is asked before each micro-batch; nothing if it stopped: all is dropped.
-  virtual std::optional<Learned> measure(const Cpu& q, float* weights, const Lesson& lesson, float* memory,
+  virtual std::optional<Learned> measure(const Cpu& q, float* weights, const Lesson& lesson, std::byte* memory,
                                          TrainingHost& host) = 0;
   /// Changes the weights by what was measured.
   virtual void update(const Cpu& q, float* weights, const Update& update) = 0;
@@ -60,9 +60,9 @@ class Gradient : public Learner {
 
   std::span<const Section> state() override { return optimizer_->state(); }
 
-  CHIMERA_FUNCTION std::size_t floats(std::int64_t sequences, std::int64_t length) const override;
+  CHIMERA_FUNCTION std::size_t bytes(std::int64_t sequences, std::int64_t length) const override;
 
-  CHIMERA_FUNCTION std::optional<Learned> measure(const Cpu& q, float* weights, const Lesson& lesson, float* memory,
+  CHIMERA_FUNCTION std::optional<Learned> measure(const Cpu& q, float* weights, const Lesson& lesson, std::byte* memory,
                                                   TrainingHost& host) override;
 
   CHIMERA_FUNCTION void update(const Cpu& q, float* weights, const Update& update) override;
@@ -94,13 +94,12 @@ CHIMERA_FUNCTION Result<Gradient> Gradient::create(const AnyModel& model, std::u
   return g;
 }
 
-CHIMERA_FUNCTION std::size_t Gradient::floats(std::int64_t sequences, std::int64_t length) const {
-  return std::max(model_.train_floats(sequences, length),
-                  aligned_floats(static_cast<std::size_t>(gradient_norm_temp(arena()))));
+CHIMERA_FUNCTION std::size_t Gradient::bytes(std::int64_t sequences, std::int64_t length) const {
+  return std::max(model_.train_bytes(sequences, length), static_cast<std::size_t>(gradient_norm_bytes(arena())));
 }
 
 CHIMERA_FUNCTION std::optional<Learned> Gradient::measure(const Cpu& q, float* weights, const Lesson& lesson,
-                                                          float* memory, TrainingHost& host) {
+                                                          std::byte* memory, TrainingHost& host) {
   std::int64_t count = 0;
   for (const TokenBatch& batch : lesson.batches) count += lesson.objective.counted(batch);
   TrainingStep step{.scale = count > 0 ? 1.f / static_cast<float>(count) : 0.f,

@@ -144,10 +144,11 @@ CHIMERA_FUNCTION Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& m
   if (!folder.empty())
     if (Status s = make_folder(folder); !s) return s.error();
   t.progress_.data_tokens = t.parts_.train->tokens();
-  const std::size_t memory = std::max(t.parts_.learner->floats(settings.batch, settings.context),
-                                      model.loss_floats(settings.batch, settings.context));
-  for (auto& [buffer, floats] : {std::pair{&t.weights_, model.arena_floats}, std::pair{&t.memory_, memory}}) {
-    auto made = Buffer::create(floats);
+  const std::size_t memory = std::max(t.parts_.learner->bytes(settings.batch, settings.context),
+                                      model.loss_bytes(settings.batch, settings.context));
+  const std::size_t weights = sizeof(float) * model.arena_floats;
+  for (auto& [buffer, bytes] : {std::pair{&t.weights_, weights}, std::pair{&t.memory_, memory}}) {
+    auto made = Buffer::of_bytes(bytes);
     if (!made) return made.error();
     *buffer = std::move(*made);
   }
@@ -192,7 +193,7 @@ CHIMERA_FUNCTION Result<bool> Trainer::step(TrainingHost& host, StepReport& repo
   const double start = now();
   const auto lesson = draw(*parts_.train, progress_.data_drawn);
   if (!lesson) return lesson.error();
-  const auto learned = parts_.learner->measure(*q_, weights_.data(), *lesson, memory_.data(), host);
+  const auto learned = parts_.learner->measure(*q_, weights_.data(), *lesson, memory_.bytes(), host);
   if (!learned) return false;
   const double loss = learned->loss.mean();
   const double rate = settings_.learning_rate * settings_.resolved_schedule().factor(progress_.step + 1);
@@ -291,7 +292,7 @@ CHIMERA_FUNCTION Result<ValidationReport> Trainer::validate(TrainingHost* host) 
       if (row >= rows) break;
       batch.sequences = std::min(batch.sequences, static_cast<std::int64_t>(rows - row));
       if (host && host->should_stop()) return ValidationReport{.step = progress_.step, .stopped = true};
-      const Loss part = model_.loss(*q_, weights_.data(), batch, lesson->objective, memory_.data());
+      const Loss part = model_.loss(*q_, weights_.data(), batch, lesson->objective, memory_.bytes());
       loss.sum += part.sum, loss.count += part.count;
       row += static_cast<std::uint64_t>(settings_.batch);
     }
@@ -306,7 +307,7 @@ CHIMERA_FUNCTION Result<double> Trainer::measure_step() {
     const double start = now();
     const auto lesson = draw(*parts_.train, progress_.data_drawn);
     if (!lesson) return lesson.error();
-    (void)parts_.learner->measure(*q_, weights_.data(), *lesson, memory_.data(), host);
+    (void)parts_.learner->measure(*q_, weights_.data(), *lesson, memory_.bytes(), host);
     parts_.learner->drop(*q_);
     if (progress_.updates == 0) parts_.learner->update(*q_, weights_.data(), {});  // of nothing, with a rate of zero
     seconds = now() - start;

@@ -46,7 +46,7 @@ struct Ring {
 Floats attend_one(Isa isa, const AttentionShape& s, const KvCache& cache, const float* token, std::int64_t position,
                   std::int64_t keys) {
   const std::int64_t width = cache.shape.row(), group = s.group();
-  Floats out = zeros(s.heads * s.head_dim), scratch = filled(attend_chunk_floats(s, cache.shape), unwritten);
+  Floats out = zeros(s.heads * s.head_dim), scratch = room(attend_chunk_bytes(s, cache.shape));
   for (std::int64_t kv_head = 0; kv_head < s.kv_heads; ++kv_head) {
     Floats queries = zeros(group * width), all(static_cast<std::size_t>(Softmax::floats(group, width)), 0.f),
            more = all;
@@ -103,7 +103,7 @@ TEST_CASE("a piece against the cache and itself is attention, at any length of p
         attention(q, s, {.sequences = 1, .length = c.T}, qkv.data(), want.data(), lse.data());
         const Ring ring(c, KvFormat::f16);
         for (std::int64_t t = 0; t < past; ++t) ring.keep(q.isa(), s, t, qkv.data() + t * s.row());
-        REQUIRE(attend_tile_floats(s, ring.shape) <= static_cast<std::int64_t>(Cpu::scratch_floats));
+        REQUIRE(attend_tile_bytes(s, ring.shape) <= Cpu::scratch_bytes);
         for (std::int64_t kv_head = 0; kv_head < s.kv_heads; ++kv_head)
           for (std::int64_t first = 0; first < count; first += 64)
             attend_tile(q.isa(), s, ring.cache, kv_head, qkv.data() + past * s.row(), past, first,
@@ -124,7 +124,7 @@ TEST_CASE("a softmax in parts: nothing adds nothing, large scores do not overflo
     const float* last = qkv.data() + 39 * s.row();
     for (const float x : attend_one(q.isa(), s, ring.cache, last, 39, 7)) CHECK(std::abs(x) <= 200.f);
 
-    Floats scratch = zeros(attend_chunk_floats(s, ring.shape)), one = zeros(Softmax::floats(2, 32)), two = one;
+    Floats scratch = room(attend_chunk_bytes(s, ring.shape)), one = zeros(Softmax::floats(2, 32)), two = one;
     const Softmax part = Softmax::at(one.data(), 2, 32, 0), all = Softmax::at(two.data(), 2, 32, 0);
     attend_chunk(q.isa(), s, ring.cache, 0, last, 39, 0, 40, Bump{scratch.data()}, part);
     std::fill_n(all.largest, 2, -std::numeric_limits<float>::infinity());

@@ -28,7 +28,7 @@ void check_runs(const Cpu& q, std::int64_t taps, const std::vector<std::int64_t>
   }
   for (std::int64_t t = 0; t < T; ++t)
     got.insert(got.end(), y.begin() + t * s.y_stride, y.begin() + t * s.y_stride + C);
-  Floats want = zeros(T * s.y_stride), whole, temp = zeros(conv_temp(s));
+  Floats want = zeros(T * s.y_stride), whole, temp = room(conv_bytes(s));
   causal_conv(q, s, {.sequences = 1, .length = T}, x.data(), w.data(), bias.data(), want.data(), Bump{temp.data()});
   for (std::int64_t t = 0; t < T; ++t)
     whole.insert(whole.end(), want.begin() + t * s.y_stride, want.begin() + t * s.y_stride + C);

@@ -57,7 +57,7 @@ TEST_CASE("attention and its gradient: groups, windows, ALiBi, documents") {
         const std::int64_t n = B * T * c.heads * c.head_dim;
         Floats out = filled(n, unwritten), lse = filled(B * T * c.heads, unwritten),
                dqkv = filled(B * T * s.row(), unwritten);
-        Floats temp = filled(attention_backward_temp(s, batch), unwritten);
+        Floats temp = room(attention_backward_bytes(s, batch));
         const Floats dout = noise(n, 2);
         attention(q, s, batch, qkv.data(), out.data(), lse.data());
         CHECK(difference(out, reference(s, batch, doubles(qkv))) <= 2e-6);

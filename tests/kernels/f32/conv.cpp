@@ -40,7 +40,7 @@ TEST_CASE("the convolution and its gradients, with documents shorter than its ta
           const Batch batch{.sequences = B, .length = T, .document_start = documents_of};
           const Floats x = noise(B * T * s.x_stride, 1), w = noise(C * taps, 2), bias = noise(C, 3),
                        dy = noise(B * T * C, 4);
-          Floats y = filled(B * T * C, unwritten), temp = filled(conv_backward_temp(s, batch), unwritten);
+          Floats y = filled(B * T * C, unwritten), temp = room(conv_backward_bytes(s, batch));
           causal_conv(q, s, batch, x.data(), w.data(), bias.data(), y.data(), Bump{temp.data()});
           CHECK(difference(y, reference(s, batch, doubles(x), doubles(w), doubles(bias))) <= 1e-6);
           causal_conv(q, s, batch, x.data(), w.data(), nullptr, y.data(), Bump{temp.data()});
@@ -67,7 +67,7 @@ TEST_CASE("the convolution is the same bits for every number of threads") {
     const Batch batch{.sequences = B, .length = T};
     const Floats x = noise(B * T * C, 1), w = noise(C * 4, 2), bias = noise(C, 3);
     Floats dy = noise(B * T * C, 4), y = zeros(B * T * C), dx = y, dw = zeros(C * 4), db = zeros(C),
-           temp = zeros(conv_backward_temp(s, batch));
+           temp = room(conv_backward_bytes(s, batch));
     causal_conv(q, s, batch, x.data(), w.data(), bias.data(), y.data(), Bump{temp.data()});
     causal_conv_backward(q, s, batch, x.data(), w.data(), bias.data(), dy.data(), dx.data(), dw.data(), db.data(),
                          Bump{temp.data()});

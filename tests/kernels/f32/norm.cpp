@@ -38,7 +38,7 @@ TEST_CASE("the root-mean-square norm and its gradients, more rows than one parti
       const NormShape s{131, width, width, 1e-5f};
       const Floats x = noise(s.rows * width, 1), w = noise(width, 2), dy = noise(s.rows * width, 3);
       Floats y = filled(s.rows * width, unwritten), dx = zeros(s.rows * width), dw = zeros(width);
-      Floats temp = filled(norm_backward_temp(s.rows, width) + 16, unwritten);
+      Floats temp = room(norm_backward_bytes(s.rows, width));
       rms_norm(q, s, x.data(), w.data(), y.data());
       rms_norm_backward(q, s, x.data(), w.data(), dy.data(), dx.data(), dw.data(), Bump{temp.data()});
       CHECK(difference(y, reference(s, doubles(x), {}, 0, doubles(w))) <= 1e-6);
@@ -64,7 +64,7 @@ TEST_CASE("the gated norm over groups, with the gate's rows apart") {
       Floats z = noise(s.rows * stride, 7);
       for (float& v : z) v *= 4.f;
       Floats y = filled(s.rows * width, unwritten), dx = dy, dz = zeros(s.rows * stride), dw = zeros(width);
-      Floats temp = filled(norm_backward_temp(s.rows, width) + 16, unwritten);
+      Floats temp = room(norm_backward_bytes(s.rows, width));
       gated_rms_norm(q, s, x.data(), z.data(), stride, w.data(), y.data());
       gated_rms_norm_backward(q, s, x.data(), z.data(), stride, w.data(), dx.data(), dx.data(), dz.data(), dw.data(),
                               Bump{temp.data()});
@@ -83,8 +83,7 @@ TEST_CASE("norms are the same bits for every number of threads") {
   same_on_every_cpu([](const Cpu& q) {
     const NormShape s{131, 50, 50, 1e-5f};
     const Floats x = noise(s.rows * s.width, 1), w = noise(s.width, 2), dy = noise(s.rows * s.width, 3);
-    Floats y = zeros(s.rows * s.width), dx = y, dw = zeros(s.width),
-           temp = zeros(norm_backward_temp(s.rows, s.width) + 16);
+    Floats y = zeros(s.rows * s.width), dx = y, dw = zeros(s.width), temp = room(norm_backward_bytes(s.rows, s.width));
     rms_norm(q, s, x.data(), w.data(), y.data());
     rms_norm_backward(q, s, x.data(), w.data(), dy.data(), dx.data(), dw.data(), Bump{temp.data()});
     y.insert(y.end(), dx.begin(), dx.end());

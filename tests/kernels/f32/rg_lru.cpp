@@ -52,7 +52,7 @@ std::vector<Floats> run(const Cpu& q, std::int64_t C, const Batch& batch, const 
   const std::int64_t n = batch.tokens() * C, states = batch.sequences * C;
   Floats h = filled(n, unwritten), last = filled(states, unwritten), dx = h, dr = h, di = h, dlambda = zeros(C),
          dinitial = last;
-  Floats temp = filled(rg_lru_backward_temp(C, batch), unwritten);
+  Floats temp = room(rg_lru_backward_bytes(C, batch));
   rg_lru(q, C, batch, v.x.data(), v.r.data(), v.i.data(), v.lambda.data(), initial, h.data(), last.data());
   rg_lru_backward(q, C, batch, v.x.data(), v.r.data(), v.i.data(), v.lambda.data(), initial, h.data(), dh.data(),
                   {.dx = dx.data(),

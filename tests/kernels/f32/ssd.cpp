@@ -73,7 +73,7 @@ struct Results {
         dD(zeros(s.heads)),
         dinitial(last) {
     Floats states = filled(ssd_states(s, batch), unwritten), products = filled(ssd_products(s, batch), unwritten);
-    Floats temp = filled(ssd_backward_temp(s, batch), unwritten);
+    Floats temp = room(ssd_backward_bytes(s, batch));
     ssd(q, s, batch, in.xbc.data(), in.dt.data(), in.A.data(), in.D.data(), carried ? in.initial.data() : nullptr,
         y.data(), states.data(), products.data(), last.data());
     ssd_backward(q, s, batch, in.xbc.data(), in.dt.data(), in.A.data(), in.D.data(), states.data(), products.data(),

@@ -58,7 +58,7 @@ struct Packed {
   Packed(InputForms forms, const Floats& x) {
     Bump count;
     bind_packed_input(count, forms, rows, cols);
-    memory = zeros(static_cast<std::int64_t>(count.used));
+    memory = room(static_cast<std::int64_t>(count.used));
     Bump take{memory.data()};
     input = bind_packed_input(take, forms, rows, cols);
     for (std::int64_t t = 0; t < rows; ++t) Kernels::pack_input(input, t, x.data() + t * cols);

@@ -120,7 +120,7 @@ struct Input {
     const std::int64_t rows = static_cast<std::int64_t>(x.size()) / cols;
     Bump count;
     bind_packed_input(count, forms, rows, cols);
-    memory.assign(count.used, unwritten);
+    memory = room(static_cast<std::int64_t>(count.used));
     Bump take{memory.data()};
     packed = bind_packed_input(take, forms, rows, cols);
     CHECK(take.used == count.used);

@@ -54,11 +54,11 @@ Floats plain_product(std::int64_t n, const Floats& x, const Floats& weights, std
 }  // namespace
 
 TEST_CASE("a worker's scratch holds the widest row in all forms, and what its panels make of it") {
-  CHECK(product_scratch_floats(most_columns) <= static_cast<std::int64_t>(Cpu::scratch_floats));
+  CHECK(product_scratch_bytes(most_columns) <= Cpu::scratch_bytes);
   for (const std::int64_t cols : {1, 32, 1000, 4096}) {
     Bump memory;
     bind_packed_input(memory, all_input_forms, 3, cols);
-    CHECK(packed_input_floats(all_input_forms, 3, cols) == static_cast<std::int64_t>(memory.used));
+    CHECK(packed_input_bytes(all_input_forms, 3, cols) == static_cast<std::int64_t>(memory.used));
   }
 }
 
@@ -86,8 +86,8 @@ TEST_CASE("what products read and what becomes of their results") {
       Floats x;
       for (std::int64_t t = 0; t < n; ++t)
         x.insert(x.end(), wide.begin() + t * stride, wide.begin() + t * stride + cols);
-      std::vector<float> room(static_cast<std::size_t>(product_floats(n, cols)) + 16);
-      const Bump temp{room.data()};
+      Floats memory = room(product_bytes(n, cols));
+      const Bump temp{memory.data()};
       const Floats want = plain_product(n, x, weights, cols);
       const auto results = [&](const Floats& y, std::int64_t width) {
         Floats inside;

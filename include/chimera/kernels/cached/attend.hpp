@@ -44,19 +44,19 @@ constexpr std::int64_t chunk_keys(std::int64_t slots) {
   return std::clamp<std::int64_t>(round_up(ceil_div(slots, 64), attend_parts::tile), 256, 4096);
 }
 
-/// Floats of scratch that attend_chunk takes.
-constexpr std::int64_t attend_chunk_floats(const AttentionShape& s, const KvShape& kv) {
-  return floats_of({s.group() * chunk_keys(kv.slots), attend_parts::tile * kv.row()});
+/// Bytes of scratch that attend_chunk takes.
+constexpr std::int64_t attend_chunk_bytes(const AttentionShape& s, const KvShape& kv) {
+  return bytes_of({s.group() * chunk_keys(kv.slots), attend_parts::tile * kv.row()});
 }
 
 /// The queries [group, row()] of one key head, of a token at `position`, against the cached keys first .. end - 1.
 void attend_chunk(Isa isa, const AttentionShape& s, const KvCache& cache, std::int64_t kv_head, const float* queries,
                   std::int64_t position, std::int64_t first, std::int64_t end, Bump scratch, const Softmax& out);
 
-/// Floats of scratch that attend_tile takes.
-constexpr std::int64_t attend_tile_floats(const AttentionShape& s, const KvShape& kv) {
+/// Bytes of scratch that attend_tile takes.
+constexpr std::int64_t attend_tile_bytes(const AttentionShape& s, const KvShape& kv) {
   using attend_parts::tile;
-  return floats_of(
+  return bytes_of(
       {gemm_scratch_floats, tile * tile, tile * kv.row(), tile * kv.row(), tile * s.group(), tile * s.group()});
 }
 

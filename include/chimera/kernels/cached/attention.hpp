@@ -54,6 +54,11 @@ constexpr std::int64_t softmax_floats(const CachedAttentionShape& s) {
   return Softmax::floats(s.heads.heads, s.ring().row());
 }
 
+/// Of a pass of that many rows, or of fewer, whose parts are more.
+constexpr std::int64_t all_softmaxes_floats(const CachedAttentionShape& s, std::int64_t rows) {
+  return std::max(rows, std::min(rows, few_rows) * most_parts(s, 1)) * softmax_floats(s);
+}
+
 /// A pass of one layer, and memory.
 struct Work {
   const CachedAttentionShape& s;
@@ -94,22 +99,20 @@ void over_runs(const Cpu& q, const Pass& pass, Tasks tasks, Task task) {
 }
 
 /// Of a worker's scratch.
-constexpr std::int64_t part_floats(const CachedAttentionShape& s) {
-  return floats_of({(s.heads.group() + 1) * s.ring().row(), softmax_floats(s)}) +
-         attend_chunk_floats(s.heads, s.ring());
+constexpr std::int64_t part_bytes(const CachedAttentionShape& s) {
+  return bytes_of({(s.heads.group() + 1) * s.ring().row(), softmax_floats(s)}) + attend_chunk_bytes(s.heads, s.ring());
 }
 
 }  // namespace cached_attention_parts
 
-/// Floats of `temp` for a pass of that many rows: those of fewer, whose parts are more, among them.
-constexpr std::int64_t cached_attention_floats(const CachedAttentionShape& s, std::int64_t rows) {
-  using namespace cached_attention_parts;
-  return std::max(rows, std::min(rows, few_rows) * most_parts(s, 1)) * softmax_floats(s);
+/// Bytes of `temp` for a pass of that many rows.
+constexpr std::int64_t cached_attention_bytes(const CachedAttentionShape& s, std::int64_t rows) {
+  return bytes_of({cached_attention_parts::all_softmaxes_floats(s, rows)});
 }
 
-/// Floats of a worker's scratch.
-constexpr std::int64_t cached_attention_scratch_floats(const CachedAttentionShape& s) {
-  return std::max(cached_attention_parts::part_floats(s), attend_tile_floats(s.heads, s.ring()));
+/// Bytes of a worker's scratch.
+constexpr std::int64_t cached_attention_scratch_bytes(const CachedAttentionShape& s) {
+  return std::max(cached_attention_parts::part_bytes(s), attend_tile_bytes(s.heads, s.ring()));
 }
 
 /// tokens [rows, row()], which leave turned, -> mixed [rows, heads*head_dim].
@@ -221,7 +224,7 @@ inline void attend_pieces(const Cpu& q, const Work& work) {
 CHIMERA_FUNCTION void cached_attention(const Cpu& q, const CachedAttentionShape& s, const Pass& pass, float* tokens,
                                        float* mixed, Bump temp) {
   using namespace cached_attention_parts;
-  const Work work{s, pass, tokens, mixed, temp.take(cached_attention_floats(s, pass.rows))};
+  const Work work{s, pass, tokens, mixed, temp.take(all_softmaxes_floats(s, pass.rows))};
   attend_tokens(q, work);
   attend_pieces(q, work);
 }

@@ -21,8 +21,8 @@ struct CachedRgLruShape {
 
   constexpr std::int64_t block() const { return channels / heads; }  // of the block-diagonal gates
   constexpr ConvShape conv() const { return {channels, taps, 2 * channels, channels, false}; }
-  constexpr std::int64_t ring_floats() const { return floats_of({taps * channels}); }
-  constexpr std::int64_t state_floats() const { return ring_floats() + floats_of({channels}); }
+  constexpr std::int64_t ring_bytes() const { return bytes_of({taps * channels}); }
+  constexpr std::int64_t state_bytes() const { return ring_bytes() + bytes_of({channels}); }
 };
 
 /// [channels], or as said. The biases of the in-projections may be null.
@@ -53,9 +53,9 @@ struct Inner {
 
 }  // namespace cached_rg_lru_parts
 
-/// Floats of `temp` for a pass of that many rows.
-constexpr std::int64_t cached_rg_lru_floats(const CachedRgLruShape& s, std::int64_t rows) {
-  return floats_of({rows * s.channels, rows * s.channels, rows * s.channels});
+/// Bytes of `temp` for a pass of that many rows.
+constexpr std::int64_t cached_rg_lru_bytes(const CachedRgLruShape& s, std::int64_t rows) {
+  return bytes_of({rows * s.channels, rows * s.channels, rows * s.channels});
 }
 
 /// gate_input [rows, 2 channels], products without their biases, which are added here; mixed [rows, channels].
@@ -81,7 +81,7 @@ inline void one_head(Isa isa, const CachedRgLruShape& s, const Run& run, std::in
   float* gate = gate_input + 2 * run.first * channels + c;
   float* u = gate + channels;
   float* ring = reinterpret_cast<float*>(run.state) + c;
-  float* h = reinterpret_cast<float*>(run.state) + s.ring_floats() + c;
+  float* h = reinterpret_cast<float*>(run.state + s.ring_bytes()) + c;
   for (std::int64_t t = 0; t < run.count; ++t) {
     add_bias_row(isa, n, w.gate_bias ? w.gate_bias + c : nullptr, gate + 2 * t * channels);
     add_bias_row(isa, n, w.input_bias ? w.input_bias + c : nullptr, u + 2 * t * channels);

@@ -27,8 +27,8 @@ struct CachedSsdShape {
   constexpr std::int64_t channels() const { return scan.row(); }  // x, B, C: what the convolution sees
   constexpr std::int64_t row() const { return scan.inner() + channels() + scan.heads; }
   constexpr ConvShape conv() const { return {channels(), taps, row(), channels(), true}; }
-  constexpr std::int64_t ring_floats() const { return floats_of({taps * channels()}); }
-  constexpr std::int64_t state_floats() const { return ring_floats() + floats_of({scan.heads * scan.matrix()}); }
+  constexpr std::int64_t ring_bytes() const { return bytes_of({taps * channels()}); }
+  constexpr std::int64_t state_bytes() const { return ring_bytes() + bytes_of({scan.heads * scan.matrix()}); }
 };
 
 struct CachedSsdWeights {
@@ -46,21 +46,21 @@ namespace chimera::inline CHIMERA_ABI {
 namespace cached_ssd_parts {
 
 /// Of a worker's scratch: n heads of one token.
-constexpr std::int64_t heads_floats(const SsdShape& s, std::int64_t n) {
-  return floats_of({n * s.head_dim, s.state, s.state, n, n});
+constexpr std::int64_t heads_bytes(const SsdShape& s, std::int64_t n) {
+  return bytes_of({n * s.head_dim, s.state, s.state, n, n});
 }
 
 }  // namespace cached_ssd_parts
 
-/// Floats of `temp` for a pass of that many rows.
-constexpr std::int64_t cached_ssd_floats(const CachedSsdShape& s, std::int64_t rows) {
-  return floats_of({rows * s.channels(), rows * s.scan.heads, s.scan.heads,
-                    ssd_products(s.scan, Batch{.sequences = 1, .length = rows})});
+/// Bytes of `temp` for a pass of that many rows.
+constexpr std::int64_t cached_ssd_bytes(const CachedSsdShape& s, std::int64_t rows) {
+  return bytes_of({rows * s.channels(), rows * s.scan.heads, s.scan.heads,
+                   ssd_products(s.scan, Batch{.sequences = 1, .length = rows})});
 }
 
-/// Floats of a worker's scratch.
-constexpr std::int64_t cached_ssd_scratch_floats(const CachedSsdShape& s) {
-  return std::max(cached_ssd_parts::heads_floats(s.scan, s.scan.per_group()), ssd_scratch_floats(s.scan));
+/// Bytes of a worker's scratch.
+constexpr std::int64_t cached_ssd_scratch_bytes(const CachedSsdShape& s) {
+  return std::max(cached_ssd_parts::heads_bytes(s.scan, s.scan.per_group()), ssd_scratch_bytes(s.scan));
 }
 
 /// zxbcdt [rows, row] -> gated [rows, inner].
@@ -76,7 +76,9 @@ namespace cached_ssd_parts {
 
 inline float* ring_of(const Run& run) { return reinterpret_cast<float*>(run.state); }
 
-inline float* states_of(const CachedSsdShape& s, const Run& run) { return ring_of(run) + s.ring_floats(); }
+inline float* states_of(const CachedSsdShape& s, const Run& run) {
+  return reinterpret_cast<float*>(run.state + s.ring_bytes());
+}
 
 /// Heads h0 .. h0 + n - 1 of group g for one token. The task that owns the group's B and C remembers them.
 inline void some_heads(Isa isa, const CachedSsdShape& s, const Run& run, std::int64_t g, std::int64_t h0,

@@ -54,18 +54,18 @@ struct Visible {
 };
 
 /// Of a worker's scratch, forward and backward: the same for every shape.
-inline constexpr std::int64_t attention_scratch_floats =
-    floats_of({gemm_scratch_floats, attention_tile* attention_tile, attention_tile* attention_tile, attention_tile});
+inline constexpr std::int64_t attention_scratch_bytes =
+    bytes_of({gemm_scratch_floats, attention_tile* attention_tile, attention_tile* attention_tile, attention_tile});
 
-static_assert(attention_scratch_floats <= static_cast<std::int64_t>(Cpu::scratch_floats));
+static_assert(attention_scratch_bytes <= Cpu::scratch_bytes);
 
 }  // namespace attention_parts
 
 /// qkv [B,T,row] -> out [B,T,heads*head_dim], lse [B,heads,T] (log of the sum of exponentials, for backward).
 void attention(const Cpu& q, const AttentionShape& s, const Batch& batch, const float* qkv, float* out, float* lse);
 
-/// Floats of `temp`.
-std::int64_t attention_backward_temp(const AttentionShape& s, const Batch& batch);
+/// Bytes of `temp`.
+std::int64_t attention_backward_bytes(const AttentionShape& s, const Batch& batch);
 
 /// dqkv [B,T,row] is written. out and lse are those of the forward pass.
 void attention_backward(const Cpu& q, const AttentionShape& s, const Batch& batch, const float* qkv, const float* out,
@@ -187,8 +187,8 @@ CHIMERA_FUNCTION void attention(const Cpu& q, const AttentionShape& s, const Bat
   });
 }
 
-CHIMERA_FUNCTION std::int64_t attention_backward_temp(const AttentionShape& s, const Batch& batch) {
-  return batch.tokens() * s.heads;
+CHIMERA_FUNCTION std::int64_t attention_backward_bytes(const AttentionShape& s, const Batch& batch) {
+  return bytes_of({batch.tokens() * s.heads});
 }
 
 CHIMERA_FUNCTION void attention_backward(const Cpu& q, const AttentionShape& s, const Batch& batch, const float* qkv,
@@ -197,7 +197,7 @@ CHIMERA_FUNCTION void attention_backward(const Cpu& q, const AttentionShape& s, 
   using namespace attention_parts;
   constexpr std::int64_t tile = attention_tile;
   const std::int64_t T = batch.length, D = s.head_dim, ldo = s.heads * D, row = s.row();
-  float* delta = temp.take(attention_backward_temp(s, batch));  // [B,heads,T]: rowsum(dO O)
+  float* delta = temp.take(batch.tokens() * s.heads);  // [B,heads,T]: rowsum(dO O)
   parallel_rows(q, batch.tokens(), 16, [&](std::int64_t first, std::int64_t n, int) {
     for (std::int64_t t = first; t < first + n; ++t)
       for (std::int64_t h = 0; h < s.heads; ++h)

@@ -24,10 +24,10 @@ inline constexpr std::int64_t conv_max_taps = 8;
 
 inline constexpr std::int64_t conv_rows = 64;  // tokens of one partial sum of the weights' gradient
 
-/// Floats of `temp`.
-std::int64_t conv_temp(const ConvShape& s);
+/// Bytes of `temp`.
+std::int64_t conv_bytes(const ConvShape& s);
 
-std::int64_t conv_backward_temp(const ConvShape& s, const Batch& batch);
+std::int64_t conv_backward_bytes(const ConvShape& s, const Batch& batch);
 
 void transpose_taps(const ConvShape& s, const float* w, float* transposed);
 
@@ -109,11 +109,11 @@ struct ConvRowWeight {
 
 }  // namespace conv_parts
 
-CHIMERA_FUNCTION std::int64_t conv_temp(const ConvShape& s) { return s.taps * s.channels; }
+CHIMERA_FUNCTION std::int64_t conv_bytes(const ConvShape& s) { return bytes_of({s.taps * s.channels}); }
 
-CHIMERA_FUNCTION std::int64_t conv_backward_temp(const ConvShape& s, const Batch& batch) {
+CHIMERA_FUNCTION std::int64_t conv_backward_bytes(const ConvShape& s, const Batch& batch) {
   const std::int64_t parts = (batch.tokens() + conv_rows - 1) / conv_rows;
-  return floats_of({conv_temp(s), conv_temp(s), parts * (s.taps + 1) * s.channels});
+  return bytes_of({s.taps * s.channels, s.taps * s.channels, parts * (s.taps + 1) * s.channels});
 }
 
 CHIMERA_FUNCTION void transpose_taps(const ConvShape& s, const float* w, float* transposed) {
@@ -123,7 +123,7 @@ CHIMERA_FUNCTION void transpose_taps(const ConvShape& s, const float* w, float* 
 
 CHIMERA_FUNCTION void causal_conv(const Cpu& q, ConvShape s, const Batch& batch, const float* x, const float* w,
                                   const float* bias, float* y, Bump temp) {
-  float* taps = temp.take(conv_temp(s));
+  float* taps = temp.take(s.taps * s.channels);
   transpose_taps(s, w, taps);
   parallel_rows(q, batch.tokens(), 16, [&](std::int64_t first, std::int64_t n, int) {
     for (std::int64_t at = first; at < first + n; ++at) {
@@ -138,8 +138,8 @@ CHIMERA_FUNCTION void causal_conv(const Cpu& q, ConvShape s, const Batch& batch,
 CHIMERA_FUNCTION void causal_conv_backward(const Cpu& q, ConvShape s, const Batch& batch, const float* x,
                                            const float* w, const float* bias, float* dy, float* dx, float* dw,
                                            float* db, Bump temp) {
-  float* taps = temp.take(conv_temp(s));
-  float* dtaps = temp.take(conv_temp(s));
+  float* taps = temp.take(s.taps * s.channels);
+  float* dtaps = temp.take(s.taps * s.channels);
   const std::int64_t parts = (batch.tokens() + conv_rows - 1) / conv_rows, part = (s.taps + 1) * s.channels;
   float* partial = temp.take(parts * part);
   transpose_taps(s, w, taps);

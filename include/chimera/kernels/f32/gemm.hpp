@@ -68,7 +68,7 @@ static_assert(gemm_rows % GemmTile<16>::rows == 0 && gemm_rows % GemmTile<8>::ro
 
 static_assert(gemm_scratch_floats >= gemm_rows / 6 * GemmTile<8>::panel_a + gemm_cols * gemm_most_depth &&
               gemm_scratch_floats >= gemm_rows / 14 * GemmTile<16>::panel_a + gemm_cols * gemm_most_depth &&
-              gemm_scratch_floats <= Cpu::scratch_floats / 2);
+              bytes_of({gemm_scratch_floats}) <= Cpu::scratch_bytes / 2);
 
 namespace gemm_parts {
 

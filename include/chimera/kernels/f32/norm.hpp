@@ -28,8 +28,8 @@ void rms_norm(const Cpu& q, NormShape s, const float* x, const float* w, float* 
 void gated_rms_norm(const Cpu& q, NormShape s, const float* x, const float* z, std::int64_t z_stride, const float* w,
                     float* y);
 
-/// Floats of `temp` that the two backward passes need.
-std::int64_t norm_backward_temp(std::int64_t rows, std::int64_t width);
+/// Bytes of `temp` that the two backward passes need.
+std::int64_t norm_backward_bytes(std::int64_t rows, std::int64_t width);
 
 /// dx += (the residual stream's gradient), dw +=.
 void rms_norm_backward(const Cpu& q, NormShape s, const float* x, const float* w, const float* dy, float* dx, float* dw,
@@ -125,13 +125,13 @@ struct RmsNormBackward {
   }
 };
 
-CHIMERA_FUNCTION std::int64_t norm_backward_temp(std::int64_t rows, std::int64_t width) {
-  return (rows + norm_rows - 1) / norm_rows * width;
+CHIMERA_FUNCTION std::int64_t norm_backward_bytes(std::int64_t rows, std::int64_t width) {
+  return bytes_of({(rows + norm_rows - 1) / norm_rows * width});
 }
 
 CHIMERA_FUNCTION void rms_norm_backward(const Cpu& q, NormShape s, const float* x, const float* w, const float* dy,
                                         float* dx, float* dw, Bump temp) {
-  float* partial = temp.take(norm_backward_temp(s.rows, s.width));
+  float* partial = temp.take((s.rows + norm_rows - 1) / norm_rows * s.width);
   parallel_rows(q, s.rows, norm_rows, [&](std::int64_t at, std::int64_t n, int) {
     float* sums = partial + at / norm_rows * s.width;
     std::fill(sums, sums + s.width, 0.f);
@@ -144,7 +144,7 @@ CHIMERA_FUNCTION void rms_norm_backward(const Cpu& q, NormShape s, const float* 
 CHIMERA_FUNCTION void gated_rms_norm_backward(const Cpu& q, NormShape s, const float* x, const float* z,
                                               std::int64_t z_stride, const float* w, const float* dy, float* dx,
                                               float* dz, float* dw, Bump temp) {
-  float* partial = temp.take(norm_backward_temp(s.rows, s.width));
+  float* partial = temp.take((s.rows + norm_rows - 1) / norm_rows * s.width);
   parallel_rows(q, s.rows, norm_rows, [&](std::int64_t at, std::int64_t n, int) {
     float* sums = partial + at / norm_rows * s.width;
     std::fill(sums, sums + s.width, 0.f);

@@ -34,8 +34,8 @@ struct RgLruGradients {
   float* dinitial = nullptr;     // =, if asked for
 };
 
-/// Floats of `temp`.
-std::int64_t rg_lru_backward_temp(std::int64_t channels, const Batch& batch);
+/// Bytes of `temp`.
+std::int64_t rg_lru_backward_bytes(std::int64_t channels, const Batch& batch);
 
 void rg_lru_backward(const Cpu& q, std::int64_t channels, const Batch& batch, const float* x, const float* r,
                      const float* i, const float* lambda, const float* initial, const float* h, const float* dh,
@@ -126,8 +126,8 @@ CHIMERA_FUNCTION void rg_lru(const Cpu& q, std::int64_t channels, const Batch& b
   });
 }
 
-CHIMERA_FUNCTION std::int64_t rg_lru_backward_temp(std::int64_t channels, const Batch& batch) {
-  return 2 * batch.sequences * channels + 16;
+CHIMERA_FUNCTION std::int64_t rg_lru_backward_bytes(std::int64_t channels, const Batch& batch) {
+  return bytes_of({batch.sequences * channels, batch.sequences * channels});
 }
 
 CHIMERA_FUNCTION void rg_lru_backward(const Cpu& q, std::int64_t channels, const Batch& batch, const float* x,

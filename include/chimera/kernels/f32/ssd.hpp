@@ -81,10 +81,10 @@ constexpr std::int64_t ssd_products(const SsdShape& s, const Batch& b) {
   return b.sequences * s.groups * s.chunks(b.length) * s.chunk * s.chunk;
 }
 
-/// Floats of a worker's scratch, of backward, which uses more.
-constexpr std::int64_t ssd_scratch_floats(const SsdShape& s) {
+/// Bytes of a worker's scratch, of backward, which uses more.
+constexpr std::int64_t ssd_scratch_bytes(const SsdShape& s) {
   const std::int64_t square = s.chunk * s.chunk, tokens = s.chunk * s.head_dim;
-  return floats_of({gemm_scratch_floats, square, square, tokens, tokens});
+  return bytes_of({gemm_scratch_floats, square, square, tokens, tokens});
 }
 
 /// a = -exp(a_log)
@@ -110,8 +110,8 @@ struct SsdGradients {
   float* dinitial = nullptr;     // =, if asked for
 };
 
-/// Floats of `temp`.
-std::int64_t ssd_backward_temp(const SsdShape& s, const Batch& b);
+/// Bytes of `temp`.
+std::int64_t ssd_backward_bytes(const SsdShape& s, const Batch& b);
 
 void ssd_backward(const Cpu& q, const SsdShape& s, const Batch& batch, const float* xbc, const float* dt,
                   const float* A, const float* D, const float* states, const float* products, const float* dy,
@@ -283,8 +283,9 @@ CHIMERA_FUNCTION void ssd(const Cpu& q, const SsdShape& s, const Batch& batch, c
   });
 }
 
-CHIMERA_FUNCTION std::int64_t ssd_backward_temp(const SsdShape& s, const Batch& b) {
-  return b.sequences * s.heads * (s.matrix() + 2) + s.head_blocks() * b.tokens() * 2 * s.groups * s.state + 64;
+CHIMERA_FUNCTION std::int64_t ssd_backward_bytes(const SsdShape& s, const Batch& b) {
+  const std::int64_t heads = b.sequences * s.heads;
+  return bytes_of({heads * s.matrix(), 2 * heads, s.head_blocks() * b.tokens() * 2 * s.groups * s.state});
 }
 
 CHIMERA_FUNCTION void ssd_backward(const Cpu& q, const SsdShape& s, const Batch& batch, const float* xbc,

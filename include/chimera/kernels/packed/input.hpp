@@ -71,32 +71,22 @@ struct PackedInput {
   }
 };
 
-namespace packed_parts {
-
-template <class Block>
-constexpr std::int64_t input_floats(std::int64_t rows, std::int64_t cols) {
-  static_assert(alignof(Block) == alignof(float) && sizeof(Block) % sizeof(float) == 0);
-  return rows * (cols / Block::values) * static_cast<std::int64_t>(sizeof(Block) / sizeof(float));
-}
-
-}  // namespace packed_parts
-
 inline constexpr InputForms all_input_forms = InputForms::f32 | InputForms::blocks_of_32 | InputForms::blocks_of_256;
 
-/// Floats of `rows` rows in these forms.
-constexpr std::int64_t packed_input_floats(InputForms forms, std::int64_t rows, std::int64_t cols) {
+/// Bytes of `rows` rows in these forms.
+constexpr std::int64_t packed_input_bytes(InputForms forms, std::int64_t rows, std::int64_t cols) {
   using namespace packed_parts;
-  const auto asked = [&](InputForms form, std::int64_t floats) { return contains(forms, form) ? floats : 0; };
-  return floats_of({asked(InputForms::f32, rows * PackedInput{.cols = cols}.stride()),
-                    asked(InputForms::blocks_of_32, input_floats<InputBlock32>(rows, cols)),
-                    asked(InputForms::blocks_of_256, input_floats<InputBlock256>(rows, cols))});
+  const auto asked = [&](InputForms form, std::int64_t bytes) { return contains(forms, form) ? bytes : 0; };
+  return asked(InputForms::f32, bytes_of({rows * PackedInput{.cols = cols}.stride()})) +
+         asked(InputForms::blocks_of_32, bytes_of<InputBlock32>({rows * (cols / InputBlock32::values)})) +
+         asked(InputForms::blocks_of_256, bytes_of<InputBlock256>({rows * (cols / InputBlock256::values)}));
 }
 
-/// Takes packed_input_floats of memory.
+/// Takes packed_input_bytes of memory.
 inline PackedInput bind_packed_input(Bump& memory, InputForms forms, std::int64_t rows, std::int64_t cols) {
   using namespace packed_parts;
   const auto blocks = [&]<class Block>(InputForms form, Block*& to) {
-    if (contains(forms, form)) to = reinterpret_cast<Block*>(memory.take(input_floats<Block>(rows, cols)));
+    if (contains(forms, form)) to = memory.take<Block>(rows * (cols / Block::values));
   };
   PackedInput x{.forms = forms, .rows = rows, .cols = cols};
   if (contains(forms, InputForms::f32)) x.floats = memory.take(rows * x.stride());

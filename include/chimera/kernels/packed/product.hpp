@@ -77,22 +77,22 @@ struct alignas(64) Stretch {
 inline constexpr int max_stretches = 16;  // more workers share them
 
 /// Of a worker's scratch: what some panels make of some rows.
-constexpr std::int64_t results_floats(std::int64_t panels, std::int64_t rows) {
-  return floats_of({panel_scratch_floats, panels * rows * panel_rows, panels * rows * panel_rows});
+constexpr std::int64_t results_bytes(std::int64_t panels, std::int64_t rows) {
+  return bytes_of({panel_scratch_floats, panels * rows * panel_rows, panels * rows * panel_rows});
 }
 
 }  // namespace product_parts
 
-/// Floats of `temp` that a product of `rows` inputs [cols] uses at most: with weights of formats that want all forms.
-constexpr std::int64_t product_floats(std::int64_t rows, std::int64_t cols) {
-  return rows == 1 ? 0 : packed_input_floats(all_input_forms, rows, cols);
+/// Bytes of `temp` that a product of `rows` inputs [cols] uses at most: with weights of formats that want all forms.
+constexpr std::int64_t product_bytes(std::int64_t rows, std::int64_t cols) {
+  return rows == 1 ? 0 : packed_input_bytes(all_input_forms, rows, cols);
 }
 
-/// Floats of a worker's scratch that it uses at most.
-constexpr std::int64_t product_scratch_floats(std::int64_t cols) {
+/// Bytes of a worker's scratch that it uses at most.
+constexpr std::int64_t product_scratch_bytes(std::int64_t cols) {
   using namespace product_parts;
-  return std::max({packed_input_floats(all_input_forms, 1, cols) + floats_of({cols}) + results_floats(together, 1),
-                   floats_of({cols}), results_floats(together_for_rows, row_block)});
+  return std::max({packed_input_bytes(all_input_forms, 1, cols) + bytes_of({cols}) + results_bytes(together, 1),
+                   bytes_of({cols}), results_bytes(together_for_rows, row_block)});
 }
 
 /// Multiplies `rows` rows of x [cols] with the matrix w [rows, cols].
