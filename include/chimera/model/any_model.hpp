@@ -33,7 +33,9 @@ struct ModelPass : Pass {
   std::byte* memory = nullptr;  // decode_bytes(rows)
 };
 
-struct AnyModel {
+/// On the device D, whose memory all pointers are of but `initialize`'s.
+template <class D>
+struct ModelTable {
   std::string_view name;
   const Config* config = nullptr;
   std::span<const NamedTensor> tensors;
@@ -50,14 +52,14 @@ struct AnyModel {
   /// Bytes of working memory for `loss` / `train` on batches of this shape.
   std::size_t (*loss_bytes)(std::int64_t sequences, std::int64_t length) = nullptr;
   std::size_t (*train_bytes)(std::int64_t sequences, std::int64_t length) = nullptr;
-  Loss (*loss)(const Cpu&, const float* weights, const TokenBatch&, const Objective&, std::byte* memory) = nullptr;
+  Loss (*loss)(const D&, const float* weights, const TokenBatch&, const Objective&, std::byte* memory) = nullptr;
   /// Adds step.scale * d(sum)/d(weight) to `gradients`. No dropout when the config's is 0. Null, as `train_bytes` is, in
-  /// a model compiled for running alone.
-  Loss (*train)(const Cpu&, const float* weights, const TokenBatch&, const TrainingStep&, std::byte* memory,
+  /// a model compiled for evaluation; `loss` and `forward` are null, too, in one for inference.
+  Loss (*train)(const D&, const float* weights, const TokenBatch&, const TrainingStep&, std::byte* memory,
                 float* gradients) = nullptr;
 
   /// Logits [B,T,vocab] of a whole batch, in the memory of `loss`. Targets are not read.
-  void (*forward)(const Cpu&, const float* weights, const TokenBatch&, std::byte* memory, float* logits) = nullptr;
+  void (*forward)(const D&, const float* weights, const TokenBatch&, std::byte* memory, float* logits) = nullptr;
 
   std::size_t slots = 0;  // of packed weights
   /// What decoding carries from token to token of one sequence; all zero at the start, or as `clear_state` leaves it:
@@ -74,7 +76,8 @@ struct AnyModel {
   int head = 0;    // the first of those that write outputs and do nothing else: they may run again, for other outputs
   /// Does one stage of a pass, which is done when all have run in their order: stages take about the same time, that of a
   /// block. In between, a pass is its memory and the states, and the host may do other things.
-  void (*decode)(const Cpu&, const PackedTensor* weights, const ModelPass&, int stage) = nullptr;
+  void (*decode)(const D&, const PackedTensor* weights, const ModelPass&, int stage) = nullptr;
 };
+using AnyModel = ModelTable<Cpu>;
 
 }  // namespace chimera::inline CHIMERA_ABI
