@@ -107,8 +107,8 @@ constexpr bool has_block(BlockKind kind) {
   return false;
 }
 
-/// Calls f(hana::type_c<Block<C, mixer, ffn>>) for the layers of that kind, if they are registered. Pairs that C does not
-/// use are never instantiated.
+/// Calls f(hana::type_c<Block<C, mixer, ffn>>) for the layers of that kind, if they are registered. Pairs that C does
+/// not use are never instantiated.
 template <const Config& C, class F>
 constexpr void with_block(BlockKind kind, F f) {
   boost::hana::for_each(boost::hana::concat(mixers<C>, own_mixers<C>), [&](auto mixer) {
