@@ -33,8 +33,8 @@ struct LanguageModel : CheckedConfig<C>, ModelLayout<C>, ModelTraining<C>, Model
   }
 };
 
-/// The model without its type, for decoding alone: nothing of whole batches is compiled, and `loss`, `forward` and `train`
-/// are null.
+/// The model without its type, for decoding alone: nothing of whole batches is compiled, and `loss`, `forward` and
+/// `train` are null.
 template <const Config& C, class D = Cpu>
 constexpr ModelTable<D> inference_model(std::string_view name) {
   using M = LanguageModel<C>;
