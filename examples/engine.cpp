@@ -262,7 +262,7 @@ Result<AnyModel> find_engine(const Config& config) {
       "#include <chimera/model/engine.hpp>\n"
       "#include <chimera/model/language_model.hpp>\n\n" +
       *declaration +
-      "\nstatic constexpr chimera::Engine engine{chimera::inference_model<config>(\"custom\")};\n"
+      "\nstatic constexpr chimera::Engine engine{chimera::evaluation_model<config>(\"custom\")};\n"
       "extern \"C\" __attribute__((visibility(\"default\"))) const chimera::Engine* chimera_engine() { return &engine; "
       "}\n";
   for (const char* flag : {"-std=c++20", "-O2", "-DNDEBUG", "-fPIC", "-shared", "-pthread", "-w", "-fno-exceptions",

@@ -14,7 +14,7 @@ cd "$work"
 install_to() { # install_to PREFIX
   CXX=$compiler cmake -S "$chimera" -B chimera -DCMAKE_INSTALL_PREFIX="$1" -DCHIMERA_BUILD_TESTS=OFF \
     -DCHIMERA_BUILD_EXAMPLES=OFF -DCHIMERA_BUILD_BENCH=OFF
-  cmake --install chimera
+  cmake --install chimera # nothing was built: headers need no more
 }
 
 case $how in
@@ -43,6 +43,18 @@ case $how in
     install_to "$work/prefix"
     CXX=$compiler CXXFLAGS="$quick" cmake -S "$chimera/tests/embed/project" -B . -DHOW="$how" -DCHIMERA="$work/prefix"
     cmake --build .
+    ;;
+  compiled) # a debug build of a host, and what depends on no config optimised and from where it was installed
+    cmake --install "$build" --prefix "$work/prefix"
+    mv prefix moved
+    CXX=$compiler cmake -S "$chimera/tests/embed/project" -B . -DHOW="$how" -DCHIMERA="$work/moved" \
+      -DCMAKE_BUILD_TYPE=Debug
+    cmake --build .
+    ;;
+  by_hand)
+    "$compiler" $plain $quick -DCHIMERA_EXTERN -c "$host" -o host.o
+    "$compiler" $plain $quick -O1 -DCHIMERA_EXTERN -DCHIMERA_COMPILE -c "$chimera/cmake/compiled.cpp" -o compiled.o
+    "$compiler" host.o compiled.o -pthread -o host
     ;;
   add_subdirectory | fetch_content)
     CXX=$compiler CXXFLAGS="$quick" cmake -S "$chimera/tests/embed/project" -B . -DHOW="$how" -DCHIMERA="$chimera"

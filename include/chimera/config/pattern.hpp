@@ -120,8 +120,8 @@ constexpr Layers declared(Words own) {
 
 }  // namespace pattern_parts
 
-/// `count` blocks; block i is word i mod (number of words). Words are separated by spaces. `own` are the words of layers of
-/// the host's own.
+/// `count` blocks; block i is word i mod (number of words). Words are separated by spaces. `own` are the words of
+/// layers of the host's own.
 consteval Layers pattern(std::string_view words, int count, Words own = {}) {
   return pattern_parts::read(pattern_parts::declared(own), words, count);
 }

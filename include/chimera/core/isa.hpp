@@ -12,8 +12,8 @@
 
 namespace chimera {
 
-/// Levels of vector code, weakest first. `base` is what the host compiles for (SSE2, NEON), `dotprod` is of AArch64, all
-/// others are of x86. A processor of one level may lack another before it: avx512 does not imply avx_vnni.
+/// Levels of vector code, weakest first. `base` is what the host compiles for (SSE2, NEON), `dotprod` is of AArch64,
+/// all others are of x86. A processor of one level may lack another before it: avx512 does not imply avx_vnni.
 enum class Isa { base, dotprod, avx2, avx_vnni, avx512, avx512_vnni, avx512_bf16 };
 
 inline constexpr Isa all_levels[] = {Isa::base,   Isa::dotprod,     Isa::avx2,       Isa::avx_vnni,

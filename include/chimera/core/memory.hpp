@@ -26,8 +26,8 @@ constexpr std::size_t aligned_floats(std::size_t count) { return (count + 15) / 
 /// Of x86 and AArch64, in bytes: what the system offers for large tables.
 inline constexpr std::size_t huge_page = std::size_t{2} << 20;
 
-/// A block of f32, zeroed, 64-byte aligned; a large one on huge pages where the system offers them, and in memory only as
-/// far as it was touched.
+/// A block of f32, zeroed, 64-byte aligned; a large one on huge pages where the system offers them, and in memory only
+/// as far as it was touched.
 class Buffer {
  public:
   Buffer() = default;
@@ -90,8 +90,8 @@ inline void keep_sparse(void* data, std::size_t bytes) {
   if (first < last) platform::advise(reinterpret_cast<void*>(first), last - first, platform::PageSize::small);
 }
 
-/// For vectors that are read here and there: large ones come on huge pages where the system offers them, so that finding
-/// an entry costs one miss of the cache and not a second one for its page.
+/// For vectors that are read here and there: large ones come on huge pages where the system offers them, so that
+/// finding an entry costs one miss of the cache and not a second one for its page.
 template <class T>
 struct TableAllocator {
   using value_type = T;

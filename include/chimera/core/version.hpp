@@ -1,5 +1,5 @@
-// The library's version, said once: CMake reads that line. Every header includes this one before all else, so that an old
-// compiler says one sentence first.
+// The library's version, said once: CMake reads that line. Every header includes this one before all else, so that an
+// old compiler says one sentence first.
 #pragma once
 
 #if __cplusplus < 202002L

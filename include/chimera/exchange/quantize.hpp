@@ -63,8 +63,8 @@ class Quantizer {
 
   Quantizer(const Cpu& q, GgufWriter& out) : q_(q), out_(out), sums_(static_cast<std::size_t>(piece / run)) {}
 
-  /// `count` numbers of a tensor from `first`, which is a multiple of `piece`. What it adds to `error` comes from sums of
-  /// fixed order.
+  /// `count` numbers of a tensor from `first`, which is a multiple of `piece`. What it adds to `error` comes from sums
+  /// of fixed order.
   Status encode_piece(const GgufTensor& t, Format to, std::int64_t first, std::int64_t count,
                       QuantizationError& error) {
     std::vector<std::byte>& bytes = bytes_[turn_];

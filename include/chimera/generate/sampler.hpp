@@ -90,8 +90,8 @@ class TokenSampler {
   void accept(std::span<const std::int32_t> tokens);
 
   /// The next token, which it accepts, too. `allowed` has a bit for each token, 64 in a word, the first in the lowest
-  /// bit: only tokens whose bit is set may come, a grammar's for example; empty: all. Errors: those of `TopLogits::read`, no
-  /// token that is allowed.
+  /// bit: only tokens whose bit is set may come, a grammar's for example; empty: all. Errors: those of
+  /// `TopLogits::read`, no token that is allowed.
   Result<std::int32_t> draw(std::span<const float> logits, std::span<const std::uint64_t> allowed = {});
 
   /// What `draw` would choose from; it holds until the next call. XTC throws its dice in it.

@@ -1,5 +1,5 @@
-// A model whose type is forgotten: what trainers, checkpoints and programs need of any LanguageModel<C>, so that each of
-// them is compiled once and not once for each config.
+// A model whose type is forgotten: what trainers, checkpoints and programs need of any LanguageModel<C>, so that each
+// of them is compiled once and not once for each config.
 #pragma once
 
 #include <chimera/config/config.hpp>
@@ -26,14 +26,17 @@ struct TrainingStep {
   int first_block = 0;  // the weights of those before it, and the embedding as an input, get no gradient
 };
 
-/// A pass of a whole model: the state of each run is that of its sequence, model.state_bytes(kv) of it, 64-byte aligned.
+/// A pass of a whole model: the state of each run is that of its sequence, model.state_bytes(kv) of it, 64-byte
+/// aligned.
 struct ModelPass : Pass {
   const std::int32_t* tokens = nullptr;  // [rows], below the vocab
   std::span<const Output> outputs;
   std::byte* memory = nullptr;  // decode_bytes(rows)
 };
 
-struct AnyModel {
+/// On the device D, whose memory all pointers are of but `initialize`'s.
+template <class D>
+struct ModelTable {
   std::string_view name;
   const Config* config = nullptr;
   std::span<const NamedTensor> tensors;
@@ -43,21 +46,21 @@ struct AnyModel {
   void (*initialize)(float* weights, std::uint64_t seed) = nullptr;
 
   /// Floating-point operations of forward for one token of a context: two for each weight that multiplies it, and what
-  /// layers add (Kaplan et al. 2020, table 1). Scans and elementwise work are not counted. Training takes three times as
-  /// many, what checkpointing computes again not counted.
+  /// layers add (Kaplan et al. 2020, table 1). Scans and elementwise work are not counted. Training takes three times
+  /// as many, what checkpointing computes again not counted.
   double (*flops)(std::int64_t context) = nullptr;
 
   /// Bytes of working memory for `loss` / `train` on batches of this shape.
   std::size_t (*loss_bytes)(std::int64_t sequences, std::int64_t length) = nullptr;
   std::size_t (*train_bytes)(std::int64_t sequences, std::int64_t length) = nullptr;
-  Loss (*loss)(const Cpu&, const float* weights, const TokenBatch&, const Objective&, std::byte* memory) = nullptr;
-  /// Adds step.scale * d(sum)/d(weight) to `gradients`. No dropout when the config's is 0. Null, as `train_bytes` is, in
-  /// a model compiled for running alone.
-  Loss (*train)(const Cpu&, const float* weights, const TokenBatch&, const TrainingStep&, std::byte* memory,
+  Loss (*loss)(const D&, const float* weights, const TokenBatch&, const Objective&, std::byte* memory) = nullptr;
+  /// Adds step.scale * d(sum)/d(weight) to `gradients`. No dropout when the config's is 0. Null, as `train_bytes` is,
+  /// in a model compiled for evaluation; `loss` and `forward` are null, too, in one for inference.
+  Loss (*train)(const D&, const float* weights, const TokenBatch&, const TrainingStep&, std::byte* memory,
                 float* gradients) = nullptr;
 
   /// Logits [B,T,vocab] of a whole batch, in the memory of `loss`. Targets are not read.
-  void (*forward)(const Cpu&, const float* weights, const TokenBatch&, std::byte* memory, float* logits) = nullptr;
+  void (*forward)(const D&, const float* weights, const TokenBatch&, std::byte* memory, float* logits) = nullptr;
 
   std::size_t slots = 0;  // of packed weights
   /// What decoding carries from token to token of one sequence; all zero at the start, or as `clear_state` leaves it:
@@ -72,9 +75,10 @@ struct AnyModel {
   std::size_t (*decode_bytes)(std::int64_t rows) = nullptr;
   int stages = 0;  // of a pass
   int head = 0;    // the first of those that write outputs and do nothing else: they may run again, for other outputs
-  /// Does one stage of a pass, which is done when all have run in their order: stages take about the same time, that of a
-  /// block. In between, a pass is its memory and the states, and the host may do other things.
-  void (*decode)(const Cpu&, const PackedTensor* weights, const ModelPass&, int stage) = nullptr;
+  /// Does one stage of a pass, which is done when all have run in their order: stages take about the same time, that of
+  /// a block. In between, a pass is its memory and the states, and the host may do other things.
+  void (*decode)(const D&, const PackedTensor* weights, const ModelPass&, int stage) = nullptr;
 };
+using AnyModel = ModelTable<Cpu>;
 
 }  // namespace chimera::inline CHIMERA_ABI

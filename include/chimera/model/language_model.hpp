@@ -33,9 +33,10 @@ struct LanguageModel : CheckedConfig<C>, ModelLayout<C>, ModelTraining<C>, Model
   }
 };
 
-/// The model without its type, for running it alone: `train` and `train_bytes` are null, and no backward is compiled.
-template <const Config& C>
-constexpr AnyModel inference_model(std::string_view name) {
+/// The model without its type, for decoding alone: nothing of whole batches is compiled, and `loss`, `forward` and
+/// `train` are null.
+template <const Config& C, class D = Cpu>
+constexpr ModelTable<D> inference_model(std::string_view name) {
   using M = LanguageModel<C>;
   return {.name = name,
           .config = &C,
@@ -44,9 +45,6 @@ constexpr AnyModel inference_model(std::string_view name) {
           .arena_floats = M::arena_floats,
           .initialize = M::initialize,
           .flops = M::flops,
-          .loss_bytes = M::loss_bytes,
-          .loss = M::template loss<Cpu>,
-          .forward = M::template forward<Cpu>,
           .slots = M::slots,
           .state_bytes = M::state_bytes,
           .clear_state = M::clear_state,
@@ -55,15 +53,25 @@ constexpr AnyModel inference_model(std::string_view name) {
           .decode_bytes = M::decode_bytes,
           .stages = M::stages,
           .head = M::stages - M::head_stages,
-          .decode = M::template decode<Cpu>};
+          .decode = M::template decode<D>};
+}
+
+/// The same with losses and logits of whole batches, and no backward.
+template <const Config& C, class D = Cpu>
+constexpr ModelTable<D> evaluation_model(std::string_view name) {
+  ModelTable<D> model = inference_model<C, D>(name);
+  model.loss_bytes = LanguageModel<C>::loss_bytes;
+  model.loss = LanguageModel<C>::template loss<D>;
+  model.forward = LanguageModel<C>::template forward<D>;
+  return model;
 }
 
 /// The model without its type.
-template <const Config& C>
-constexpr AnyModel any_model(std::string_view name) {
-  AnyModel model = inference_model<C>(name);
+template <const Config& C, class D = Cpu>
+constexpr ModelTable<D> any_model(std::string_view name) {
+  ModelTable<D> model = evaluation_model<C, D>(name);
   model.train_bytes = LanguageModel<C>::train_bytes;
-  model.train = LanguageModel<C>::template train<Cpu>;
+  model.train = LanguageModel<C>::template train<D>;
   return model;
 }
 

@@ -1,5 +1,5 @@
-// Where everything of a model lies: its weights in the arena and in the table of packed weights, the state of a sequence,
-// all known at compile time.
+// Where everything of a model lies: its weights in the arena and in the table of packed weights, the state of a
+// sequence, all known at compile time.
 #pragma once
 
 #include <chimera/config/check.hpp>
@@ -71,8 +71,8 @@ struct ModelLayout {
   static constexpr std::size_t norm_slot = slot_at[layers], output_slot = C.tied ? 0 : norm_slot + 1;
   static constexpr std::size_t slots = norm_slot + (C.tied ? 1 : 2);
 
-  /// Where the state of each step lies in that of a sequence, in bytes: first all that is read whole for every token, which
-  /// wants large pages, then the rings, which fill as a text goes on.
+  /// Where the state of each step lies in that of a sequence, in bytes: first all that is read whole for every token,
+  /// which wants large pages, then the rings, which fill as a text goes on.
   struct States {
     std::array<std::size_t, steps<C>.size()> whole_at{}, ring_at{};
     std::size_t rings = 0, bytes = 0;

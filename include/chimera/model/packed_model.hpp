@@ -35,8 +35,8 @@ struct RowSource {
 class PackedModel {
  public:
   /// `sources` cover every matrix of the model (NamedTensor::packed), in any order. read(source, row, count, to) copies
-  /// that many rows of a source, in its format; it is called by many threads. values(tensor, to) writes another weight as
-  /// f32. Both return a Status.
+  /// that many rows of a source, in its format; it is called by many threads. values(tensor, to) writes another weight
+  /// as f32. Both return a Status.
   template <class Read, class Values>
   static Result<PackedModel> create(const Cpu& q, const AnyModel& model, std::span<const RowSource> sources,
                                     const Read& read, const Values& values) {

@@ -29,6 +29,50 @@ struct Word {
   }
 };
 
+namespace registry_parts {
+
+// Never defined: a compiler that wants one names it, and with it the layer and the part that is missing (layer.hpp).
+template <class L>
+struct lacks_params;
+template <class L>
+struct lacks_bind;
+template <class L>
+struct lacks_temp_bytes;
+template <class L>
+struct lacks_forward;
+template <class L>
+struct lacks_backward;
+template <class L>
+struct lacks_state;
+template <class L>
+struct lacks_decode;
+
+/// Whether a layer has all its parts; what it lacks stops compilation here.
+template <class L>
+consteval bool complete() {
+  if constexpr (!requires { L::params.size(); })
+    return sizeof(lacks_params<L>) > 0;
+  else if constexpr (!requires(Bump memory, const Batch& batch) { L::bind(memory, batch); })
+    return sizeof(lacks_bind<L>) > 0;
+  else if constexpr (!requires(const Batch& batch) { L::temp_bytes(batch); })
+    return sizeof(lacks_temp_bytes<L>) > 0;
+  else if constexpr (!requires(const Cpu& q, Weights<L> w, const Batch& batch, float* x, typename L::Activations& a,
+                               Bump temp) { L::forward(q, w, batch, x, 1.f, x, a, temp); })
+    return sizeof(lacks_forward<L>) > 0;
+  else if constexpr (!requires(const Cpu& q, Weights<L> w, Weights<L, float> dw, const Batch& batch, float* x,
+                               typename L::Activations& a,
+                               Bump temp) { L::backward(q, w, dw, batch, x, x, 1.f, x, a, temp); })
+    return sizeof(lacks_backward<L>) > 0;
+  else if constexpr (!requires { L::state(KvFormat::f16).whole; })
+    return sizeof(lacks_state<L>) > 0;
+  else if constexpr (!Layer<L>)
+    return sizeof(lacks_decode<L>) > 0;
+  else
+    return true;
+}
+
+}  // namespace registry_parts
+
 /// The layer behind one word.
 template <Word w, class L>
 struct Mixer {
@@ -63,8 +107,8 @@ constexpr bool has_block(BlockKind kind) {
   return false;
 }
 
-/// Calls f(hana::type_c<Block<C, mixer, ffn>>) for the layers of that kind, if they are registered. Pairs that C does not
-/// use are never instantiated.
+/// Calls f(hana::type_c<Block<C, mixer, ffn>>) for the layers of that kind, if they are registered. Pairs that C does
+/// not use are never instantiated.
 template <const Config& C, class F>
 constexpr void with_block(BlockKind kind, F f) {
   boost::hana::for_each(boost::hana::concat(mixers<C>, own_mixers<C>), [&](auto mixer) {
@@ -72,8 +116,10 @@ constexpr void with_block(BlockKind kind, F f) {
     boost::hana::for_each(feed_forwards<C>, [&](auto feed_forward) {
       using Feed = decltype(feed_forward);
       constexpr BlockKind pair{C.layers.kind_of(M::word), Feed::ffn};
-      if constexpr (has_block<C>(pair))
+      if constexpr (has_block<C>(pair)) {
+        static_assert(registry_parts::complete<typename M::layer>());
         if (kind == pair) f(boost::hana::type_c<Block<C, typename M::layer, typename Feed::layer>>);
+      }
     });
   });
 }

@@ -15,7 +15,8 @@ namespace chimera::platform {
 
 // Pages of memory.
 
-/// Zeroed memory that begins at a multiple of `alignment`, 1 or a multiple of a page as `bytes` is then; null on failure.
+/// Zeroed memory that begins at a multiple of `alignment`, 1 or a multiple of a page as `bytes` is then; null on
+/// failure.
 void* map(std::size_t bytes, std::size_t alignment = 1);
 /// A file's first bytes, read-only: pages come in as they are touched; null on failure.
 const void* map_file(int file, std::size_t bytes);
