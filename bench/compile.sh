@@ -1,6 +1,7 @@
 #!/bin/sh
-# What the compiler costs: seconds, peak memory and machine code of the trainer at -O3 and of a host that only runs a
-# model. usage: compile.sh [COMPILER]
+# What the compiler costs: seconds, peak memory and machine code of a host that only runs a model, of an engine, and of
+# the trainer at -O3; with CHIMERA_EXTERN what depends on no config is left to chimera::compiled.
+# usage: compile.sh [COMPILER]
 set -eu
 cd "$(dirname "$0")/.."
 sh cmake/install-missing.sh time binutils g++ libboost-dev libcli11-dev
@@ -19,7 +20,24 @@ measure() { # measure NAME FLAGS...
 
 printf '%-34s %8s %8s %10s %10s\n' "$compiler" 'wall s' 'CPU s' 'peak MiB' 'text KiB'
 echo '#include <chimera/chimera.hpp>' >"$work/empty.cpp"
+echo '#include <chimera/inference.hpp>' >"$work/inference.cpp"
+cat >"$work/engine.cpp" <<'END' # as examples/engine.cpp has it
+#include <chimera/model/engine.hpp>
+#include <chimera/model/language_model.hpp>
+static constexpr chimera::Config config{.vocab = 512, .width = 64, .layers = chimera::pattern("M R A", 6),
+                                        .attention = {.heads = 2}, .mamba2 = {.head_dim = 32, .state = 16},
+                                        .ffn = {.hidden = 128}};
+static constexpr chimera::Engine engine{chimera::inference_model<config>("custom")};
+extern "C" __attribute__((visibility("default"))) const chimera::Engine* chimera_engine() { return &engine; }
+END
 measure 'chimera.hpp alone, -O2' -O2 "$work/empty.cpp"
+measure 'inference.hpp alone, -O2' -O2 "$work/inference.cpp"
+measure 'the same, CHIMERA_EXTERN' -O2 -DCHIMERA_EXTERN "$work/inference.cpp"
+measure 'chimera::compiled, once, -O2' -O2 -ffunction-sections -DCHIMERA_EXTERN -DCHIMERA_COMPILE cmake/compiled.cpp
 measure 'host that runs a model, -O2' -O2 tests/embed/host.cpp
-measure 'trainer: train.cpp, -O3' -O3 examples/train.cpp
-measure 'trainer: registry.cpp, -O3' -O3 examples/registry.cpp
+measure 'the same, CHIMERA_EXTERN' -O2 -DCHIMERA_EXTERN tests/embed/host.cpp
+measure 'the same, -O0' -O0 -DCHIMERA_EXTERN tests/embed/host.cpp
+measure 'engine for a shape (M, R and A)' -O2 -DNDEBUG -fPIC -w -fno-exceptions -fno-rtti -fvisibility=hidden \
+  -DCHIMERA_EXTERN "$work/engine.cpp"
+measure 'trainer: train.cpp, -O3' -O3 -DCHIMERA_EXTERN examples/train.cpp
+measure 'trainer: registry.cpp, -O3' -O3 -DCHIMERA_EXTERN examples/registry.cpp
