@@ -19,17 +19,17 @@ struct Mamba2Weights {
 
   template <class Whole>
   static constexpr auto table(const Whole& c) {
-    using Then = Init::Then;
     const std::int64_t width = c.width, inner = c.mamba2.inner(width), heads = c.mamba2.heads(width);
     const std::int64_t channels = inner + std::int64_t{2} * c.mamba2.groups * c.mamba2.state, taps = c.mamba2.conv;
-    return std::array{Tensor{"ssm_in.weight", inner + channels + heads, width},  // the rows of z, x, B, C, dt
-                      Tensor{"ssm_conv1d.weight", channels, taps, Role::taps, Init::taps(taps)},
-                      vector_tensor("ssm_conv1d.bias", channels, Init::constant(0.f)),
-                      vector_tensor("ssm_dt.bias", heads, Init::log_uniform(0.001f, 0.1f, Then::inverse_softplus)),
-                      vector_tensor("ssm_a_log", heads, Init::uniform(1.f, 16.f, Then::log)),
-                      vector_tensor("ssm_d", heads, Init::constant(1.f)),
-                      vector_tensor("ssm_norm.weight", inner, Init::constant(1.f)),
-                      Tensor{"ssm_out.weight", width, inner, Role::matrix, Init::branch(c.layers.count)}};
+    return std::array{
+        Tensor{"ssm_in.weight", inner + channels + heads, width},  // the rows of z, x, B, C, dt
+        Tensor{"ssm_conv1d.weight", channels, taps, Role::taps, Init::taps(taps)},
+        vector_tensor("ssm_conv1d.bias", channels, Init::constant(0.f)),
+        vector_tensor("ssm_dt.bias", heads, Init::log_uniform(0.001f, 0.1f, Init::Then::inverse_softplus)),
+        vector_tensor("ssm_a_log", heads, Init::uniform(1.f, 16.f, Init::Then::log)),
+        vector_tensor("ssm_d", heads, Init::constant(1.f)),
+        vector_tensor("ssm_norm.weight", inner, Init::constant(1.f)),
+        Tensor{"ssm_out.weight", width, inner, Role::matrix, Init::branch(c.layers.count)}};
   }
 };
 
