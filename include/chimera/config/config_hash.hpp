@@ -49,10 +49,10 @@ constexpr void add_value(Hash& h, const T& value) {
     for (int i = 0; i < value.count && i < Layers::max; ++i) h.add(value[i]);
     for (const OwnWord& own : value.own)
       if (!own.word().empty()) h.add(own.word());
-  } else if constexpr (std::is_arithmetic_v<T> || std::is_enum_v<T>) {
-    h.add(value);
-  } else {
+  } else if constexpr (requires { value.begin(); }) {
     for (const auto& item : value) add_value(h, item);
+  } else {
+    h.add(value);
   }
 }
 

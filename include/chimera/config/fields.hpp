@@ -30,8 +30,17 @@ constexpr Meaning meaning_if(bool holds) { return holds ? Meaning::some : Meanin
 template <class E>
 struct Choices;
 
+namespace fields_parts {
+
+/// What a field is shown to, to ask whether there are any: nvcc 13 takes no lambda in a concept.
+struct Nobody {
+  constexpr void operator()(std::string_view, auto&, auto...) const {}
+};
+
+}  // namespace fields_parts
+
 template <class T>
-concept HasFields = requires(T& t) { std::remove_cv_t<T>::each_field(t, [](std::string_view, auto&, auto...) {}); };
+concept HasFields = requires(T& t) { std::remove_cv_t<T>::each_field(t, fields_parts::Nobody{}); };
 
 template <class T>
 concept HasRules = requires { T::has_rules; };

@@ -19,7 +19,7 @@ template <const Config& C>
 struct CheckedConfig : Check<C> {
   static_assert(Check<C>::ok);
   static_assert(
-      all_registered<C>,
+      all_registered<C>(),
       "chimera: a word of the pattern has no layer; own_mixers<C> has the host's, the library has" CHIMERA_MIXER_WORDS);
 };
 

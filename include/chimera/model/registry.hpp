@@ -126,13 +126,13 @@ constexpr void with_block(BlockKind kind, F f) {
 
 /// Whether a layer is registered for each word of the pattern.
 template <const Config& C>
-inline constexpr bool all_registered = [] {
+constexpr bool all_registered() {
   for (int i = 0; i < C.layers.count; ++i) {
     int found = 0;
     with_block<C>(C.layers.block(i), [&](auto) { ++found; });
     if (found != 1) return false;
   }
   return true;
-}();
+}
 
 }  // namespace chimera::inline CHIMERA_ABI
