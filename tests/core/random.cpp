@@ -9,11 +9,11 @@ using namespace chimera;
 
 // The known answers of Random123 1.14, kat_vectors, philox4x32 10.
 TEST_CASE("philox gives the published numbers") {
-  using Words = std::array<std::uint32_t, 4>;
-  CHECK(philox(0, 0, 0) == Words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8});
-  CHECK(philox(~0ull, ~0ull, ~0ull) == Words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd});
+  using Numbers = std::array<std::uint32_t, 4>;
+  CHECK(philox(0, 0, 0) == Numbers{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8});
+  CHECK(philox(~0ull, ~0ull, ~0ull) == Numbers{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd});
   CHECK(philox(0x299f31d0a4093822, 0x0370734413198a2e, 0x85a308d3243f6a88) ==
-        Words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1});
+        Numbers{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1});
 }
 
 TEST_CASE("a saved state goes on where it stood") {

@@ -5,6 +5,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <initializer_list>
 #include <limits>
 #include <vector>
 
@@ -30,7 +31,7 @@ std::vector<float> noise() {
 TEST_CASE("one bad element anywhere shows in the norm") {
   auto q = Cpu::create(2);
   for (float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()})
-    for (std::size_t at : {0, 29, 20'050, 40'099}) {
+    for (std::size_t at : std::initializer_list<std::size_t>{0, 29, 20'050, 40'099}) {
       auto gradient = noise();
       gradient[at] = bad;
       CHECK_FALSE(std::isfinite(norm_of(*q, gradient)));

@@ -107,20 +107,28 @@ constexpr bool has_block(BlockKind kind) {
   return false;
 }
 
-/// Calls f(hana::type_c<Block<C, mixer, ffn>>) for the layers of that kind, if they are registered. Pairs that C does
-/// not use are never instantiated.
+namespace registry_parts {
+
+/// Calls f with the block of a mixer and a feed-forward layer if it is of that kind. Pairs that C does not use are never
+/// instantiated.
+template <const Config& C, class M, class Feed, class F>
+constexpr void with_pair(BlockKind kind, F& f) {
+  constexpr BlockKind pair{C.layers.kind_of(M::word), Feed::ffn};
+  if constexpr (has_block<C>(pair)) {
+    static_assert(complete<typename M::layer>());
+    if (kind == pair) f(boost::hana::type_c<Block<C, typename M::layer, typename Feed::layer>>);
+  }
+}
+
+}  // namespace registry_parts
+
+/// Calls f(hana::type_c<Block<C, mixer, ffn>>) for the layers of that kind, if they are registered.
 template <const Config& C, class F>
 constexpr void with_block(BlockKind kind, F f) {
   boost::hana::for_each(boost::hana::concat(mixers<C>, own_mixers<C>), [&](auto mixer) {
     using M = std::remove_cvref_t<decltype(mixer)>;  // g++ 12 sees a reference to it in the inner lambda
-    boost::hana::for_each(feed_forwards<C>, [&](auto feed_forward) {
-      using Feed = decltype(feed_forward);
-      constexpr BlockKind pair{C.layers.kind_of(M::word), Feed::ffn};
-      if constexpr (has_block<C>(pair)) {
-        static_assert(registry_parts::complete<typename M::layer>());
-        if (kind == pair) f(boost::hana::type_c<Block<C, typename M::layer, typename Feed::layer>>);
-      }
-    });
+    boost::hana::for_each(feed_forwards<C>,
+                          [&](auto feed_forward) { registry_parts::with_pair<C, M, decltype(feed_forward)>(kind, f); });
   });
 }
 

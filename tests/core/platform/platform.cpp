@@ -32,11 +32,11 @@ bool write(int file, const std::string& text) {
 
 TEST_CASE("mapped memory is zero, aligned and can be given back") {
   const std::size_t large = std::size_t{2} << 20;
-  for (const std::size_t alignment : {std::size_t{1}, large})
+  for (const std::size_t unit : {std::size_t{1}, large})
     for (const std::size_t bytes : {large, 3 * large}) {
-      auto* const p = static_cast<char*>(platform::map(bytes, alignment));
+      auto* const p = static_cast<char*>(platform::map(bytes, unit));
       REQUIRE(p);
-      CHECK(reinterpret_cast<std::uintptr_t>(p) % alignment == 0);
+      CHECK(reinterpret_cast<std::uintptr_t>(p) % unit == 0);
       platform::advise(p, bytes, platform::PageSize::large);
       platform::advise(p, bytes, platform::PageSize::small);
       CHECK(std::count(p, p + bytes, 0) == static_cast<std::ptrdiff_t>(bytes));
