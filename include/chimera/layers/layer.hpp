@@ -48,7 +48,7 @@ struct MatrixParam {
   }
 
  private:
-  static void not_a_matrix();  // never defined: for the compiler's error
+  static void not_a_matrix() {}  // no constant expression: for the compiler's error
 };
 
 /// A layer's slice of an arena of weights (T = const float) or of gradients (T = float).
