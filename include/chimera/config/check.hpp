@@ -88,7 +88,8 @@ template <const Config& C>
 struct Check : check_parts::Model::Rules<C> {
   static constexpr bool has(Kind kind) { return has_kind(C, kind); }
   static constexpr bool ok =
-      check_parts::check_parts<C>() && (check_parts::broken_in_parts(C) || sizeof(check_parts::Weights::Rules<C>) > 0);
+      check_parts::check_parts<C>() &&
+      (check_parts::broken_in_parts(C) || static_cast<bool>(sizeof(check_parts::Weights::Rules<C>)));
 };
 
 }  // namespace chimera

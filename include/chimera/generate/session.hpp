@@ -109,9 +109,9 @@ CHIMERA_FUNCTION Result<Session> Session::create(const Cpu& q, const PackedModel
 CHIMERA_FUNCTION Session& Session::operator=(Session&& other) noexcept {
   if (this == &other) return *this;
   leave();
-  Sequence::operator=(std::move(other));
   own_ = std::move(other.own_), reader_ = other.reader_;
   queue_ = std::move(other.queue_), queued_from_ = other.queued_from_;
+  Sequence::operator=(std::move(other));
   return *this;
 }
 

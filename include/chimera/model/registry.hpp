@@ -51,22 +51,22 @@ struct lacks_decode;
 template <class L>
 consteval bool complete() {
   if constexpr (!requires { L::params.size(); })
-    return sizeof(lacks_params<L>) > 0;
+    return static_cast<bool>(sizeof(lacks_params<L>));
   else if constexpr (!requires(Bump memory, const Batch& batch) { L::bind(memory, batch); })
-    return sizeof(lacks_bind<L>) > 0;
+    return static_cast<bool>(sizeof(lacks_bind<L>));
   else if constexpr (!requires(const Batch& batch) { L::temp_bytes(batch); })
-    return sizeof(lacks_temp_bytes<L>) > 0;
+    return static_cast<bool>(sizeof(lacks_temp_bytes<L>));
   else if constexpr (!requires(const Cpu& q, Weights<L> w, const Batch& batch, float* x, typename L::Activations& a,
                                Bump temp) { L::forward(q, w, batch, x, 1.f, x, a, temp); })
-    return sizeof(lacks_forward<L>) > 0;
+    return static_cast<bool>(sizeof(lacks_forward<L>));
   else if constexpr (!requires(const Cpu& q, Weights<L> w, Weights<L, float> dw, const Batch& batch, float* x,
                                typename L::Activations& a,
                                Bump temp) { L::backward(q, w, dw, batch, x, x, 1.f, x, a, temp); })
-    return sizeof(lacks_backward<L>) > 0;
+    return static_cast<bool>(sizeof(lacks_backward<L>));
   else if constexpr (!requires { L::state(KvFormat::f16).whole; })
-    return sizeof(lacks_state<L>) > 0;
+    return static_cast<bool>(sizeof(lacks_state<L>));
   else if constexpr (!Layer<L>)
-    return sizeof(lacks_decode<L>) > 0;
+    return static_cast<bool>(sizeof(lacks_decode<L>));
   else
     return true;
 }

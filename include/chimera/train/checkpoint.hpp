@@ -279,7 +279,7 @@ CHIMERA_FUNCTION Result<std::string> find_checkpoint(const std::string& path) {
   if (!steps) return steps.error();
   std::string damage;
   for (std::int64_t step : *steps) {
-    const std::string file = checkpoint_path(path, step);
+    std::string file = checkpoint_path(path, step);
     auto checkpoint = Checkpoint::open(file);
     const Status status = checkpoint ? checkpoint->verify() : Status(checkpoint.error());
     if (status) return file;
