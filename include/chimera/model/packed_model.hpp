@@ -176,8 +176,8 @@ CHIMERA_FUNCTION Status PackedModel::plan(std::span<const RowSource> sources, st
     const NamedTensor& t = model_.tensors[s.tensor];
     PackedMatrix& m = tensors_[t.slot].matrix;
     if (s.first != m.rows) continue;  // found by `create`: rows are missing
-    if (m.count == m.parts.size())
-      return Error{"weight " + std::string(t.name()) + " comes in more than " + std::to_string(m.parts.size()) +
+    if (m.count == Tensor::most_parts)
+      return Error{"weight " + std::string(t.name()) + " comes in more than " + std::to_string(Tensor::most_parts) +
                    " parts"};
     places[i] = {t.slot, m.count, nullptr};
     m.parts[m.count++] = {PackedRows{s.format, s.rows, t.cols, nullptr}, s.first, s.scale};

@@ -351,3 +351,18 @@ TEST_CASE("zeros stay zeros; what is no number harms no other row") {
     });
   }
 }
+
+TEST_CASE("two weights of as many parts as there may be are joined") {
+  PackedMatrix a;
+  a.rows = 32 * static_cast<std::int64_t>(Tensor::most_parts), a.cols = 64;
+  for (std::int64_t i = 0; i < static_cast<std::int64_t>(Tensor::most_parts); ++i)
+    a.parts[a.count++] = {{Format::f32, 32, 64, nullptr}, 32 * i, static_cast<float>(i)};
+  const PackedMatrix both = PackedMatrix::joined(a, a);
+  REQUIRE(both.count <= both.parts.size());
+  CHECK(both.count == 2 * a.count);
+  CHECK(both.rows == 2 * a.rows);
+  for (std::size_t i = 0; i < both.count; ++i) {
+    CHECK(both.parts[i].first == static_cast<std::int64_t>(32 * i));
+    CHECK(both.parts[i].scale == static_cast<float>(i % a.count));
+  }
+}

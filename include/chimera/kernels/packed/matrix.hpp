@@ -75,11 +75,11 @@ struct PackedPart {
 
 /// A matrix [rows, cols] whose rows may come in several formats: q, k and v of one layer.
 struct PackedMatrix {
-  std::array<PackedPart, Tensor::most_parts> parts;
+  std::array<PackedPart, 2 * Tensor::most_parts> parts;  // twice a weight's, for two that are joined
   std::size_t count = 0;
   std::int64_t rows = 0, cols = 0;
 
-  /// The rows of a, and those of b below them.
+  /// The rows of a, and those of b below them. Both are weights, and not joined themselves.
   static PackedMatrix joined(const PackedMatrix& a, const PackedMatrix& b) {
     PackedMatrix both = a;
     for (std::size_t i = 0; i < b.count; ++i) {
