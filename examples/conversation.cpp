@@ -44,8 +44,8 @@ static Status talk(const char* path, std::span<char* const> said) {
 }
 
 int main(int argc, char** argv) {
-  const Status status =
-      argc > 2 ? talk(argv[1], {argv + 2, argv + argc}) : Error{"usage: conversation MODEL MESSAGE..."};
+  if (argc < 3) return std::fprintf(stderr, "usage: conversation MODEL MESSAGE...\n"), 2;
+  const Status status = talk(argv[1], {argv + 2, argv + argc});
   if (!status) std::fprintf(stderr, "%s\n", status.error().message.c_str());
   return !status;
 }

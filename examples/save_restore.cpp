@@ -43,9 +43,8 @@ static Status go_on(const char* path, const char* file, int length) {
 }
 
 int main(int argc, char** argv) {
-  const bool right = argc == 3 || argc == 4;
-  const Status status = right ? go_on(argv[1], argv[2], argc == 4 ? std::atoi(argv[3]) : 40)
-                              : Error{"usage: save_restore MODEL FILE [LENGTH]"};
+  if (argc != 3 && argc != 4) return std::fprintf(stderr, "usage: save_restore MODEL FILE [LENGTH]\n"), 2;
+  const Status status = go_on(argv[1], argv[2], argc == 4 ? std::atoi(argv[3]) : 40);
   if (!status) std::fprintf(stderr, "%s\n", status.error().message.c_str());
   return !status;
 }

@@ -44,7 +44,8 @@ static Status write_text(const char* path, const char* prompt) {
 }
 
 int main(int argc, char** argv) {
-  const Status status = argc == 3 ? write_text(argv[1], argv[2]) : Error{"usage: saved_model MODEL PROMPT"};
+  if (argc != 3) return std::fprintf(stderr, "usage: saved_model MODEL PROMPT\n"), 2;
+  const Status status = write_text(argv[1], argv[2]);
   if (!status) std::fprintf(stderr, "%s\n", status.error().message.c_str());
   return !status;
 }
