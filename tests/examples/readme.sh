@@ -1,10 +1,26 @@
-# The program in the README compiles and runs. usage: readme.sh COMPILER PROJECT
+# The code in the README files compiles, and the program in the first one runs. usage: readme.sh COMPILER PROJECT
 set -eu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-awk '/^```/ { inside = 0 } inside; /^```cpp$/ && !done { inside = done = 1 }' "$2/README.md" >"$work/program.cpp"
 flags="-O2 -std=c++20 -Wall -Wextra -Wpedantic -Werror -I $2/include"
-"$1" $flags -fsyntax-only "$work/program.cpp"
-"$1" $flags -fno-exceptions -fno-rtti "$work/program.cpp" -o "$work/program"
-"$work/program" "$2/README.md" >"$work/text"
-test "$(wc -c <"$work/text")" -ge 100
+
+# The C++ blocks of a page become NAME1.cpp, NAME2.cpp ...
+blocks() {
+  awk -v name="$work/$2" '
+    /^```/ { inside = 0 }
+    inside { print > file }
+    /^```cpp$/ { inside = 1; file = name (++n) ".cpp" }' "$1"
+}
+blocks "$2/README.md" program
+blocks "$2/include/chimera/README.md" guide
+
+for file in "$work"/*.cpp; do
+  "$1" $flags -fsyntax-only "$file"
+done
+cd "$work"
+"$1" $flags -fno-exceptions -fno-rtti program1.cpp -o program
+./program "$2/README.md" >text
+test "$(wc -c <text)" -ge 200
+grep -q "^step 100 of 100: loss" text
+./program /nonexistent 2>error && exit 1
+grep -q /nonexistent error
