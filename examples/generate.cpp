@@ -27,7 +27,7 @@ struct Options {
 };
 
 Status generate(const Options& options) {
-  if (Status s = options.beams.check(); !s) return s;
+  if (Status s = options.beams.validate(); !s) return s;
   const auto saved = open_model(options.model);
   if (!saved) return saved.error();
   const auto cpu = Cpu::create(options.threads);

@@ -37,7 +37,7 @@ std::string pattern_text(const Layers& layers) {
   std::string text;
   for (int i = 0, run = 1; i < (repeated ? period : layers.count); i += run, run = 1) {
     while (!whole && i + run < layers.count && layers[i + run] == layers[i]) ++run;
-    text.append(i ? " " : "").append(run > 1 ? std::to_string(run) : "").append(layers.word(layers[i]));
+    text.append(i ? " " : "").append(run > 1 ? std::to_string(run) : "").append(layers.name(layers[i]));
   }
   return text + (repeated ? ", repeated" : "");
 }
@@ -186,7 +186,7 @@ Status info(const Options& options) {
     if (saved->form == SavedModel::Form::checkpoint) {
       const auto file = Checkpoint::open(saved->path);
       if (!file) return file.error();
-      if (Status s = file->verify(); !s) return s;
+      if (Status s = file->validate(); !s) return s;
       print_checkpoint(*saved);
     }
     model = saved->model;
@@ -197,7 +197,7 @@ Status info(const Options& options) {
   }
   TrainerSettings settings{.batch = options.batch,
                            .context = std::min<std::int64_t>(options.context, model.config->context)};
-  if (Status s = settings.check(); !s) return s;
+  if (Status s = settings.validate(); !s) return s;
   print_config(model);
   print_tensors(model, options.tensors);
   print_costs(model, settings.batch, settings.context);

@@ -131,7 +131,7 @@ void print_report(const Cpu& q, const Tokenizer& tokenizer, const Texts& texts, 
   const auto columns = measure_tokens(q, tokenizer, counts, &used);
   std::printf("%-12s %12s %12s %12s %12s %12s %16s\n", "text", "bytes", "tokens", "bytes/token", "tokens/word",
               "whole words", "cuts a cluster");
-  for (int c = 0; c < counts.columns(); ++c) {
+  for (int c = 0; c < counts.column_count(); ++c) {
     const TokenStatistics& s = columns[static_cast<std::size_t>(c)];
     if (s.tokens == 0) continue;
     const std::string name = c == texts.english ? "aligned en"

@@ -291,7 +291,7 @@ Status train(Options& options) {
   auto data = open_data(options, model->config->vocab);
   if (!data) return data.error();
   if (char* whole = ::realpath(run.data.c_str(), nullptr)) run.data = whole, std::free(whole);
-  if (Status s = run.settings.check(); !s) return s;
+  if (Status s = run.settings.validate(); !s) return s;
   if (Status s = check_memory(*model, run.settings); !s) return s;
   const auto cpu = Cpu::create(options.threads);
   if (!cpu) return cpu.error();

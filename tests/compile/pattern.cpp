@@ -41,7 +41,7 @@ static_assert(reads(pattern("GD XM GD TM GD XM GD SK", 9),
                      Kind::xlstm, Kind::gated_deltanet, Kind::span_knot, Kind::gated_deltanet}));
 static_assert([] {
   for (const Mnemonic& m : mnemonics)
-    if (Layers{}.word(m.kind) != m.word) return false;
+    if (Layers{}.name(m.kind) != m.word) return false;
   return true;
 }());
 
@@ -63,7 +63,7 @@ static_assert(pattern("M A", 0).count == 0);
 // A host's own words: declared beside the pattern, or whatever a file says.
 static_assert(reads(pattern("W A", 4, {"W"}), {Kind::own, A, Kind::own, A}));
 static_assert(reads(pattern("W M lag", {"lag", "W"}), {static_cast<Kind>(8), M, Kind::own}));
-static_assert(pattern("W A", 4, {"W"}).word(Kind::own) == "W");
+static_assert(pattern("W A", 4, {"W"}).name(Kind::own) == "W");
 static_assert(pattern("W A", 4, {"W"}) != pattern("V A", 4, {"V"}));
 static_assert(read_pattern("W A") == pattern("W A", {"W"}));
 static_assert(pattern("W A", 4).unknown_word);

@@ -56,7 +56,7 @@ AnyModel table_of(std::string_view name) {
   using M = LanguageModel<C>;
   AnyModel m;
   m.name = name, m.config = &C, m.tensors = M::tensors;
-  m.parameters = M::parameters, m.arena_floats = M::arena_floats, m.slots = M::slots;
+  m.parameters = M::parameters, m.arena_floats = M::arena_floats, m.slot_count = M::slot_count;
   return m;
 }
 

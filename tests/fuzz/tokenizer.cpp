@@ -43,8 +43,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   std::string streamed;
   for (const std::int32_t id : ids) {
     const std::string part = decoder.push(id);
-    for (std::string_view rest = part; !rest.empty(); rest.remove_prefix(utf8_length(rest)))
-      if (utf8_length(rest) == 0) __builtin_trap();
+    for (std::string_view rest = part; !rest.empty(); rest.remove_prefix(utf8_size(rest)))
+      if (utf8_size(rest) == 0) __builtin_trap();
     streamed += part;
   }
   streamed += decoder.flush();

@@ -71,7 +71,7 @@ std::vector<std::uint32_t> code_points(std::string_view text) {
 }
 bool is_utf8(std::string_view text) {
   while (!text.empty()) {
-    const std::size_t n = utf8_length(text);
+    const std::size_t n = utf8_size(text);
     if (n == 0) return false;
     text.remove_prefix(n);
   }

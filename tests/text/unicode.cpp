@@ -38,7 +38,7 @@ static std::vector<std::string> known_to_pcre2() {
 TEST_CASE("classes are those of PCRE2 for all code points it knows") {
   std::string known;
   for (const std::string& c : known_to_pcre2()) known += c;
-  for (const auto& [name, expected] : {std::pair{R"([\r\n])", CharClass::newline},
+  for (const auto& [name, expected] : {std::pair{R"([\r\n])", CharClass::line_end},
                                        {R"((?![\r\n])\s)", CharClass::space},
                                        {R"(\p{N})", CharClass::number},
                                        {R"(\p{M})", CharClass::mark},

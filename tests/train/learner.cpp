@@ -23,7 +23,7 @@ constexpr std::int32_t good = 'g', bad = 'b';
 
 /// Pairs of rows that begin alike: the chosen one goes on with one letter, the rejected one with another.
 struct Pairs : BatchSource {
-  Status check(std::int64_t length, std::int64_t) const override {
+  Status validate(std::int64_t length, std::int64_t) const override {
     return length % 2 == 0 ? Status{} : Error{"pairs are of even length"};
   }
   Status fill(std::uint64_t first, BatchBuffer& batch) override {

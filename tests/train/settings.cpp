@@ -15,7 +15,7 @@ TrainerSettings read(const std::string& text) {
 }
 
 std::string error_of(const TrainerSettings& s) {
-  const Status status = s.check();
+  const Status status = s.validate();
   return status ? "" : status.error().message;
 }
 

@@ -39,7 +39,7 @@ struct Choices<Position> {
 
 /// Rotary position embedding, and its extensions to longer contexts.
 struct Rope {
-  static constexpr int max_pairs = 128;
+  static constexpr int most_pairs = 128;
 
   float base = 10'000.f;
   int dims = 0;  // channels of a head that turn; 0: all
@@ -51,7 +51,7 @@ struct Rope {
   float beta_fast = 32.f, beta_slow = 1.f;              // YaRN's ramp, in turns over the trained context
   float mscale = 0.f, mscale_all_dim = 0.f;             // YaRN's two temperatures; 0: one temperature
   float low_freq_factor = 1.f, high_freq_factor = 4.f;  // Llama 3
-  std::array<float, max_pairs> short_factor{}, long_factor{};  // LongRoPE, one for each pair
+  std::array<float, most_pairs> short_factor{}, long_factor{};  // LongRoPE, one for each pair
 
   template <class Self, class F>
   static constexpr void each_field(Self& s, F&& f) {
@@ -115,7 +115,7 @@ struct AttentionConfig {
   template <class Whole>
   constexpr bool has_positive_factors(const Whole& c) const {
     bool positive = rope.base > 0.f && rope.factor > 0.f;
-    for (std::size_t i = 0; rope.scaling == RopeScaling::longrope && i < Rope::max_pairs; ++i)
+    for (std::size_t i = 0; rope.scaling == RopeScaling::longrope && i < Rope::most_pairs; ++i)
       if (static_cast<std::int64_t>(2 * i) < c.rope_dims())
         positive = positive && rope.short_factor[i] > 0.f && rope.long_factor[i] > 0.f;
     return positive;

@@ -48,7 +48,7 @@ constexpr void add_value(Hash& h, const T& value) {
     h.add(value.count);
     for (int i = 0; i < value.count && i < Layers::max; ++i) h.add(value[i]);
     for (const OwnWord& own : value.own)
-      if (!own.word().empty()) h.add(own.word());
+      if (!own.name().empty()) h.add(own.name());
   } else if constexpr (requires { value.begin(); }) {
     for (const auto& item : value) add_value(h, item);
   } else {

@@ -15,7 +15,7 @@ namespace chimera {
 /// "M M M A": what read_pattern reads back.
 inline std::string pattern_words(const Layers& layers) {
   std::string words;
-  for (int i = 0; i < layers.count && i < Layers::max; ++i) words.append(i ? " " : "").append(layers.word(layers[i]));
+  for (int i = 0; i < layers.count && i < Layers::max; ++i) words.append(i ? " " : "").append(layers.name(layers[i]));
   return words;
 }
 
@@ -88,9 +88,9 @@ struct ConfigFields {
 inline std::string config_lines(const Config& config) { return to_lines(ConfigFields{config}); }
 
 /// The config that lines of text give; lines of other names are passed over. An error for one that no model can have.
-inline Result<Config> config_from_lines(std::string_view lines) {
+inline Result<Config> config_from_lines(std::string_view text) {
   ConfigFields fields;
-  if (Status s = from_lines(lines, fields); !s) return s.error();
+  if (Result<void> s = from_lines(text, fields); !s) return s.error();
   if (!config_text_parts::choices_exist(fields.config))
     return Error{"the config cannot be: it has a choice that does not exist"};
   if (const char* broken = broken_rule(fields.config)) return Error{std::string("the config cannot be: ") + broken};

@@ -26,7 +26,7 @@ struct BlockKind {
 struct OwnWord {
   std::array<char, 8> text{};
 
-  constexpr std::string_view word() const { return text.data(); }
+  constexpr std::string_view name() const { return text.data(); }
   constexpr bool operator==(const OwnWord&) const = default;
 };
 
@@ -48,14 +48,14 @@ struct Layers {
     return n;
   }
 
-  constexpr std::string_view word(Kind k) const {
+  constexpr std::string_view name(Kind k) const {
     const auto i = static_cast<std::size_t>(k), of_library = mnemonics.size();
-    return i < of_library ? mnemonics[i].word : i - of_library < own.size() ? own[i - of_library].word() : "";
+    return i < of_library ? mnemonics[i].word : i - of_library < own.size() ? own[i - of_library].name() : "";
   }
   /// The kind behind a word; none if nothing has that word.
   constexpr Kind kind_of(std::string_view word) const {
     for (std::size_t i = 0; i < mnemonics.size() + own.size(); ++i)
-      if (!word.empty() && this->word(static_cast<Kind>(i)) == word) return static_cast<Kind>(i);
+      if (!word.empty() && this->name(static_cast<Kind>(i)) == word) return static_cast<Kind>(i);
     return Kind::none;
   }
   /// Makes a word of the host's own known. A word must be new and an OwnWord, and there is room for four.
@@ -64,7 +64,7 @@ struct Layers {
     for (const char c : word)
       if (!((c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_')) return false;
     for (OwnWord& free : own)
-      if (free.word().empty()) {
+      if (free.name().empty()) {
         for (std::size_t i = 0; i < word.size(); ++i) free.text[i] = word[i];
         return true;
       }

@@ -17,7 +17,7 @@ inline constexpr auto crc32c_table = [] {
   std::array<std::array<std::uint32_t, 256>, 8> table{};
   for (std::uint32_t b = 0; b < 256; ++b) {
     std::uint32_t r = b;
-    for (int bit = 0; bit < 8; ++bit) r = (r >> 1) ^ (r & 1 ? 0x82F63B78u : 0u);
+    for (int i = 0; i < 8; ++i) r = (r >> 1) ^ (r & 1 ? 0x82F63B78u : 0u);
     table[0][b] = r;
   }
   for (std::size_t k = 1; k < 8; ++k)
@@ -40,8 +40,8 @@ inline std::uint32_t crc32c_portable(std::uint32_t crc, const unsigned char* p, 
 
 #if defined(__x86_64__)
 /// The instruction of SSE 4.2.
-__attribute__((target("sse4.2"))) inline std::uint32_t crc32c_sse42(std::uint32_t crc, const unsigned char* p,
-                                                                    std::size_t n) {
+__attribute__((__target__("sse4.2"))) inline std::uint32_t crc32c_sse42(std::uint32_t crc, const unsigned char* p,
+                                                                        std::size_t n) {
   std::uint64_t wide = crc;
   for (; n >= 8; p += 8, n -= 8) {
     std::uint64_t word;

@@ -50,19 +50,19 @@ bool from_text(std::string_view text, T& value) {
 
 template <class T>
 std::string to_lines(const T& fields) {
-  std::string lines;
+  std::string text;
   T::each_field(fields, [&](std::string_view name, const auto& value) {
-    lines.append(name).append(" ").append(to_text(value)).append("\n");
+    text.append(name).append(" ").append(to_text(value)).append("\n");
   });
-  return lines;
+  return text;
 }
 
 /// Unknown names are passed over; a field that is not named keeps its value.
 template <class T>
-Status from_lines(std::string_view lines, T& fields) {
-  while (!lines.empty()) {
-    const std::string_view line = lines.substr(0, lines.find('\n'));
-    lines.remove_prefix(line.size() < lines.size() ? line.size() + 1 : line.size());
+Result<void> from_lines(std::string_view text, T& fields) {
+  while (!text.empty()) {
+    const std::string_view line = text.substr(0, text.find('\n'));
+    text.remove_prefix(line.size() < text.size() ? line.size() + 1 : line.size());
     const std::size_t space = line.find(' ');
     if (space == std::string_view::npos) return Error{"expected \"name value\", found \"" + std::string(line) + "\""};
     bool good = true;

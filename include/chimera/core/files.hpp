@@ -53,13 +53,13 @@ bool is_folder(const std::string& path);
 std::string folder_of(const std::string& path);
 
 /// Makes the folder and those above it; done when it exists and can be written to.
-Status make_folder(const std::string& path);
+Result<void> make_folder(const std::string& path);
 
 /// Names of what lies in a folder, sorted; "." and ".." left out.
 Result<std::vector<std::string>> list_folder(const std::string& path);
 
 /// Makes a change of a folder's entries (a new name, a rename) outlast a power cut.
-Status sync_folder(const std::string& path);
+Result<void> sync_folder(const std::string& path);
 
 /// A file's bytes, mapped read-only: nothing is copied, and pages come in as they are touched.
 /// A file that another program shortens while it is mapped ends the process (SIGBUS) when its bytes are touched: do not
@@ -84,7 +84,7 @@ class MappedFile {
 
   /// Copies the bytes from `at` on without touching the map: no page of it stays in memory, and a file that has become
   /// shorter is an error.
-  Status read(std::size_t at, std::span<std::byte> to) const;
+  Result<void> read(std::size_t at, std::span<std::byte> to) const;
 
   std::string_view text() const { return {reinterpret_cast<const char*>(bytes_.data()), bytes_.size()}; }
 
@@ -109,11 +109,11 @@ class AtomicFile {
   /// Fails if another process is writing the same file. What a killed process left behind is written over.
   static Result<AtomicFile> create(const std::string& path);
 
-  Status write(const void* data, std::size_t bytes);
-  Status write(std::string_view text) { return write(text.data(), text.size()); }
+  Result<void> write(const void* data, std::size_t bytes);
+  Result<void> write(std::string_view text) { return write(text.data(), text.size()); }
 
   /// Call once, last.
-  Status commit();
+  Result<void> commit();
 
  private:
   AtomicFile() = default;
@@ -125,7 +125,7 @@ class AtomicFile {
 };
 
 /// A small file, whole or not at all.
-Status write_text(const std::string& path, std::string_view text);
+Result<void> write_text(const std::string& path, std::string_view text);
 
 }  // namespace chimera
 
@@ -157,7 +157,7 @@ CHIMERA_FUNCTION std::string folder_of(const std::string& path) {
   return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
 }
 
-CHIMERA_FUNCTION Status make_folder(const std::string& path) {
+CHIMERA_FUNCTION Result<void> make_folder(const std::string& path) {
   for (std::size_t end = 0; end != std::string::npos;) {
     end = path.find('/', end + 1);
     if (!platform::make_folder(path.substr(0, end)) && errno != EEXIST && errno != EISDIR) {
@@ -177,15 +177,15 @@ CHIMERA_FUNCTION Result<std::vector<std::string>> list_folder(const std::string&
   return names;
 }
 
-CHIMERA_FUNCTION Status sync_folder(const std::string& path) {
+CHIMERA_FUNCTION Result<void> sync_folder(const std::string& path) {
   if (!platform::sync_folder(path)) return file_error("sync folder", path);
   return {};
 }
 
-CHIMERA_FUNCTION Status write_text(const std::string& path, std::string_view text) {
+CHIMERA_FUNCTION Result<void> write_text(const std::string& path, std::string_view text) {
   auto file = AtomicFile::create(path);
   if (!file) return file.error();
-  if (Status s = file->write(text); !s) return s;
+  if (Result<void> s = file->write(text); !s) return s;
   return file->commit();
 }
 
@@ -200,7 +200,7 @@ CHIMERA_FUNCTION MappedFile& MappedFile::operator=(MappedFile&& other) noexcept 
   return *this;
 }
 
-CHIMERA_FUNCTION Status MappedFile::read(std::size_t at, std::span<std::byte> to) const {
+CHIMERA_FUNCTION Result<void> MappedFile::read(std::size_t at, std::span<std::byte> to) const {
   if (at > size() || to.size() > size() - at)
     return Error{"cannot read " + std::to_string(to.size()) + " bytes at " + std::to_string(at) + " of a file of " +
                  std::to_string(size())};
@@ -261,12 +261,12 @@ CHIMERA_FUNCTION Result<AtomicFile> AtomicFile::create(const std::string& path) 
   return f;
 }
 
-CHIMERA_FUNCTION Status AtomicFile::write(const void* data, std::size_t bytes) {
+CHIMERA_FUNCTION Result<void> AtomicFile::write(const void* data, std::size_t bytes) {
   if (!write_all(file_.fd(), data, bytes)) return file_error("write", path_);
   return {};
 }
 
-CHIMERA_FUNCTION Status AtomicFile::commit() {
+CHIMERA_FUNCTION Result<void> AtomicFile::commit() {
   if (!platform::sync(file_.fd())) return file_error("write", path_);
   if (!platform::rename(partial(), path_)) return file_error("write", path_);
   pending_ = false;

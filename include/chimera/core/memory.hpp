@@ -87,7 +87,7 @@ inline void keep_sparse(void* data, std::size_t bytes) {
   constexpr std::uintptr_t page = 4096;
   const auto first = (reinterpret_cast<std::uintptr_t>(data) + huge_page - 1) / huge_page * huge_page,
              last = (reinterpret_cast<std::uintptr_t>(data) + bytes) / page * page;
-  if (first < last) platform::advise(reinterpret_cast<void*>(first), last - first, platform::PageSize::small);
+  if (first < last) platform::advise(reinterpret_cast<void*>(first), last - first, platform::PageSize::base);
 }
 
 /// For vectors that are read here and there: large ones come on huge pages where the system offers them, so that

@@ -37,10 +37,11 @@ class [[nodiscard]] Result {
 };
 
 /// Success, or an Error.
-class [[nodiscard]] Status {
+template <>
+class [[nodiscard]] Result<void> {
  public:
-  Status() = default;
-  Status(Error error) : error_(std::move(error)) {}
+  Result() = default;
+  Result(Error error) : error_(std::move(error)) {}
 
   bool ok() const { return !error_.has_value(); }
   explicit operator bool() const { return ok(); }
@@ -49,5 +50,9 @@ class [[nodiscard]] Status {
  private:
   std::optional<Error> error_;
 };
+
+#if !defined(Status)  // as Xlib defines it
+using Status = Result<void>;
+#endif
 
 }  // namespace chimera

@@ -11,7 +11,7 @@
 namespace chimera {
 
 /// Bytes of the UTF-8 character at the start of `text` (Unicode 15, table 3-7); 0 if it is none.
-constexpr std::size_t utf8_length(std::string_view text) {
+constexpr std::size_t utf8_size(std::string_view text) {
   const auto byte = [&](std::size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
   const auto tail = [&](std::size_t i) { return (byte(i) & 0xC0) == 0x80; };
   const unsigned a = byte(0), b = byte(1);

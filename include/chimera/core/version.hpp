@@ -9,6 +9,10 @@
 
 #include <string_view>
 
+// Macros of other headers, as libstdc++ takes them away when it is first seen.
+#undef max
+#undef min
+
 namespace chimera {
 
 inline constexpr std::string_view library_version = "0.1.0";

@@ -31,9 +31,9 @@ CHIMERA_FUNCTION Result<Config> config_from_gguf(const Gguf& file) {
   const auto architecture = file.text("general.architecture");
   if (!architecture) return architecture.error();
   if (*architecture == "chimera") {
-    const auto lines = file.text(config_key);
-    if (!lines) return lines.error();
-    return config_from_lines(*lines);
+    const auto text = file.text(config_key);
+    if (!text) return text.error();
+    return config_from_lines(*text);
   }
   const bool granite = *architecture == "granitehybrid" || *architecture == "granite";
   const bool bitnet = *architecture == "bitnet";
@@ -53,7 +53,7 @@ CHIMERA_FUNCTION Result<Config> config_from_gguf(const Gguf& file) {
     if (layer.gguf_blocks) layer.gguf_blocks(keys, c);
   for (const LayerFiles& layer : layer_files)
     if (layer.read_gguf && layer.used(c))
-      if (Status s = layer.read_gguf(keys, c); !s) return s.error();
+      if (Result<void> s = layer.read_gguf(keys, c); !s) return s.error();
   if (granite) {  // 0 means off
     const auto scale = [&](const char* key, float& value) {
       if (const float given = p.number(key, -1e6, 1e6, 0); given != 0) value = given;

@@ -85,10 +85,10 @@ inline std::string text_of(const Layers& layers) {
   const bool repeated = 2 * period <= layers.count;
   std::string words;
   for (int i = 0; i < (repeated ? period : layers.count); ++i)
-    words.append(i ? " " : "").append(layers.word(layers[i]));
+    words.append(i ? " " : "").append(layers.name(layers[i]));
   std::string own;
   for (const OwnWord& w : layers.own)
-    if (!w.word().empty()) own.append(own.empty() ? "\"" : ", \"").append(w.word()).append("\"");
+    if (!w.name().empty()) own.append(own.empty() ? "\"" : ", \"").append(w.name()).append("\"");
   return "chimera::pattern(\"" + words + (repeated ? "\", " + std::to_string(layers.count) : "\"") +
          (own.empty() ? "" : ", {" + own + "}") + ")";
 }

@@ -67,7 +67,7 @@ class FileFields {
   /// All keys get that prefix.
   explicit FileFields(const File& file, std::string prefix = "") : file_(file), prefix_(std::move(prefix)) {}
 
-  const Status& status() const { return status_; }
+  const Result<void>& status() const { return status_; }
   bool has(std::string_view key) const { return file_.has(prefix_ + std::string(key)); }
 
   /// From `low` to `high`; a key that is not there must have another meaning: `otherwise`.
@@ -165,7 +165,7 @@ class FileFields {
 
   const File& file_;
   std::string prefix_;
-  Status status_;
+  Result<void> status_;
 };
 
 /// Bounds of what a file may say; broken_rule holds the rest against one another.

@@ -100,7 +100,7 @@ inline void make_ternary(std::span<FileWeight> table, const float* arena) {
     if (w.role != Role::matrix || !w.name.starts_with("blk.")) continue;
     double sum = 0;
     for (std::int64_t i = 0; i < w.size(); ++i)
-      sum += static_cast<double>(std::abs(arena[w.offset + static_cast<std::size_t>(i)]));
+      sum += static_cast<double>(std::fabs(arena[w.offset + static_cast<std::size_t>(i)]));
     w.ternary = true;
     w.divisor = std::max(static_cast<float>(sum / static_cast<double>(w.size())), 1e-5f);
   }
@@ -141,13 +141,13 @@ inline Result<std::vector<FileWeight>> find_weights(const Gguf& file, const AnyM
       if (scale->format != Format::f32 || scale->size() != 1)
         return Error{"tensor " + scale->name + ": expected one number of F32"};
       std::memcpy(&w.divisor, scale->data.data(), sizeof w.divisor);
-      if (!(std::abs(w.divisor) <= 1e6f)) return Error{"tensor " + scale->name + ": expected a number of at most 1e6"};
+      if (!(std::fabs(w.divisor) <= 1e6f)) return Error{"tensor " + scale->name + ": expected a number of at most 1e6"};
     }
   }
-  if (Status s = check_all_known(file.tensors(), *table,
-                                 [&](std::string_view name) {
-                                   return (config->sub_norm && name.ends_with(".scale")) || is_passed_over(name);
-                                 });
+  if (Result<void> s = check_all_known(file.tensors(), *table,
+                                       [&](std::string_view name) {
+                                         return (config->sub_norm && name.ends_with(".scale")) || is_passed_over(name);
+                                       });
       !s)
     return s.error();
   return table;
@@ -155,18 +155,18 @@ inline Result<std::vector<FileWeight>> find_weights(const Gguf& file, const AnyM
 
 /// Fills `weights`, model.arena_floats of them. Errors: those of find_weights, a tensor of another shape or without
 /// numbers. After an error the weights are undefined.
-inline Status load_gguf(const Cpu& q, const Gguf& file, const AnyModel& model, float* weights) {
+inline Result<void> load_gguf(const Cpu& q, const Gguf& file, const AnyModel& model, float* weights) {
   const auto table = find_weights(file, model);
   if (!table) return table.error();
   for (const FileWeight& w : *table)
-    if (Status s = load_weight(q, w, w.stored, weights + w.offset); !s) return s;
+    if (Result<void> s = load_weight(q, w, w.stored, weights + w.offset); !s) return s;
   return {};
 }
 
 /// Writes the model's weights and config, whole or not at all; `words(file)` adds the tokenizer's metadata.
 template <class F>
-Status save_gguf(const Cpu& q, const std::string& path, const AnyModel& model, const float* weights,
-                 const FileType& type, std::string_view name, F&& words) {
+Result<void> save_gguf(const Cpu& q, const std::string& path, const AnyModel& model, const float* weights,
+                       const FileType& type, std::string_view name, F&& words) {
   using namespace gguf_model_parts;
   const Config& c = *model.config;
   const std::string_view architecture = gguf_architecture(c);
@@ -189,24 +189,25 @@ Status save_gguf(const Cpu& q, const std::string& path, const AnyModel& model, c
     if (layer.gguf_tensor && layer.used(c) && architecture != "chimera") numbers.push_back(layer.gguf_tensor(c));
   for (const FileNumbers& n : numbers)
     if (!n.values.empty())
-      if (Status s = file.add(n.name, {static_cast<std::int64_t>(n.values.size())}, Format::f32); !s) return s;
+      if (Result<void> s = file.add(n.name, {static_cast<std::int64_t>(n.values.size())}, Format::f32); !s) return s;
   const std::vector<GgufTensor> tensors = declared(*table, type);
   for (const GgufTensor& t : tensors)
-    if (Status s = file.add(t.name, std::span(t.ne).first(static_cast<std::size_t>(t.dims)), t.format); !s) return s;
+    if (Result<void> s = file.add(t.name, std::span(t.ne).first(static_cast<std::size_t>(t.dims)), t.format); !s)
+      return s;
   for (const FileWeight& w : *table)
     if (w.ternary)
-      if (Status s = file.add(scale_name(w), {1}, Format::f32); !s) return s;
-  if (Status s = file.begin(path); !s) return s;
+      if (Result<void> s = file.add(scale_name(w), {1}, Format::f32); !s) return s;
+  if (Result<void> s = file.begin(path); !s) return s;
   for (const FileNumbers& n : numbers)
-    if (Status s = file.append(std::as_bytes(std::span(n.values))); !s) return s;
+    if (Result<void> s = file.append(std::as_bytes(std::span(n.values))); !s) return s;
   for (std::size_t i = 0; i < tensors.size(); ++i)
-    if (Status s = store_weight(q, (*table)[i], tensors[i].format, weights,
-                                [&](std::span<const std::byte> bytes) { return file.append(bytes); });
+    if (Result<void> s = store_weight(q, (*table)[i], tensors[i].format, weights,
+                                      [&](std::span<const std::byte> bytes) { return file.append(bytes); });
         !s)
       return s;
   for (const FileWeight& w : *table)
     if (w.ternary)
-      if (Status s = file.append(std::as_bytes(std::span(&w.divisor, 1))); !s) return s;
+      if (Result<void> s = file.append(std::as_bytes(std::span(&w.divisor, 1))); !s) return s;
   return file.commit();
 }
 

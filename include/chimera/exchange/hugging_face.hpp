@@ -103,7 +103,7 @@ inline std::string generation_config_json(const SpecialIds& ids) {
 }
 
 /// Fills `weights`, model.arena_floats of them, from the folder's safetensors. Errors as those of load_gguf.
-inline Status load_hugging_face(const Cpu& q, const std::string& folder, const AnyModel& model, float* weights) {
+inline Result<void> load_hugging_face(const Cpu& q, const std::string& folder, const AnyModel& model, float* weights) {
   using namespace hugging_face_parts;
   const auto config = config_from_hugging_face(folder);
   if (!config) return config.error();
@@ -119,7 +119,7 @@ inline Status load_hugging_face(const Cpu& q, const std::string& folder, const A
     if (!t) return Error{"the folder " + folder + " has no tensor " + w.name};
     const auto format = format_of(*t);
     if (!format) return format.error();
-    if (Status s = load_weight(q, w, {t->name, t->shape, *format, t->data}, weights + w.offset); !s) return s;
+    if (Result<void> s = load_weight(q, w, {t->name, t->shape, *format, t->data}, weights + w.offset); !s) return s;
   }
   return check_all_known(file->tensors(), *table, [&](std::string_view name) {
     return is_passed_over(name) || (model.config->tied && name == "lm_head.weight");
@@ -128,8 +128,8 @@ inline Status load_hugging_face(const Cpu& q, const std::string& folder, const A
 
 /// Writes config.json and model.safetensors into the folder, the weights in F32, F16 or BF16. The config comes last: a
 /// folder that has one is whole.
-inline Status save_hugging_face(const Cpu& q, const std::string& folder, const AnyModel& model, const float* weights,
-                                Format format, const SpecialIds& ids) {
+inline Result<void> save_hugging_face(const Cpu& q, const std::string& folder, const AnyModel& model,
+                                      const float* weights, Format format, const SpecialIds& ids) {
   using namespace hugging_face_parts;
   if (const std::string why = unknown_to_transformers(*model.config); !why.empty())
     return Error{"transformers cannot run the model " + std::string(model.name) + ": " + why};
@@ -139,18 +139,18 @@ inline Status save_hugging_face(const Cpu& q, const std::string& folder, const A
   const Dtype dtype = format == Format::f32 ? Dtype::f32 : format == Format::f16 ? Dtype::f16 : Dtype::bf16;
   const auto table = file_weights(model, family_of(*model.config));
   if (!table) return table.error();
-  if (Status s = make_folder(folder); !s) return s;
+  if (Result<void> s = make_folder(folder); !s) return s;
   SafetensorsWriter file;
   file.set_metadata("format", "pt");
   for (const FileWeight& w : *table)
-    if (Status s = file.add(w.name, w.shape, dtype); !s) return s;
-  if (Status s = file.begin(folder + "/model.safetensors"); !s) return s;
+    if (Result<void> s = file.add(w.name, w.shape, dtype); !s) return s;
+  if (Result<void> s = file.begin(folder + "/model.safetensors"); !s) return s;
   for (const FileWeight& w : *table)
-    if (Status s =
+    if (Result<void> s =
             store_weight(q, w, format, weights, [&](std::span<const std::byte> bytes) { return file.append(bytes); });
         !s)
       return s;
-  if (Status s = file.commit(); !s) return s;
+  if (Result<void> s = file.commit(); !s) return s;
   return write_text(folder + "/config.json", config_json(*model.config, format, ids));
 }
 

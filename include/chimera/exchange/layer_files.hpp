@@ -139,7 +139,7 @@ struct LayerFiles {
   bool (*in_llama)(const Config&) = nullptr;
   std::string (*unknown_to_llama_cpp)(const Config&) = nullptr;
   void (*gguf_blocks)(const GgufKeys&, Config&) = nullptr;
-  Status (*read_gguf)(const GgufKeys&, Config&) = nullptr;
+  Result<void> (*read_gguf)(const GgufKeys&, Config&) = nullptr;
   void (*write_gguf)(const GgufNumbers&, const Config&) = nullptr;
   FileNumbers (*gguf_tensor)(const Config&) = nullptr;
 

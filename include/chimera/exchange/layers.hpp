@@ -30,7 +30,7 @@ CHIMERA_FUNCTION std::string word_unknown_to(Family family, const Config& c) {
   for (int i = 0; i < c.layers.count; ++i) {
     bool known = false;
     for (const LayerFiles& layer : layer_files) known = known || (layer.kind == c.layers[i] && layer.known(family));
-    if (!known) return std::string(c.layers.word(c.layers[i]));
+    if (!known) return std::string(c.layers.name(c.layers[i]));
   }
   return "";
 }

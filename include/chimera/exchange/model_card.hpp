@@ -116,9 +116,9 @@ inline std::string model_card(const AnyModel& model, const CardFacts& facts) {
     if (run.validation_step > 0)
       training.loss("validation loss after update " + std::to_string(run.validation_step), run.validation_loss);
     training.row("seconds", static_cast<std::int64_t>(run.seconds));
-    for (std::string_view lines = run.settings; !lines.empty();) {
-      const std::string_view line = lines.substr(0, lines.find('\n'));
-      lines.remove_prefix(std::min(lines.size(), line.size() + 1));
+    for (std::string_view rest = run.settings; !rest.empty();) {
+      const std::string_view line = rest.substr(0, rest.find('\n'));
+      rest.remove_prefix(std::min(rest.size(), line.size() + 1));
       const std::size_t space = std::min(line.size(), line.find(' '));
       training.row(line.substr(0, space), line.substr(std::min(line.size(), space + 1)));
     }

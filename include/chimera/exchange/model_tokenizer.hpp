@@ -42,7 +42,7 @@ Result<Tokenizer> tokenizer_of(const Gguf& file, int vocab);
 Result<Tokenizer> tokenizer_of(const std::string& path, int vocab);
 
 /// tokenizer.json and tokenizer_config.json.
-Status save_tokenizer(const std::string& folder, const Tokenizer& tokenizer);
+Result<void> save_tokenizer(const std::string& folder, const Tokenizer& tokenizer);
 
 }  // namespace chimera
 
@@ -115,8 +115,8 @@ CHIMERA_FUNCTION Result<Tokenizer> tokenizer_of(const std::string& path, int voc
   return model_tokenizer_parts::completed(*tokenizer, file, vocab);
 }
 
-CHIMERA_FUNCTION Status save_tokenizer(const std::string& folder, const Tokenizer& tokenizer) {
-  if (Status s = write_text(folder + "/tokenizer.json", tokenizer_json(tokenizer)); !s) return s;
+CHIMERA_FUNCTION Result<void> save_tokenizer(const std::string& folder, const Tokenizer& tokenizer) {
+  if (Result<void> s = write_text(folder + "/tokenizer.json", tokenizer_json(tokenizer)); !s) return s;
   return write_text(folder + "/tokenizer_config.json", tokenizer_config_json(tokenizer));
 }
 

@@ -44,7 +44,7 @@ CHIMERA_FUNCTION Result<PackedModel> pack_gguf(const Cpu& q, const Gguf& file, c
   for (const FileWeight& w : *table) {
     const NamedTensor& t = model.tensors[w.tensor];
     if (!t.packed()) continue;
-    if (Status s = check_shape(w, w.stored); !s) return s.error();
+    if (Result<void> s = check_shape(w, w.stored); !s) return s.error();
     if (!holds_weights(w.stored.format))
       return Error{"tensor " + w.name + ": expected a format of weights, found " +
                    std::string(format_info(w.stored.format)->name)};
@@ -55,7 +55,7 @@ CHIMERA_FUNCTION Result<PackedModel> pack_gguf(const Cpu& q, const Gguf& file, c
       first = end;
     }
   }
-  const auto read = [&](std::size_t source, std::int64_t row, std::int64_t count, std::byte* to) -> Status {
+  const auto read = [&](std::size_t source, std::int64_t row, std::int64_t count, std::byte* to) -> Result<void> {
     const FileWeight& w = *weights[source];
     const GgufTensor& t = file.tensors()[w.stored.index];
     const std::size_t row_bytes = static_cast<std::size_t>(format_bytes(t.format, w.cols));
@@ -64,20 +64,20 @@ CHIMERA_FUNCTION Result<PackedModel> pack_gguf(const Cpu& q, const Gguf& file, c
     for (std::int64_t r = 0; r < count; r += together) {
       const std::span bytes(to + static_cast<std::size_t>(r) * row_bytes,
                             static_cast<std::size_t>(together) * row_bytes);
-      if (Status s = file.read(t, static_cast<std::size_t>(w.file_row(row + r)) * row_bytes, bytes); !s) return s;
-      if (Status s = check_numbers(w.stored, bytes); !s) return s;
+      if (Result<void> s = file.read(t, static_cast<std::size_t>(w.file_row(row + r)) * row_bytes, bytes); !s) return s;
+      if (Result<void> s = check_numbers(w.stored, bytes); !s) return s;
     }
     return {};
   };
-  const auto values = [&](std::size_t tensor, float* to) -> Status {
+  const auto values = [&](std::size_t tensor, float* to) -> Result<void> {
     const auto before = [](const FileWeight& w, std::size_t t) { return w.tensor < t; };
     auto w = std::lower_bound(table->begin(), table->end(), tensor, before);
     for (; w != table->end() && w->tensor == tensor; ++w) {
       StoredTensor t = w->stored;
       std::vector<std::byte> copy(t.data.size());
-      if (Status s = file.read(file.tensors()[t.index], 0, copy); !s) return s;
+      if (Result<void> s = file.read(file.tensors()[t.index], 0, copy); !s) return s;
       t.data = copy;
-      if (Status s = load_weight(q, *w, t, to + w->first * w->cols); !s) return s;
+      if (Result<void> s = load_weight(q, *w, t, to + w->first * w->cols); !s) return s;
     }
     return {};
   };

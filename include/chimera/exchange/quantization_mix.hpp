@@ -24,7 +24,7 @@ struct FileType {
   std::uint32_t id;  // general.file_type
   Format format;     // of most matrices
   /// Which tensors get more bits: small a few, medium more of them.
-  enum class Mix { none, small, medium } mix = Mix::none;
+  enum class Mix { none, s, m } mix = Mix::none;
 };
 
 inline constexpr std::array file_types{
@@ -36,10 +36,10 @@ inline constexpr std::array file_types{
     FileType{"Q4_1", 3, Format::q4_1},
     FileType{"Q5_0", 8, Format::q5_0},
     FileType{"Q5_1", 9, Format::q5_1},
-    FileType{"Q4_K_S", 14, Format::q4_k, FileType::Mix::small},
-    FileType{"Q4_K_M", 15, Format::q4_k, FileType::Mix::medium},
-    FileType{"Q5_K_S", 16, Format::q5_k, FileType::Mix::small},
-    FileType{"Q5_K_M", 17, Format::q5_k, FileType::Mix::medium},
+    FileType{"Q4_K_S", 14, Format::q4_k, FileType::Mix::s},
+    FileType{"Q4_K_M", 15, Format::q4_k, FileType::Mix::m},
+    FileType{"Q5_K_S", 16, Format::q5_k, FileType::Mix::s},
+    FileType{"Q5_K_M", 17, Format::q5_k, FileType::Mix::m},
     FileType{"Q6_K", 18, Format::q6_k},
     FileType{"TQ1_0", 36, Format::tq1_0},
     FileType{"TQ2_0", 37, Format::tq2_0},
@@ -160,12 +160,12 @@ CHIMERA_FUNCTION Format QuantizationMix::wanted(const GgufTensor& t) const {
   if (t.name == head_) return t.ne[0] % 256 == 0 ? Format::q6_k : Format::q8_0;
   if (t.name == "token_embd.weight" && ternary) return Format::q4_k;
   const NamedWeight named = named_weight(t.name);
-  if (named.holds_values && type_.mix == FileType::Mix::medium) return four_bits ? Format::q5_k : Format::q6_k;
+  if (named.holds_values && type_.mix == FileType::Mix::m) return four_bits ? Format::q5_k : Format::q6_k;
   const bool value = named.bits == MoreBits::value;
   if (named.bits == MoreBits::none) return type_.format;
   const Place p = place(value ? values_ : downs_, t.name);
-  if (type_.mix == FileType::Mix::medium && p.more_bits()) return Format::q6_k;
-  if (type_.mix == FileType::Mix::small && four_bits && (value ? p.i < 4 : p.first_eighth())) return Format::q5_k;
+  if (type_.mix == FileType::Mix::m && p.more_bits()) return Format::q6_k;
+  if (type_.mix == FileType::Mix::s && four_bits && (value ? p.i < 4 : p.first_eighth())) return Format::q5_k;
   return type_.format;
 }
 

@@ -65,14 +65,14 @@ class Quantizer {
 
   /// `count` numbers of a tensor from `first`, which is a multiple of `piece`. What it adds to `error` comes from sums
   /// of fixed order.
-  Status encode_piece(const GgufTensor& t, Format to, std::int64_t first, std::int64_t count,
-                      QuantizationError& error) {
+  Result<void> encode_piece(const GgufTensor& t, Format to, std::int64_t first, std::int64_t count,
+                            QuantizationError& error) {
     std::vector<std::byte>& bytes = bytes_[turn_];
     turn_ = 1 - turn_;
     bytes.resize(static_cast<std::size_t>(format_bytes(to, count)));
     const std::int64_t runs = (count + run - 1) / run;
-    std::vector<Status> encoded(static_cast<std::size_t>(runs));
-    Status written;
+    std::vector<Result<void>> encoded(static_cast<std::size_t>(runs));
+    Result<void> written;
     parallel(q_, runs + 1, [&](std::int64_t task, int worker) {
       if (task == 0) {
         written = out_.append(waiting_);
@@ -92,19 +92,19 @@ class Quantizer {
     return {};
   }
 
-  Status flush() {
+  Result<void> flush() {
     const auto last = std::exchange(waiting_, {});
     return out_.append(last);
   }
 
  private:
-  Status encode_run(const GgufTensor& t, Format to, std::int64_t first, std::int64_t n, float* x, std::byte* out,
-                    QuantizationError& error) const {
+  Result<void> encode_run(const GgufTensor& t, Format to, std::int64_t first, std::int64_t n, float* x, std::byte* out,
+                          QuantizationError& error) const {
     float* const stored = x + run;
     const Isa isa = q_.isa();
-    if (Status s = decode(isa, t.format, t.data.data() + format_bytes(t.format, first), n, x); !s) return s;
-    if (Status s = encode(isa, to, x, n, out, first); !s) return s;
-    if (Status s = decode(isa, to, out, n, stored); !s) return s;
+    if (Result<void> s = decode(isa, t.format, t.data.data() + format_bytes(t.format, first), n, x); !s) return s;
+    if (Result<void> s = encode(isa, to, x, n, out, first); !s) return s;
+    if (Result<void> s = decode(isa, to, out, n, stored); !s) return s;
     const Sums sums = compare_numbers(isa, n, x, stored);
     error = {n, double{sums.squares}, double{sums.error_squares}, sums.largest};
     return {};
@@ -136,10 +136,10 @@ Result<std::vector<QuantizedTensor>> quantize_gguf(const Cpu& q, const Gguf& in,
   for (const GgufTensor& t : in.tensors()) {
     const Format to = mix.format_of(t);
     const std::span<const std::int64_t> ne(t.ne.data(), static_cast<std::size_t>(t.dims));
-    if (Status s = out.add(t.name, ne, to); !s) return s.error();
+    if (Result<void> s = out.add(t.name, ne, to); !s) return s.error();
     tensors.push_back({t.name, t.format, to, format_bytes(t.format, t.size()), format_bytes(to, t.size()), {}});
   }
-  if (Status s = out.begin(path); !s) return s.error();
+  if (Result<void> s = out.begin(path); !s) return s.error();
 
   Quantizer quantizer(q, out);
   std::int64_t bytes = 0;
@@ -148,19 +148,19 @@ Result<std::vector<QuantizedTensor>> quantize_gguf(const Cpu& q, const Gguf& in,
     QuantizedTensor& report = tensors[i];
     progress(i, bytes);
     if (report.to == t.format) {
-      if (Status s = quantizer.flush(); !s) return s.error();
-      if (Status s = out.append(t.data); !s) return s.error();
+      if (Result<void> s = quantizer.flush(); !s) return s.error();
+      if (Result<void> s = out.append(t.data); !s) return s.error();
     } else {
       for (std::int64_t first = 0; first < t.size(); first += Quantizer::piece) {
         const std::int64_t count = std::min(Quantizer::piece, t.size() - first);
-        if (Status s = quantizer.encode_piece(t, report.to, first, count, report.error); !s) return s.error();
+        if (Result<void> s = quantizer.encode_piece(t, report.to, first, count, report.error); !s) return s.error();
         progress(i, bytes + format_bytes(t.format, first + count));
       }
     }
     bytes += report.bytes_read;
   }
-  if (Status s = quantizer.flush(); !s) return s.error();
-  if (Status s = out.commit(); !s) return s.error();
+  if (Result<void> s = quantizer.flush(); !s) return s.error();
+  if (Result<void> s = out.commit(); !s) return s.error();
   return tensors;
 }
 

@@ -72,7 +72,7 @@ CHIMERA_FUNCTION Result<Tokenizer> read_rank_file(std::string_view text, PreToke
   Vocabulary v;
   v.merge_by_rank = v.whole_words = true;
   v.pretokenizer = pretokenizer;
-  const std::size_t lines = static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')) + 1;
+  const std::size_t line_count = static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')) + 1;
   for (std::size_t line = 1; !text.empty(); ++line) {
     std::string_view rest = text.substr(0, text.find('\n'));
     text.remove_prefix(std::min(text.size(), rest.size() + 1));
@@ -87,7 +87,7 @@ CHIMERA_FUNCTION Result<Tokenizer> read_rank_file(std::string_view text, PreToke
     if (bytes.empty() || error != std::errc{} || end != digits.data() + digits.size())
       return wrong("expected a token in base64, a space and its rank, found \"" + std::string(rest.substr(0, 60)) +
                    "\"");
-    if (!byte_level_parts::make_room(v, rank, lines))
+    if (!byte_level_parts::make_room(v, rank, line_count))
       return wrong("expected a rank not far above the number of lines, found " + std::to_string(rank));
     Token& token = v.tokens[static_cast<std::size_t>(rank)];
     if (!token.bytes.empty()) return wrong("the rank " + std::to_string(rank) + " is there twice");

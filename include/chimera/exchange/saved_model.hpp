@@ -47,7 +47,7 @@ struct SavedModel {
   Result<Tokenizer> tokenizer() const { return tokenizer_of(path, config().vocab); }
 
   /// Reads the weights as f32, into model.arena_floats floats.
-  Status load(const Cpu& cpu, float* weights) const;
+  Result<void> load(const Cpu& cpu, float* weights) const;
   Result<Buffer> weights(const Cpu& cpu) const;
 
   /// The weights for sessions: of a GGUF file in the file's own formats, of the other forms as f32.
@@ -86,12 +86,12 @@ CHIMERA_FUNCTION Result<SavedModel> SavedModel::open(const std::string& path, st
   return SavedModel{Form::checkpoint, *file, *model, std::move(*header)};
 }
 
-CHIMERA_FUNCTION Status SavedModel::load(const Cpu& cpu, float* weights) const {
+CHIMERA_FUNCTION Result<void> SavedModel::load(const Cpu& cpu, float* weights) const {
   if (form == Form::checkpoint) return load_weights(path, model, weights);
   if (form == Form::hugging_face) return load_hugging_face(cpu, path, model, weights);
   const auto file = Gguf::open(path);
   if (!file) return file.error();
-  const Status s = load_gguf(cpu, *file, model, weights);
+  const Result<void> s = load_gguf(cpu, *file, model, weights);
   if (!s) return Error{"cannot load " + path + ": " + s.error().message};
   return {};
 }
@@ -99,7 +99,7 @@ CHIMERA_FUNCTION Status SavedModel::load(const Cpu& cpu, float* weights) const {
 CHIMERA_FUNCTION Result<Buffer> SavedModel::weights(const Cpu& cpu) const {
   auto weights = Buffer::create(model.arena_floats);
   if (!weights) return weights;
-  if (Status s = load(cpu, weights->data()); !s) return s.error();
+  if (Result<void> s = load(cpu, weights->data()); !s) return s.error();
   return weights;
 }
 

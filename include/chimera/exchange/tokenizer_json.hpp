@@ -65,7 +65,7 @@ inline bool flag_at(const Json& object, std::string_view name, bool otherwise) {
 inline Result<PreTokenizer> read_pretokenizer(const Json& json) {
   std::optional<PreTokenizer> found;
   bool byte_level = false;
-  const auto read = [&](const Json& part) -> Status {
+  const auto read = [&](const Json& part) -> Result<void> {
     const std::string type = text_at(part, "type");
     if (type == "ByteLevel") {
       byte_level = true;
@@ -88,10 +88,10 @@ inline Result<PreTokenizer> read_pretokenizer(const Json& json) {
     return {};
   };
   if (text_at(json, "type") != "Sequence") {
-    if (Status s = read(json); !s) return s.error();
+    if (Result<void> s = read(json); !s) return s.error();
   } else if (const auto parts = json.find("pretokenizers")) {
     for (const Json& part : parts->elements())
-      if (Status s = read(part); !s) return s.error();
+      if (Result<void> s = read(part); !s) return s.error();
   }
   if (!byte_level || !found) return Error{"pre_tokenizer: expected Split and ByteLevel, or ByteLevel alone"};
   return *found;
@@ -115,7 +115,7 @@ inline void read_template(const Json& json, const auto& id_of, Vocabulary& v) {
   }
 }
 
-inline Status read_config(std::string_view text, const auto& id_of, Vocabulary& v) {
+inline Result<void> read_config(std::string_view text, const auto& id_of, Vocabulary& v) {
   const auto json = Json::parse(text);
   if (!json) return Error{"tokenizer_config.json: " + json.error().message};
   for (const auto& [name, id] :
@@ -216,7 +216,7 @@ CHIMERA_FUNCTION Result<Tokenizer> read_tokenizer_json(std::string_view text, st
   };
   if (const auto processor = json->find("post_processor")) read_template(*processor, id_of, v);
   if (!config.empty())
-    if (Status s = read_config(config, id_of, v); !s) return s.error();
+    if (Result<void> s = read_config(config, id_of, v); !s) return s.error();
   return Tokenizer::create(std::move(v));
 }
 

@@ -60,16 +60,16 @@ constexpr void each_row(F&& f) {
 /// have no name for.
 Result<std::vector<FileWeight>> file_weights(const AnyModel& model, Family family);
 
-Status check_shape(const FileWeight& w, const StoredTensor& t);
+Result<void> check_shape(const FileWeight& w, const StoredTensor& t);
 
-Status check_numbers(const StoredTensor& t, std::span<const std::byte> data);
+Result<void> check_numbers(const StoredTensor& t, std::span<const std::byte> data);
 
 /// Reads one tensor into x [rows, cols]. Errors: another shape, a format that holds no weights, numbers that are none.
-Status load_weight(const Cpu& q, const FileWeight& w, const StoredTensor& t, float* x);
+Result<void> load_weight(const Cpu& q, const FileWeight& w, const StoredTensor& t, float* x);
 
 /// An error that names a tensor of the file which is neither in the table nor passed over.
 template <class Tensors, class F>
-Status check_all_known(const Tensors& tensors, std::span<const FileWeight> table, F&& passed_over) {
+Result<void> check_all_known(const Tensors& tensors, std::span<const FileWeight> table, F&& passed_over) {
   std::vector<std::string_view> known;
   for (const FileWeight& w : table) known.push_back(w.name);
   std::sort(known.begin(), known.end());
@@ -81,7 +81,7 @@ Status check_all_known(const Tensors& tensors, std::span<const FileWeight> table
 
 /// Hands the bytes of one tensor in that format to `append`, piece after piece; a piece is at most about 4 MiB of f32.
 template <class F>
-Status store_weight(const Cpu& q, const FileWeight& w, Format format, const float* arena, F&& append) {
+Result<void> store_weight(const Cpu& q, const FileWeight& w, Format format, const float* arena, F&& append) {
   const std::int64_t rows = std::clamp<std::int64_t>((std::int64_t{1} << 20) / w.cols, 1, w.rows);
   auto values = Buffer::create(static_cast<std::size_t>(rows * w.cols));
   if (!values) return values.error();
@@ -92,11 +92,11 @@ Status store_weight(const Cpu& q, const FileWeight& w, Format format, const floa
       std::copy_n(arena + w.offset + w.our_row(first + r) * w.cols, w.cols, values->data() + r * w.cols);
     for (std::int64_t i = 0; w.minus_exp && i < n; ++i) values->data()[i] = -std::exp(values->data()[i]);
     for (std::int64_t i = 0; w.ternary && i < n; ++i)
-      values->data()[i] = std::clamp(std::round(values->data()[i] / w.divisor), -1.f, 1.f);
+      values->data()[i] = std::clamp((std::round)(values->data()[i] / w.divisor), -1.f, 1.f);
     bytes.resize(static_cast<std::size_t>(format_bytes(format, n)));
-    if (Status s = encode(q, format, values->data(), n, bytes.data()); !s)
+    if (Result<void> s = encode(q, format, values->data(), n, bytes.data()); !s)
       return Error{"tensor " + w.name + ": " + s.error().message};
-    if (Status s = append(std::span<const std::byte>(bytes)); !s) return s;
+    if (Result<void> s = append(std::span<const std::byte>(bytes)); !s) return s;
   }
   return {};
 }
@@ -177,26 +177,26 @@ inline void turn_heads(const FileWeight& w, float* x, float* buffer) {
 
 }  // namespace weight_parts
 
-CHIMERA_FUNCTION Status check_shape(const FileWeight& w, const StoredTensor& t) {
+CHIMERA_FUNCTION Result<void> check_shape(const FileWeight& w, const StoredTensor& t) {
   using namespace weight_parts;
   if (without_ones(w.shape) == without_ones(t.shape)) return {};
   return Error{"tensor " + std::string(t.name) + ": expected the shape " + shape_text(w.shape) + ", found " +
                shape_text(t.shape)};
 }
 
-CHIMERA_FUNCTION Status check_numbers(const StoredTensor& t, std::span<const std::byte> data) {
+CHIMERA_FUNCTION Result<void> check_numbers(const StoredTensor& t, std::span<const std::byte> data) {
   const NotFinite bad = find_not_finite(t.format, data);
   if (bad.count == 0) return {};
   return Error{"tensor " + std::string(t.name) + ": expected numbers, found " + std::to_string(bad.count) +
                " that are none, the first in block " + std::to_string(bad.block)};
 }
 
-CHIMERA_FUNCTION Status load_weight(const Cpu& q, const FileWeight& w, const StoredTensor& t, float* x) {
+CHIMERA_FUNCTION Result<void> load_weight(const Cpu& q, const FileWeight& w, const StoredTensor& t, float* x) {
   using namespace weight_parts;
   const std::string name(t.name);
-  if (Status s = check_shape(w, t); !s) return s;
-  if (Status s = check_numbers(t, t.data); !s) return s;
-  if (Status s = decode(q, t.format, t.data.data(), w.size(), x); !s)
+  if (Result<void> s = check_shape(w, t); !s) return s;
+  if (Result<void> s = check_numbers(t, t.data); !s) return s;
+  if (Result<void> s = decode(q, t.format, t.data.data(), w.size(), x); !s)
     return Error{"tensor " + name + ": " + s.error().message};
   for (std::int64_t i = 0; w.divisor != 1.f && i < w.size(); ++i) x[i] *= w.divisor;
   for (std::int64_t i = 0; w.minus_exp && i < w.size(); ++i) {

@@ -24,8 +24,8 @@ concept BeamSession =
     requires(S& session, const S& other, std::span<S* const> all, std::span<const std::int32_t> tokens) {
       { other.logits() } -> std::convertible_to<std::span<const float>>;
       { other.fork() } -> std::same_as<Result<S>>;
-      { session.copy_from(other) } -> std::same_as<Status>;
-      { S::step_all(all, tokens) } -> std::same_as<Status>;
+      { session.copy_from(other) } -> std::same_as<Result<void>>;
+      { S::step_all(all, tokens) } -> std::same_as<Result<void>>;
     };
 
 struct BeamSettings {
@@ -35,7 +35,7 @@ struct BeamSettings {
   float length_penalty = 1.f;  // alpha, of a beam's score: 0 prefers short texts, more longer ones
   std::int64_t tokens = 100;   // at most; the session's context must have room for them
 
-  Status check() const;
+  Result<void> validate() const;
 };
 
 struct Beam {
@@ -54,7 +54,7 @@ struct LiveBeam {
 /// Each of these beams has the session of the one that it continues, and gets one of its own: the first such keeps it,
 /// others copy it into a session that no beam has, or fork it.
 template <BeamSession Session>
-Status share_out(std::vector<Session>& sessions, std::span<LiveBeam> beams) {
+Result<void> share_out(std::vector<Session>& sessions, std::span<LiveBeam> beams) {
   std::vector<bool> taken(sessions.size());
   std::vector<LiveBeam*> copies;
   for (LiveBeam& b : beams) {
@@ -68,7 +68,7 @@ Status share_out(std::vector<Session>& sessions, std::span<LiveBeam> beams) {
       if (!fork) return fork.error();
       sessions.push_back(std::move(*fork)), taken.push_back(true);
     } else {
-      if (Status s = sessions[free].copy_from(sessions[b->session]); !s) return s;
+      if (Result<void> s = sessions[free].copy_from(sessions[b->session]); !s) return s;
       taken[free] = true;
     }
     b->session = free;
@@ -81,7 +81,7 @@ Status share_out(std::vector<Session>& sessions, std::span<LiveBeam> beams) {
 /// search is over when no beam can come to a better score than those that have ended.
 template <BeamSession Session, class EndsText>
 Result<std::vector<Beam>> beam_search(const Session& start, const BeamSettings& settings, EndsText ends_text) {
-  if (Status s = settings.check(); !s) return s.error();
+  if (Result<void> s = settings.validate(); !s) return s.error();
   const std::span<const float> first_logits = start.logits();
   if (first_logits.empty()) return Error{"a search begins after a prompt, found a session without logits"};
   auto top = TopLogits::create(static_cast<std::int64_t>(first_logits.size()));
@@ -105,7 +105,7 @@ Result<std::vector<Beam>> beam_search(const Session& start, const BeamSettings& 
   for (std::int64_t length = 1; !live.empty(); ++length) {
     std::vector<Continuation> continuations;
     for (std::size_t b = 0; b < live.size(); ++b) {
-      if (Status s = top->read(sessions[live[b].session].logits()); !s) return s.error();
+      if (Result<void> s = top->read(sessions[live[b].session].logits()); !s) return s.error();
       const double shift = static_cast<double>(top->best()) + std::log(top->mass(1.f));
       for (const Candidate& c : top->top(std::min(2 * width, top->vocab())))
         continuations.push_back({live[b].beam.log_probability + (static_cast<double>(c.logit) - shift), b, c.token});
@@ -135,11 +135,11 @@ Result<std::vector<Beam>> beam_search(const Session& start, const BeamSettings& 
     const double reachable = score(next[0].beam.log_probability, settings.tokens);
     if (finished.size() == width && finished.back().score >= reachable) break;
 
-    if (Status s = share_out(sessions, std::span(next)); !s) return s.error();
+    if (Result<void> s = share_out(sessions, std::span(next)); !s) return s.error();
     std::vector<Session*> stepping;
     std::vector<std::int32_t> tokens;
     for (const LiveBeam& b : next) stepping.push_back(&sessions[b.session]), tokens.push_back(b.beam.tokens.back());
-    if (Status s = Session::step_all(stepping, tokens); !s) return s.error();
+    if (Result<void> s = Session::step_all(stepping, tokens); !s) return s.error();
     live = std::move(next);
   }
   return finished;
@@ -150,7 +150,7 @@ Result<std::vector<Beam>> beam_search(const Session& start, const BeamSettings& 
 #if CHIMERA_BODIES
 namespace chimera::inline CHIMERA_ABI {
 
-CHIMERA_FUNCTION Status BeamSettings::check() const {
+CHIMERA_FUNCTION Result<void> BeamSettings::validate() const {
   if (width < 1 || width > most_beams)
     return Error{"a search has 1 to " + std::to_string(most_beams) + " beams, found " + std::to_string(width)};
   if (!std::isfinite(length_penalty) || length_penalty < 0.f)

@@ -45,13 +45,13 @@ class Conversation {
   template <class Show>
   Result<bool> say(std::string text, Show show, const std::atomic<bool>* stop = nullptr) {
     messages_.push_back({"user", std::move(text)});
-    if (Status s = read(stop); !s) {
+    if (Result<void> s = read(stop); !s) {
       messages_.pop_back();
       if (!stop || !stop->load(std::memory_order_relaxed)) return s.error();
       forget();
       return false;
     }
-    if (Status s = answer(show, stop); !s) return s.error();
+    if (Result<void> s = answer(show, stop); !s) return s.error();
     return true;
   }
 
@@ -59,7 +59,7 @@ class Conversation {
   void reset();
 
   /// A file of JSON, a zero byte and what the session remembers.
-  Status save(const std::string& path) const;
+  Result<void> save(const std::string& path) const;
 
   /// Goes on with a saved conversation. On an error nothing has changed. Where the session is of no use, of another
   /// model for example, the text is read again with the next message: then the result says why, else it is empty.
@@ -73,10 +73,10 @@ class Conversation {
   void forget();
 
   /// Reads up to where the answer begins. To be stopped is an error, too.
-  Status read(const std::atomic<bool>* stop);
+  Result<void> read(const std::atomic<bool>* stop);
 
   template <class Show>
-  Status answer(Show& show, const std::atomic<bool>* stop) {
+  Result<void> answer(Show& show, const std::atomic<bool>* stop) {
     reads_all_ = end_is_read_ = false;
     stop_.reset();
     TokenDecoder decoder(*tokenizer_);
@@ -85,7 +85,7 @@ class Conversation {
       message.text += part;
       show(std::string_view(part));
     };
-    Status status;
+    Result<void> status;
     for (std::int64_t n = 0; status && !stop_.stopped() && (limit_ == 0 || n < limit_); ++n) {
       if (stop && stop->load(std::memory_order_relaxed)) break;
       const auto token = sampler_.draw(session_.logits());
@@ -143,7 +143,7 @@ CHIMERA_FUNCTION void Conversation::reset() {
   forget();
 }
 
-CHIMERA_FUNCTION Status Conversation::save(const std::string& path) const {
+CHIMERA_FUNCTION Result<void> Conversation::save(const std::string& path) const {
   std::string text = "{\"template\": " + json_quoted(form_->name) + ", \"read\": " + (reads_all_ ? "false" : "true") +
                      ", \"end_is_read\": " + (end_is_read_ ? "true" : "false") + ", \"messages\": [";
   for (const char* separator = "\n  "; const ChatMessage& m : messages_) {
@@ -155,8 +155,8 @@ CHIMERA_FUNCTION Status Conversation::save(const std::string& path) const {
   if (!state) return state.error();
   auto file = AtomicFile::create(path);
   if (!file) return file.error();
-  if (Status s = file->write(text.data(), text.size() + 1); !s) return s;
-  if (Status s = file->write(state->data(), state->size()); !s) return s;
+  if (Result<void> s = file->write(text.data(), text.size() + 1); !s) return s;
+  if (Result<void> s = file->write(state->data(), state->size()); !s) return s;
   return file->commit();
 }
 
@@ -178,7 +178,7 @@ CHIMERA_FUNCTION Result<std::string> Conversation::load(const std::string& path)
   kept_ = !messages_.empty() && messages_[0].role == "system" ? 1 : 0;
   if (!*is_read) return std::string();
   if (*form != form_->name) return "it was saved with the template " + *form;
-  if (Status s = session_.restore(file->bytes().subspan(std::min(text.size() + 1, file->size()))); !s)
+  if (Result<void> s = session_.restore(file->bytes().subspan(std::min(text.size() + 1, file->size()))); !s)
     return s.error().message;
   reads_all_ = false, end_is_read_ = *end_is_read;
   return std::string();
@@ -198,7 +198,7 @@ CHIMERA_FUNCTION void Conversation::forget() {
   reads_all_ = true, end_is_read_ = false;
 }
 
-CHIMERA_FUNCTION Status Conversation::read(const std::atomic<bool>* stop) {
+CHIMERA_FUNCTION Result<void> Conversation::read(const std::atomic<bool>* stop) {
   std::vector<std::int32_t> ids;
   if (reads_all_) {
     ids = encode(*tokenizer_, *form_, messages_, true);

@@ -49,10 +49,10 @@ class Reader {
   /// Reads all turns, in as few passes as they fit in. What a sequence computes is the same to the bit whatever else is
   /// read with it: its tokens are cut into pieces as its settings say, wherever passes end. On an error nothing has
   /// changed.
-  Status read(std::span<const Turn> turns);
+  Result<void> read(std::span<const Turn> turns);
 
   /// The same in slices: `work` goes on with turns that were begun. What was begun earlier is read to its end first.
-  Status begin(std::span<const Turn> turns);
+  Result<void> begin(std::span<const Turn> turns);
 
   /// Works until the time is over, which it overruns by no more than one block of the model takes for a pass. True when
   /// all turns are read.
@@ -97,7 +97,7 @@ class Reader {
   std::size_t bind(std::byte* block);
 
   /// Puts a turn behind those begun.
-  Status add(const Turn& turn);
+  Result<void> add(const Turn& turn);
 
   /// The same of a turn that is known to be right, and of whose tokens the sequence knows.
   void admit(const Turn& turn);
@@ -167,16 +167,16 @@ CHIMERA_FUNCTION Result<Reader> Reader::create(const Cpu& q, const PackedModel& 
   return r;
 }
 
-CHIMERA_FUNCTION Status Reader::read(std::span<const Turn> turns) {
-  if (Status s = begin(turns); !s) return s;
+CHIMERA_FUNCTION Result<void> Reader::read(std::span<const Turn> turns) {
+  if (Result<void> s = begin(turns); !s) return s;
   finish();
   return {};
 }
 
-CHIMERA_FUNCTION Status Reader::begin(std::span<const Turn> turns) {
+CHIMERA_FUNCTION Result<void> Reader::begin(std::span<const Turn> turns) {
   finish();
   for (std::size_t i = 0; i < turns.size(); ++i)
-    if (Status s = add(turns[i]); !s) {
+    if (Result<void> s = add(turns[i]); !s) {
       drop();
       return s;
     }
@@ -206,7 +206,7 @@ CHIMERA_FUNCTION std::size_t Reader::bind(std::byte* block) {
   return memory.used;
 }
 
-CHIMERA_FUNCTION Status Reader::add(const Turn& turn) {
+CHIMERA_FUNCTION Result<void> Reader::add(const Turn& turn) {
   const Sequence& s = *turn.sequence;
   const auto wrong = [&](const std::string& why) { return Error{"session " + std::to_string(jobs_.size()) + why}; };
   if (s.weights_ != weights_ || (busy() && s.settings_.kv != kv_))
@@ -214,7 +214,7 @@ CHIMERA_FUNCTION Status Reader::add(const Turn& turn) {
   if (s.place_->reader == this) return wrong(" is given twice");
   if (s.pending() > 0) return wrong(" has tokens pending");
   if (turn.tokens.empty()) return wrong(" has a turn without tokens");
-  if (Status fits = s.fits(turn.tokens); !fits) return wrong(": " + fits.error().message);
+  if (Result<void> fits = s.fits(turn.tokens); !fits) return wrong(": " + fits.error().message);
   const auto length = static_cast<std::int64_t>(turn.tokens.size());
   for (std::size_t i = 0; i < turn.rows.size(); ++i)
     if (turn.rows[i] >= length || turn.rows[i] < (i == 0 ? 0 : turn.rows[i - 1] + 1))

@@ -70,7 +70,7 @@ struct TokenSamplerSettings {
   float mirostat_tau = 5.f;
   float mirostat_eta = 0.1f;
 
-  Status check() const;
+  Result<void> validate() const;
 };
 
 /// What a draw chooses from: candidate i has probability probabilities[i]. Candidates keep the logits that the
@@ -110,7 +110,7 @@ class TokenSampler {
 
   TokenSampler(const TokenSamplerSettings& settings, TopLogits top);
 
-  Status allocate();
+  Result<void> allocate();
 
   bool penalizes() const {
     return settings_.repeat_penalty != 1.f || settings_.frequency_penalty != 0.f || settings_.presence_penalty != 0.f;
@@ -220,7 +220,7 @@ class TokenSampler {
 #if CHIMERA_BODIES
 namespace chimera::inline CHIMERA_ABI {
 
-CHIMERA_FUNCTION Status TokenSamplerSettings::check() const {
+CHIMERA_FUNCTION Result<void> TokenSamplerSettings::validate() const {
   const struct {
     bool holds;
     const char* rule;
@@ -270,7 +270,7 @@ CHIMERA_FUNCTION Status TokenSamplerSettings::check() const {
 }
 
 CHIMERA_FUNCTION Result<TokenSampler> TokenSampler::create(std::int64_t vocab, const TokenSamplerSettings& settings) {
-  if (Status s = settings.check(); !s) return s.error();
+  if (Result<void> s = settings.validate(); !s) return s.error();
   auto top = TopLogits::create(vocab);
   if (!top) return top.error();
   for (const LogitBias& b : settings.logit_bias)
@@ -278,7 +278,7 @@ CHIMERA_FUNCTION Result<TokenSampler> TokenSampler::create(std::int64_t vocab, c
       return Error{"a logit bias is for a token of the vocabulary of " + std::to_string(vocab) + ", found token " +
                    std::to_string(b.token)};
   TokenSampler sampler(settings, std::move(*top));
-  if (Status s = sampler.allocate(); !s) return s.error();
+  if (Result<void> s = sampler.allocate(); !s) return s.error();
   return sampler;
 }
 
@@ -319,7 +319,7 @@ CHIMERA_FUNCTION Result<TokenDistribution> TokenSampler::distribution(std::span<
     logits = edit(logits);
     if (!allowed.empty() && !forbid_others(allowed)) return Error{"no token can follow: none is allowed"};
   }
-  if (Status s = top_.read(logits); !s) return s.error();
+  if (Result<void> s = top_.read(logits); !s) return s.error();
   if (!(settings_.temperature > 0.f)) return weighed(top_.top(1), 1.f);
   if (settings_.mirostat) return weighed(expected(), settings_.temperature);
   const Candidates kept = exclude_top(above_min_p(within_top_p(typical(likeliest()))));
@@ -339,7 +339,7 @@ CHIMERA_FUNCTION TokenSampler::TokenSampler(const TokenSamplerSettings& settings
   reset();
 }
 
-CHIMERA_FUNCTION Status TokenSampler::allocate() {
+CHIMERA_FUNCTION Result<void> TokenSampler::allocate() {
   const bool dry = settings_.dry_multiplier > 0.f;
   const std::size_t vocab = top_.vocab(), dry_memory = dry ? window(settings_.dry_last_n) : 0;
   memory_ = std::max(penalizes() ? window(settings_.repeat_last_n) : 0, dry_memory);
@@ -480,7 +480,7 @@ CHIMERA_FUNCTION TokenSampler::Candidates TokenSampler::typical(Candidates all) 
   const double mass = weigh(all, 1.f), enough = static_cast<double>(settings_.typical_p) * mass;
   double mean = 0;
   for (std::size_t i = 0; i < all.size(); ++i) mean += weight(i) * static_cast<double>(all[i].logit) / mass;
-  const auto oddity = [&](const Candidate& c) { return std::abs(static_cast<double>(c.logit) - mean); };
+  const auto oddity = [&](const Candidate& c) { return std::fabs(static_cast<double>(c.logit) - mean); };
   const auto order = [&](const Candidate& a, const Candidate& b) {
     return oddity(a) != oddity(b) ? oddity(a) < oddity(b) : likelier(a, b);
   };

@@ -67,18 +67,18 @@ class Sequence {
 
   /// Goes on from where the other is; allocates nothing. Both must have the same weights and format of keys and values,
   /// and no tokens pending.
-  Status copy_from(const Sequence& other);
+  Result<void> copy_from(const Sequence& other);
 
   /// All that is remembered, for `restore`.
   Result<std::vector<std::byte>> save() const;
 
   /// Goes on from where `save` was. Errors: what was saved is of another model or format of keys and values, or
   /// damaged; nothing has changed then.
-  Status restore(std::span<const std::byte> saved);
+  Result<void> restore(std::span<const std::byte> saved);
 
   /// The same with a file, which appears whole or not at all.
-  Status save(const std::string& path) const;
-  Status restore(const std::string& path);
+  Result<void> save(const std::string& path) const;
+  Result<void> restore(const std::string& path);
 
  protected:
   using Place = sequence_parts::Place;
@@ -87,7 +87,7 @@ class Sequence {
   Place* place() const { return block_.data() ? place_ : nullptr; }
 
   /// Why these tokens cannot come after those given so far.
-  Status fits(std::span<const std::int32_t> tokens) const;
+  Result<void> fits(std::span<const std::int32_t> tokens) const;
 
  private:
   friend class Reader;
@@ -149,7 +149,7 @@ CHIMERA_FUNCTION void Sequence::reset() {
   *place_ = {};
 }
 
-CHIMERA_FUNCTION Status Sequence::copy_from(const Sequence& other) {
+CHIMERA_FUNCTION Result<void> Sequence::copy_from(const Sequence& other) {
   if (other.weights_ != weights_ || other.settings_.kv != settings_.kv)
     return Error{"a session can only be copied into one of the same weights and the same format of keys and values"};
   if (other.pending() > 0 || pending() > 0) return Error{"a session with tokens pending cannot be copied"};
@@ -171,7 +171,7 @@ CHIMERA_FUNCTION Result<std::vector<std::byte>> Sequence::save() const {
   return bytes;
 }
 
-CHIMERA_FUNCTION Status Sequence::restore(std::span<const std::byte> saved) {
+CHIMERA_FUNCTION Result<void> Sequence::restore(std::span<const std::byte> saved) {
   if (pending() > 0) return Error{"a session with tokens pending cannot be restored"};
   Saved head;
   if (saved.size() < sizeof head)
@@ -200,23 +200,23 @@ CHIMERA_FUNCTION Status Sequence::restore(std::span<const std::byte> saved) {
   return {};
 }
 
-CHIMERA_FUNCTION Status Sequence::save(const std::string& path) const {
+CHIMERA_FUNCTION Result<void> Sequence::save(const std::string& path) const {
   const auto bytes = save();
   if (!bytes) return bytes.error();
   auto file = AtomicFile::create(path);
   if (!file) return file.error();
-  if (Status s = file->write(bytes->data(), bytes->size()); !s) return s;
+  if (Result<void> s = file->write(bytes->data(), bytes->size()); !s) return s;
   return file->commit();
 }
 
-CHIMERA_FUNCTION Status Sequence::restore(const std::string& path) {
+CHIMERA_FUNCTION Result<void> Sequence::restore(const std::string& path) {
   const auto file = MappedFile::copy(path);
   if (!file) return file.error();
-  if (Status s = restore(file->bytes()); !s) return Error{"cannot restore " + path + ": " + s.error().message};
+  if (Result<void> s = restore(file->bytes()); !s) return Error{"cannot restore " + path + ": " + s.error().message};
   return {};
 }
 
-CHIMERA_FUNCTION Status Sequence::fits(std::span<const std::int32_t> tokens) const {
+CHIMERA_FUNCTION Result<void> Sequence::fits(std::span<const std::int32_t> tokens) const {
   const std::int64_t count = static_cast<std::int64_t>(tokens.size()), room = context() - pending();
   if (count > room || (!settings_.slide && count > room - position()))
     return Error{"the context is full: it holds " + std::to_string(context()) + " tokens, " +

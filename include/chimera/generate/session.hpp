@@ -49,7 +49,7 @@ class Session : public Sequence {
   Result<Logits> prefill(std::span<const std::int32_t> tokens, const std::atomic<bool>* stop = nullptr);
 
   /// Tokens for `work` to read. On an error nothing has changed.
-  Status push(std::span<const std::int32_t> tokens);
+  Result<void> push(std::span<const std::int32_t> tokens);
 
   /// Works on the tokens pushed until the time is over, which it overruns by no more than one block of the model takes
   /// for a piece. The logits when all are read; empty if there is more to do, or nothing was pushed.
@@ -62,7 +62,7 @@ class Session : public Sequence {
   /// One token for each of these sessions in one pass: every matrix is read once for all of them. The reader is the
   /// first one's. Each gets the logits that it would get alone, bit for bit. Errors: sessions of different weights or
   /// cache formats, one that is given twice or has tokens pending; nothing has changed then.
-  static Status step_all(std::span<Session* const> sessions, std::span<const std::int32_t> tokens);
+  static Result<void> step_all(std::span<Session* const> sessions, std::span<const std::int32_t> tokens);
 
   /// Forgets everything.
   void reset();
@@ -118,7 +118,7 @@ CHIMERA_FUNCTION Session& Session::operator=(Session&& other) noexcept {
 CHIMERA_FUNCTION Result<Session::Logits> Session::prefill(std::span<const std::int32_t> tokens,
                                                           const std::atomic<bool>* stop) {
   if (tokens.empty()) return Error{"a prompt must have at least 1 token, found none"};
-  if (Status s = push(tokens); !s) return s.error();
+  if (Result<void> s = push(tokens); !s) return s.error();
   while (pending() > 0) {
     if (stop && !place()->reader && stop->load(std::memory_order_relaxed)) {
       const std::int64_t dropped = cancel();
@@ -129,8 +129,8 @@ CHIMERA_FUNCTION Result<Session::Logits> Session::prefill(std::span<const std::i
   return logits();
 }
 
-CHIMERA_FUNCTION Status Session::push(std::span<const std::int32_t> tokens) {
-  if (Status s = fits(tokens); !s) return s;
+CHIMERA_FUNCTION Result<void> Session::push(std::span<const std::int32_t> tokens) {
+  if (Result<void> s = fits(tokens); !s) return s;
   Place& p = *place();
   if (p.position == p.end) queued_from_ = p.position;
   const auto count = static_cast<std::int64_t>(tokens.size());
@@ -158,14 +158,15 @@ CHIMERA_FUNCTION std::int64_t Session::cancel() {
   return std::exchange(p.end, p.position) - p.position;
 }
 
-CHIMERA_FUNCTION Status Session::step_all(std::span<Session* const> sessions, std::span<const std::int32_t> tokens) {
+CHIMERA_FUNCTION Result<void> Session::step_all(std::span<Session* const> sessions,
+                                                std::span<const std::int32_t> tokens) {
   if (sessions.empty() || sessions.size() != tokens.size())
     return Error{"expected one token for each of at least 1 session, found " + std::to_string(tokens.size()) +
                  " tokens for " + std::to_string(sessions.size()) + " sessions"};
   Reader& reader = *sessions[0]->reader_;
   reader.finish();
   for (std::size_t i = 0; i < sessions.size(); ++i)
-    if (Status s = reader.add({.sequence = sessions[i], .tokens = tokens.subspan(i, 1)}); !s) {
+    if (Result<void> s = reader.add({.sequence = sessions[i], .tokens = tokens.subspan(i, 1)}); !s) {
       reader.drop();
       return s;
     }
@@ -181,7 +182,7 @@ CHIMERA_FUNCTION void Session::reset() {
 CHIMERA_FUNCTION Result<Session> Session::fork() const {
   auto other = create(*reader_, own_, settings());
   if (!other) return other.error();
-  if (Status s = other->copy_from(*this); !s) return s.error();
+  if (Result<void> s = other->copy_from(*this); !s) return s.error();
   return other;
 }
 

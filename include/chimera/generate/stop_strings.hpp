@@ -59,8 +59,8 @@ CHIMERA_FUNCTION Result<StopStrings> StopStrings::create(std::vector<std::string
     if (s.empty() || s.size() > most_bytes)
       return Error{"a stop string has 1 to " + std::to_string(most_bytes) + " bytes, found " +
                    std::to_string(s.size())};
-    for (std::string_view rest = s; !rest.empty(); rest.remove_prefix(utf8_length(rest)))
-      if (utf8_length(rest) == 0) return Error{"a stop string must be UTF-8; \"" + s + "\" is not"};
+    for (std::string_view rest = s; !rest.empty(); rest.remove_prefix(utf8_size(rest)))
+      if (utf8_size(rest) == 0) return Error{"a stop string must be UTF-8; \"" + s + "\" is not"};
   }
   StopStrings stop;
   stop.strings_ = std::move(strings);

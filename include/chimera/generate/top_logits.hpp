@@ -42,7 +42,7 @@ class TopLogits {
 
   /// `logits` [vocab] must live until the next row. An error if one is NaN or infinite, or all are minus infinity
   /// (which is how a token is forbidden).
-  Status read(std::span<const float> logits);
+  Result<void> read(std::span<const float> logits);
 
   std::span<const float> logits() const { return logits_; }
   float best() const { return best_; }
@@ -164,7 +164,7 @@ CHIMERA_FUNCTION Result<TopLogits> TopLogits::create(std::int64_t vocab) {
   return t;
 }
 
-CHIMERA_FUNCTION Status TopLogits::read(std::span<const float> logits) {
+CHIMERA_FUNCTION Result<void> TopLogits::read(std::span<const float> logits) {
   if (logits.size() != vocab_)
     return Error{"a vocabulary of " + std::to_string(vocab_) + " has as many logits, found " +
                  std::to_string(logits.size())};

@@ -138,7 +138,7 @@ class Gguf {
 
   /// Copies the tensor's bytes from `at` on. Of a mapped file that has become shorter it is an error, where touching
   /// `data` would end the process.
-  Status read(const GgufTensor& t, std::size_t at, std::span<std::byte> to) const;
+  Result<void> read(const GgufTensor& t, std::size_t at, std::span<std::byte> to) const;
 
   /// The metadata, in the order of the file.
   std::span<const GgufEntry> entries() const { return entries_; }
@@ -168,7 +168,7 @@ class Gguf {
   static Result<Gguf> of(Result<MappedFile> file, const std::string& path, const GgufLimits& limits, bool mapped);
 
   /// Reads the header again, from memory of its own: what becomes of the file does not matter to it any more.
-  Status own_header(const MappedFile& file, const GgufLimits& limits);
+  Result<void> own_header(const MappedFile& file, const GgufLimits& limits);
 
   static bool is_number(GgufType t) { return gguf_parts::gguf_bytes(t) > 0 && t != GgufType::boolean; }
   static bool is_integer(GgufType t) { return is_number(t) && t != GgufType::f32 && t != GgufType::f64; }
@@ -200,15 +200,16 @@ class Gguf {
     return skip(sizeof value);
   }
   /// A key or a name.
-  Status take_name(std::string_view& name, std::uint64_t most, const std::string& whose);
+  Result<void> take_name(std::string_view& name, std::uint64_t most, const std::string& whose);
 
   /// `header` is the start of the file, or a copy of it.
-  Status read_header(std::span<const std::byte> header, std::span<const std::byte> file, const GgufLimits& limits);
+  Result<void> read_header(std::span<const std::byte> header, std::span<const std::byte> file,
+                           const GgufLimits& limits);
 
-  Status read_entry(GgufEntry& e, const GgufLimits& limits);
+  Result<void> read_entry(GgufEntry& e, const GgufLimits& limits);
 
-  Status read_tensor(GgufTensor& t, const GgufLimits& limits, std::uint64_t unit, std::uint64_t& end,
-                     std::uint64_t& offset, std::uint64_t& size);
+  Result<void> read_tensor(GgufTensor& t, const GgufLimits& limits, std::uint64_t unit, std::uint64_t& end,
+                           std::uint64_t& offset, std::uint64_t& size);
 
   MappedFile file_;
   Buffer header_;  // of a mapped file
@@ -229,13 +230,13 @@ namespace chimera {
 namespace gguf_parts {
 
 /// Whether a key or a tensor's name may be that long.
-inline Status check_length(std::uint64_t bytes, std::uint64_t most, const std::string& whose) {
+inline Result<void> check_length(std::uint64_t bytes, std::uint64_t most, const std::string& whose) {
   if (bytes > 0 && bytes <= most) return {};
   return Error{whose + " has " + std::to_string(bytes) + " bytes, 1 to " + std::to_string(most) + " were expected"};
 }
 
-inline Status check_name(std::string_view name, std::uint64_t most, const std::string& whose) {
-  if (Status s = check_length(name.size(), most, whose); !s) return s;
+inline Result<void> check_name(std::string_view name, std::uint64_t most, const std::string& whose) {
+  if (Result<void> s = check_length(name.size(), most, whose); !s) return s;
   if (!tensor_file_parts::printable(name)) return Error{whose + " is not printable UTF-8"};
   return {};
 }
@@ -263,11 +264,11 @@ inline Result<std::uint64_t> gguf_tensor_bytes(std::span<const std::int64_t> ne,
 
 CHIMERA_FUNCTION Result<Gguf> Gguf::parse(std::span<const std::byte> bytes, const GgufLimits& limits) {
   Gguf gguf;
-  if (Status s = gguf.read_header(bytes, bytes, limits); !s) return s.error();
+  if (Result<void> s = gguf.read_header(bytes, bytes, limits); !s) return s.error();
   return gguf;
 }
 
-CHIMERA_FUNCTION Status Gguf::read(const GgufTensor& t, std::size_t at, std::span<std::byte> to) const {
+CHIMERA_FUNCTION Result<void> Gguf::read(const GgufTensor& t, std::size_t at, std::span<std::byte> to) const {
   if (at > t.data.size() || to.size() > t.data.size() - at)
     return Error{"tensor " + t.name + " has " + std::to_string(t.data.size()) + " bytes, " + std::to_string(to.size()) +
                  " from byte " + std::to_string(at) + " were asked for"};
@@ -275,7 +276,7 @@ CHIMERA_FUNCTION Status Gguf::read(const GgufTensor& t, std::size_t at, std::spa
     std::memcpy(to.data(), t.data.data() + at, to.size());
     return {};
   }
-  const Status s = file_.read(static_cast<std::size_t>(t.data.data() - file_.bytes().data()) + at, to);
+  const Result<void> s = file_.read(static_cast<std::size_t>(t.data.data() - file_.bytes().data()) + at, to);
   if (!s) return Error{"tensor " + t.name + ": " + s.error().message};
   return {};
 }
@@ -358,17 +359,17 @@ CHIMERA_FUNCTION Result<Gguf> Gguf::of(Result<MappedFile> file, const std::strin
   auto gguf = parse(file->bytes(), limits);
   if (!gguf) return failed(gguf.error());
   if (mapped)
-    if (Status s = gguf->own_header(*file, limits); !s) return failed(s.error());
+    if (Result<void> s = gguf->own_header(*file, limits); !s) return failed(s.error());
   gguf->file_ = std::move(*file);
   gguf->source_ = path;
   return gguf;
 }
 
-CHIMERA_FUNCTION Status Gguf::own_header(const MappedFile& file, const GgufLimits& limits) {
+CHIMERA_FUNCTION Result<void> Gguf::own_header(const MappedFile& file, const GgufLimits& limits) {
   auto copy = Buffer::create((header_bytes_ + sizeof(float) - 1) / sizeof(float));
   if (!copy) return copy.error();
   const std::span bytes(reinterpret_cast<std::byte*>(copy->data()), header_bytes_);
-  if (Status s = file.read(0, bytes); !s) return s;
+  if (Result<void> s = file.read(0, bytes); !s) return s;
   header_ = std::move(*copy);
   return read_header(bytes, file.bytes(), limits);
 }
@@ -396,17 +397,17 @@ CHIMERA_FUNCTION bool Gguf::skip(std::uint64_t n) {
   return true;
 }
 
-CHIMERA_FUNCTION Status Gguf::take_name(std::string_view& name, std::uint64_t most, const std::string& whose) {
+CHIMERA_FUNCTION Result<void> Gguf::take_name(std::string_view& name, std::uint64_t most, const std::string& whose) {
   std::uint64_t length = 0;
   if (!take(length)) return Error{"the file ends within " + whose};
-  if (Status s = gguf_parts::check_length(length, most, whose); !s) return s;
+  if (Result<void> s = gguf_parts::check_length(length, most, whose); !s) return s;
   name = {reinterpret_cast<const char*>(left_.data()), static_cast<std::size_t>(length)};
   if (!skip(length)) return Error{"the file ends within " + whose};
   return gguf_parts::check_name(name, most, whose);
 }
 
-CHIMERA_FUNCTION Status Gguf::read_header(std::span<const std::byte> header, std::span<const std::byte> file,
-                                          const GgufLimits& limits) {
+CHIMERA_FUNCTION Result<void> Gguf::read_header(std::span<const std::byte> header, std::span<const std::byte> file,
+                                                const GgufLimits& limits) {
   left_ = header;
   std::uint32_t magic = 0;
   if (!take(magic) || magic != 0x46554747) return Error{"it is not a GGUF file"};
@@ -424,8 +425,8 @@ CHIMERA_FUNCTION Status Gguf::read_header(std::span<const std::byte> header, std
 
   entries_.assign(static_cast<std::size_t>(entries), {});
   for (GgufEntry& e : entries_)
-    if (Status s = read_entry(e, limits); !s) return s;
-  if (Status s = entry_index_.build(entries_, key_of, "metadata entries"); !s) return s;
+    if (Result<void> s = read_entry(e, limits); !s) return s;
+  if (Result<void> s = entry_index_.build(entries_, key_of, "metadata entries"); !s) return s;
   std::uint64_t unit = 32;
   if (const GgufValue* v = find("general.alignment")) {
     if (v->type != GgufType::u32) return Error{"metadata general.alignment is not of type u32"};
@@ -439,8 +440,8 @@ CHIMERA_FUNCTION Status Gguf::read_header(std::span<const std::byte> header, std
   std::uint64_t end = 0;  // of the tensors so far, in the data, padded
   std::vector<std::uint64_t> offsets(tensors_.size()), sizes(tensors_.size());
   for (std::size_t i = 0; i < tensors_.size(); ++i)
-    if (Status s = read_tensor(tensors_[i], limits, unit, end, offsets[i], sizes[i]); !s) return s;
-  if (Status s = tensor_index_.build(tensors_, name_of, "tensors"); !s) return s;
+    if (Result<void> s = read_tensor(tensors_[i], limits, unit, end, offsets[i], sizes[i]); !s) return s;
+  if (Result<void> s = tensor_index_.build(tensors_, name_of, "tensors"); !s) return s;
 
   header_bytes_ = header.size() - left_.size();
   const std::uint64_t start = (header_bytes_ + unit - 1) / unit * unit;
@@ -454,8 +455,8 @@ CHIMERA_FUNCTION Status Gguf::read_header(std::span<const std::byte> header, std
   return {};
 }
 
-CHIMERA_FUNCTION Status Gguf::read_entry(GgufEntry& e, const GgufLimits& limits) {
-  if (Status s = take_name(e.key, limits.key_bytes, "a metadata key"); !s) return s;
+CHIMERA_FUNCTION Result<void> Gguf::read_entry(GgufEntry& e, const GgufLimits& limits) {
+  if (Result<void> s = take_name(e.key, limits.key_bytes, "a metadata key"); !s) return s;
   const std::string whose = "metadata " + std::string(e.key);
   std::uint32_t type = 0;
   if (!take(type)) return Error{"the file ends within " + whose};
@@ -494,10 +495,10 @@ CHIMERA_FUNCTION Status Gguf::read_entry(GgufEntry& e, const GgufLimits& limits)
   return {};
 }
 
-CHIMERA_FUNCTION Status Gguf::read_tensor(GgufTensor& t, const GgufLimits& limits, std::uint64_t unit,
-                                          std::uint64_t& end, std::uint64_t& offset, std::uint64_t& size) {
+CHIMERA_FUNCTION Result<void> Gguf::read_tensor(GgufTensor& t, const GgufLimits& limits, std::uint64_t unit,
+                                                std::uint64_t& end, std::uint64_t& offset, std::uint64_t& size) {
   std::string_view name;
-  if (Status s = take_name(name, limits.name_bytes, "a tensor's name"); !s) return s;
+  if (Result<void> s = take_name(name, limits.name_bytes, "a tensor's name"); !s) return s;
   t.name = name;
   const std::string whose = "tensor " + t.name;
   std::uint32_t dims = 0, format = 0;

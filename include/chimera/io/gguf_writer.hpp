@@ -66,19 +66,19 @@ class GgufWriter {
   }
 
   /// Declares a tensor: its dimensions, fastest first.
-  Status add(std::string_view name, std::span<const std::int64_t> ne, Format format);
-  Status add(std::string_view name, std::initializer_list<std::int64_t> ne, Format format) {
+  Result<void> add(std::string_view name, std::span<const std::int64_t> ne, Format format);
+  Result<void> add(std::string_view name, std::initializer_list<std::int64_t> ne, Format format) {
     return add(name, std::span(ne.begin(), ne.size()), format);
   }
 
   /// Writes all but the data, to a file beside `path`.
-  Status begin(const std::string& path);
+  Result<void> begin(const std::string& path);
 
   /// More of the tensor that is being written, no more than it takes; the next one follows when it is complete.
-  Status append(std::span<const std::byte> bytes) { return stream_.append(bytes); }
+  Result<void> append(std::span<const std::byte> bytes) { return stream_.append(bytes); }
 
   /// Brings the file to the disk under its name.
-  Status commit() { return stream_.commit(); }
+  Result<void> commit() { return stream_.commit(); }
 
  private:
   struct Tensor {
@@ -124,17 +124,17 @@ class GgufWriter {
 #if CHIMERA_BODIES
 namespace chimera {
 
-CHIMERA_FUNCTION Status GgufWriter::add(std::string_view name, std::span<const std::int64_t> ne, Format format) {
+CHIMERA_FUNCTION Result<void> GgufWriter::add(std::string_view name, std::span<const std::int64_t> ne, Format format) {
   const auto bytes = gguf_parts::gguf_tensor_bytes(ne, format);
   if (!bytes) return Error{"tensor " + std::string(name) + " " + bytes.error().message};
-  if (Status s = gguf_parts::check_name(name, GgufLimits{}.name_bytes, "a tensor's name"); !s) return s;
+  if (Result<void> s = gguf_parts::check_name(name, GgufLimits{}.name_bytes, "a tensor's name"); !s) return s;
   tensors_.push_back({std::string(name), {ne.begin(), ne.end()}, format, *bytes});
   return {};
 }
 
-CHIMERA_FUNCTION Status GgufWriter::begin(const std::string& path) {
+CHIMERA_FUNCTION Result<void> GgufWriter::begin(const std::string& path) {
   for (const auto& [key, value] : entries_) {
-    if (Status s = gguf_parts::check_name(key, GgufLimits{}.key_bytes, "a metadata key"); !s) return s;
+    if (Result<void> s = gguf_parts::check_name(key, GgufLimits{}.key_bytes, "a metadata key"); !s) return s;
     if (key != "general.alignment") continue;
     if (value.size() != 8 || value[0] != static_cast<char>(GgufType::u32))
       return Error{"general.alignment is not of type u32"};
@@ -144,7 +144,7 @@ CHIMERA_FUNCTION Status GgufWriter::begin(const std::string& path) {
                    std::to_string(GgufLimits{}.alignment) + " was expected"};
   }
   const auto name_of = [](const Tensor& t) -> std::string_view { return t.name; };
-  if (Status s = tensor_file_parts::NameIndex().build(tensors_, name_of, "tensors"); !s) return s;
+  if (Result<void> s = tensor_file_parts::NameIndex().build(tensors_, name_of, "tensors"); !s) return s;
   std::string header = "GGUF";
   put(header, std::uint32_t{3});
   put(header, std::uint64_t{tensors_.size()});

@@ -134,22 +134,22 @@ class Json::Checker {
  public:
   Checker(std::string_view text, int max_depth) : text_(text), max_depth_(static_cast<std::size_t>(max_depth)) {}
 
-  Status run();
+  Result<void> run();
 
  private:
   /// A scalar, an empty array or object, or an opening bracket (with the first key).
-  Status value();
+  Result<void> value();
 
-  Status key();
+  Result<void> key();
 
-  Status string();
+  Result<void> string();
 
-  Status escape();
+  Result<void> escape();
 
   /// The number in "\uXXXX" at that place.
   std::uint32_t unit(std::size_t at) const;
 
-  Status number();
+  Result<void> number();
   bool digits();
 
   void space() { at_ = skip_space(text_, at_); }
@@ -215,7 +215,7 @@ CHIMERA_FUNCTION std::optional<std::string> Json::string() const {
 }
 
 CHIMERA_FUNCTION Result<Json> Json::parse(std::string_view text, int max_depth) {
-  if (Status s = Checker(text, max_depth).run(); !s) return s.error();
+  if (Result<void> s = Checker(text, max_depth).run(); !s) return s.error();
   const std::size_t begin = skip_space(text, 0);
   return Json(text.substr(begin, skip_value(text, begin) - begin));
 }
@@ -223,7 +223,7 @@ CHIMERA_FUNCTION Result<Json> Json::parse(std::string_view text, int max_depth) 
 CHIMERA_FUNCTION std::string json_quoted(std::string_view text) {
   std::string out = "\"";
   for (std::size_t at = 0; at < text.size();) {
-    const std::size_t length = utf8_length(text.substr(at));
+    const std::size_t length = utf8_size(text.substr(at));
     const unsigned char c = static_cast<unsigned char>(text[at]);
     if (length == 0) {
       out += "\xEF\xBF\xBD";
@@ -274,7 +274,7 @@ CHIMERA_FUNCTION std::optional<std::int64_t> Json::integer() const {
   const auto [end, error] = std::from_chars(text_.data(), text_.data() + text_.size(), value);
   if (error == std::errc{} && end == text_.data() + text_.size()) return value;
   const auto real = number();  // 1e3 and 2.0 are integers, too
-  if (!real || std::abs(*real) > 9e15 || *real != std::floor(*real)) return std::nullopt;
+  if (!real || std::fabs(*real) > 9e15 || *real != std::floor(*real)) return std::nullopt;
   return static_cast<std::int64_t>(*real);
 }
 
@@ -352,10 +352,10 @@ CHIMERA_FUNCTION std::uint32_t Json::hex(std::string_view digits) {
   return value;
 }
 
-CHIMERA_FUNCTION Status Json::Checker::run() {
+CHIMERA_FUNCTION Result<void> Json::Checker::run() {
   while (true) {
     space();
-    if (Status s = value(); !s) return s;
+    if (Result<void> s = value(); !s) return s;
     if (just_opened_) continue;
     while (true) {  // behind a value
       space();
@@ -371,13 +371,13 @@ CHIMERA_FUNCTION Status Json::Checker::run() {
       if (next() != ',') return wrong(object ? "',' or '}'" : "',' or ']'");
       ++at_;
       if (object)
-        if (Status s = key(); !s) return s;
+        if (Result<void> s = key(); !s) return s;
       break;
     }
   }
 }
 
-CHIMERA_FUNCTION Status Json::Checker::value() {
+CHIMERA_FUNCTION Result<void> Json::Checker::value() {
   just_opened_ = false;
   const char c = next();
   if (c == '"') return string();
@@ -385,48 +385,48 @@ CHIMERA_FUNCTION Status Json::Checker::value() {
   if (c == '[' || c == '{') {
     ++at_;
     space();
-    if (next() == (c == '[' ? ']' : '}')) return ++at_, Status{};
+    if (next() == (c == '[' ? ']' : '}')) return ++at_, Result<void>{};
     if (open_.size() >= max_depth_)
       return Error{"expected at most " + std::to_string(max_depth_) + " values inside one another" + place()};
     open_ += c;
     just_opened_ = true;
-    return c == '{' ? key() : Status{};
+    return c == '{' ? key() : Result<void>{};
   }
   for (const std::string_view word : {"null", "true", "false"})
-    if (text_.substr(at_).starts_with(word)) return at_ += word.size(), Status{};
+    if (text_.substr(at_).starts_with(word)) return at_ += word.size(), Result<void>{};
   return wrong("a value");
 }
 
-CHIMERA_FUNCTION Status Json::Checker::key() {
+CHIMERA_FUNCTION Result<void> Json::Checker::key() {
   space();
   if (next() != '"') return wrong("a name in quotes");
-  if (Status s = string(); !s) return s;
+  if (Result<void> s = string(); !s) return s;
   space();
   if (next() != ':') return wrong("':'");
   ++at_;
   return {};
 }
 
-CHIMERA_FUNCTION Status Json::Checker::string() {
+CHIMERA_FUNCTION Result<void> Json::Checker::string() {
   ++at_;
   while (true) {
     if (at_ >= text_.size()) return wrong("'\"'");
     const unsigned char c = static_cast<unsigned char>(text_[at_]);
-    if (c == '"') return ++at_, Status{};
+    if (c == '"') return ++at_, Result<void>{};
     if (c < 0x20) return wrong("no control character in a string");
     if (c == '\\') {
-      if (Status s = escape(); !s) return s;
+      if (Result<void> s = escape(); !s) return s;
     } else if (c < 0x80) {
       ++at_;
     } else {
-      const std::size_t bytes = utf8_length(text_.substr(at_));
+      const std::size_t bytes = utf8_size(text_.substr(at_));
       if (bytes == 0) return wrong("UTF-8");
       at_ += bytes;
     }
   }
 }
 
-CHIMERA_FUNCTION Status Json::Checker::escape() {
+CHIMERA_FUNCTION Result<void> Json::Checker::escape() {
   const char c = at_ + 1 < text_.size() ? text_[at_ + 1] : '\0';
   if (c != 'u') {
     if (c == '\0' || std::string_view("\"\\/bfnrt").find(c) == std::string_view::npos) return wrong("an escape");
@@ -451,7 +451,7 @@ CHIMERA_FUNCTION std::uint32_t Json::Checker::unit(std::size_t at) const {
   return hex(digits.substr(2));
 }
 
-CHIMERA_FUNCTION Status Json::Checker::number() {
+CHIMERA_FUNCTION Result<void> Json::Checker::number() {
   if (next() == '-') ++at_;
   if (next() == '0')
     ++at_;
@@ -482,7 +482,7 @@ CHIMERA_FUNCTION std::string Json::Checker::place() const {
 }
 
 CHIMERA_FUNCTION Error Json::Checker::wrong(std::string_view expected) const {
-  const std::size_t length = std::max<std::size_t>(1, utf8_length(text_.substr(std::min(at_, text_.size()))));
+  const std::size_t length = std::max<std::size_t>(1, utf8_size(text_.substr(std::min(at_, text_.size()))));
   std::string found = "the end of the text";
   if (at_ < text_.size()) {
     const unsigned char c = static_cast<unsigned char>(text_[at_]);

@@ -83,24 +83,24 @@ class Safetensors {
  private:
   static std::string_view name_of(const SafetensorsTensor& t) { return t.name; }
 
-  Status add_file(const std::string& path, const SafetensorsLimits& limits);
+  Result<void> add_file(const std::string& path, const SafetensorsLimits& limits);
 
   /// Index: {"weight_map": {"tensor": "file beside the index"}}.
-  Status add_shards(const std::string& path, const SafetensorsLimits& limits);
+  Result<void> add_shards(const std::string& path, const SafetensorsLimits& limits);
 
   /// The name of a file, and nothing that leads elsewhere.
   static bool plain(std::string_view name);
 
   /// One file's header. Every size is held against the file's own.
-  Status add(std::span<const std::byte> bytes, const SafetensorsLimits& limits);
+  Result<void> add(std::span<const std::byte> bytes, const SafetensorsLimits& limits);
 
-  Status add_metadata(const Json& entries, const SafetensorsLimits& limits, bool keep);
+  Result<void> add_metadata(const Json& entries, const SafetensorsLimits& limits, bool keep);
 
-  static Status read_tensor(SafetensorsTensor& t, const Json& entry, std::span<const std::byte> data,
-                            const SafetensorsLimits& limits);
+  static Result<void> read_tensor(SafetensorsTensor& t, const Json& entry, std::span<const std::byte> data,
+                                  const SafetensorsLimits& limits);
 
   /// The tensors from `first` on lie in the data one behind the other, and nothing else does.
-  Status check_tiling(std::size_t first, std::span<const std::byte> data) const;
+  Result<void> check_tiling(std::size_t first, std::span<const std::byte> data) const;
 
   std::vector<MappedFile> files_;
   std::vector<SafetensorsTensor> tensors_;
@@ -118,19 +118,19 @@ class SafetensorsWriter {
   }
 
   /// Declares a tensor. Tensors of wider types come first, so that all are aligned.
-  Status add(std::string_view name, std::span<const std::int64_t> shape, Dtype dtype);
-  Status add(std::string_view name, std::initializer_list<std::int64_t> shape, Dtype dtype) {
+  Result<void> add(std::string_view name, std::span<const std::int64_t> shape, Dtype dtype);
+  Result<void> add(std::string_view name, std::initializer_list<std::int64_t> shape, Dtype dtype) {
     return add(name, std::span(shape.begin(), shape.size()), dtype);
   }
 
   /// Writes all but the data, to a file beside `path`.
-  Status begin(const std::string& path);
+  Result<void> begin(const std::string& path);
 
   /// More of the tensor that is being written, no more than it takes; the next one follows when it is complete.
-  Status append(std::span<const std::byte> bytes) { return stream_.append(bytes); }
+  Result<void> append(std::span<const std::byte> bytes) { return stream_.append(bytes); }
 
   /// Brings the file to the disk under its name.
-  Status commit() { return stream_.commit(); }
+  Result<void> commit() { return stream_.commit(); }
 
  private:
   std::string metadata_, header_;  // JSON, without the brackets
@@ -151,7 +151,7 @@ CHIMERA_FUNCTION Result<Safetensors> Safetensors::open(const std::string& path, 
     if (!exists(file)) file += ".index.json";
   }
   Safetensors all;
-  const Status s = file.ends_with(".index.json") ? all.add_shards(file, limits) : all.add_file(file, limits);
+  const Result<void> s = file.ends_with(".index.json") ? all.add_shards(file, limits) : all.add_file(file, limits);
   if (!s) return s.error();
   return all;
 }
@@ -159,7 +159,7 @@ CHIMERA_FUNCTION Result<Safetensors> Safetensors::open(const std::string& path, 
 CHIMERA_FUNCTION Result<Safetensors> Safetensors::parse(std::span<const std::byte> bytes,
                                                         const SafetensorsLimits& limits) {
   Safetensors file;
-  if (Status s = file.add(bytes, limits); !s) return s.error();
+  if (Result<void> s = file.add(bytes, limits); !s) return s.error();
   return file;
 }
 
@@ -169,15 +169,15 @@ CHIMERA_FUNCTION std::optional<std::string_view> Safetensors::metadata(std::stri
   return std::nullopt;
 }
 
-CHIMERA_FUNCTION Status Safetensors::add_file(const std::string& path, const SafetensorsLimits& limits) {
+CHIMERA_FUNCTION Result<void> Safetensors::add_file(const std::string& path, const SafetensorsLimits& limits) {
   auto file = MappedFile::open(path);
   if (!file) return file.error();
-  if (Status s = add(file->bytes(), limits); !s) return Error{"cannot read " + path + ": " + s.error().message};
+  if (Result<void> s = add(file->bytes(), limits); !s) return Error{"cannot read " + path + ": " + s.error().message};
   files_.push_back(std::move(*file));
   return {};
 }
 
-CHIMERA_FUNCTION Status Safetensors::add_shards(const std::string& path, const SafetensorsLimits& limits) {
+CHIMERA_FUNCTION Result<void> Safetensors::add_shards(const std::string& path, const SafetensorsLimits& limits) {
   const auto wrong = [&](const std::string& what) { return Error{"cannot read " + path + ": " + what}; };
   const auto file = MappedFile::open(path);
   if (!file) return file.error();
@@ -198,7 +198,7 @@ CHIMERA_FUNCTION Status Safetensors::add_shards(const std::string& path, const S
   }
   std::vector<std::size_t> ends;  // of each shard's tensors
   for (const std::string& shard : shards) {
-    if (Status s = add_file(folder_of(path) + "/" + shard, limits); !s) return s;
+    if (Result<void> s = add_file(folder_of(path) + "/" + shard, limits); !s) return s;
     ends.push_back(tensors_.size());
   }
   for (const auto& [key, value] : map->members()) {
@@ -217,7 +217,7 @@ CHIMERA_FUNCTION bool Safetensors::plain(std::string_view name) {
          name.find('\\') == name.npos && name.find("..") == name.npos && tensor_file_parts::printable(name);
 }
 
-CHIMERA_FUNCTION Status Safetensors::add(std::span<const std::byte> bytes, const SafetensorsLimits& limits) {
+CHIMERA_FUNCTION Result<void> Safetensors::add(std::span<const std::byte> bytes, const SafetensorsLimits& limits) {
   std::uint64_t length = 0;
   if (bytes.size() < sizeof length) return Error{"it is not a safetensors file: it has fewer than 8 bytes"};
   std::memcpy(&length, bytes.data(), sizeof length);
@@ -234,7 +234,7 @@ CHIMERA_FUNCTION Status Safetensors::add(std::span<const std::byte> bytes, const
   for (const auto& [key, value] : header->members()) {
     std::string name = *key.string();
     if (name == "__metadata__") {
-      if (Status s = add_metadata(value, limits, first == 0); !s) return s;
+      if (Result<void> s = add_metadata(value, limits, first == 0); !s) return s;
       continue;
     }
     if (name.empty() || !tensor_file_parts::printable(name)) return Error{"a tensor's name is empty or not printable"};
@@ -242,14 +242,16 @@ CHIMERA_FUNCTION Status Safetensors::add(std::span<const std::byte> bytes, const
       return Error{"it has more than " + std::to_string(limits.tensors) + " tensors"};
     SafetensorsTensor t;
     t.name = std::move(name);
-    if (Status s = read_tensor(t, value, data, limits); !s) return Error{"tensor " + t.name + " " + s.error().message};
+    if (Result<void> s = read_tensor(t, value, data, limits); !s)
+      return Error{"tensor " + t.name + " " + s.error().message};
     tensors_.push_back(std::move(t));
   }
-  if (Status s = index_.build(tensors_, name_of, "tensors"); !s) return s;
+  if (Result<void> s = index_.build(tensors_, name_of, "tensors"); !s) return s;
   return check_tiling(first, data);
 }
 
-CHIMERA_FUNCTION Status Safetensors::add_metadata(const Json& entries, const SafetensorsLimits& limits, bool keep) {
+CHIMERA_FUNCTION Result<void> Safetensors::add_metadata(const Json& entries, const SafetensorsLimits& limits,
+                                                        bool keep) {
   if (!entries.is(Json::Kind::object)) return Error{"__metadata__ is not an object"};
   std::vector<std::pair<std::string, std::string>> metadata;
   for (const auto& [key, value] : entries.members()) {
@@ -260,13 +262,14 @@ CHIMERA_FUNCTION Status Safetensors::add_metadata(const Json& entries, const Saf
     metadata.emplace_back(*key.string(), std::move(*text));
   }
   const auto first = [](const auto& entry) -> std::string_view { return entry.first; };
-  if (Status s = tensor_file_parts::NameIndex().build(metadata, first, "metadata entries"); !s) return s;
+  if (Result<void> s = tensor_file_parts::NameIndex().build(metadata, first, "metadata entries"); !s) return s;
   if (keep) metadata_ = std::move(metadata);
   return {};
 }
 
-CHIMERA_FUNCTION Status Safetensors::read_tensor(SafetensorsTensor& t, const Json& entry,
-                                                 std::span<const std::byte> data, const SafetensorsLimits& limits) {
+CHIMERA_FUNCTION Result<void> Safetensors::read_tensor(SafetensorsTensor& t, const Json& entry,
+                                                       std::span<const std::byte> data,
+                                                       const SafetensorsLimits& limits) {
   if (!entry.is(Json::Kind::object)) return Error{"is not an object"};
   const auto dtype = entry.string_at("dtype");
   if (!dtype) return dtype.error();
@@ -302,7 +305,7 @@ CHIMERA_FUNCTION Status Safetensors::read_tensor(SafetensorsTensor& t, const Jso
   return {};
 }
 
-CHIMERA_FUNCTION Status Safetensors::check_tiling(std::size_t first, std::span<const std::byte> data) const {
+CHIMERA_FUNCTION Result<void> Safetensors::check_tiling(std::size_t first, std::span<const std::byte> data) const {
   std::vector<const SafetensorsTensor*> order;
   for (std::size_t i = first; i < tensors_.size(); ++i) order.push_back(&tensors_[i]);
   std::sort(order.begin(), order.end(), [](const SafetensorsTensor* a, const SafetensorsTensor* b) {
@@ -319,8 +322,8 @@ CHIMERA_FUNCTION Status Safetensors::check_tiling(std::size_t first, std::span<c
   return {};
 }
 
-CHIMERA_FUNCTION Status SafetensorsWriter::add(std::string_view name, std::span<const std::int64_t> shape,
-                                               Dtype dtype) {
+CHIMERA_FUNCTION Result<void> SafetensorsWriter::add(std::string_view name, std::span<const std::int64_t> shape,
+                                                     Dtype dtype) {
   if (name.empty() || !tensor_file_parts::printable(name)) return Error{"a tensor's name is empty or not printable"};
   const DtypeInfo& info = dtype_info(dtype);
   std::int64_t bytes = info.bytes;
@@ -341,9 +344,9 @@ CHIMERA_FUNCTION Status SafetensorsWriter::add(std::string_view name, std::span<
   return {};
 }
 
-CHIMERA_FUNCTION Status SafetensorsWriter::begin(const std::string& path) {
+CHIMERA_FUNCTION Result<void> SafetensorsWriter::begin(const std::string& path) {
   const auto name_of = [](const tensor_file_parts::TensorStream::Part& part) -> std::string_view { return part.name; };
-  if (Status s = tensor_file_parts::NameIndex().build(parts_, name_of, "tensors"); !s) return s;
+  if (Result<void> s = tensor_file_parts::NameIndex().build(parts_, name_of, "tensors"); !s) return s;
   std::string header = "{";
   if (!metadata_.empty()) header += "\"__metadata__\":{" + metadata_ + (header_.empty() ? "}" : "},");
   header += header_ + "}";

@@ -22,7 +22,7 @@ namespace tensor_file_parts {
 /// UTF-8 without control characters: what may stand in a message.
 inline bool printable(std::string_view text) {
   while (!text.empty()) {
-    const std::size_t length = utf8_length(text);
+    const std::size_t length = utf8_size(text);
     if (length == 0 || text[0] == 0x7F || (length == 1 && text[0] < 0x20)) return false;
     text.remove_prefix(length);
   }
@@ -34,7 +34,7 @@ class NameIndex {
  public:
   /// Two items of one name are an error.
   template <class T, class Name>
-  Status build(const std::vector<T>& items, Name&& name_of, std::string_view what) {
+  Result<void> build(const std::vector<T>& items, Name&& name_of, std::string_view what) {
     order_.resize(items.size());
     for (std::size_t i = 0; i < items.size(); ++i) order_[i] = static_cast<std::uint32_t>(i);
     std::sort(order_.begin(), order_.end(),
@@ -67,7 +67,7 @@ class TensorStream {
     std::uint64_t bytes, padding;  // padding: zeros behind it
   };
 
-  Status begin(const std::string& path, std::string_view header, std::vector<Part> parts) {
+  Result<void> begin(const std::string& path, std::string_view header, std::vector<Part> parts) {
     auto file = AtomicFile::create(path);
     if (!file) return file.error();
     file_.emplace(std::move(*file));
@@ -77,7 +77,7 @@ class TensorStream {
   }
 
   /// More of the part that is being written. No piece goes over the end of its part.
-  Status append(std::span<const std::byte> piece) {
+  Result<void> append(std::span<const std::byte> piece) {
     if (piece.empty()) return {};
     skip_empty();
     if (current_ == parts_.size()) return Error{"there is no tensor left to write"};
@@ -85,7 +85,7 @@ class TensorStream {
     if (piece.size() > part.bytes - written_)
       return Error{"tensor " + part.name + " takes " + std::to_string(part.bytes) + " bytes, " +
                    std::to_string(written_ + piece.size()) + " were given"};
-    if (Status s = file_->write(piece.data(), piece.size()); !s) return s;
+    if (Result<void> s = file_->write(piece.data(), piece.size()); !s) return s;
     written_ += piece.size();
     if (written_ < part.bytes) return {};
     ++current_, written_ = 0;
@@ -93,7 +93,7 @@ class TensorStream {
   }
 
   /// Brings the file to the disk under its name.
-  Status commit() {
+  Result<void> commit() {
     if (!file_) return Error{"there is no file to commit: it was not begun"};
     skip_empty();
     if (current_ < parts_.size())

@@ -28,7 +28,7 @@ class EventFile {
 
   const std::string& path() const { return path_; }
 
-  Status write(std::int64_t step, std::initializer_list<Metric> metrics);
+  Result<void> write(std::int64_t step, std::initializer_list<Metric> metrics);
 
  private:
   template <class T>
@@ -45,7 +45,7 @@ class EventFile {
   /// Event { wall_time, step }
   static std::string stamp(std::int64_t step);
 
-  Status record(const std::string& event);
+  Result<void> record(const std::string& event);
 
   std::string path_;
   FileHandle file_;
@@ -65,14 +65,14 @@ CHIMERA_FUNCTION Result<EventFile> EventFile::create(const std::string& folder, 
     events.file_ = FileHandle(platform::open(events.path_, platform::Access::create));
     if (!events.file_.ok() && errno != EEXIST) return file_error("write", events.path_);
   }
-  if (Status s = events.record(stamp(0) + field(3, "brain.Event:2")); !s) return s.error();
+  if (Result<void> s = events.record(stamp(0) + field(3, "brain.Event:2")); !s) return s.error();
   const std::string session_start{"\x08\x01", 2};  // SessionLog { status: START }
   if (resumed_step > 0)
-    if (Status s = events.record(stamp(resumed_step + 1) + field(7, session_start)); !s) return s.error();
+    if (Result<void> s = events.record(stamp(resumed_step + 1) + field(7, session_start)); !s) return s.error();
   return events;
 }
 
-CHIMERA_FUNCTION Status EventFile::write(std::int64_t step, std::initializer_list<Metric> metrics) {
+CHIMERA_FUNCTION Result<void> EventFile::write(std::int64_t step, std::initializer_list<Metric> metrics) {
   std::string summary;
   for (const Metric& m : metrics)
     summary += field(1, field(1, m.name) + '\x15' + fixed(std::bit_cast<std::uint32_t>(static_cast<float>(m.value))));
@@ -92,7 +92,7 @@ CHIMERA_FUNCTION std::string EventFile::stamp(std::int64_t step) {
   return '\x09' + fixed(std::bit_cast<std::uint64_t>(seconds)) + '\x10' + varint(static_cast<std::uint64_t>(step));
 }
 
-CHIMERA_FUNCTION Status EventFile::record(const std::string& event) {
+CHIMERA_FUNCTION Result<void> EventFile::record(const std::string& event) {
   const auto checksum = [](const std::string& bytes) {
     return fixed(masked_crc32c(crc32c(bytes.data(), bytes.size())));
   };

@@ -131,7 +131,7 @@ CHIMERA_FUNCTION Result<double> measure_read_bandwidth(const Cpu& q) {
 #if defined(__x86_64__)
 template <int bytes>
 struct Int8Chains {
-  typedef std::int32_t Lanes __attribute__((vector_size(bytes)));
+  typedef std::int32_t Lanes __attribute__((__vector_size__(bytes)));
   static constexpr int count = 10;
 };
 
@@ -147,7 +147,7 @@ CHIMERA_AVX2 inline void int8_avx2(std::int64_t steps) {
   }
 }
 
-__attribute__((target("avx2,avxvnni"))) inline void int8_avx_vnni(std::int64_t steps) {
+__attribute__((__target__("avx2,avxvnni"))) inline void int8_avx_vnni(std::int64_t steps) {
   using C = Int8Chains<32>;
   C::Lanes s[C::count] = {}, a = {};
   for (std::int64_t i = 0; i < steps; ++i) {
@@ -156,7 +156,7 @@ __attribute__((target("avx2,avxvnni"))) inline void int8_avx_vnni(std::int64_t s
   }
 }
 
-__attribute__((target("avx512f,avx512vnni"))) inline void int8_avx512_vnni(std::int64_t steps) {
+__attribute__((__target__("avx512f,avx512vnni"))) inline void int8_avx512_vnni(std::int64_t steps) {
   using C = Int8Chains<64>;
   C::Lanes s[C::count] = {}, a = {};
   for (std::int64_t i = 0; i < steps; ++i) {

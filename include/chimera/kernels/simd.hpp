@@ -14,11 +14,11 @@
 #include <type_traits>
 #include <utility>
 
-#define CHIMERA_INLINE __attribute__((always_inline)) inline
-#define CHIMERA_LAMBDA __attribute__((always_inline))
+#define CHIMERA_INLINE __attribute__((__always_inline__)) inline
+#define CHIMERA_LAMBDA __attribute__((__always_inline__))
 #if defined(__x86_64__) || defined(__i386__)
-#define CHIMERA_AVX2 __attribute__((target("avx2,fma,f16c")))
-#define CHIMERA_AVX512 __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")))
+#define CHIMERA_AVX2 __attribute__((__target__("avx2,fma,f16c")))
+#define CHIMERA_AVX512 __attribute__((__target__("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")))
 #endif
 
 #if CHIMERA_BODIES
@@ -28,8 +28,8 @@ namespace chimera::inline CHIMERA_ABI {
 /// that the compiler never asks which registers would carry it between functions (-Wpsabi).
 template <int W>
 struct Vec {
-  typedef float Native __attribute__((vector_size(W * 4)));
-  typedef std::int32_t Bits __attribute__((vector_size(W * 4)));
+  typedef float Native __attribute__((__vector_size__(W * 4)));
+  typedef std::int32_t Bits __attribute__((__vector_size__(W * 4)));
   Native v{};
 
   CHIMERA_INLINE Vec() {}
@@ -198,9 +198,9 @@ CHIMERA_INLINE Vec<W> log(const Vec<W>& x) {
   using Bits = typename V::Bits;
   const Bits bits = reinterpret_cast<Bits>(x.v);
   V m(reinterpret_cast<typename V::Native>((bits & 0x007fffff) | 0x3f000000));  // in [0.5, 1)
-  const Bits small = m.v < 0.707106781f;                                        // -1 where true
-  const V n(__builtin_convertvector(((bits >> 23) & 255) - 126 + small, typename V::Native));
-  m = V(small ? m.v + m.v : m.v) - V(1.f);
+  const Bits below = m.v < 0.707106781f;                                        // -1 where true
+  const V n(__builtin_convertvector(((bits >> 23) & 255) - 126 + below, typename V::Native));
+  m = V(below ? m.v + m.v : m.v) - V(1.f);
   V p = fma<W>(m, V(7.0376836292e-2f), V(-1.1514610310e-1f));
   p = fma<W>(p, m, V(1.1676998740e-1f));
   p = fma<W>(p, m, V(-1.2420140846e-1f));
@@ -236,13 +236,13 @@ CHIMERA_INLINE Vec<W> tanh(const Vec<W>& x) {
   using V = Vec<W>;
   const V a = max<W>(x, -x);
   const V e = exp<W>(a * V(-2.f));
-  const V far = (V(1.f) - e) / (V(1.f) + e);
+  const V outer = (V(1.f) - e) / (V(1.f) + e);
   // Near zero 1 - e loses digits; the odd series to x^9 is exact to 1e-7 there.
   const V z = x * x;
-  V near = fma<W>(z, V(62.f / 2835), V(-17.f / 315));
-  near = fma<W>(fma<W>(near, z, V(2.f / 15)), z, V(-1.f / 3));
-  near = fma<W>(x * z, near, x);
-  return less<W>(a, V(0.25f), near, less<W>(x, V(0.f), -far, far));
+  V inner = fma<W>(z, V(62.f / 2835), V(-17.f / 315));
+  inner = fma<W>(fma<W>(inner, z, V(2.f / 15)), z, V(-1.f / 3));
+  inner = fma<W>(x * z, inner, x);
+  return less<W>(a, V(0.25f), inner, less<W>(x, V(0.f), -outer, outer));
 }
 
 /// x sigmoid(x), and its derivative.

@@ -62,7 +62,7 @@ struct ModelTable {
   /// Logits [B,T,vocab] of a whole batch, in the memory of `loss`. Targets are not read.
   void (*forward)(const D&, const float* weights, const TokenBatch&, std::byte* memory, float* logits) = nullptr;
 
-  std::size_t slots = 0;  // of packed weights
+  std::size_t slot_count = 0;  // of packed weights
   /// What decoding carries from token to token of one sequence; all zero at the start, or as `clear_state` leaves it:
   /// keys and values of positions to come are never read.
   std::size_t (*state_bytes)(KvFormat) = nullptr;

@@ -45,7 +45,7 @@ constexpr ModelTable<D> inference_model(std::string_view name) {
           .arena_floats = M::arena_floats,
           .initialize = M::initialize,
           .flops = M::flops,
-          .slots = M::slots,
+          .slot_count = M::slot_count,
           .state_bytes = M::state_bytes,
           .clear_state = M::clear_state,
           .copy_state = M::copy_state,

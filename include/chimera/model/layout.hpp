@@ -69,7 +69,7 @@ struct ModelLayout {
     return at;
   }();
   static constexpr std::size_t norm_slot = slot_at[layers], output_slot = C.tied ? 0 : norm_slot + 1;
-  static constexpr std::size_t slots = norm_slot + (C.tied ? 1 : 2);
+  static constexpr std::size_t slot_count = norm_slot + (C.tied ? 1 : 2);
 
   /// Where the state of each step lies in that of a sequence, in bytes: first all that is read whole for every token,
   /// which wants large pages, then the rings, which fill as a text goes on.

@@ -36,15 +36,15 @@ class PackedModel {
  public:
   /// `sources` cover every matrix of the model (NamedTensor::packed), in any order. read(source, row, count, to) copies
   /// that many rows of a source, in its format; it is called by many threads. values(tensor, to) writes another weight
-  /// as f32. Both return a Status.
+  /// as f32. Both return a Result<void>.
   template <class Read, class Values>
   static Result<PackedModel> create(const Cpu& q, const AnyModel& model, std::span<const RowSource> sources,
                                     const Read& read, const Values& values) {
     PackedModel packed;
     packed.model_ = model;
-    packed.tensors_.resize(model.slots);
+    packed.tensors_.resize(model.slot_count);
     std::vector<Place> places;
-    if (Status s = packed.plan(sources, places); !s) return s.error();
+    if (Result<void> s = packed.plan(sources, places); !s) return s.error();
     for (const NamedTensor& t : model.tensors)
       if (const PackedMatrix& m = packed.tensors_[t.slot].matrix; t.packed() && m.rows != t.rows)
         return Error{"weight " + std::string(t.name()) + " has " + std::to_string(t.rows) + " rows, " +
@@ -55,9 +55,9 @@ class PackedModel {
     packed.place(packed.memory_.bytes(), sources, places);
     for (const NamedTensor& t : model.tensors)
       if (!t.packed())
-        if (Status s = packed.fill(t, values); !s) return s.error();
+        if (Result<void> s = packed.fill(t, values); !s) return s.error();
     for (std::size_t i = 0; i < sources.size(); ++i)
-      if (Status s = packed.fill(q, sources[i], places[i], i, read); !s) return s.error();
+      if (Result<void> s = packed.fill(q, sources[i], places[i], i, read); !s) return s.error();
     packed.fingerprint_ = packed.sampled_checksum();
     return packed;
   }
@@ -83,15 +83,15 @@ class PackedModel {
   PackedModel() = default;
 
   /// Gives every source its part, in the order of rows.
-  Status plan(std::span<const RowSource> sources, std::vector<Place>& places);
+  Result<void> plan(std::span<const RowSource> sources, std::vector<Place>& places);
 
   /// Hands out the memory, or counts its bytes where there is none.
   std::size_t place(std::byte* base, std::span<const RowSource> sources, std::vector<Place>& places);
 
   template <class Values>
-  Status fill(const NamedTensor& t, const Values& values) {
+  Result<void> fill(const NamedTensor& t, const Values& values) {
     float* to = const_cast<float*>(tensors_[t.slot].values);
-    if (Status s = values(static_cast<std::size_t>(&t - model_.tensors.data()), to); !s || !t.taps()) return s;
+    if (Result<void> s = values(static_cast<std::size_t>(&t - model_.tensors.data()), to); !s || !t.taps()) return s;
     std::vector<float> taps(to, to + t.size());
     for (std::int64_t c = 0; c < t.rows; ++c)
       for (std::int64_t k = 0; k < t.cols; ++k) to[k * t.rows + c] = taps[static_cast<std::size_t>(c * t.cols + k)];
@@ -100,13 +100,13 @@ class PackedModel {
 
   /// All threads read and pack panels. An error is asked for again by the thread that reports it.
   template <class Read>
-  Status fill(const Cpu& q, const RowSource& source, const Place& place, std::size_t index, const Read& read) {
+  Result<void> fill(const Cpu& q, const RowSource& source, const Place& place, std::size_t index, const Read& read) {
     const PackedRows& w = tensors_[place.slot].matrix.parts[place.part].rows;
     const std::size_t row_bytes = static_cast<std::size_t>(format_bytes(w.format, w.cols));
     std::atomic<bool> failed{false};
-    const auto pack = [&](std::int64_t panel, std::byte* bytes) -> Status {
+    const auto pack = [&](std::int64_t panel, std::byte* bytes) -> Result<void> {
       const std::int64_t first = panel * panel_rows, count = std::min(panel_rows, w.rows - first);
-      if (Status s = read(index, first, count, bytes); !s) return s;
+      if (Result<void> s = read(index, first, count, bytes); !s) return s;
       const std::byte* rows[panel_rows];
       for (std::int64_t r = 0; r < count; ++r) rows[r] = bytes + static_cast<std::size_t>(r) * row_bytes;
       pack_panel(source.format, w.cols, rows, count,
@@ -123,7 +123,7 @@ class PackedModel {
     });
     if (!failed) return {};
     for (std::int64_t panel = 0; panel < w.panels(); ++panel)
-      if (Status s = pack(panel, buffer(0)); !s) return s;
+      if (Result<void> s = pack(panel, buffer(0)); !s) return s;
     return Error{"weight " + std::string(model_.tensors[source.tensor].name()) + " changed while it was read"};
   }
 
@@ -131,7 +131,7 @@ class PackedModel {
 
   AnyModel model_;
   Buffer memory_;
-  std::vector<PackedTensor> tensors_;  // [model.slots]
+  std::vector<PackedTensor> tensors_;  // [model.slot_count]
   std::uint32_t fingerprint_ = 0;
 };
 
@@ -155,16 +155,16 @@ CHIMERA_FUNCTION Result<PackedModel> PackedModel::create(const Cpu& q, const Any
         const NamedTensor& t = model.tensors[s.tensor];
         const float* from = weights + t.offset + static_cast<std::size_t>((s.first + row) * t.cols);
         std::memcpy(to, from, static_cast<std::size_t>(count * t.cols) * sizeof(float));
-        return Status{};
+        return Result<void>{};
       },
       [&](std::size_t tensor, float* to) {
         const NamedTensor& t = model.tensors[tensor];
         std::copy_n(weights + t.offset, t.size(), to);
-        return Status{};
+        return Result<void>{};
       });
 }
 
-CHIMERA_FUNCTION Status PackedModel::plan(std::span<const RowSource> sources, std::vector<Place>& places) {
+CHIMERA_FUNCTION Result<void> PackedModel::plan(std::span<const RowSource> sources, std::vector<Place>& places) {
   std::vector<std::size_t> order(sources.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {

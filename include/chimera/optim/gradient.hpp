@@ -35,8 +35,8 @@ namespace chimera::inline CHIMERA_ABI {
 /// Sum of squares of n floats, in double. Sixteen running sums at every level; the product of two floats is exact in
 /// double, so the result is the same on every machine.
 struct SumOfSquares {
-  typedef float Floats __attribute__((vector_size(16)));
-  typedef double Doubles __attribute__((vector_size(32)));
+  typedef float Floats __attribute__((__vector_size__(16)));
+  typedef double Doubles __attribute__((__vector_size__(32)));
 
   template <int W>
   CHIMERA_INLINE static void run(const float* x, std::int64_t n, double* result) {

@@ -80,8 +80,8 @@ CHIMERA_FUNCTION Result<BpeMix> train_bpe_to_parity(const Cpu& q, const PieceCou
     if (!high || !high->reaches(goal) || high->parity >= goal.parity - goal.tolerance) break;
     const double a = share_of(*low), b = share_of(*high);
     const double middle = (low->parity - goal.parity + goal.tolerance / 2) / (low->parity - high->parity), room = 0.1;
-    const double near = std::clamp(middle, room, 1 - room);
-    auto [left, right] = both(a + (b - a) * (near - room / 2), a + (b - a) * (near + room / 2));
+    const double kept = std::clamp(middle, room, 1 - room);
+    auto [left, right] = both(a + (b - a) * (kept - room / 2), a + (b - a) * (kept + room / 2));
     for (auto* m : {&left, &right}) {
       if (!*m) return *m;
       Result<BpeMix>& end = (*m)->reaches(goal) ? high : low;

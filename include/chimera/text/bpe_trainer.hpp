@@ -176,10 +176,10 @@ CHIMERA_FUNCTION Result<BpeMerges> train_bpe(const PieceCounts& counts, std::spa
                  " tokens (256 bytes and the special tokens) to " + std::to_string(Vocabulary::max_tokens) +
                  ", found " + std::to_string(settings.vocab)};
   if (settings.min_count < 1) return Error{"min_count must be at least 1, found " + std::to_string(settings.min_count)};
-  if (weights.size() > static_cast<std::size_t>(counts.columns()) ||
+  if (weights.size() > static_cast<std::size_t>(counts.column_count()) ||
       std::none_of(weights.begin(), weights.end(), [](std::int64_t w) { return w > 0; }) ||
       std::any_of(weights.begin(), weights.end(), [](std::int64_t w) { return w < 0 || w > max_bpe_weight; }))
-    return Error{"expected at most " + std::to_string(counts.columns()) + " weights from 0 to " +
+    return Error{"expected at most " + std::to_string(counts.column_count()) + " weights from 0 to " +
                  std::to_string(max_bpe_weight) + ", one of them above 0"};
   std::size_t bytes = 1;
   for (std::size_t i = 0; i < counts.size(); ++i) bytes += counts.piece(i).size() + 1;
@@ -221,7 +221,7 @@ CHIMERA_FUNCTION std::vector<std::int64_t> bpe_weights(const PieceCounts& counts
   weights.reserve(scale.size());
   for (const double s : scale)
     weights.push_back(static_cast<std::int64_t>(
-        std::clamp(std::round(1024 * s * all / sum), s > 0 ? 1.0 : 0.0, static_cast<double>(max_bpe_weight))));
+        std::clamp((std::round)(1024 * s * all / sum), s > 0 ? 1.0 : 0.0, static_cast<double>(max_bpe_weight))));
   return weights;
 }
 
@@ -370,7 +370,7 @@ CHIMERA_FUNCTION std::optional<BpeTraining::Token> BpeTraining::join(const Token
   joined.missing = static_cast<std::uint8_t>(a.missing - 1);
   if (joined.missing > 0) return joined;
   const std::string_view character(joined.head.data(), joined.bytes);
-  if (utf8_length(character) != joined.bytes) return std::nullopt;
+  if (utf8_size(character) != joined.bytes) return std::nullopt;
   const GraphemeClass g = grapheme_class(first_code_point(character).value);
   joined.whole = true;
   joined.dependent = continues_cluster(g);
@@ -421,12 +421,12 @@ CHIMERA_FUNCTION void BpeTraining::merge(std::uint32_t left, std::uint32_t right
 }
 
 CHIMERA_FUNCTION std::vector<std::int64_t> BpeTraining::count_tokens() const {
-  std::vector<std::int64_t> sums(static_cast<std::size_t>(counts_.columns()));
+  std::vector<std::int64_t> sums(static_cast<std::size_t>(counts_.column_count()));
   std::size_t at = 1;
   for (std::size_t i = 0; i < counts_.size(); ++i) {
     std::int64_t tokens = 0;
     for (; token_at_[at] != none; at += tokens_[token_at_[at]].bytes) ++tokens;
-    for (int c = 0; c < counts_.columns(); ++c) sums[static_cast<std::size_t>(c)] += tokens * counts_.count(i, c);
+    for (int c = 0; c < counts_.column_count(); ++c) sums[static_cast<std::size_t>(c)] += tokens * counts_.count(i, c);
     ++at;
   }
   return sums;

@@ -27,10 +27,10 @@ struct CountedText {
 /// views of the texts, which must outlive this; they are in no particular order.
 class PieceCounts {
  public:
-  static PieceCounts count(const Cpu& q, PreTokenizer rules, std::span<const CountedText> texts, int columns);
+  static PieceCounts count(const Cpu& q, PreTokenizer rules, std::span<const CountedText> texts, int column_count);
 
   PreTokenizer rules() const { return rules_; }
-  int columns() const { return columns_; }
+  int column_count() const { return columns_; }
   std::size_t size() const { return pieces_.size(); }
   std::string_view piece(std::size_t i) const { return pieces_[i]; }
   std::int64_t count(std::size_t i, int column) const {
@@ -40,7 +40,7 @@ class PieceCounts {
   std::int64_t total(int column) const;
 
  private:
-  PieceCounts(PreTokenizer rules, int columns) : rules_(rules), columns_(columns), slots_(1024) {}
+  PieceCounts(PreTokenizer rules, int column_count) : rules_(rules), columns_(column_count), slots_(1024) {}
 
   std::size_t width() const { return static_cast<std::size_t>(columns_); }
 
@@ -60,7 +60,7 @@ class PieceCounts {
   int columns_;
   std::vector<Slot> slots_;
   std::vector<std::string_view> pieces_;
-  std::vector<std::int64_t> counts_;  // [pieces, columns]
+  std::vector<std::int64_t> counts_;  // [pieces, column_count]
 };
 
 }  // namespace chimera
@@ -69,9 +69,9 @@ class PieceCounts {
 namespace chimera {
 
 CHIMERA_FUNCTION PieceCounts PieceCounts::count(const Cpu& q, PreTokenizer rules, std::span<const CountedText> texts,
-                                                int columns) {
+                                                int column_count) {
   const std::vector<CountedText> parts = chunks(texts);
-  std::vector<PieceCounts> tables(static_cast<std::size_t>(q.threads()), PieceCounts(rules, columns));
+  std::vector<PieceCounts> tables(static_cast<std::size_t>(q.threads()), PieceCounts(rules, column_count));
   parallel(q, static_cast<std::int64_t>(parts.size()), [&](std::int64_t i, int worker) {
     PieceCounts& table = tables[static_cast<std::size_t>(worker)];
     const CountedText& part = parts[static_cast<std::size_t>(i)];
@@ -80,7 +80,7 @@ CHIMERA_FUNCTION PieceCounts PieceCounts::count(const Cpu& q, PreTokenizer rules
   for (std::size_t t = 1; t < tables.size(); ++t)
     for (std::size_t i = 0; i < tables[t].size(); ++i) {
       std::int64_t* sums = tables[0].find(tables[t].piece(i), hash_bytes(tables[t].piece(i)));
-      for (int c = 0; c < columns; ++c) sums[c] += tables[t].count(i, c);
+      for (int c = 0; c < column_count; ++c) sums[c] += tables[t].count(i, c);
     }
   return std::move(tables[0]);
 }

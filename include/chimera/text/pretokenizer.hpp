@@ -112,7 +112,7 @@ constexpr unsigned none_of(Classes... c) {
 
 using enum CharClass;
 inline constexpr unsigned letters = any_of(upper, lower, title, modifier, letter);
-inline constexpr unsigned spaces = any_of(space, newline);
+inline constexpr unsigned spaces = any_of(space, line_end);
 inline constexpr unsigned uppers = any_of(upper, title, modifier, letter, mark);  // of a cased word: first these,
 inline constexpr unsigned lowers = any_of(lower, modifier, letter, mark);         // then these
 
@@ -123,7 +123,7 @@ struct Char {
 };
 
 /// The character at `at`; CharClass::end, of no bytes, at the end.
-[[gnu::always_inline]] inline Char char_at(const char* at, const char* end) {
+[[gnu::__always_inline__]] inline Char char_at(const char* at, const char* end) {
   if (at == end) return {CharClass::end, 0};
   const unsigned char byte = static_cast<unsigned char>(*at);
   if (byte < 0x80) return {static_cast<CharClass>(unicode_classes[byte] & 15), 1};
@@ -154,7 +154,7 @@ const char* run(const char* at, const char* end) {
 
 /// Bytes of a contraction at `at`: 's 't 're 've 'm 'll 'd; 0 if there is none. Without regard to case, U+017F is an s.
 template <bool any_case>
-[[gnu::always_inline]] inline std::size_t contraction(const char* at, const char* end) {
+[[gnu::__always_inline__]] inline std::size_t contraction(const char* at, const char* end) {
   if (end - at < 2 || *at != '\'') return 0;
   const auto letter = [&](std::ptrdiff_t i) { return i < end - at ? (any_case ? at[i] | 0x20 : at[i]) : 0; };
   switch (letter(1)) {
@@ -209,7 +209,7 @@ const char* piece_end(const char* at, const char* end) {
     if (const char* word = run<words>(behind_blank, end); word > behind_blank) return word;
     if (const char* count = run<any_of(number)>(behind_blank, end); count > behind_blank) return count;
   } else {
-    const bool before_word = first.is(none_of(newline, number) & ~letters);
+    const bool before_word = first.is(none_of(line_end, number) & ~letters);
     const char* start = before_word ? at + first.bytes : at;
     if constexpr (cased) {
       const char* word = cased_word(at, start, end);
@@ -233,7 +233,7 @@ const char* piece_end(const char* at, const char* end) {
   for (Char c = first; c.is(spaces); c = char_at(blank, end)) {
     last = blank;
     blank += c.bytes;
-    if (c.kind == newline) newlines = blank;
+    if (c.kind == line_end) newlines = blank;
   }
   if (P == PreTokenizer::cl100k && blank == end) return end;
   if (!gpt2 && newlines) return newlines;

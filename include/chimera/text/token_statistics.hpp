@@ -40,7 +40,7 @@ CHIMERA_FUNCTION std::vector<TokenStatistics> measure_tokens(const Cpu& q, const
                                                              const PieceCounts& counts, std::vector<bool>* used) {
   constexpr std::size_t block = 4096;
   struct Part {
-    std::vector<TokenStatistics> columns;
+    std::vector<TokenStatistics> statistics;
     std::vector<bool> used;
     std::vector<std::int32_t> ids;
     Encoder encoder;
@@ -48,7 +48,7 @@ CHIMERA_FUNCTION std::vector<TokenStatistics> measure_tokens(const Cpu& q, const
   std::vector<Part> parts;
   parts.reserve(static_cast<std::size_t>(q.threads()));
   for (int worker = 0; worker < q.threads(); ++worker)
-    parts.push_back({std::vector<TokenStatistics>(static_cast<std::size_t>(counts.columns())),
+    parts.push_back({std::vector<TokenStatistics>(static_cast<std::size_t>(counts.column_count())),
                      std::vector<bool>(static_cast<std::size_t>(tokenizer.size())),
                      {},
                      Encoder(tokenizer, 2)});
@@ -76,9 +76,9 @@ CHIMERA_FUNCTION std::vector<TokenStatistics> measure_tokens(const Cpu& q, const
       }
       const bool continued = continues_cluster(grapheme_class(first_code_point(piece).value));  // of the piece before
       const std::int64_t tokens = static_cast<std::int64_t>(part.ids.size());
-      for (int column = 0; column < counts.columns(); ++column) {
+      for (int column = 0; column < counts.column_count(); ++column) {
         const std::int64_t n = counts.count(i, column);
-        TokenStatistics& s = part.columns[static_cast<std::size_t>(column)];
+        TokenStatistics& s = part.statistics[static_cast<std::size_t>(column)];
         s.bytes += n * static_cast<std::int64_t>(piece.size());
         s.pieces += n;
         s.tokens += n * tokens;
@@ -90,15 +90,15 @@ CHIMERA_FUNCTION std::vector<TokenStatistics> measure_tokens(const Cpu& q, const
     }
   });
   for (std::size_t p = 1; p < parts.size(); ++p)
-    for (std::size_t c = 0; c < parts[0].columns.size(); ++c) {
-      TokenStatistics &sum = parts[0].columns[c], &s = parts[p].columns[c];
+    for (std::size_t c = 0; c < parts[0].statistics.size(); ++c) {
+      TokenStatistics &sum = parts[0].statistics[c], &s = parts[p].statistics[c];
       sum.bytes += s.bytes, sum.pieces += s.pieces, sum.tokens += s.tokens, sum.words += s.words;
       sum.word_tokens += s.word_tokens, sum.whole_words += s.whole_words, sum.inside_clusters += s.inside_clusters;
     }
   if (used)
     for (const Part& p : parts)
       for (std::size_t id = 0; id < p.used.size(); ++id) (*used)[id] = (*used)[id] || p.used[id];
-  return parts[0].columns;
+  return parts[0].statistics;
 }
 
 }  // namespace chimera

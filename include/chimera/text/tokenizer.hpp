@@ -99,9 +99,9 @@ class Tokenizer {
     return static_cast<std::size_t>(static_cast<unsigned char>(left)) << 8 | static_cast<unsigned char>(right);
   }
   void insert_pair(std::int32_t left, std::int32_t right, std::uint32_t rank);
-  Status index();
-  Status index_merges();
-  Status index_ranks();
+  Result<void> index();
+  Result<void> index_merges();
+  Result<void> index_ranks();
   std::pair<std::int32_t, std::int32_t> last_parts(std::string_view bytes) const;
   void index_words();
   void index_specials();
@@ -158,18 +158,18 @@ namespace chimera {
 
 CHIMERA_FUNCTION Result<Tokenizer> Tokenizer::create(Vocabulary vocabulary) {
   Tokenizer t(std::move(vocabulary));
-  if (Status s = t.index(); !s) return s.error();
+  if (Result<void> s = t.index(); !s) return s.error();
   t.pairs_.assign(table_size(t.v_.merge_by_rank ? t.v_.tokens.size() : t.v_.merges.size()), free_slot);
   t.pair_shift_ = 64 - std::countr_zero(t.pairs_.size());
   t.byte_ranks_.assign(256 * 256, none);
-  if (Status s = t.v_.merge_by_rank ? t.index_ranks() : t.index_merges(); !s) return s.error();
+  if (Result<void> s = t.v_.merge_by_rank ? t.index_ranks() : t.index_merges(); !s) return s.error();
   if (!t.v_.whole_words) t.index_words();
   t.index_specials();
   return t;
 }
 
 /// Fills words_ and byte_tokens_.
-CHIMERA_FUNCTION Status Tokenizer::index() {
+CHIMERA_FUNCTION Result<void> Tokenizer::index() {
   const auto name = [&](std::size_t id) { return "token " + std::to_string(id); };
   if (v_.tokens.size() > Vocabulary::max_tokens)
     return Error{"expected at most " + std::to_string(Vocabulary::max_tokens) + " tokens, found " +
@@ -199,7 +199,7 @@ CHIMERA_FUNCTION Status Tokenizer::index() {
 }
 
 /// Fills pairs_, byte_ranks_ and merged_ from the list of merges.
-CHIMERA_FUNCTION Status Tokenizer::index_merges() {
+CHIMERA_FUNCTION Result<void> Tokenizer::index_merges() {
   if (v_.merges.size() > Vocabulary::max_merges)
     return Error{"expected at most " + std::to_string(Vocabulary::max_merges) + " merges, found " +
                  std::to_string(v_.merges.size())};
@@ -219,7 +219,7 @@ CHIMERA_FUNCTION Status Tokenizer::index_merges() {
 /// Fills the same, and makes the list of merges, from the order of the tokens. What merges within a token, whatever
 /// stands around it, merges in the same order as in the token alone; so one pair makes it: the last two parts of the
 /// token alone.
-CHIMERA_FUNCTION Status Tokenizer::index_ranks() {
+CHIMERA_FUNCTION Result<void> Tokenizer::index_ranks() {
   merged_.resize(v_.tokens.size());
   std::vector<std::array<std::int32_t, 3>> pairs;  // token, left, right
   const auto add = [&](std::int32_t id, std::int32_t left, std::int32_t right) {

@@ -11,9 +11,21 @@
 
 namespace chimera {
 
-/// The general categories that tokenizers tell apart; no code point is in two. newline: CR and LF; space: the rest of
+/// The general categories that tokenizers tell apart; no code point is in two. line_end: CR and LF; space: the rest of
 /// White_Space, which is `\s` of regular expressions; upper, lower, title, modifier, letter: Lu, Ll, Lt, Lm, Lo.
-enum class CharClass : std::uint8_t { other, newline, space, number, mark, upper, lower, title, modifier, letter, end };
+enum class CharClass : std::uint8_t {
+  other,
+  line_end,
+  space,
+  number,
+  mark,
+  upper,
+  lower,
+  title,
+  modifier,
+  letter,
+  end
+};
 
 /// Grapheme_Cluster_Break with Indic_Conjunct_Break and Extended_Pictographic. extend: with
 /// Indic_Conjunct_Break=Extend, as all have but ZWNJ and the linkers; syllable: LV and LVT.

@@ -45,9 +45,9 @@ class BatchBuffer {
 struct BatchSource {
   virtual ~BatchSource() = default;
   /// An error unless it has rows of that length whose tokens are below the vocabulary.
-  virtual Status check(std::int64_t length, std::int64_t vocab) const = 0;
+  virtual Result<void> validate(std::int64_t length, std::int64_t vocab) const = 0;
   /// Fills all rows of the buffer: number `first` and those that follow.
-  virtual Status fill(std::uint64_t first, BatchBuffer& batch) = 0;
+  virtual Result<void> fill(std::uint64_t first, BatchBuffer& batch) = 0;
   /// Rows that show everything once.
   virtual std::uint64_t rows(std::int64_t length) const = 0;
   /// All tokens that it has: to notice other data.

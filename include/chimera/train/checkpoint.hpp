@@ -119,16 +119,16 @@ class Checkpoint {
   /// The section's bytes, after its checksum was found right.
   Result<std::span<const std::byte>> section(std::string_view name) const;
 
-  Status verify() const;
+  Result<void> validate() const;
 
   /// An error unless the file's weights are those of the model.
-  Status matches(const AnyModel& model) const;
+  Result<void> matches(const AnyModel& model) const;
 
   /// The section's bytes, which must be so many.
   Result<std::span<const std::byte>> section(std::string_view name, std::size_t bytes) const;
 
   /// An error if the file has more state than these sections.
-  Status holds_only(std::span<const Section> sections) const;
+  Result<void> holds_only(std::span<const Section> sections) const;
 
  private:
   std::span<const Entry> table() const { return {header_.table.data(), header_.sections}; }
@@ -142,15 +142,15 @@ class Checkpoint {
 
 /// Writes a checkpoint; if that fails, the file that had the name is as before. `state`: "weights", and the sections of
 /// what learns.
-Status save_checkpoint(const std::string& path, const AnyModel& model, const Progress& progress,
-                       const TrainerSettings& settings, std::span<const Section> state);
+Result<void> save_checkpoint(const std::string& path, const AnyModel& model, const Progress& progress,
+                             const TrainerSettings& settings, std::span<const Section> state);
 
 /// Fills all sections of a run's state, which must be those of the file; on any mismatch or damage nothing is changed.
 Result<CheckpointHeader> load_checkpoint(const std::string& path, const AnyModel& model,
                                          std::span<const Section> state);
 
 /// The weights alone, model.arena_floats of them: for inference.
-Status load_weights(const std::string& path, const AnyModel& model, float* weights);
+Result<void> load_weights(const std::string& path, const AnyModel& model, float* weights);
 
 /// Config name, progress and settings, without reading the weights.
 Result<CheckpointHeader> read_checkpoint_header(const std::string& path);
@@ -165,7 +165,7 @@ Result<std::vector<std::int64_t>> list_checkpoints(const std::string& folder);
 Result<std::string> find_checkpoint(const std::string& path);
 
 /// Removes checkpoints older than the newest `keep` of those up to `step`, which was just written.
-Status remove_old_checkpoints(const std::string& folder, std::int64_t step, std::int64_t keep);
+Result<void> remove_old_checkpoints(const std::string& folder, std::int64_t step, std::int64_t keep);
 
 }  // namespace chimera::inline CHIMERA_ABI
 
@@ -178,8 +178,8 @@ CHIMERA_FUNCTION std::uint64_t layout_hash(const AnyModel& model) {
   return h.value;
 }
 
-CHIMERA_FUNCTION Status save_checkpoint(const std::string& path, const AnyModel& model, const Progress& progress,
-                                        const TrainerSettings& settings, std::span<const Section> state) {
+CHIMERA_FUNCTION Result<void> save_checkpoint(const std::string& path, const AnyModel& model, const Progress& progress,
+                                              const TrainerSettings& settings, std::span<const Section> state) {
   std::string info = to_lines(CheckpointInfo::of(model)) + to_lines(progress) + to_lines(settings);
   std::vector<Section> parts{{"info", std::as_writable_bytes(std::span(info))}};
   parts.insert(parts.end(), state.begin(), state.end());
@@ -207,11 +207,11 @@ CHIMERA_FUNCTION Status save_checkpoint(const std::string& path, const AnyModel&
 
   auto file = AtomicFile::create(path);
   if (!file) return file.error();
-  if (Status s = file->write(&header, sizeof header); !s) return s;
+  if (Result<void> s = file->write(&header, sizeof header); !s) return s;
   at = sizeof header;
   for (std::size_t i = 0; i < parts.size(); ++i) {
-    if (Status s = file->write(zeros.data(), header.table[i].offset - at); !s) return s;
-    if (Status s = file->write(parts[i].bytes.data(), parts[i].bytes.size()); !s) return s;
+    if (Result<void> s = file->write(zeros.data(), header.table[i].offset - at); !s) return s;
+    if (Result<void> s = file->write(parts[i].bytes.data(), parts[i].bytes.size()); !s) return s;
     at = header.table[i].offset + parts[i].bytes.size();
   }
   return file->commit();
@@ -221,22 +221,22 @@ CHIMERA_FUNCTION Result<CheckpointHeader> load_checkpoint(const std::string& pat
                                                           std::span<const Section> state) {
   auto file = Checkpoint::open(path);
   if (!file) return file.error();
-  if (Status s = file->matches(model); !s) return s.error();
+  if (Result<void> s = file->matches(model); !s) return s.error();
   std::vector<std::span<const std::byte>> found;
   for (const Section& s : state) {
     const auto bytes = file->section(s.name, s.bytes.size());
     if (!bytes) return bytes.error();
     found.push_back(*bytes);
   }
-  if (Status s = file->holds_only(state); !s) return s.error();
+  if (Result<void> s = file->holds_only(state); !s) return s.error();
   for (std::size_t i = 0; i < state.size(); ++i) std::copy(found[i].begin(), found[i].end(), state[i].bytes.begin());
   return file->header();
 }
 
-CHIMERA_FUNCTION Status load_weights(const std::string& path, const AnyModel& model, float* weights) {
+CHIMERA_FUNCTION Result<void> load_weights(const std::string& path, const AnyModel& model, float* weights) {
   auto file = Checkpoint::open(path);
   if (!file) return file.error();
-  if (Status s = file->matches(model); !s) return s.error();
+  if (Result<void> s = file->matches(model); !s) return s.error();
   const auto bytes = file->section("weights", model.arena_floats * sizeof(float));
   if (!bytes) return bytes.error();
   std::memcpy(weights, bytes->data(), bytes->size());
@@ -281,14 +281,14 @@ CHIMERA_FUNCTION Result<std::string> find_checkpoint(const std::string& path) {
   for (std::int64_t step : *steps) {
     std::string file = checkpoint_path(path, step);
     auto checkpoint = Checkpoint::open(file);
-    const Status status = checkpoint ? checkpoint->verify() : Status(checkpoint.error());
+    const Result<void> status = checkpoint ? checkpoint->validate() : Result<void>(checkpoint.error());
     if (status) return file;
     if (damage.empty()) damage = "; " + status.error().message;
   }
   return Error{"the folder " + path + " has no checkpoint that can be read" + damage};
 }
 
-CHIMERA_FUNCTION Status remove_old_checkpoints(const std::string& folder, std::int64_t step, std::int64_t keep) {
+CHIMERA_FUNCTION Result<void> remove_old_checkpoints(const std::string& folder, std::int64_t step, std::int64_t keep) {
   auto steps = list_checkpoints(folder);
   if (!steps) return steps.error();
   for (std::int64_t s : *steps)
@@ -321,7 +321,7 @@ CHIMERA_FUNCTION Result<Checkpoint> Checkpoint::open(const std::string& path) {
   if (!info) return info.error();
   const std::string_view text{reinterpret_cast<const char*>(info->data()), info->size()};
   CheckpointHeader& says = c.says_;
-  for (const Status& s :
+  for (const Result<void>& s :
        {from_lines(text, says.info), from_lines(text, says.progress), from_lines(text, says.settings)})
     if (!s) return c.wrong(s.error().message);
   return c;
@@ -338,13 +338,13 @@ CHIMERA_FUNCTION Result<std::span<const std::byte>> Checkpoint::section(std::str
   return wrong("it has no section \"" + std::string(name) + "\"");
 }
 
-CHIMERA_FUNCTION Status Checkpoint::verify() const {
+CHIMERA_FUNCTION Result<void> Checkpoint::validate() const {
   for (const Entry& s : table())
     if (auto bytes = section(s.name()); !bytes) return bytes.error();
   return {};
 }
 
-CHIMERA_FUNCTION Status Checkpoint::matches(const AnyModel& model) const {
+CHIMERA_FUNCTION Result<void> Checkpoint::matches(const AnyModel& model) const {
   const CheckpointInfo &found = says_.info, expected = CheckpointInfo::of(model);
   if (found.config != expected.config)
     return wrong("it is a checkpoint of config " + found.config + ", the model is " + expected.config);
@@ -364,7 +364,7 @@ CHIMERA_FUNCTION Result<std::span<const std::byte>> Checkpoint::section(std::str
   return found;
 }
 
-CHIMERA_FUNCTION Status Checkpoint::holds_only(std::span<const Section> sections) const {
+CHIMERA_FUNCTION Result<void> Checkpoint::holds_only(std::span<const Section> sections) const {
   for (const Entry& s : table()) {
     const auto same = [&](const Section& known) { return known.name == s.name(); };
     if (s.name() != "info" && std::none_of(sections.begin(), sections.end(), same))

@@ -39,7 +39,7 @@ void each_document(std::string_view text, F&& f) {
 }
 
 /// An error if bytes are no text to train on.
-Status check_text(const std::string& path, std::string_view text);
+Result<void> check_text(const std::string& path, std::string_view text);
 
 /// One long row of tokens, read where it lies:
 /// - text: one token a byte (text/bytes.hpp). A line that holds `<|endoftext|>` and nothing else ends a document and is
@@ -94,12 +94,12 @@ class Corpus {
 
   void add(const std::byte* data, std::int64_t count, std::uint8_t width, bool ends_document);
 
-  Status add(const std::string& path);
+  Result<void> add(const std::string& path);
 
-  Status add_text(const std::string& path, std::string_view text);
+  Result<void> add_text(const std::string& path, std::string_view text);
 
   template <class T>
-  Status add_shard(const std::string& path, const MappedFile& file, std::int32_t version) {
+  Result<void> add_shard(const std::string& path, const MappedFile& file, std::int32_t version) {
     const auto wrong = [&](const std::string& what) {
       return Error{"cannot use the token shard " + path + ": " + what};
     };
@@ -143,7 +143,7 @@ class Corpus {
 };
 
 /// Writes a text's tokens as a token shard. The end of a document becomes the tokenizer's eos.
-Status write_shard(const std::string& text_path, const Tokenizer& tokenizer, const std::string& shard_path);
+Result<void> write_shard(const std::string& text_path, const Tokenizer& tokenizer, const std::string& shard_path);
 
 /// Whether the file is a token shard.
 bool is_shard(const std::string& path);
@@ -153,7 +153,7 @@ bool is_shard(const std::string& path);
 #if CHIMERA_BODIES
 namespace chimera::inline CHIMERA_ABI {
 
-CHIMERA_FUNCTION Status check_text(const std::string& path, std::string_view text) {
+CHIMERA_FUNCTION Result<void> check_text(const std::string& path, std::string_view text) {
   const std::size_t zero = text.substr(0, 1 << 16).find('\0');
   if (zero == std::string_view::npos) return {};
   return Error{"cannot use " + path +
@@ -161,11 +161,11 @@ CHIMERA_FUNCTION Status check_text(const std::string& path, std::string_view tex
                std::to_string(zero) + ")"};
 }
 
-CHIMERA_FUNCTION Status write_shard(const std::string& text_path, const Tokenizer& tokenizer,
-                                    const std::string& shard_path) {
+CHIMERA_FUNCTION Result<void> write_shard(const std::string& text_path, const Tokenizer& tokenizer,
+                                          const std::string& shard_path) {
   const auto file = MappedFile::open(text_path);
   if (!file) return file.error();
-  if (Status s = check_text(text_path, file->text()); !s) return s;
+  if (Result<void> s = check_text(text_path, file->text()); !s) return s;
   const std::int32_t end = tokenizer.vocabulary().eos;
   std::vector<std::int32_t> tokens;
   Encoder encoder(tokenizer);
@@ -179,12 +179,12 @@ CHIMERA_FUNCTION Status write_shard(const std::string& text_path, const Tokenize
   if (end >= 0) header[3] = tokenizer.size(), header[4] = end;
   auto shard = AtomicFile::create(shard_path);
   if (!shard) return shard.error();
-  if (Status s = shard->write(header, sizeof header); !s) return s;
+  if (Result<void> s = shard->write(header, sizeof header); !s) return s;
   if (wide) {
-    if (Status s = shard->write(tokens.data(), tokens.size() * sizeof(std::int32_t)); !s) return s;
+    if (Result<void> s = shard->write(tokens.data(), tokens.size() * sizeof(std::int32_t)); !s) return s;
   } else {
     const std::vector<std::uint16_t> narrow(tokens.begin(), tokens.end());
-    if (Status s = shard->write(narrow.data(), narrow.size() * sizeof(std::uint16_t)); !s) return s;
+    if (Result<void> s = shard->write(narrow.data(), narrow.size() * sizeof(std::uint16_t)); !s) return s;
   }
   return shard->commit();
 }
@@ -201,14 +201,14 @@ CHIMERA_FUNCTION Result<Corpus> Corpus::open(const std::string& path, std::int64
   Corpus corpus(vocab);
   corpus.path_ = path;
   if (!is_folder(path)) {
-    if (Status s = corpus.add(path); !s) return s.error();
+    if (Result<void> s = corpus.add(path); !s) return s.error();
     return corpus;
   }
   auto names = list_folder(path);
   if (!names) return names.error();
   for (const std::string& name : *names) {
     if (!name.ends_with(".bin")) continue;
-    if (Status s = corpus.add(path + "/" + name); !s) return s.error();
+    if (Result<void> s = corpus.add(path + "/" + name); !s) return s.error();
   }
   if (corpus.files_.empty()) return Error{"expected token shards (*.bin) in the folder " + path + ", found none"};
   return corpus;
@@ -229,7 +229,7 @@ CHIMERA_FUNCTION Result<Corpus> Corpus::of(std::span<const std::int32_t> tokens,
 
 CHIMERA_FUNCTION Result<Corpus> Corpus::of(std::string_view text, std::int64_t vocab) {
   Corpus corpus(vocab);
-  if (Status s = corpus.add_text(corpus.path_, text); !s) return s.error();
+  if (Result<void> s = corpus.add_text(corpus.path_, text); !s) return s.error();
   return corpus;
 }
 
@@ -255,20 +255,20 @@ CHIMERA_FUNCTION void Corpus::add(const std::byte* data, std::int64_t count, std
   tokens_ += count + ends_document;
 }
 
-CHIMERA_FUNCTION Status Corpus::add(const std::string& path) {
+CHIMERA_FUNCTION Result<void> Corpus::add(const std::string& path) {
   auto file = MappedFile::open(path);
   if (!file) return file.error();
   std::int32_t word = 0;
   if (file->size() >= sizeof word) std::memcpy(&word, file->bytes().data(), sizeof word);
-  Status status = word == 20240520   ? add_shard<std::uint16_t>(path, *file, 1)
-                  : word == 20240801 ? add_shard<std::uint32_t>(path, *file, 7)
-                                     : add_text(path, file->text());
+  Result<void> status = word == 20240520   ? add_shard<std::uint16_t>(path, *file, 1)
+                        : word == 20240801 ? add_shard<std::uint32_t>(path, *file, 7)
+                                           : add_text(path, file->text());
   files_.push_back(std::move(*file));
   return status;
 }
 
-CHIMERA_FUNCTION Status Corpus::add_text(const std::string& path, std::string_view text) {
-  if (Status s = check_text(path, text); !s) return s;
+CHIMERA_FUNCTION Result<void> Corpus::add_text(const std::string& path, std::string_view text) {
+  if (Result<void> s = check_text(path, text); !s) return s;
   each_document(text, [&](std::string_view document, bool ends) {
     add(reinterpret_cast<const std::byte*>(document.data()), static_cast<std::int64_t>(document.size()), 1, ends);
     if (ends) end_of_document_ = end_of_text;

@@ -25,7 +25,7 @@ class MetricsLog {
   static Result<MetricsLog> open(const std::string& path, std::int64_t step);
 
   /// One line, in one write.
-  Status write(std::int64_t step, std::initializer_list<Metric> metrics);
+  Result<void> write(std::int64_t step, std::initializer_list<Metric> metrics);
 
  private:
   /// Bytes up to the first line that is unfinished or of a step after `step`.
@@ -56,7 +56,7 @@ CHIMERA_FUNCTION Result<MetricsLog> MetricsLog::open(const std::string& path, st
   return log;
 }
 
-CHIMERA_FUNCTION Status MetricsLog::write(std::int64_t step, std::initializer_list<Metric> metrics) {
+CHIMERA_FUNCTION Result<void> MetricsLog::write(std::int64_t step, std::initializer_list<Metric> metrics) {
   std::string line = "{\"step\":" + std::to_string(step);
   for (const Metric& m : metrics)
     line.append(",\"").append(m.name).append("\":").append(std::isfinite(m.value) ? to_text(m.value) : "null");

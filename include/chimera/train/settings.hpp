@@ -60,7 +60,7 @@ struct TrainerSettings {
   }
 
   /// The first setting that no run can have.
-  Status check() const;
+  Result<void> validate() const;
 };
 
 }  // namespace chimera::inline CHIMERA_ABI
@@ -76,7 +76,7 @@ CHIMERA_FUNCTION Schedule TrainerSettings::resolved_schedule() const {
           .floor = floor};
 }
 
-CHIMERA_FUNCTION Status TrainerSettings::check() const {
+CHIMERA_FUNCTION Result<void> TrainerSettings::validate() const {
   const auto wrong = [](std::string_view rule, auto found) {
     return Error{std::string(rule) + ", found " + to_text(found)};
   };

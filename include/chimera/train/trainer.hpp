@@ -65,9 +65,9 @@ class Trainer {
   /// Seconds that one step takes; changes nothing. Before the first step: for choosing settings.steps by time.
   Result<double> measure_step();
   /// A new length of the run; the schedule follows. The host may call it from on_step.
-  Status set_steps(std::int64_t steps);
+  Result<void> set_steps(std::int64_t steps);
 
-  Status save(const std::string& path);
+  Result<void> save(const std::string& path);
   /// Returns what the file says of itself; the settings stay those of `create`. On any mismatch nothing is changed.
   Result<CheckpointHeader> load(const std::string& path);
 
@@ -87,7 +87,7 @@ class Trainer {
   Skip judge(double loss, double norm) const;
   Result<bool> step(TrainingHost& host, StepReport& report);
   Result<bool> validated(TrainingHost& host);
-  Status checkpoint(TrainingHost& host);
+  Result<void> checkpoint(TrainingHost& host);
 
   const Cpu* q_ = nullptr;
   AnyModel model_;
@@ -109,7 +109,7 @@ namespace chimera::inline CHIMERA_ABI {
 
 CHIMERA_FUNCTION Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& model, const Split& data,
                                                  const TrainerSettings& settings, const std::string& folder) {
-  if (Status s = settings.check(); !s) return s.error();
+  if (Result<void> s = settings.validate(); !s) return s.error();
   TokenRange validation = data.validation;
   if (settings.validation_tokens > 0)
     validation.end = std::min(validation.end, validation.begin + settings.validation_tokens + 1);
@@ -126,7 +126,7 @@ CHIMERA_FUNCTION Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& m
 
 CHIMERA_FUNCTION Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& model, TrainingParts parts,
                                                  const TrainerSettings& settings, const std::string& folder) {
-  if (Status s = settings.check(); !s) return s.error();
+  if (Result<void> s = settings.validate(); !s) return s.error();
   if (settings.context > model.config->context)
     return Error{"context must be at most the model's " + std::to_string(model.config->context) + " tokens, found " +
                  std::to_string(settings.context)};
@@ -140,9 +140,9 @@ CHIMERA_FUNCTION Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& m
   t.q_ = &q, t.model_ = model, t.parts_ = std::move(parts), t.settings_ = settings, t.folder_ = folder;
   for (const BatchSource* source : {t.parts_.train.get(), t.validates() ? t.parts_.validation.get() : nullptr})
     if (source)
-      if (Status s = source->check(settings.context, model.config->vocab); !s) return s.error();
+      if (Result<void> s = source->validate(settings.context, model.config->vocab); !s) return s.error();
   if (!folder.empty())
-    if (Status s = make_folder(folder); !s) return s.error();
+    if (Result<void> s = make_folder(folder); !s) return s.error();
   t.progress_.data_tokens = t.parts_.train->tokens();
   const std::size_t memory = std::max(t.parts_.learner->bytes(settings.batch, settings.context),
                                       model.loss_bytes(settings.batch, settings.context));
@@ -170,7 +170,7 @@ CHIMERA_FUNCTION std::vector<Section> Trainer::state() {
 
 /// The rows of a step, from number `first` on.
 CHIMERA_FUNCTION Result<Lesson> Trainer::draw(BatchSource& source, std::uint64_t first) {
-  if (Status s = source.fill(first, rows_); !s) return s.error();
+  if (Result<void> s = source.fill(first, rows_); !s) return s.error();
   for (std::size_t i = 0; i < batches_.size(); ++i)
     batches_[i] = rows_.batch(static_cast<std::int64_t>(i) * settings_.batch, settings_.batch);
   return Lesson{.batches = batches_,
@@ -237,7 +237,7 @@ CHIMERA_FUNCTION Result<Ended> Trainer::run(TrainingHost& host) {
   }
   fresh_ = false;
   const auto end = [&](Ended how) -> Result<Ended> {
-    if (Status s = checkpoint(host); !s) return s.error();
+    if (Result<void> s = checkpoint(host); !s) return s.error();
     return how;
   };
   const auto due = [&](std::int64_t interval) { return interval > 0 && progress_.step % interval == 0; };
@@ -262,7 +262,7 @@ CHIMERA_FUNCTION Result<Ended> Trainer::run(TrainingHost& host) {
       if (!*whole) return end(Ended::stopped);
     }
     if (due(settings_.checkpoint_interval))
-      if (Status s = checkpoint(host); !s) return s.error();
+      if (Result<void> s = checkpoint(host); !s) return s.error();
   }
   const auto whole = validated(host);
   if (!whole) return whole.error();
@@ -315,15 +315,15 @@ CHIMERA_FUNCTION Result<double> Trainer::measure_step() {
   return seconds;
 }
 
-CHIMERA_FUNCTION Status Trainer::set_steps(std::int64_t steps) {
+CHIMERA_FUNCTION Result<void> Trainer::set_steps(std::int64_t steps) {
   TrainerSettings changed = settings_;
   changed.steps = steps;
-  if (Status s = changed.check(); !s) return s;
+  if (Result<void> s = changed.validate(); !s) return s;
   settings_ = changed;
   return {};
 }
 
-CHIMERA_FUNCTION Status Trainer::save(const std::string& path) {
+CHIMERA_FUNCTION Result<void> Trainer::save(const std::string& path) {
   return save_checkpoint(path, model_, progress_, settings_, state());
 }
 
@@ -339,10 +339,10 @@ CHIMERA_FUNCTION Result<CheckpointHeader> Trainer::load(const std::string& path)
 }
 
 /// Saves to the folder, unless that was done at this step.
-CHIMERA_FUNCTION Status Trainer::checkpoint(TrainingHost& host) {
+CHIMERA_FUNCTION Result<void> Trainer::checkpoint(TrainingHost& host) {
   if (folder_.empty() || progress_.step == saved_step_) return {};
   const std::string path = checkpoint_path(folder_, progress_.step);
-  if (Status s = save(path); !s) return s;
+  if (Result<void> s = save(path); !s) return s;
   saved_step_ = progress_.step;
   host.on_checkpoint(path);
   return remove_old_checkpoints(folder_, progress_.step, settings_.keep);

@@ -46,9 +46,9 @@ class Windows : public BatchSource {
   Windows(const TokenRange& range, WindowOrder order, std::uint64_t seed = 0)
       : range_(range), order_(order), seed_(seed) {}
 
-  CHIMERA_FUNCTION Status check(std::int64_t length, std::int64_t vocab) const override;
+  CHIMERA_FUNCTION Result<void> validate(std::int64_t length, std::int64_t vocab) const override;
 
-  CHIMERA_FUNCTION Status fill(std::uint64_t first, BatchBuffer& batch) override;
+  CHIMERA_FUNCTION Result<void> fill(std::uint64_t first, BatchBuffer& batch) override;
 
   /// Windows of one epoch; in order, the last may be cut short.
   CHIMERA_FUNCTION std::uint64_t rows(std::int64_t length) const override;
@@ -95,7 +95,7 @@ CHIMERA_FUNCTION std::uint64_t shuffled_index(std::uint64_t i, std::uint64_t n, 
   return i;
 }
 
-CHIMERA_FUNCTION Status Windows::check(std::int64_t length, std::int64_t vocab) const {
+CHIMERA_FUNCTION Result<void> Windows::validate(std::int64_t length, std::int64_t vocab) const {
   const std::int64_t needed = order_ == WindowOrder::in_order ? 2 : length + 1;
   if (range_.size() < needed)
     return Error{"a context of " + std::to_string(length) + " tokens needs at least " + std::to_string(needed) +
@@ -106,7 +106,7 @@ CHIMERA_FUNCTION Status Windows::check(std::int64_t length, std::int64_t vocab) 
   return {};
 }
 
-CHIMERA_FUNCTION Status Windows::fill(std::uint64_t first, BatchBuffer& batch) {
+CHIMERA_FUNCTION Result<void> Windows::fill(std::uint64_t first, BatchBuffer& batch) {
   for (std::int64_t r = 0; r < batch.rows(); ++r)
     write(start(first + static_cast<std::uint64_t>(r), batch.length()), batch.row(r));
   batch.set_documents(range_.corpus->end_of_document() >= 0);

@@ -46,7 +46,7 @@ inline chimera::Config random_config(std::uint32_t seed) {
   real(r.low_freq_factor), real(r.high_freq_factor);
   if (random() % 2)
     for (auto* factors : {&r.short_factor, &r.long_factor})
-      for (std::size_t i = random() % Rope::max_pairs; i-- > 0;) real((*factors)[i]);
+      for (std::size_t i = random() % Rope::most_pairs; i-- > 0;) real((*factors)[i]);
   number(c.mamba2.expand), number(c.mamba2.head_dim), number(c.mamba2.state), number(c.mamba2.groups);
   number(c.mamba2.conv), number(c.mamba2.chunk), real(c.mamba2.dt_min), real(c.mamba2.dt_max);
   number(c.rg_lru.inner), number(c.rg_lru.heads), number(c.rg_lru.conv), choice(c.rg_lru.bias, 2);

@@ -38,7 +38,7 @@ TEST_CASE("mapped memory is zero, aligned and can be given back") {
       REQUIRE(p);
       CHECK(reinterpret_cast<std::uintptr_t>(p) % unit == 0);
       platform::advise(p, bytes, platform::PageSize::large);
-      platform::advise(p, bytes, platform::PageSize::small);
+      platform::advise(p, bytes, platform::PageSize::base);
       CHECK(std::count(p, p + bytes, 0) == static_cast<std::ptrdiff_t>(bytes));
       p[0] = p[bytes - 1] = 1;
       platform::unmap(p, bytes);

@@ -19,16 +19,16 @@ struct Ops : packed_parts::UnsignedOps<16> {
   static constexpr int tokens = 8;
 
   /// For unsigned codes, as vpdpbusd.
-  CHIMERA_TARGET static I dot(const I& sum, const I& codes, const I& x) {
+  CHIMERA_TARGET static IVec dot(const IVec& sum, const IVec& codes, const IVec& x) {
     std::uint8_t a[64];
     std::int8_t b[64];
     std::memcpy(a, &codes.v, sizeof a);
     std::memcpy(b, &x.v, sizeof b);
-    I r = sum;
+    IVec r = sum;
     for (int i = 0; i < 64; ++i) r.v[i / 4] += a[i] * b[i];
     return r;
   }
-  CHIMERA_TARGET static I wide_dot(const I& sum, const I& codes, const I& x) {
+  CHIMERA_TARGET static IVec wide_dot(const IVec& sum, const IVec& codes, const IVec& x) {
     return dot(sum, unsigned_codes(codes), x);
   }
 };

@@ -23,7 +23,7 @@ const void* map_file(int file, std::size_t bytes);
 /// Gives back all of what `map` or `map_file` gave.
 void unmap(const void* data, std::size_t bytes);
 
-enum class PageSize { small, large };
+enum class PageSize { base, large };
 /// A hint of the pages that suit this part of memory; refusal costs speed only. `data` is a multiple of a page.
 void advise(void* data, std::size_t bytes, PageSize size);
 

@@ -53,7 +53,7 @@ inline float scale_of(const Config& c) {
 }
 inline bool has_plain_scale(const Config& c) {
   return c.attention.scale == 0 ||
-         std::abs(c.attention.scale * std::sqrt(static_cast<float>(c.head_dim())) - 1) < 1e-6f;
+         std::fabs(c.attention.scale * std::sqrt(static_cast<float>(c.head_dim())) - 1) < 1e-6f;
 }
 inline bool turns_wholly(const Config& c) {
   return c.attention.position == Position::rope && c.rope_dims() == c.head_dim();
@@ -91,10 +91,10 @@ inline Result<std::vector<float>> factors_of(const GgufTensor& t, std::int64_t p
 }
 
 /// llama.cpp's account of the rotation: rope.* keys, and tensors of factors.
-inline Status read_rope(const Gguf& file, FileFields<Gguf>& p, Config& c) {
+inline Result<void> read_rope(const Gguf& file, FileFields<Gguf>& p, Config& c) {
   Rope& r = c.attention.rope;
   r.base = p.number("rope.freq_base", 1.001, 1e12, 10'000);
-  r.dims = p.integer("rope.dimension_count", 2, 2 * Rope::max_pairs, static_cast<int>(c.head_dim()));
+  r.dims = p.integer("rope.dimension_count", 2, 2 * Rope::most_pairs, static_cast<int>(c.head_dim()));
   if (r.dims == c.head_dim()) r.dims = 0;
   if (!p.boolean("rope.scaling.finetuned", true)) c.attention.position = Position::none;
   const std::string type = p.text("rope.scaling.type", p.has("rope.scaling.factor") ? "linear" : "none");
@@ -122,20 +122,20 @@ inline Status read_rope(const Gguf& file, FileFields<Gguf>& p, Config& c) {
     return Error{
         "rope.scaling.type is longrope: expected rope_factors_long.weight and rope_factors_short.weight, or "
         "rope_freqs.weight"};
-  const auto fill = [&](const GgufTensor& t, auto& list) -> Status {
+  const auto fill = [&](const GgufTensor& t, auto& list) -> Result<void> {
     const auto values = factors_of(t, c.rope_dims() / 2);
     if (!values) return values.error();
     for (std::size_t i = 0; i < values->size(); ++i) list[i] = (*values)[i] * (type == "linear" ? r.factor : 1.f);
     return {};
   };
-  if (Status s = fill(all ? *all : *shorter, r.short_factor); !s) return s;
-  if (Status s = fill(all ? *all : *longer, r.long_factor); !s) return s;
+  if (Result<void> s = fill(all ? *all : *shorter, r.short_factor); !s) return s;
+  if (Result<void> s = fill(all ? *all : *longer, r.long_factor); !s) return s;
   r.scaling = RopeScaling::longrope;
   r.factor = 1;
   return {};
 }
 
-inline Status read_gguf(const GgufKeys& k, Config& c) {
+inline Result<void> read_gguf(const GgufKeys& k, Config& c) {
   FileFields<Gguf>& p = k.fields;
   AttentionConfig& a = c.attention;
   const bool hybrid = k.architecture == "granitehybrid", granite = hybrid || k.architecture == "granite";
@@ -151,7 +151,7 @@ inline Status read_gguf(const GgufKeys& k, Config& c) {
   if (std::int64_t{a.head_dim} * a.heads == c.width) a.head_dim = 0;
   if (granite)  // 0 means off
     if (const float scale = p.number("attention.scale", -1e6, 1e6, 0); scale != 0) a.scale = scale;
-  return p.status() ? read_rope(k.file, p, c) : Status{};
+  return p.status() ? read_rope(k.file, p, c) : Result<void>{};
 }
 
 /// The numbers that divide the plain frequencies; empty where none, linear and yarn say it all.
@@ -159,7 +159,7 @@ inline std::vector<float> rope_factors(const Config& c) {
   const Rope& r = c.attention.rope;
   if (r.scaling != RopeScaling::llama3 && r.scaling != RopeScaling::longrope) return {};
   const auto dims = static_cast<int>(c.rope_dims());
-  float plain[Rope::max_pairs], scaled[Rope::max_pairs];
+  float plain[Rope::most_pairs], scaled[Rope::most_pairs];
   rope_frequencies({.base = r.base}, dims, c.context, c.context, plain);
   rope_frequencies(r, dims, c.context, c.context, scaled);
   std::vector<float> factors(static_cast<std::size_t>(dims / 2));
@@ -170,7 +170,7 @@ inline std::vector<float> rope_factors(const Config& c) {
 inline void write_rope(const GgufNumbers& file, const Config& c) {
   const Rope& r = c.attention.rope;
   const auto dims = static_cast<int>(c.rope_dims());
-  float frequencies[Rope::max_pairs];
+  float frequencies[Rope::most_pairs];
   float attention_factor = rope_frequencies(r, dims, c.context, c.context, frequencies);
   const double d = dims;
   const float base =
@@ -195,7 +195,7 @@ inline void write_rope(const GgufNumbers& file, const Config& c) {
   }
   if (r.scaling != RopeScaling::none)
     file.number(scaling + "original_context_length", r.original_context ? r.original_context : c.context);
-  if (std::abs(attention_factor - 1) > 1e-6f) file.set(scaling + "attn_factor", attention_factor);
+  if (std::fabs(attention_factor - 1) > 1e-6f) file.set(scaling + "attn_factor", attention_factor);
 }
 
 inline void write_gguf(const GgufNumbers& n, const Config& c) {
@@ -260,7 +260,7 @@ inline void read_rope(const JsonFields& json, FileFields<JsonFields>& p, Config&
   }
   if (type == "longrope") {
     r.scaling = RopeScaling::longrope;
-    const auto pairs = static_cast<std::size_t>(std::clamp<std::int64_t>(c.rope_dims() / 2, 0, Rope::max_pairs));
+    const auto pairs = static_cast<std::size_t>(std::clamp<std::int64_t>(c.rope_dims() / 2, 0, Rope::most_pairs));
     const auto shorter = q.numbers("short_factor", pairs, 1e-6, 1e6),
                longer = q.numbers("long_factor", pairs, 1e-6, 1e6);
     std::copy(shorter.begin(), shorter.end(), r.short_factor.begin());
@@ -343,14 +343,14 @@ inline bool same_meaning(Config& a, Config& b) {
     c->attention.rope = {.base = 1, .dims = dims};
   }
   const float scale = a.attention.scale;
-  if (std::abs(scale - b.attention.scale) <= 1e-6f * std::abs(scale)) b.attention.scale = scale;
+  if (std::fabs(scale - b.attention.scale) <= 1e-6f * std::fabs(scale)) b.attention.scale = scale;
   if (!has_kind(a, Kind::attention) || a.attention.position != Position::rope) return true;
   const int dims = a.attention.rope.dims;
   if (dims != b.attention.rope.dims) return false;
-  float of_a[Rope::max_pairs], of_b[Rope::max_pairs];
+  float of_a[Rope::most_pairs], of_b[Rope::most_pairs];
   const float factor_a = rope_frequencies(rope_a, dims, a.context, a.context, of_a);
   const float factor_b = rope_frequencies(rope_b, dims, b.context, b.context, of_b);
-  const auto close = [](float p, float q) { return std::abs(p - q) <= 1e-5f * std::abs(p); };
+  const auto close = [](float p, float q) { return std::fabs(p - q) <= 1e-5f * std::fabs(p); };
   return close(factor_a, factor_b) && std::equal(of_a, of_a + dims / 2, of_b, close);
 }
 

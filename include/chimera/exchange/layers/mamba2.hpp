@@ -49,7 +49,7 @@ inline void gguf_blocks(const GgufKeys& k, Config& c) {
     if (kv_heads[i] == 0) c.layers.kind[i] = Kind::mamba2;
 }
 
-inline Status read_gguf(const GgufKeys& k, Config& c) {
+inline Result<void> read_gguf(const GgufKeys& k, Config& c) {
   FileFields<Gguf>& p = k.fields;
   Mamba2Config& m = c.mamba2;
   const int inner = p.integer("ssm.inner_size", 1, FileLimits::width);

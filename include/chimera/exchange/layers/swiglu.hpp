@@ -21,7 +21,7 @@ inline constexpr std::array rows{
             .llama = {"mlp.down_proj.weight"},
             .bits = MoreBits::down}};
 
-inline Status read_gguf(const GgufKeys& k, Config& c) {
+inline Result<void> read_gguf(const GgufKeys& k, Config& c) {
   constexpr std::string_view hidden = "feed_forward_length";
   c.ffn.hidden = k.fields.common(k.fields.per_layer(hidden, c.layers.count, 1, FileLimits::width), hidden);
   k.fields.demand(k.fields.integer("expert_count", 0, 1 << 16, 0) == 0, "expert_count: expected no experts");

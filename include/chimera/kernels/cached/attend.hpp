@@ -40,13 +40,13 @@ inline constexpr std::int64_t tile = attention_parts::attention_tile;
 void add_softmax(Isa isa, std::int64_t heads, std::int64_t width, const Softmax& part, const Softmax& all);
 
 /// Keys of one chunk, for a ring of that many slots: enough to be worth a task, and few chunks.
-constexpr std::int64_t chunk_keys(std::int64_t slots) {
-  return std::clamp<std::int64_t>(round_up(ceil_div(slots, 64), attend_parts::tile), 256, 4096);
+constexpr std::int64_t chunk_keys(std::int64_t slot_count) {
+  return std::clamp<std::int64_t>(round_up(ceil_div(slot_count, 64), attend_parts::tile), 256, 4096);
 }
 
 /// Bytes of scratch that attend_chunk takes.
 constexpr std::int64_t attend_chunk_bytes(const AttentionShape& s, const KvShape& kv) {
-  return bytes_of({s.group() * chunk_keys(kv.slots), attend_parts::tile * kv.row()});
+  return bytes_of({s.group() * chunk_keys(kv.slot_count), attend_parts::tile * kv.row()});
 }
 
 /// The queries [group, row()] of one key head, of a token at `position`, against the cached keys first .. end - 1.
@@ -205,7 +205,7 @@ CHIMERA_FUNCTION void attend_chunk(Isa isa, const AttentionShape& s, const KvCac
                                    const float* queries, std::int64_t position, std::int64_t first, std::int64_t end,
                                    Bump scratch, const Softmax& out) {
   using namespace attend_parts;
-  const std::int64_t group = s.group(), width = cache.shape.row(), stride = chunk_keys(cache.shape.slots);
+  const std::int64_t group = s.group(), width = cache.shape.row(), stride = chunk_keys(cache.shape.slot_count);
   float* scores = scratch.take(group * stride);
   float* buffer = scratch.take(tile * width);
   const auto tiles = [&](auto f) {

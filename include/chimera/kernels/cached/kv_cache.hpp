@@ -1,7 +1,7 @@
 // Keys and values of one layer and one sequence, as decoding keeps them: a ring of the newest tokens. Keys are
 // kept as rotation leaves them.
 //
-//   keys [kv_heads, slots, row], values [kv_heads, slots, row];  the token at position p lies in slot p mod slots
+//   keys [kv_heads, n, row], values [kv_heads, n, row];  the token at position p lies in slot p mod n, the slot count
 //
 // A row is one head of one token, head_dim numbers in the cache's format and zeros up to whole blocks of 32. Of one
 // head all tokens lie together: that is how attention reads them.
@@ -33,14 +33,14 @@ constexpr Format format_of(KvFormat format) {
 struct KvShape {
   static constexpr std::int64_t block = 32, most_head_dim = 256;
 
-  std::int64_t kv_heads, head_dim, slots;
+  std::int64_t kv_heads, head_dim, slot_count;
 
   /// Floats of a row.
   constexpr std::int64_t row() const { return (head_dim + block - 1) / block * block; }
   constexpr std::int64_t row_bytes(KvFormat format) const { return format_bytes(format_of(format), row()); }
   /// Of the keys and of the values; a multiple of 64.
   constexpr std::int64_t half_bytes(KvFormat format) const {
-    return (kv_heads * slots * row_bytes(format) + 63) / 64 * 64;
+    return (kv_heads * slot_count * row_bytes(format) + 63) / 64 * 64;
   }
   constexpr std::int64_t bytes(KvFormat format) const { return 2 * half_bytes(format); }
 };
@@ -55,14 +55,14 @@ struct KvCache {
   std::byte* data;
 
   std::byte* key(std::int64_t head, std::int64_t position) const {
-    return data + (head * shape.slots + position % shape.slots) * shape.row_bytes(format);
+    return data + (head * shape.slot_count + position % shape.slot_count) * shape.row_bytes(format);
   }
   std::byte* value(std::int64_t head, std::int64_t position) const {
     return key(head, position) + shape.half_bytes(format);
   }
   /// Rows from this position on that lie together, at most n: the ring's end comes between the others.
   std::int64_t together(std::int64_t position, std::int64_t n) const {
-    return std::min(n, shape.slots - position % shape.slots);
+    return std::min(n, shape.slot_count - position % shape.slot_count);
   }
 };
 
@@ -110,7 +110,7 @@ CHIMERA_FUNCTION const float* load_rows(Isa isa, const KvCache& cache, const std
 CHIMERA_FUNCTION void copy_rows(const KvShape& shape, KvFormat format, std::int64_t tokens, const std::byte* from,
                                 std::byte* to) {
   const KvCache cache{shape, format, to};
-  const auto bytes = static_cast<std::size_t>(std::min(tokens, shape.slots) * shape.row_bytes(format));
+  const auto bytes = static_cast<std::size_t>(std::min(tokens, shape.slot_count) * shape.row_bytes(format));
   for (std::int64_t h = 0; h < shape.kv_heads; ++h)
     for (std::byte* head : {cache.key(h, 0), cache.value(h, 0)}) std::memcpy(head, from + (head - to), bytes);
 }

@@ -186,15 +186,15 @@ CHIMERA_INLINE void transpose(Vec<W> (&r)[W]) {
 /// for lines that do not exist only reaches tiles that nobody stores. Panels start panel_stride floats apart; fewer
 /// than W floats behind a panel may be overwritten if P is not a multiple of W.
 template <int W, int P>
-CHIMERA_INLINE void pack(ConstView v, std::int64_t lines, std::int64_t k, float* out, std::int64_t panel_stride) {
+CHIMERA_INLINE void pack(ConstView v, std::int64_t vectors, std::int64_t k, float* out, std::int64_t panel_stride) {
   // Contiguous lines are visited a few steps of k at a time, so that each cache line is fetched once for all panels.
   const std::int64_t step = v.row == 1 ? 8 : k;
   for (std::int64_t p0 = 0; p0 < k; p0 += step) {
     const std::int64_t end = std::min(p0 + step, k);
     float* panel = out;
-    for (std::int64_t i = 0; i < lines; i += P, panel += panel_stride) {
+    for (std::int64_t i = 0; i < vectors; i += P, panel += panel_stride) {
       const float* from = v.p + i * v.row;
-      const std::int64_t last = std::min<std::int64_t>(P, lines - i) - 1;
+      const std::int64_t last = std::min<std::int64_t>(P, vectors - i) - 1;
       std::int64_t p = p0;
       if (v.row == 1 && last == P - 1) {
         for (; p < end; ++p) std::memcpy(panel + p * P, from + p * v.col, P * sizeof(float));

@@ -24,7 +24,7 @@ struct RopeShape {
 
 /// What rope_frequencies found: radians per token, of each pair, and the factor on cos and sin.
 struct RopeTurns {
-  std::array<float, Rope::max_pairs> inverse{};
+  std::array<float, Rope::most_pairs> inverse{};
   float factor = 1.f;
 };
 
@@ -152,8 +152,8 @@ struct QuarterTurns {
 CHIMERA_FUNCTION void rope_angles(Isa isa, const RopeTurns& turns, std::int64_t dims, RopeLayout layout,
                                   std::int64_t position, float* angles) {
   constexpr double quarters = 2 / 3.14159265358979323846;
-  alignas(64) float left[Rope::max_pairs], cos[Rope::max_pairs], sin[Rope::max_pairs];
-  alignas(64) std::int32_t whole[Rope::max_pairs];
+  alignas(64) float left[Rope::most_pairs], cos[Rope::most_pairs], sin[Rope::most_pairs];
+  alignas(64) std::int32_t whole[Rope::most_pairs];
   const std::int64_t pairs = dims / 2, padded = (pairs + 15) / 16 * 16;
   for (std::int64_t i = 0; i < padded; ++i) {
     const double inverse = i < pairs ? turns.inverse[static_cast<std::size_t>(i)] : 0.f;

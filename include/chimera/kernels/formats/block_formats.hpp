@@ -63,17 +63,17 @@ inline constexpr std::int64_t run = 8192;
 }  // namespace format_parts
 
 /// n numbers in whole blocks become f32, on the calling thread.
-Status decode(Isa isa, Format format, const std::byte* from, std::int64_t n, float* to);
+Result<void> decode(Isa isa, Format format, const std::byte* from, std::int64_t n, float* to);
 
 /// The same on all threads.
-Status decode(const Cpu& q, Format format, const std::byte* from, std::int64_t n, float* to);
+Result<void> decode(const Cpu& q, Format format, const std::byte* from, std::int64_t n, float* to);
 
 /// n f32 in whole blocks, on the calling thread. NaN, infinity and numbers beyond `largest_of(format)` are an error,
 /// and what `to` holds after an error is not defined. The error counts numbers from `first`.
-Status encode(Isa isa, Format format, const float* from, std::int64_t n, std::byte* to, std::int64_t first = 0);
+Result<void> encode(Isa isa, Format format, const float* from, std::int64_t n, std::byte* to, std::int64_t first = 0);
 
 /// The same on all threads.
-Status encode(const Cpu& q, Format format, const float* from, std::int64_t n, std::byte* to);
+Result<void> encode(const Cpu& q, Format format, const float* from, std::int64_t n, std::byte* to);
 
 }  // namespace chimera::inline CHIMERA_ABI
 
@@ -110,7 +110,7 @@ struct LargestMagnitude {
   }
 };
 
-inline Status check(Format format, std::int64_t n) {
+inline Result<void> whole_blocks(Format format, std::int64_t n) {
   const FormatInfo* info = format_info(format);
   if (!holds_weights(format))
     return Error{"expected a format of weights, found " +
@@ -176,33 +176,33 @@ inline Error unfit(Format format, std::int64_t index, float x) {
 
 }  // namespace format_parts
 
-CHIMERA_FUNCTION Status decode(Isa isa, Format format, const std::byte* from, std::int64_t n, float* to) {
-  if (Status s = format_parts::check(format, n); !s) return s;
+CHIMERA_FUNCTION Result<void> decode(Isa isa, Format format, const std::byte* from, std::int64_t n, float* to) {
+  if (Result<void> s = format_parts::whole_blocks(format, n); !s) return s;
   format_parts::decode_blocks(isa, format, from, n, to);
   return {};
 }
 
-CHIMERA_FUNCTION Status decode(const Cpu& q, Format format, const std::byte* from, std::int64_t n, float* to) {
+CHIMERA_FUNCTION Result<void> decode(const Cpu& q, Format format, const std::byte* from, std::int64_t n, float* to) {
   using namespace format_parts;
-  if (Status s = check(format, n); !s) return s;
+  if (Result<void> s = whole_blocks(format, n); !s) return s;
   parallel(q, (n + run - 1) / run, [&](std::int64_t i, int) {
     decode_blocks(q.isa(), format, from + format_bytes(format, i * run), std::min(run, n - i * run), to + i * run);
   });
   return {};
 }
 
-CHIMERA_FUNCTION Status encode(Isa isa, Format format, const float* from, std::int64_t n, std::byte* to,
-                               std::int64_t first) {
+CHIMERA_FUNCTION Result<void> encode(Isa isa, Format format, const float* from, std::int64_t n, std::byte* to,
+                                     std::int64_t first) {
   using namespace format_parts;
-  if (Status s = check(format, n); !s) return s;
+  if (Result<void> s = whole_blocks(format, n); !s) return s;
   if (const std::int64_t at = first_unfit(isa, format, from, n); at < n) return unfit(format, first + at, from[at]);
   encode_blocks(isa, format, from, n, to);
   return {};
 }
 
-CHIMERA_FUNCTION Status encode(const Cpu& q, Format format, const float* from, std::int64_t n, std::byte* to) {
+CHIMERA_FUNCTION Result<void> encode(const Cpu& q, Format format, const float* from, std::int64_t n, std::byte* to) {
   using namespace format_parts;
-  if (Status s = check(format, n); !s) return s;
+  if (Result<void> s = whole_blocks(format, n); !s) return s;
   std::atomic<std::int64_t> first{n};
   parallel(q, (n + run - 1) / run, [&](std::int64_t i, int) {
     const std::int64_t count = std::min(run, n - i * run);

@@ -21,8 +21,8 @@ CHIMERA_INLINE Vec<W> from_f16(const Ints<W>& half) {
   const Ints<W> infinite = (magnitude + ((255 - 31) << 23)) | quiet;
   // A denormal's bits, put behind the exponent of 2^-14, are 2^-14 too large.
   const Ints<W> small_bits = magnitude + ((127 - 14) << 23);
-  const Ints<W> small = bits_of<W>(from_bits<W>(small_bits) - Vec<W>(6.103515625e-5f));
-  const Ints<W> x(magnitude.v < (1 << 23) ? small.v : magnitude.v >= (31 << 23) ? infinite.v : normal.v);
+  const Ints<W> subnormal = bits_of<W>(from_bits<W>(small_bits) - Vec<W>(6.103515625e-5f));
+  const Ints<W> x(magnitude.v < (1 << 23) ? subnormal.v : magnitude.v >= (31 << 23) ? infinite.v : normal.v);
   return from_bits<W>(x | (half & 0x8000) << 16);
 }
 
@@ -33,9 +33,9 @@ CHIMERA_INLINE Ints<W> to_f16(const Vec<W>& x) {
   const Ints<W> odd = (magnitude >> 13) & 1;
   const Ints<W> normal = (magnitude + (0xfff - ((127 - 15) << 23)) + odd) >> 13;
   // Adding 1/2 leaves as many digits behind the point as a denormal f16 has.
-  const Ints<W> small = bits_of<W>(from_bits<W>(magnitude) + Vec<W>(0.5f)) - (126 << 23);
+  const Ints<W> subnormal = bits_of<W>(from_bits<W>(magnitude) + Vec<W>(0.5f)) - (126 << 23);
   const Ints<W> infinite(magnitude.v > 0x7f800000 ? Ints<W>(0x7e00).v : Ints<W>(0x7c00).v);
-  const Ints<W> half(magnitude.v < (113 << 23) ? small.v : magnitude.v >= (143 << 23) ? infinite.v : normal.v);
+  const Ints<W> half(magnitude.v < (113 << 23) ? subnormal.v : magnitude.v >= (143 << 23) ? infinite.v : normal.v);
   return half | ((bits >> 16) & 0x8000);
 }
 
@@ -69,7 +69,7 @@ CHIMERA_INLINE Vec<W> load_f16(const std::byte* p) {
   } else {
     Vec<W> r;
 #if defined(__clang__)
-    typedef _Float16 Halves __attribute__((vector_size(2 * W)));
+    typedef _Float16 Halves __attribute__((__vector_size__(2 * W)));
     Halves halves;
     std::memcpy(&halves, p, sizeof halves);
     r.v = __builtin_convertvector(halves, typename Vec<W>::Native);

@@ -48,7 +48,7 @@ struct Ints {
       return Ints(__builtin_shufflevector(a.v, b.v, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
     }
 #endif
-    typedef T Narrow __attribute__((vector_size(W * sizeof(T))));
+    typedef T Narrow __attribute__((__vector_size__(W * sizeof(T))));
     Narrow narrow;
     std::memcpy(&narrow, p, sizeof narrow);
     return Ints(__builtin_convertvector(narrow, Native));
@@ -56,7 +56,7 @@ struct Ints {
   /// The low bits of each.
   template <class T>
   CHIMERA_INLINE void store(std::byte* p) const {
-    typedef T Narrow __attribute__((vector_size(W * sizeof(T))));
+    typedef T Narrow __attribute__((__vector_size__(W * sizeof(T))));
     const Narrow narrow = __builtin_convertvector(v, Narrow);
     std::memcpy(p, &narrow, sizeof narrow);
   }

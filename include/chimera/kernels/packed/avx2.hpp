@@ -28,54 +28,54 @@ struct Ops {
   static constexpr int lanes = 8;
   using FloatKernels = void;
   static constexpr int tokens = 4;
-  using I = Ints<lanes>;
+  using IVec = Ints<lanes>;
 
-  CHIMERA_TARGET CHIMERA_INLINE static __m256i in(const I& x) { return reinterpret_cast<__m256i>(x.v); }
-  CHIMERA_TARGET CHIMERA_INLINE static I out(__m256i x) { return I(reinterpret_cast<I::Native>(x)); }
+  CHIMERA_TARGET CHIMERA_INLINE static __m256i in(const IVec& x) { return reinterpret_cast<__m256i>(x.v); }
+  CHIMERA_TARGET CHIMERA_INLINE static IVec out(__m256i x) { return IVec(reinterpret_cast<IVec::Native>(x)); }
 
   /// sum + x, after what comes before: g++ 12 would make all products of a tile first, for which there are too few
   /// registers.
-  CHIMERA_TARGET CHIMERA_INLINE static I add16(const I& sum, const I& x) {
+  CHIMERA_TARGET CHIMERA_INLINE static IVec add16(const IVec& sum, const IVec& x) {
 #if defined(__clang__)
     return out(_mm256_add_epi16(in(sum), in(x)));
 #else
-    I r = sum;
+    IVec r = sum;
     asm volatile("vpaddw %1, %0, %0" : "+x"(r.v) : "x"(x.v));
     return r;
 #endif
   }
-  CHIMERA_TARGET CHIMERA_INLINE static I add32(const I& sum, const I& x) {
+  CHIMERA_TARGET CHIMERA_INLINE static IVec add32(const IVec& sum, const IVec& x) {
 #if defined(__clang__)
     return sum + x;
 #else
-    I r = sum;
+    IVec r = sum;
     asm volatile("vpaddd %1, %0, %0" : "+x"(r.v) : "x"(x.v));
     return r;
 #endif
   }
 
-  CHIMERA_TARGET CHIMERA_INLINE static I dot(const I& sum, const I& codes, const I& x) {
+  CHIMERA_TARGET CHIMERA_INLINE static IVec dot(const IVec& sum, const IVec& codes, const IVec& x) {
     return add16(sum, out(_mm256_maddubs_epi16(in(codes), in(x))));
   }
-  CHIMERA_TARGET CHIMERA_INLINE static I total(const I& sum) {
+  CHIMERA_TARGET CHIMERA_INLINE static IVec total(const IVec& sum) {
     return out(_mm256_madd_epi16(in(sum), _mm256_set1_epi16(1)));
   }
-  CHIMERA_TARGET CHIMERA_INLINE static I total(const I& sum, const I& multipliers) {
+  CHIMERA_TARGET CHIMERA_INLINE static IVec total(const IVec& sum, const IVec& multipliers) {
     return out(_mm256_madd_epi16(in(sum), in(multipliers)));
   }
-  CHIMERA_TARGET CHIMERA_INLINE static I multipliers(const I& scales) {
+  CHIMERA_TARGET CHIMERA_INLINE static IVec multipliers(const IVec& scales) {
     return out(_mm256_blend_epi16(in(scales), _mm256_slli_epi32(in(scales), 16), 0xaa));
   }
-  CHIMERA_TARGET CHIMERA_INLINE static I start(const I& word, int zero) {
+  CHIMERA_TARGET CHIMERA_INLINE static IVec start(const IVec& word, int zero) {
     return out(_mm256_slli_epi16(in(word), zero));
   }
 
   /// |codes| times x with the signs of codes: a pair is at most 2 * 128 * 127.
-  CHIMERA_TARGET CHIMERA_INLINE static I wide_dot(const I& sum, const I& codes, const I& x) {
+  CHIMERA_TARGET CHIMERA_INLINE static IVec wide_dot(const IVec& sum, const IVec& codes, const IVec& x) {
     const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(in(codes)), _mm256_sign_epi8(in(x), in(codes)));
     return add32(sum, out(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))));
   }
-  CHIMERA_TARGET CHIMERA_INLINE static I wide_start(const I&) { return {}; }
+  CHIMERA_TARGET CHIMERA_INLINE static IVec wide_start(const IVec&) { return {}; }
 
   CHIMERA_TARGET CHIMERA_INLINE static Vec<lanes> halves(const std::byte* p) {
     return Vec<lanes>(

@@ -26,26 +26,26 @@ namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 struct Ops : packed_parts::IntegerOps<16> {
   static constexpr int tokens = 8;
 
-  CHIMERA_TARGET CHIMERA_INLINE static __m512i in(const I& x) { return reinterpret_cast<__m512i>(x.v); }
-  CHIMERA_TARGET CHIMERA_INLINE static I out(__m512i x) { return I(reinterpret_cast<I::Native>(x)); }
+  CHIMERA_TARGET CHIMERA_INLINE static __m512i in(const IVec& x) { return reinterpret_cast<__m512i>(x.v); }
+  CHIMERA_TARGET CHIMERA_INLINE static IVec out(__m512i x) { return IVec(reinterpret_cast<IVec::Native>(x)); }
 
-  CHIMERA_TARGET CHIMERA_INLINE static I dot(const I& sum, const I& codes, const I& x) {
+  CHIMERA_TARGET CHIMERA_INLINE static IVec dot(const IVec& sum, const IVec& codes, const IVec& x) {
     return out(_mm512_add_epi16(in(sum), _mm512_maddubs_epi16(in(codes), in(x))));
   }
-  CHIMERA_TARGET CHIMERA_INLINE static I total(const I& sum) {
+  CHIMERA_TARGET CHIMERA_INLINE static IVec total(const IVec& sum) {
     return out(_mm512_madd_epi16(in(sum), _mm512_set1_epi16(1)));
   }
-  CHIMERA_TARGET CHIMERA_INLINE static I total(const I& sum, const I& multipliers) {
+  CHIMERA_TARGET CHIMERA_INLINE static IVec total(const IVec& sum, const IVec& multipliers) {
     return out(_mm512_madd_epi16(in(sum), in(multipliers)));
   }
-  CHIMERA_TARGET CHIMERA_INLINE static I multipliers(const I& scales) {
+  CHIMERA_TARGET CHIMERA_INLINE static IVec multipliers(const IVec& scales) {
     return out(_mm512_mask_blend_epi16(0xaaaaaaaa, in(scales), in(scales << 16)));
   }
-  CHIMERA_TARGET CHIMERA_INLINE static I start(const I& word, int zero) {
+  CHIMERA_TARGET CHIMERA_INLINE static IVec start(const IVec& word, int zero) {
     return out(_mm512_slli_epi16(in(word), static_cast<unsigned>(zero)));
   }
 
-  CHIMERA_TARGET CHIMERA_INLINE static I wide_dot(const I& sum, const I& codes, const I& x) {
+  CHIMERA_TARGET CHIMERA_INLINE static IVec wide_dot(const IVec& sum, const IVec& codes, const IVec& x) {
     const __m512i signed_x = _mm512_mask_sub_epi8(in(x), _mm512_movepi8_mask(in(codes)), _mm512_setzero_si512(), in(x));
     const __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(in(codes)), signed_x);
     return out(_mm512_add_epi32(in(sum), _mm512_madd_epi16(pairs, _mm512_set1_epi16(1))));

@@ -25,25 +25,26 @@ namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 
 struct Ops : packed_parts::IntegerOps<4> {
   static constexpr int tokens = 2;
-  typedef std::int16_t Shorts __attribute__((vector_size(16)));
+  typedef std::int16_t Shorts __attribute__((__vector_size__(16)));
 
   /// Bytes 0 and 2, or 1 and 3, of each lane, widened.
-  CHIMERA_INLINE static Shorts even(const I& x) { return reinterpret_cast<Shorts>(x.v) << 8 >> 8; }
-  CHIMERA_INLINE static Shorts odd(const I& x) { return reinterpret_cast<Shorts>(x.v) >> 8; }
+  CHIMERA_INLINE static Shorts even(const IVec& x) { return reinterpret_cast<Shorts>(x.v) << 8 >> 8; }
+  CHIMERA_INLINE static Shorts odd(const IVec& x) { return reinterpret_cast<Shorts>(x.v) >> 8; }
   /// Sums of two products each.
-  CHIMERA_INLINE static I pairs(const Shorts& a, const Shorts& b) {
+  CHIMERA_INLINE static IVec pairs(const Shorts& a, const Shorts& b) {
 #if defined(__SSE2__)
-    return I(reinterpret_cast<I::Native>(_mm_madd_epi16(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b))));
+    return IVec(
+        reinterpret_cast<IVec::Native>(_mm_madd_epi16(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b))));
 #else
-    const I x(reinterpret_cast<I::Native>(a)), y(reinterpret_cast<I::Native>(b));
+    const IVec x(reinterpret_cast<IVec::Native>(a)), y(reinterpret_cast<IVec::Native>(b));
     return (x << 16 >> 16) * (y << 16 >> 16) + (x >> 16) * (y >> 16);
 #endif
   }
 
-  CHIMERA_INLINE static I dot(const I& sum, const I& codes, const I& x) {
+  CHIMERA_INLINE static IVec dot(const IVec& sum, const IVec& codes, const IVec& x) {
     return sum + pairs(even(codes), even(x)) + pairs(odd(codes), odd(x));
   }
-  CHIMERA_INLINE static I wide_dot(const I& sum, const I& codes, const I& x) { return dot(sum, codes, x); }
+  CHIMERA_INLINE static IVec wide_dot(const IVec& sum, const IVec& codes, const IVec& x) { return dot(sum, codes, x); }
 };
 
 }  // namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL

@@ -15,7 +15,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-#define CHIMERA_TARGET __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma,f16c")))
+#define CHIMERA_TARGET __attribute__((__target__("avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma,f16c")))
 namespace chimera::inline CHIMERA_ABI::packed_avx512_bf16 {
 
 using namespace packed_parts;

@@ -18,8 +18,8 @@ using namespace packed_parts;
 inline constexpr int W = Ops::lanes, parts = 16 / W;
 /// Rows of x of a tile. f32 need no registers on the way from a product to its sum.
 inline constexpr int tokens = Ops::tokens, float_tokens = tokens * 3 / 2;
-using F = Vec<W>;
-using I = Ints<W>;
+using FVec = Vec<W>;
+using IVec = Ints<W>;
 
 /// n x parts registers, not set: constructors of an array run in a loop, behind which g++ 12 keeps it in memory.
 template <class V, int n>
@@ -36,26 +36,26 @@ struct Registers {
   }
 };
 
-CHIMERA_TARGET CHIMERA_INLINE F floats_at(const void* p) {
-  F r;
+CHIMERA_TARGET CHIMERA_INLINE FVec floats_at(const void* p) {
+  FVec r;
   std::memcpy(&r.v, p, sizeof r.v);
   return r;
 }
-CHIMERA_TARGET CHIMERA_INLINE I ints_at(const void* p) {
-  I r;
+CHIMERA_TARGET CHIMERA_INLINE IVec ints_at(const void* p) {
+  IVec r;
   std::memcpy(&r.v, p, sizeof r.v);
   return r;
 }
 /// The same four bytes in every lane.
-CHIMERA_TARGET CHIMERA_INLINE I broadcast(const void* p) {
+CHIMERA_TARGET CHIMERA_INLINE IVec broadcast(const void* p) {
   float x = 0;
   std::memcpy(&x, p, sizeof x);
-  return bits_of<W>(F(x));
+  return bits_of<W>(FVec(x));
 }
 
 /// Group g of W rows of a unit; `at` is their place in its first line.
 template <int bits>
-CHIMERA_TARGET CHIMERA_INLINE I codes(const std::byte* at, int g) {
+CHIMERA_TARGET CHIMERA_INLINE IVec codes(const std::byte* at, int g) {
   const int half = g / 4, quarter = g % 4;
   if constexpr (bits == 8) {
     return ints_at(at + g * line);
@@ -64,7 +64,7 @@ CHIMERA_TARGET CHIMERA_INLINE I codes(const std::byte* at, int g) {
   } else if constexpr (bits == 2) {
     return (ints_at(at + half * line) >> 2 * quarter) & 0x03030303;
   } else {
-    const I lower = (ints_at(at + quarter * line) >> 4 * half) & 0x0f0f0f0f, upper = ints_at(at + (4 + half) * line);
+    const IVec lower = (ints_at(at + quarter * line) >> 4 * half) & 0x0f0f0f0f, upper = ints_at(at + (4 + half) * line);
     return lower | ((quarter < 2 ? upper << (4 - 2 * quarter) : upper >> (2 * quarter - 4)) & 0x30303030);
   }
 }
@@ -82,7 +82,7 @@ struct SubBlocks {
       const std::byte* from = scales;
       scales = unpacked, minima = unpacked + 128;
       for (int at = 0; at < 64; at += 4 * W) {
-        const I s = ints_at(from + at), m = ints_at(from + 64 + at), low = ints_at(from + 128 + at);
+        const IVec s = ints_at(from + at), m = ints_at(from + 64 + at), low = ints_at(from + 128 + at);
         store(unpacked + at, s & 0x3f3f3f3f);
         store(unpacked + 64 + at, (low & 0x0f0f0f0f) | ((s >> 2) & 0x30303030));
         store(unpacked + 128 + at, m & 0x3f3f3f3f);
@@ -90,23 +90,23 @@ struct SubBlocks {
       }
     }
   }
-  CHIMERA_TARGET CHIMERA_INLINE static void store(std::byte* p, const I& x) { std::memcpy(p, &x.v, sizeof x.v); }
+  CHIMERA_TARGET CHIMERA_INLINE static void store(std::byte* p, const IVec& x) { std::memcpy(p, &x.v, sizeof x.v); }
 
   /// Of a run's products, and of the sums of a unit's inputs.
-  CHIMERA_TARGET CHIMERA_INLINE I scale(int run, int part) const {
+  CHIMERA_TARGET CHIMERA_INLINE IVec scale(int run, int part) const {
     if constexpr (L::six_bits)
-      return Ops::multipliers(I::template load<std::uint8_t>(scales + run * L::run / 32 * 16 + part * W));
+      return Ops::multipliers(IVec::template load<std::uint8_t>(scales + run * L::run / 32 * 16 + part * W));
     else
-      return Ops::multipliers(I::template load<std::int8_t>(scales + run * 16 + part * W));
+      return Ops::multipliers(IVec::template load<std::int8_t>(scales + run * 16 + part * W));
   }
-  CHIMERA_TARGET CHIMERA_INLINE I minimum(int unit, int part) const {
-    return Ops::multipliers(I::template load<std::uint8_t>(minima + unit * 16 + part * W));
+  CHIMERA_TARGET CHIMERA_INLINE IVec minimum(int unit, int part) const {
+    return Ops::multipliers(IVec::template load<std::uint8_t>(minima + unit * 16 + part * W));
   }
 };
 
 /// What a run's sums start from, for one row of x.
 template <class L, class Input>
-CHIMERA_TARGET CHIMERA_INLINE I start(const Input& x, int run) {
+CHIMERA_TARGET CHIMERA_INLINE IVec start(const Input& x, int run) {
   const std::int32_t* sums = x.sums16;
   if constexpr (L::run == 32) sums = x.sums32;
   if constexpr (L::run == 256) sums = x.sums256;
@@ -115,18 +115,18 @@ CHIMERA_TARGET CHIMERA_INLINE I start(const Input& x, int run) {
   else if constexpr (L::zero >= 0)
     return Ops::start(broadcast(sums + run), L::zero);
   else
-    return I();
+    return IVec();
 }
 
 template <class L>
-CHIMERA_TARGET CHIMERA_INLINE I dot(const I& sum, const I& weights, const I& x) {
+CHIMERA_TARGET CHIMERA_INLINE IVec dot(const IVec& sum, const IVec& weights, const IVec& x) {
   if constexpr (L::wide)
     return Ops::wide_dot(sum, weights, x);
   else
     return Ops::dot(sum, weights, x);
 }
 template <class L>
-CHIMERA_TARGET CHIMERA_INLINE I total(const I& sum) {
+CHIMERA_TARGET CHIMERA_INLINE IVec total(const IVec& sum) {
   if constexpr (L::wide)
     return sum;
   else
@@ -135,13 +135,13 @@ CHIMERA_TARGET CHIMERA_INLINE I total(const I& sum) {
 
 /// The end of a block: acc + d x.d total, and what the offsets add. `least` sums the offsets of sub-blocks.
 template <class L, class Input>
-CHIMERA_TARGET CHIMERA_INLINE F add_block(const F& acc, const I& sum, const I& least, const F& d, const F& minimum,
-                                          const Input& x) {
-  F y = fma<W>(as_floats<W>(sum), d * F(x.d), acc);
+CHIMERA_TARGET CHIMERA_INLINE FVec add_block(const FVec& acc, const IVec& sum, const IVec& least, const FVec& d,
+                                             const FVec& minimum, const Input& x) {
+  FVec y = fma<W>(as_floats<W>(sum), d * FVec(x.d), acc);
   if constexpr (L::minimum && L::scaled)
-    y = fma<W>(as_floats<W>(least), minimum * F(x.d), y);
+    y = fma<W>(as_floats<W>(least), minimum * FVec(x.d), y);
   else if constexpr (L::minimum)
-    y = fma<W>(minimum, F(x.sum), y);
+    y = fma<W>(minimum, FVec(x.sum), y);
   return y;
 }
 
@@ -153,10 +153,10 @@ CHIMERA_INLINE void fetch(const std::byte* p) { __builtin_prefetch(p, 0, 0); }
 template <class L, class Input>
 CHIMERA_TARGET void multiply_row(const std::byte* w, const Input* x, std::int64_t blocks, float* out) {
   constexpr int runs = L::run < 32 ? 32 / L::run : 1;  // of a unit
-  F acc[parts];
+  FVec acc[parts];
   for (std::int64_t b = 0; b < blocks; ++b, w += L::bytes, ++x) {
     const SubBlocks<L> sub(w);
-    I totals[parts], least[parts], sums[runs][parts];
+    IVec totals[parts], least[parts], sums[runs][parts];
     for (int at = 0; at < L::codes_at; at += line) fetch(w + at + prefetch_ahead);
     for (int u = 0; u < L::units; ++u) {
 #pragma GCC unroll 16
@@ -170,7 +170,7 @@ CHIMERA_TARGET void multiply_row(const std::byte* w, const Input* x, std::int64_
 #pragma GCC unroll(W > 4 ? 8 : 1)  // of 4 lanes the code would be three times that of all others
       for (int i = 0; i < 8; ++i) {
         const int g = i / 2 + i % 2 * 4, r = runs == 2 ? g / 4 : 0;  // both halves of a line at once
-        const I v = broadcast(x->q + 32 * u + 4 * g);
+        const IVec v = broadcast(x->q + 32 * u + 4 * g);
 #pragma GCC unroll 16
         for (int p = 0; p < parts; ++p)
           sums[r][p] = dot<L>(sums[r][p], codes<L::bits>(w + L::codes_at + u * L::unit_bytes + 4 * W * p, g), v);
@@ -192,7 +192,7 @@ CHIMERA_TARGET void multiply_row(const std::byte* w, const Input* x, std::int64_
 #pragma GCC unroll 16
     for (int p = 0; p < parts; ++p)
       acc[p] = add_block<L>(acc[p], totals[p], least[p], Ops::halves(w + L::d_at + 2 * W * p),
-                            L::minimum ? Ops::halves(w + L::minimum_at + 2 * W * p) : F(), *x);
+                            L::minimum ? Ops::halves(w + L::minimum_at + 2 * W * p) : FVec(), *x);
   }
 #pragma GCC unroll 16
   for (int p = 0; p < parts; ++p) acc[p].store(out + p * W);
@@ -226,7 +226,7 @@ struct Unpacked {
       }
     }
   }
-  CHIMERA_TARGET CHIMERA_INLINE static void put(std::byte* p, const I& x) { std::memcpy(p, &x.v, sizeof x.v); }
+  CHIMERA_TARGET CHIMERA_INLINE static void put(std::byte* p, const IVec& x) { std::memcpy(p, &x.v, sizeof x.v); }
 };
 
 /// acc [tokens][16] += blocks taken apart times rows of x.
@@ -240,24 +240,24 @@ CHIMERA_TARGET void multiply_tile(const std::byte* w, const Input* const (&rows)
   for (std::int64_t b = 0; b < blocks; ++b, w += U::bytes) {
     // Of 16 registers none is left for the results of the block before, which g++ would keep there and spill.
     if (W == 8) asm volatile("" ::: "memory");
-    Registers<I, tokens> totals, least;
+    Registers<IVec, tokens> totals, least;
     totals.clear();
     least.clear();
     const std::byte* group = w + U::codes_at;
     for (int r = 0, k = 0; r < U::runs; ++r) {
-      Registers<I, tokens> sums;
+      Registers<IVec, tokens> sums;
 #pragma GCC unroll 16
       for (int t = 0; t < tokens; ++t)
 #pragma GCC unroll 16
         for (int p = 0; p < parts; ++p) sums.set(t, p, start<L>(*x[t], r));
 #pragma GCC unroll 1
       for (int g = 0; g < L::run / 4; ++g, group += line, k += 4) {
-        I c[parts];
+        IVec c[parts];
 #pragma GCC unroll 16
         for (int p = 0; p < parts; ++p) c[p] = ints_at(group + 4 * W * p);
 #pragma GCC unroll 16
         for (int t = 0; t < tokens; ++t) {
-          const I v = broadcast(x[t]->q + k);
+          const IVec v = broadcast(x[t]->q + k);
 #pragma GCC unroll 16
           for (int p = 0; p < parts; ++p) sums.set(t, p, dot<L>(sums.get(t, p), c[p], v));
         }
@@ -289,8 +289,8 @@ CHIMERA_TARGET void multiply_tile(const std::byte* w, const Input* const (&rows)
 #pragma GCC unroll 16
       for (int p = 0; p < parts; ++p) {
         float* a = acc + t * panel_rows + p * W;
-        add_block<L>(F::load(a), totals.get(t, p), least.get(t, p), floats_at(w + 4 * W * p),
-                     L::minimum ? floats_at(w + U::minimum_at + 4 * W * p) : F(), *x[t])
+        add_block<L>(FVec::load(a), totals.get(t, p), least.get(t, p), floats_at(w + 4 * W * p),
+                     L::minimum ? floats_at(w + U::minimum_at + 4 * W * p) : FVec(), *x[t])
             .store(a);
       }
       ++x[t];
@@ -300,9 +300,9 @@ CHIMERA_TARGET void multiply_tile(const std::byte* w, const Input* const (&rows)
 
 /// Numbers k of W rows.
 template <class L>
-CHIMERA_TARGET CHIMERA_INLINE F weights_at(const std::byte* panel, std::int64_t k, int part) {
+CHIMERA_TARGET CHIMERA_INLINE FVec weights_at(const std::byte* panel, std::int64_t k, int part) {
   if constexpr (L::values == 2) {
-    const I pair = ints_at(panel + k / 2 * line + 4 * W * part);
+    const IVec pair = ints_at(panel + k / 2 * line + 4 * W * part);
     return from_bits<W>(k % 2 == 0 ? pair << 16 : pair & static_cast<std::int32_t>(0xffff0000));
   } else if constexpr (L::bytes == 32) {
     return Ops::halves(panel + k * L::bytes + 2 * W * part);
@@ -318,17 +318,17 @@ inline constexpr std::int64_t float_run = 32;
 template <class L, int n>
 CHIMERA_TARGET void multiply_floats(const std::byte* w, const float* const* x, std::int64_t depth, float* acc) {
   for (std::int64_t k0 = 0; k0 < depth; k0 += float_run) {
-    Registers<F, n> sums;
+    Registers<FVec, n> sums;
     sums.clear();
     const std::int64_t end = std::min(k0 + float_run, depth);
     for (std::int64_t k = k0; k < end; ++k) {
       if (n == 1) fetch(w + k * L::bytes / L::values + prefetch_ahead);
-      F c[parts];
+      FVec c[parts];
 #pragma GCC unroll 16
       for (int p = 0; p < parts; ++p) c[p] = weights_at<L>(w, k, p);
 #pragma GCC unroll 16
       for (int t = 0; t < n; ++t) {
-        const F v(x[t][k]);
+        const FVec v(x[t][k]);
 #pragma GCC unroll 16
         for (int p = 0; p < parts; ++p) sums.set(t, p, fma<W>(c[p], v, sums.get(t, p)));
       }
@@ -338,7 +338,7 @@ CHIMERA_TARGET void multiply_floats(const std::byte* w, const float* const* x, s
 #pragma GCC unroll 16
       for (int p = 0; p < parts; ++p) {
         float* a = acc + t * panel_rows + p * W;
-        (F::load(a) + sums.get(t, p)).store(a);
+        (FVec::load(a) + sums.get(t, p)).store(a);
       }
   }
 }
@@ -413,9 +413,9 @@ CHIMERA_TARGET void multiply(const std::byte* w, const PackedInput& input, std::
 
 /// The largest magnitude of n numbers, n a multiple of W.
 CHIMERA_TARGET CHIMERA_INLINE float largest_magnitude(const float* x, int n) {
-  F most;
+  FVec most;
   for (int i = 0; i < n; i += W) {
-    const F v = F::load(x + i);
+    const FVec v = FVec::load(x + i);
     most = max<W>(most, max<W>(v, -v));
   }
   return largest_lane<W>(most);

@@ -26,12 +26,12 @@ struct Ops : packed_parts::IntegerOps<4> {
   static constexpr int tokens = 4;
 
   /// Two products fit 16 bits: 2 * 128 * 127.
-  CHIMERA_INLINE static I dot(const I& sum, const I& codes, const I& x) {
+  CHIMERA_INLINE static IVec dot(const IVec& sum, const IVec& codes, const IVec& x) {
     const auto a = reinterpret_cast<int8x16_t>(codes.v), b = reinterpret_cast<int8x16_t>(x.v);
     const int16x8_t pairs = vpaddq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b)), vmull_high_s8(a, b));
-    return I(vpadalq_s16(sum.v, pairs));
+    return IVec(vpadalq_s16(sum.v, pairs));
   }
-  CHIMERA_INLINE static I wide_dot(const I& sum, const I& codes, const I& x) { return dot(sum, codes, x); }
+  CHIMERA_INLINE static IVec wide_dot(const IVec& sum, const IVec& codes, const IVec& x) { return dot(sum, codes, x); }
 };
 
 }  // namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL
@@ -40,16 +40,16 @@ struct Ops : packed_parts::IntegerOps<4> {
 #undef CHIMERA_TARGET
 
 #define CHIMERA_LEVEL packed_dotprod
-#define CHIMERA_TARGET __attribute__((target("arch=armv8.2-a+dotprod")))
+#define CHIMERA_TARGET __attribute__((__target__("arch=armv8.2-a+dotprod")))
 namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 
 struct Ops : packed_parts::IntegerOps<4> {
   static constexpr int tokens = 4;
 
-  CHIMERA_TARGET CHIMERA_INLINE static I dot(const I& sum, const I& codes, const I& x) {
-    return I(vdotq_s32(sum.v, reinterpret_cast<int8x16_t>(codes.v), reinterpret_cast<int8x16_t>(x.v)));
+  CHIMERA_TARGET CHIMERA_INLINE static IVec dot(const IVec& sum, const IVec& codes, const IVec& x) {
+    return IVec(vdotq_s32(sum.v, reinterpret_cast<int8x16_t>(codes.v), reinterpret_cast<int8x16_t>(x.v)));
   }
-  CHIMERA_TARGET CHIMERA_INLINE static I wide_dot(const I& sum, const I& codes, const I& x) {
+  CHIMERA_TARGET CHIMERA_INLINE static IVec wide_dot(const IVec& sum, const IVec& codes, const IVec& x) {
     return dot(sum, codes, x);
   }
 };

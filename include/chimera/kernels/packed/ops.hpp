@@ -25,17 +25,17 @@ template <int W>
 struct IntegerOps {
   static constexpr int lanes = W;  // of a register
   using FloatKernels = void;       // of another level whose products of f32 are the same
-  using I = Ints<W>;
+  using IVec = Ints<W>;
 
   /// The integer that a sum stands for.
-  CHIMERA_INLINE static I total(const I& sum) { return sum; }
+  CHIMERA_INLINE static IVec total(const IVec& sum) { return sum; }
   /// Times a sub-block's scale, or an offset, from `multipliers`.
-  CHIMERA_INLINE static I total(const I& sum, const I& multipliers) { return sum * multipliers; }
-  CHIMERA_INLINE static I multipliers(const I& scales) { return scales; }
+  CHIMERA_INLINE static IVec total(const IVec& sum, const IVec& multipliers) { return sum * multipliers; }
+  CHIMERA_INLINE static IVec multipliers(const IVec& scales) { return scales; }
   /// What sums start from so that codes stand for code - 2^zero.
-  CHIMERA_INLINE static I start(const I& word, int zero) { return word << zero; }
+  CHIMERA_INLINE static IVec start(const IVec& word, int zero) { return word << zero; }
   /// What sums of `wide_dot` start from.
-  CHIMERA_INLINE static I wide_start(const I&) { return {}; }
+  CHIMERA_INLINE static IVec wide_start(const IVec&) { return {}; }
 
   /// `lanes` numbers of f16.
   CHIMERA_INLINE static Vec<W> halves(const std::byte* p) { return load_f16<W>(p); }
@@ -52,9 +52,9 @@ struct IntegerOps {
   /// Words of the sums of q[0 ... 16) and q[16 ... 32), with their signs changed.
   CHIMERA_INLINE static void sums(const std::int8_t* q, std::int32_t* words) {
     for (int h = 0; h < 2; ++h) {
-      I s;
+      IVec s;
       for (int i = 0; i < 16; i += W)
-        s = s + I::template load<std::int8_t>(reinterpret_cast<const std::byte*>(q + 16 * h + i));
+        s = s + IVec::template load<std::int8_t>(reinterpret_cast<const std::byte*>(q + 16 * h + i));
       words[h] = -static_cast<std::int32_t>(sum<W>(as_floats<W>(s)));
     }
   }
@@ -66,12 +66,12 @@ struct IntegerOps {
 /// sums start from -128 times the sum of x.
 template <int W>
 struct UnsignedOps : IntegerOps<W> {
-  using I = Ints<W>;
+  using IVec = Ints<W>;
 
-  CHIMERA_INLINE static I unsigned_codes(const I& codes) {
-    return I(codes.v ^ I(static_cast<std::int32_t>(0x80808080)).v);
+  CHIMERA_INLINE static IVec unsigned_codes(const IVec& codes) {
+    return IVec(codes.v ^ IVec(static_cast<std::int32_t>(0x80808080)).v);
   }
-  CHIMERA_INLINE static I wide_start(const I& word) { return word << 7; }
+  CHIMERA_INLINE static IVec wide_start(const IVec& word) { return word << 7; }
 };
 
 }  // namespace packed_parts

@@ -21,18 +21,18 @@
 #include <immintrin.h>
 
 #define CHIMERA_LEVEL packed_avx_vnni
-#define CHIMERA_TARGET __attribute__((target("avx2,fma,f16c,avxvnni")))
+#define CHIMERA_TARGET __attribute__((__target__("avx2,fma,f16c,avxvnni")))
 namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 
 struct Ops : packed_parts::UnsignedOps<8> {
   static constexpr int tokens = 4;
   using FloatKernels = packed_avx2::Kernels;
 
-  CHIMERA_TARGET CHIMERA_INLINE static I dot(const I& sum, const I& codes, const I& x) {
-    return I(reinterpret_cast<I::Native>(_mm256_dpbusd_avx_epi32(
+  CHIMERA_TARGET CHIMERA_INLINE static IVec dot(const IVec& sum, const IVec& codes, const IVec& x) {
+    return IVec(reinterpret_cast<IVec::Native>(_mm256_dpbusd_avx_epi32(
         reinterpret_cast<__m256i>(sum.v), reinterpret_cast<__m256i>(codes.v), reinterpret_cast<__m256i>(x.v))));
   }
-  CHIMERA_TARGET CHIMERA_INLINE static I wide_dot(const I& sum, const I& codes, const I& x) {
+  CHIMERA_TARGET CHIMERA_INLINE static IVec wide_dot(const IVec& sum, const IVec& codes, const IVec& x) {
     return dot(sum, unsigned_codes(codes), x);
   }
 };
@@ -43,18 +43,18 @@ struct Ops : packed_parts::UnsignedOps<8> {
 #undef CHIMERA_TARGET
 
 #define CHIMERA_LEVEL packed_avx512_vnni
-#define CHIMERA_TARGET __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2,fma,f16c")))
+#define CHIMERA_TARGET __attribute__((__target__("avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2,fma,f16c")))
 namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 
 struct Ops : packed_parts::UnsignedOps<16> {
   static constexpr int tokens = 8;
   using FloatKernels = packed_avx512::Kernels;
 
-  CHIMERA_TARGET CHIMERA_INLINE static I dot(const I& sum, const I& codes, const I& x) {
-    return I(reinterpret_cast<I::Native>(_mm512_dpbusd_epi32(
+  CHIMERA_TARGET CHIMERA_INLINE static IVec dot(const IVec& sum, const IVec& codes, const IVec& x) {
+    return IVec(reinterpret_cast<IVec::Native>(_mm512_dpbusd_epi32(
         reinterpret_cast<__m512i>(sum.v), reinterpret_cast<__m512i>(codes.v), reinterpret_cast<__m512i>(x.v))));
   }
-  CHIMERA_TARGET CHIMERA_INLINE static I wide_dot(const I& sum, const I& codes, const I& x) {
+  CHIMERA_TARGET CHIMERA_INLINE static IVec wide_dot(const IVec& sum, const IVec& codes, const IVec& x) {
     return dot(sum, unsigned_codes(codes), x);
   }
 };
