@@ -152,7 +152,7 @@ void print_costs(const AnyModel& model, std::int64_t batch, std::int64_t context
   row("weights", bytes(weights));
   for (const auto& [format, name] : {std::pair(KvFormat::f16, "state, keys and values f16"),
                                      std::pair(KvFormat::q8_0, "state, keys and values q8_0")})
-    row(name, bytes(model.state_bytes(format)));
+    row(name, bytes(model.state_bytes(format, model.config->context)));
   row("work", bytes(model.decode_bytes(SessionSettings{}.piece)));
 
   const double flops = model.flops(context);

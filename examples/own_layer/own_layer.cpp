@@ -54,7 +54,7 @@ struct RunningMean {
     linear_backward(q, square, w.matrix(input), dw.matrix(input), n, 1.f, du, width, x, width, 0.f, dx);
   }
   // 4. Decode. A sequence carries h [width].
-  static constexpr StateBytes state(KvFormat) { return {.whole = bytes_of({width})}; }
+  static constexpr StateBytes state(KvFormat, std::int64_t) { return {.whole = bytes_of({width})}; }
   static std::int64_t decode_bytes(std::int64_t rows) { return bytes_of({rows * width}) + product_bytes(rows, width); }
   static void decode(const Device auto& q, PackedWeights<RunningMean> w, const Pass& pass, const ProductInput& x,
                      float scale, float* y, Bump temp) {

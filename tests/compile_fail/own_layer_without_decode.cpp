@@ -12,7 +12,7 @@ struct Half {
   static std::int64_t temp_bytes(const Batch&) { return 0; }
   static void forward(const auto&...) {}
   static void backward(const auto&...) {}
-  static constexpr StateBytes state(KvFormat) { return {}; }
+  static constexpr StateBytes state(KvFormat, std::int64_t) { return {}; }
 };
 
 inline constexpr Config bad = [] {

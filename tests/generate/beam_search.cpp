@@ -227,9 +227,11 @@ TEST_CASE("a real session is searched as the toy is") {
   static constexpr Config config{.vocab = 9, .width = 1, .context = 30};
   AnyModel model;
   model.config = &config;
-  model.state_bytes = [](KvFormat) { return std::size_t{64}; };
+  model.state_bytes = [](KvFormat, std::int64_t) { return std::size_t{64}; };
   model.clear_state = [](KvFormat, std::byte* state) { std::memset(state, 0, 64); };
-  model.copy_state = [](KvFormat, std::int64_t, const std::byte* from, std::byte* to) { std::memcpy(to, from, 64); };
+  model.copy_state = [](KvFormat, std::int64_t, std::int64_t, const std::byte* from, std::byte* to) {
+    std::memcpy(to, from, 64);
+  };
   model.decode_bytes = [](std::int64_t) { return std::size_t{64}; };
   model.stages = 1;
   model.decode = [](const Cpu&, const PackedTensor*, const ModelPass& pass, int) {

@@ -24,9 +24,11 @@ std::size_t written = 0;
 AnyModel scripted_model() {
   AnyModel model;
   model.config = &short_config;
-  model.state_bytes = [](KvFormat) { return std::size_t{64}; };
+  model.state_bytes = [](KvFormat, std::int64_t) { return std::size_t{64}; };
   model.clear_state = [](KvFormat, std::byte* state) { std::memset(state, 0, 64); };
-  model.copy_state = [](KvFormat, std::int64_t, const std::byte* from, std::byte* to) { std::memcpy(to, from, 64); };
+  model.copy_state = [](KvFormat, std::int64_t, std::int64_t, const std::byte* from, std::byte* to) {
+    std::memcpy(to, from, 64);
+  };
   model.decode_bytes = [](std::int64_t) { return std::size_t{64}; };
   model.stages = 1;
   model.decode = [](const Cpu&, const PackedTensor*, const ModelPass& pass, int) {

@@ -158,8 +158,8 @@ TEST_CASE("sessions of one reader cost what they remember, and take turns in its
 
   std::vector<Session> sessions;
   for (int i = 0; i < 3; ++i) sessions.push_back(std::move(*Session::create(reader, settings)));
-  CHECK(sessions[0].bytes() >= hybrid_model.state_bytes(KvFormat::f16) + vocab * sizeof(float));
-  CHECK(sessions[0].bytes() < hybrid_model.state_bytes(KvFormat::f16) + vocab * sizeof(float) + 200);
+  CHECK(sessions[0].bytes() >= hybrid_model.state_bytes(KvFormat::f16, hybrid.context) + vocab * sizeof(float));
+  CHECK(sessions[0].bytes() < hybrid_model.state_bytes(KvFormat::f16, hybrid.context) + vocab * sizeof(float) + 200);
   CHECK(reader.bytes() > hybrid_model.decode_bytes(64));
 
   // One is in the middle of a pass, and moves; another reads to its end; a third is given up in the middle.

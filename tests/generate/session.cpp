@@ -37,9 +37,11 @@ constexpr Config echo_config{.vocab = 16, .width = 1, .context = 10};
 AnyModel echo_model() {
   AnyModel model;
   model.config = &echo_config;
-  model.state_bytes = [](KvFormat) { return std::size_t{64}; };
+  model.state_bytes = [](KvFormat, std::int64_t) { return std::size_t{64}; };
   model.clear_state = [](KvFormat, std::byte* state) { std::memset(state, 0, 64); };
-  model.copy_state = [](KvFormat, std::int64_t, const std::byte* from, std::byte* to) { std::memcpy(to, from, 64); };
+  model.copy_state = [](KvFormat, std::int64_t, std::int64_t, const std::byte* from, std::byte* to) {
+    std::memcpy(to, from, 64);
+  };
   model.decode_bytes = [](std::int64_t rows) { return static_cast<std::size_t>(4 * rows); };
   model.stages = 2, model.head = 1;
   model.decode = [](const Cpu&, const PackedTensor*, const ModelPass& pass, int stage) {
@@ -84,7 +86,13 @@ constexpr Config small_of(int context) {
           .mamba2 = {.head_dim = 16, .state = 8, .chunk = 8},
           .ffn = {.hidden = 48}};
 }
-constexpr Config small = small_of(48), long_context = small_of(200);
+constexpr Config small = small_of(48), long_context = small_of(200), ten = small_of(10);
+constexpr Config all_seen_of(int context) {
+  Config c = small_of(context);
+  c.attention.window = 0;
+  return c;
+}
+constexpr Config all_seen = all_seen_of(9'000), ten_seen = all_seen_of(10);
 constexpr AnyModel small_model = inference_model<small>("small");
 
 }  // namespace
@@ -113,6 +121,100 @@ TEST_CASE("a session counts positions and reads a long prompt in pieces") {
   logits = session->step(2);
   REQUIRE(logits);
   CHECK(std::vector<float>(logits->begin(), logits->begin() + 4) == std::vector<float>{1, 2, 0, 1});
+}
+
+TEST_CASE("a session of a smaller context has the same bits in less memory") {
+  const Cpu q = std::move(*Cpu::create(2));
+  for (const KvFormat kv : {KvFormat::f16, KvFormat::q8_0}) {
+    const AnyModel model = inference_model<all_seen>("all seen");
+    const PackedModel weights = packed(q, model);
+    auto whole = Session::create(q, weights, {.piece = 7, .kv = kv});
+    auto part = Session::create(q, weights, {.context = 40, .piece = 7, .kv = kv});
+    REQUIRE(whole);
+    REQUIRE(part);
+    CHECK(part->context() == 40);
+    CHECK(whole->context() == 9'000);
+    CHECK(50 * part->bytes() < whole->bytes());
+    const auto tokens = tokens_up_to(30);
+    CHECK(copy(part->prefill(tokens)) == copy(whole->prefill(tokens)));
+    for (std::int32_t t = 0; t < 10; ++t) CHECK(copy(part->step(t)) == copy(whole->step(t)));
+    CHECK(part->step(1).error().message ==
+          "the context is full: it holds 40 tokens, 40 were read and 1 more were given");
+  }
+}
+
+TEST_CASE("sessions of several contexts are read in one pass") {
+  const Cpu q = std::move(*Cpu::create(2));
+  const AnyModel model = inference_model<all_seen>("all seen");
+  const PackedModel weights = packed(q, model);
+  auto reader = Reader::create(q, weights, 64);
+  REQUIRE(reader);
+  std::vector<Session> sessions, alone;
+  for (const std::int64_t context : {20, 300, 0, 17}) {
+    sessions.push_back(std::move(*Session::create(*reader, {.context = context})));
+    alone.push_back(std::move(*Session::create(q, weights)));
+  }
+  const auto tokens = tokens_up_to(17);
+  std::vector<Turn> turns;
+  for (Session& s : sessions) turns.push_back({.sequence = &s, .tokens = tokens});
+  REQUIRE(reader->read(turns));
+  for (std::size_t i = 0; i < sessions.size(); ++i)
+    CHECK(copy(Result<Session::Logits>(sessions[i].logits())) == copy(alone[i].prefill(tokens)));
+}
+
+TEST_CASE("a session that slides in a smaller context is one of a model with that context") {
+  const Cpu q = std::move(*Cpu::create(2));
+  for (const bool windowed : {true, false}) {
+    const AnyModel long_model = windowed ? inference_model<long_context>("long") : inference_model<all_seen>("long"),
+                   short_model = windowed ? inference_model<ten>("short") : inference_model<ten_seen>("short");
+    const PackedModel long_weights = packed(q, long_model), short_weights = packed(q, short_model);
+    auto a = Session::create(q, long_weights, {.context = 10, .piece = 4, .slide = true});
+    auto b = Session::create(q, short_weights, {.piece = 4, .slide = true});
+    REQUIRE(a);
+    REQUIRE(b);
+    for (std::int32_t t = 0; t < 60; t += 5) {
+      const std::vector<std::int32_t> some{t, t + 1, 63 - t};
+      CHECK(copy(a->prefill(some)) == copy(b->prefill(some)));
+      CHECK(copy(a->step(t)) == copy(b->step(t)));
+    }
+    auto fork = a->fork();
+    REQUIRE(fork);
+    CHECK(copy(fork->step(3)) == copy(b->step(3)));
+  }
+}
+
+TEST_CASE("a context is from 1 to the model's, and sessions of others are not mixed up") {
+  const Cpu q = std::move(*Cpu::create(1));
+  const AnyModel model = inference_model<all_seen>("all seen");
+  const PackedModel weights = packed(q, model);
+  CHECK(Session::create(q, weights, {.context = 9'001}).error().message ==
+        "a session's context must be from 1 to the model's 9000 tokens, found 9001");
+  CHECK(!Session::create(q, weights, {.context = -1}));
+  auto one = Session::create(q, weights, {.context = 1});
+  REQUIRE(one);
+  CHECK(one->step(1));
+  CHECK(!one->step(1));
+  auto some = Session::create(q, weights, {.context = 20}), all = Session::create(q, weights);
+  REQUIRE(some);
+  REQUIRE(some->step(1));
+  CHECK(!all->copy_from(*some));
+  const auto saved = some->save();
+  REQUIRE(saved);
+  CHECK(all->restore(*saved).error().message == "the session was saved with another context than 9000 tokens");
+  auto again = Session::create(q, weights, {.context = 20});
+  REQUIRE(again->restore(*saved));
+  CHECK(copy(again->step(2)) == copy(some->step(2)));
+}
+
+TEST_CASE("a session that is too large says what takes less") {
+  const Cpu q = std::move(*Cpu::create(1));
+  AnyModel model = echo_model();
+  model.state_bytes = [](KvFormat, std::int64_t context) { return static_cast<std::size_t>(context) << 58; };
+  const PackedModel weights = packed(q, model);
+  const auto session = Session::create(q, weights);
+  REQUIRE(!session);
+  CHECK(session.error().message.find("by a session of 10 tokens; a smaller context, or keys and values in q8_0 or "
+                                     "q4_0, take less") != std::string::npos);
 }
 
 TEST_CASE("what a session cannot do is an error, and changes nothing") {

@@ -109,9 +109,9 @@ TEST_CASE("decoding with keys and values of fewer bits") {
 }
 
 TEST_CASE("the ring of a window holds that window and no more") {
-  CHECK(Attention<bare>::state(KvFormat::f16).ring == 2 * (2 * 13 * 32) * 2);
-  CHECK(Attention<bare>::state(KvFormat::q8_0).ring == 2 * round_up(2 * 13 * 34, 64));
-  CHECK(Attention<grouped>::state(KvFormat::f32).ring == 2 * (2 * 256 * 32) * 4);
+  CHECK(Attention<bare>::state(KvFormat::f16, bare.context).ring == 2 * (2 * 13 * 32) * 2);
+  CHECK(Attention<bare>::state(KvFormat::q8_0, bare.context).ring == 2 * round_up(2 * 13 * 34, 64));
+  CHECK(Attention<grouped>::state(KvFormat::f32, grouped.context).ring == 2 * (2 * 256 * 32) * 4);
 }
 
 TEST_CASE("YaRN at a factor of 1 is plain rotary attention") {

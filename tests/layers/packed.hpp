@@ -60,7 +60,7 @@ class Decoding {
       : q_(q), packed_(w), norm_(noise(L::width, 99)), kv_(kv), positions_(sequences, 0) {
     for (float& v : norm_) v += 2.f;
     for (std::size_t b = 0; b < sequences; ++b)
-      states_.push_back(std::move(*Buffer::of_bytes(static_cast<std::size_t>(L::state(kv).whole + L::state(kv).ring))));
+      states_.push_back(std::move(*Buffer::of_bytes(static_cast<std::size_t>(state(kv).whole + state(kv).ring))));
   }
 
   /// What forward is to be given: x [T,width], normalised as decode does.
@@ -80,8 +80,12 @@ class Decoding {
       const std::int64_t count = static_cast<std::int64_t>(x[b].size()) / L::width;
       if (count == 0) continue;
       const std::int64_t first = static_cast<std::int64_t>(all.size()) / L::width;
-      std::byte* state = states_[b].bytes();
-      runs.push_back({first, count, positions_[b], state, state + L::state(kv_).whole});
+      std::byte* memory = states_[b].bytes();
+      runs.push_back({.first = first,
+                      .count = count,
+                      .position = positions_[b],
+                      .state = memory,
+                      .ring = memory + state(kv_).whole});
       positions_[b] += count;
       all.insert(all.end(), x[b].begin(), x[b].end());
     }
@@ -98,6 +102,7 @@ class Decoding {
 
  private:
   static constexpr float eps = 1e-5f;
+  static StateBytes state(KvFormat kv) { return L::state(kv, Run{}.context); }
 
   const Cpu& q_;
   Packed<L> packed_;

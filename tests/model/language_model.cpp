@@ -318,7 +318,7 @@ TEST_CASE("token by token, and in pieces, a model says what it says of the whole
     CHECK(difference(logits, expected(static_cast<std::size_t>(at + rows - 1))) < 2e-5);
   };
   for (const auto& pieces : {std::vector<std::int64_t>(length, 1), {1, 13, 2, 5}}) {  // crosses chunks and the window
-    state.assign(model.state_bytes(KvFormat::f32), std::byte{0});
+    state.assign(model.state_bytes(KvFormat::f32, model.config->context), std::byte{0});
     std::int64_t at = 0;
     for (const std::int64_t rows : pieces) read(std::exchange(at, at + rows), rows);
   }

@@ -66,11 +66,12 @@ inline constexpr std::size_t kv_formats = 4;
 
 /// Consecutive tokens of one sequence.
 struct Run {
-  std::int64_t first = 0;      // row of the pass
-  std::int64_t count = 1;      // tokens
-  std::int64_t position = 0;   // of the first in its sequence
-  std::byte* state = nullptr;  // of this sequence; for a layer: what it reads whole for every token
-  std::byte* ring = nullptr;   // for a layer: what fills as the text goes on
+  std::int64_t first = 0;            // row of the pass
+  std::int64_t count = 1;            // tokens
+  std::int64_t position = 0;         // of the first in its sequence
+  std::byte* state = nullptr;        // of this sequence; for a layer: what it reads whole for every token
+  std::byte* ring = nullptr;         // for a layer: what fills as the text goes on
+  std::int64_t context = INT64_MAX;  // tokens that the sequence remembers; a layer may remember fewer
 };
 
 /// What a layer carries of a sequence, in bytes, multiples of 64: what is read whole for every token, and what fills as

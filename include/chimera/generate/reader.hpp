@@ -70,7 +70,8 @@ class Reader {
     Turn turn;
     Place* place;
     std::byte* state;
-    float* last;          // the sequence's logits
+    float* last;  // the sequence's logits
+    std::int64_t context;
     std::int64_t piece;   // tokens of it in a pass, at most
     std::int64_t begun;   // position of its first token
     std::int64_t length;  // tokens
@@ -237,6 +238,7 @@ CHIMERA_FUNCTION void Reader::admit(const Turn& turn) {
                    .place = s.place_,
                    .state = s.state_,
                    .last = s.logits_,
+                   .context = s.context(),
                    .piece = std::min(s.settings_.piece, capacity_),
                    .begun = s.position(),
                    .length = static_cast<std::int64_t>(turn.tokens.size())});
@@ -277,7 +279,8 @@ CHIMERA_FUNCTION void Reader::begin_pass() {
     const Job& job = jobs_[j];
     const std::int64_t read = job.read(), count = std::min(job.piece, job.length - read);
     if (rows_ + count > capacity_) continue;
-    runs_[run_count_] = {rows_, count, job.place->position, job.state};
+    runs_[run_count_] = {
+        .first = rows_, .count = count, .position = job.place->position, .state = job.state, .context = job.context};
     jobs_of_[run_count_++] = j;
     std::copy_n(job.turn.tokens.begin() + read, count, tokens_ + rows_);
     ask_of(job, read, count);

@@ -24,6 +24,7 @@ namespace chimera::inline CHIMERA_ABI {
 class Reader;
 
 struct SessionSettings {
+  std::int64_t context = 0;     // tokens that it holds: fewer take less memory; 0: as many as the config says
   std::int64_t piece = 256;     // tokens of a prompt that are read at once: more are faster and take more memory
   KvFormat kv = KvFormat::f16;  // in which keys and values are remembered
   bool slide = false;           // beyond the context: forget the oldest keys and values instead of an error
@@ -52,7 +53,7 @@ class Sequence {
 
   /// Tokens read so far, how many fit, and how many were given and not yet read.
   std::int64_t position() const { return place_->position; }
-  std::int64_t context() const { return weights_->config().context; }
+  std::int64_t context() const { return settings_.context; }
   std::int64_t pending() const { return place_->end - place_->position; }
   const PackedModel& weights() const { return *weights_; }
   const SessionSettings& settings() const { return settings_; }
@@ -65,15 +66,15 @@ class Sequence {
   /// Forgets everything. No turn of it may be at work.
   void reset();
 
-  /// Goes on from where the other is; allocates nothing. Both must have the same weights and format of keys and values,
-  /// and no tokens pending.
+  /// Goes on from where the other is; allocates nothing. Both must have the same weights, context and format of keys
+  /// and values, and no tokens pending.
   Result<void> copy_from(const Sequence& other);
 
   /// All that is remembered, for `restore`.
   Result<std::vector<std::byte>> save() const;
 
-  /// Goes on from where `save` was. Errors: what was saved is of another model or format of keys and values, or
-  /// damaged; nothing has changed then.
+  /// Goes on from where `save` was. Errors: what was saved is of another model, context or format of keys and
+  /// values, or damaged; nothing has changed then.
   Result<void> restore(std::span<const std::byte> saved);
 
   /// The same with a file, which appears whole or not at all.
@@ -104,7 +105,7 @@ class Sequence {
   Sequence() = default;
 
   const AnyModel& model() const { return weights_->model(); }
-  std::size_t state_bytes() const { return model().state_bytes(settings_.kv); }
+  std::size_t state_bytes() const { return model().state_bytes(settings_.kv, context()); }
   std::size_t logits_bytes() const { return static_cast<std::size_t>(weights_->config().vocab) * sizeof(float); }
   Saved expected() const;
 
@@ -127,15 +128,22 @@ namespace chimera::inline CHIMERA_ABI {
 CHIMERA_FUNCTION Result<Sequence> Sequence::create(const PackedModel& weights, const SessionSettings& settings) {
   if (settings.piece < 1)
     return Error{"a prompt's piece must be at least 1 token, found " + std::to_string(settings.piece)};
+  const std::int64_t most = weights.config().context;
+  if (settings.context < 0 || settings.context > most)
+    return Error{"a session's context must be from 1 to the model's " + std::to_string(most) + " tokens, found " +
+                 std::to_string(settings.context)};
   Sequence s;
   s.weights_ = &weights, s.settings_ = settings;
-  s.settings_.piece = std::min<std::int64_t>(settings.piece, s.context());
+  if (settings.context == 0) s.settings_.context = most;
+  s.settings_.piece = std::min(settings.piece, s.context());
   auto block = Buffer::of_bytes(s.bind(nullptr));
-  if (!block) return block.error();
+  if (!block)
+    return Error{block.error().message + " by a session of " + std::to_string(s.context()) +
+                 " tokens; a smaller context, or keys and values in q8_0 or q4_0, take less"};
   s.block_ = std::move(*block);
   s.bind(s.block_.bytes());
   ::new (s.place_) sequence_parts::Place;
-  if (s.model().keep_state_sparse) s.model().keep_state_sparse(settings.kv, s.state_);
+  if (s.model().keep_state_sparse) s.model().keep_state_sparse(settings.kv, s.context(), s.state_);
   return s;
 }
 
@@ -150,10 +158,10 @@ CHIMERA_FUNCTION void Sequence::reset() {
 }
 
 CHIMERA_FUNCTION Result<void> Sequence::copy_from(const Sequence& other) {
-  if (other.weights_ != weights_ || other.settings_.kv != settings_.kv)
-    return Error{"a session can only be copied into one of the same weights and the same format of keys and values"};
+  if (other.weights_ != weights_ || other.settings_.kv != settings_.kv || other.context() != context())
+    return Error{"a session can only be copied into one of the same weights, context and format of keys and values"};
   if (other.pending() > 0 || pending() > 0) return Error{"a session with tokens pending cannot be copied"};
-  model().copy_state(settings_.kv, other.position(), other.state_, state_);
+  model().copy_state(settings_.kv, context(), other.position(), other.state_, state_);
   std::copy_n(other.logits_, weights_->config().vocab, logits_);
   *place_ = *other.place_;
   return {};
@@ -163,7 +171,7 @@ CHIMERA_FUNCTION Result<std::vector<std::byte>> Sequence::save() const {
   if (pending() > 0) return Error{"a session with tokens pending cannot be saved"};
   std::vector<std::byte> bytes(sizeof(Saved) + logits_bytes() + state_bytes());
   std::memcpy(bytes.data() + sizeof(Saved), logits_, logits_bytes());
-  model().copy_state(settings_.kv, position(), state_, bytes.data() + sizeof(Saved) + logits_bytes());
+  model().copy_state(settings_.kv, context(), position(), state_, bytes.data() + sizeof(Saved) + logits_bytes());
   Saved head = expected();
   head.position = position(), head.answered = place_->answered;
   head.checksum = crc32c(bytes.data() + sizeof(Saved), bytes.size() - sizeof(Saved));
@@ -185,7 +193,9 @@ CHIMERA_FUNCTION Result<void> Sequence::restore(std::span<const std::byte> saved
   if (head.model != want.model)
     return Error{"the session was saved with another model than " + std::string(model().name)};
   if (head.kv != want.kv) return Error{"the session was saved with another format of keys and values"};
-  if (saved.size() != sizeof head + logits_bytes() + state_bytes() || head.state != want.state)
+  if (head.state != want.state)
+    return Error{"the session was saved with another context than " + std::to_string(context()) + " tokens"};
+  if (saved.size() != sizeof head + logits_bytes() + state_bytes())
     return Error{"the saved session is not whole: expected " +
                  std::to_string(sizeof head + logits_bytes() + state_bytes()) + " bytes, found " +
                  std::to_string(saved.size())};
@@ -195,7 +205,7 @@ CHIMERA_FUNCTION Result<void> Sequence::restore(std::span<const std::byte> saved
     return Error{"the saved session is at position " + std::to_string(head.position) + ", the context holds " +
                  std::to_string(context())};
   std::memcpy(logits_, saved.data() + sizeof head, logits_bytes());
-  model().copy_state(settings_.kv, head.position, saved.data() + sizeof head + logits_bytes(), state_);
+  model().copy_state(settings_.kv, context(), head.position, saved.data() + sizeof head + logits_bytes(), state_);
   *place_ = {.position = head.position, .end = head.position, .answered = head.answered != 0};
   return {};
 }

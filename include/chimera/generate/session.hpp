@@ -98,7 +98,8 @@ namespace chimera::inline CHIMERA_ABI {
 
 CHIMERA_FUNCTION Result<Session> Session::create(const Cpu& q, const PackedModel& weights,
                                                  const SessionSettings& settings) {
-  const std::int64_t rows = std::min<std::int64_t>(settings.piece, weights.config().context);
+  std::int64_t rows = std::min<std::int64_t>(settings.piece, weights.config().context);
+  if (settings.context > 0) rows = std::min(rows, settings.context);
   if (rows < 1) return Sequence::create(weights, settings).error();
   auto reader = Reader::create(q, weights, rows);
   if (!reader) return reader.error();

@@ -93,10 +93,12 @@ struct Attention : AttentionWeights {
   }
 
   // 4. Decode. A sequence carries a ring of keys and values.
-  static constexpr StateBytes state(KvFormat kv) { return {.ring = ring.bytes(kv)}; }
+  static constexpr StateBytes state(KvFormat kv, std::int64_t context) {
+    return {.ring = cached.ring(context).bytes(kv)};
+  }
   /// Copies the keys and values of a sequence of that many tokens.
-  static void copy_ring(KvFormat kv, std::int64_t tokens, const std::byte* from, std::byte* to) {
-    copy_rows(ring, kv, tokens, from, to);
+  static void copy_ring(KvFormat kv, std::int64_t context, std::int64_t tokens, const std::byte* from, std::byte* to) {
+    copy_rows(cached.ring(context), kv, tokens, from, to);
   }
   static std::int64_t decode_bytes(std::int64_t n) {
     return bytes_of({n * row, n * rows}) +
@@ -129,7 +131,6 @@ struct Attention : AttentionWeights {
       C.attention.scale != 0.f ? C.attention.scale : static_cast<float>(constexpr_pow(head_dim, -0.5)),
       C.attention.position == Position::alibi};
   static constexpr CachedAttentionShape cached{shape, dims, layout, turns};
-  static constexpr KvShape ring = cached.ring();
   static constexpr RopeShape turning = cached.turning();
   static_assert(cached_attention_scratch_bytes(cached) <= Cpu::scratch_bytes,
                 "chimera: too many query heads share a key head");

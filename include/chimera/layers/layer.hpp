@@ -4,9 +4,10 @@
 //   forward:  y += scale * layer(x)              x, y [B,T,width]; x is already normalised
 //   backward: dx = scale * dlayer/dx . dy        weight gradients accumulate (+=)
 //   decode:   y += scale * layer(norm(x)) for the tokens of a pass, with packed weights; y may be x
-// What decoding carries of a sequence has two parts, state(kv): one that is read whole for every token, all zero at the
-// sequence's start, and a ring that fills as the text goes on, of which later positions are never read. A layer with a
-// ring says how it is copied: copy_ring(kv, tokens, from, to). `temp` is working memory, at least temp_bytes(batch),
+// What decoding carries of a sequence has two parts, state(kv, context): one that is read whole for every token, all
+// zero at the sequence's start, the same for any context, and a ring that fills as the text goes on, of which later
+// positions are never read; it is for `context` tokens, or fewer. A layer with a ring says how it is copied:
+// copy_ring(kv, context, tokens, from, to). `temp` is working memory, at least temp_bytes(batch),
 // or decode_bytes(rows). A layer whose work is more than its matrices says how much: flops(context), of forward, for
 // one token.
 #pragma once
@@ -85,7 +86,7 @@ concept Layer = requires(const D& q, Weights<L> w, Weights<L, float> dw, const B
   { L::temp_bytes(batch) } -> std::same_as<std::int64_t>;
   L::forward(q, w, batch, x, 1.f, y, a, temp);
   L::backward(q, w, dw, batch, x, x, 1.f, y, a, temp);
-  { L::state(KvFormat::f16) } -> std::same_as<StateBytes>;
+  { L::state(KvFormat::f16, std::int64_t{1}) } -> std::same_as<StateBytes>;
   { L::decode_bytes(std::int64_t{}) } -> std::same_as<std::int64_t>;
   L::decode(q, packed, pass, in, 1.f, y, temp);
 };

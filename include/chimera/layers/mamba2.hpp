@@ -92,7 +92,7 @@ struct Mamba2 : Mamba2Weights {
   }
 
   // 4. Decode. A sequence carries the convolution's last inputs and the states (kernels/cached/ssd.hpp).
-  static constexpr StateBytes state(KvFormat) { return {.whole = cached.state_bytes()}; }
+  static constexpr StateBytes state(KvFormat, std::int64_t) { return {.whole = cached.state_bytes()}; }
   static std::int64_t decode_bytes(std::int64_t rows) {
     return bytes_of({rows * row, rows * inner}) +
            std::max({product_bytes(rows, width), product_bytes(rows, inner), cached_ssd_bytes(cached, rows)});

@@ -92,7 +92,7 @@ struct RgLru : RgLruWeights {
   }
 
   // 4. Decode. A sequence carries the convolution's last inputs and h (kernels/cached/rg_lru.hpp).
-  static constexpr StateBytes state(KvFormat) { return {.whole = cached.state_bytes()}; }
+  static constexpr StateBytes state(KvFormat, std::int64_t) { return {.whole = cached.state_bytes()}; }
   static std::int64_t decode_bytes(std::int64_t rows) {
     return bytes_of({2 * rows * inner, rows * inner}) +
            std::max({product_bytes(rows, width), product_bytes(rows, inner), cached_rg_lru_bytes(cached, rows)});

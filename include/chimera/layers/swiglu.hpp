@@ -67,7 +67,7 @@ struct SwiGlu : SwiGluWeights {
   }
 
   // 4. Decode: nothing is carried.
-  static constexpr StateBytes state(KvFormat) { return {}; }
+  static constexpr StateBytes state(KvFormat, std::int64_t) { return {}; }
   static std::int64_t decode_bytes(std::int64_t rows) {
     return bytes_of({rows * hidden}) + std::max(product_bytes(rows, width), product_bytes(rows, hidden));
   }

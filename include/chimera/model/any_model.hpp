@@ -26,8 +26,8 @@ struct TrainingStep {
   int first_block = 0;  // the weights of those before it, and the embedding as an input, get no gradient
 };
 
-/// A pass of a whole model: the state of each run is that of its sequence, model.state_bytes(kv) of it, 64-byte
-/// aligned.
+/// A pass of a whole model: the state of each run is that of its sequence, model.state_bytes(kv, run.context) of it,
+/// 64-byte aligned.
 struct ModelPass : Pass {
   const std::int32_t* tokens = nullptr;  // [rows], below the vocab
   std::span<const Output> outputs;
@@ -63,14 +63,15 @@ struct ModelTable {
   void (*forward)(const D&, const float* weights, const TokenBatch&, std::byte* memory, float* logits) = nullptr;
 
   std::size_t slot_count = 0;  // of packed weights
-  /// What decoding carries from token to token of one sequence; all zero at the start, or as `clear_state` leaves it:
-  /// keys and values of positions to come are never read.
-  std::size_t (*state_bytes)(KvFormat) = nullptr;
+  /// What decoding carries from token to token of one sequence, for a context of at most the config's; all zero at the
+  /// start, or as `clear_state` leaves it: keys and values of positions to come are never read.
+  std::size_t (*state_bytes)(KvFormat, std::int64_t context) = nullptr;
   void (*clear_state)(KvFormat, std::byte* state) = nullptr;
   /// All that will be read of it after `position` tokens.
-  void (*copy_state)(KvFormat, std::int64_t position, const std::byte* from, std::byte* to) = nullptr;
+  void (*copy_state)(KvFormat, std::int64_t context, std::int64_t position, const std::byte* from,
+                     std::byte* to) = nullptr;
   /// Of fresh memory for it, which parts may stay untouched for long: keep_sparse. May be null.
-  void (*keep_state_sparse)(KvFormat, std::byte* state) = nullptr;
+  void (*keep_state_sparse)(KvFormat, std::int64_t context, std::byte* state) = nullptr;
   /// Bytes of working memory of a pass.
   std::size_t (*decode_bytes)(std::int64_t rows) = nullptr;
   int stages = 0;  // of a pass

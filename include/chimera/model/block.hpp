@@ -97,9 +97,9 @@ struct Block {
   }
 
   // 4. Decode: x [rows,width] in place.
-  static constexpr StateBytes state(KvFormat kv) { return Mix::state(kv); }
-  static void copy_ring(KvFormat kv, std::int64_t tokens, const std::byte* from, std::byte* to) {
-    Mix::copy_ring(kv, tokens, from, to);
+  static constexpr StateBytes state(KvFormat kv, std::int64_t context) { return Mix::state(kv, context); }
+  static void copy_ring(KvFormat kv, std::int64_t context, std::int64_t tokens, const std::byte* from, std::byte* to) {
+    Mix::copy_ring(kv, context, tokens, from, to);
   }
   static std::int64_t decode_bytes(std::int64_t rows) {
     return std::max(Mix::decode_bytes(rows), Ffn::decode_bytes(rows));

@@ -24,22 +24,28 @@ class ModelDecoding {
   static constexpr int count = static_cast<int>(steps<C>.size());
 
  public:
-  static constexpr std::size_t state_bytes(KvFormat kv) { return Layout::states(kv).bytes; }
+  static std::size_t state_bytes(KvFormat kv, std::int64_t context) {
+    return Layout::ring_at(kv, context, steps<C>.size());
+  }
 
   static void clear_state(KvFormat kv, std::byte* state) { std::memset(state, 0, Layout::states(kv).rings); }
 
-  static void copy_state(KvFormat kv, std::int64_t position, const std::byte* from, std::byte* to) {
+  static void copy_state(KvFormat kv, std::int64_t context, std::int64_t position, const std::byte* from,
+                         std::byte* to) {
     std::memcpy(to, from, Layout::states(kv).rings);
     for (std::size_t i = 0; i < steps<C>.size(); ++i)
       with_step<C>(steps<C>[i], [&](auto type) {
         using B = typename decltype(type)::type;
-        [[maybe_unused]] const std::size_t at = Layout::states(kv).ring_at[i];
-        if constexpr (B::state(KvFormat::f32).ring > 0) B::copy_ring(kv, position, from + at, to + at);
+        if constexpr (Layout::template has_ring<B>) {
+          const std::size_t at = Layout::ring_at(kv, context, i);
+          B::copy_ring(kv, context, position, from + at, to + at);
+        }
       });
   }
 
-  static void keep_state_sparse(KvFormat kv, std::byte* state) {
-    keep_sparse(state + Layout::states(kv).rings, Layout::states(kv).bytes - Layout::states(kv).rings);
+  static void keep_state_sparse(KvFormat kv, std::int64_t context, std::byte* state) {
+    const std::size_t rings = Layout::states(kv).rings;
+    keep_sparse(state + rings, state_bytes(kv, context) - rings);
   }
 
   static std::size_t decode_bytes(std::int64_t rows) {
@@ -63,15 +69,15 @@ class ModelDecoding {
     if (stage >= count) return write_logits(q, weights, pass, x, stage - count, rest);
 
     const auto i = static_cast<std::size_t>(stage);
-    const auto& layout = Layout::states(pass.kv);
-    for (std::size_t r = 0; r < pass.runs.size(); ++r) {
-      runs[r] = pass.runs[r];
-      runs[r].state = pass.runs[r].state + layout.whole_at[i];
-      runs[r].ring = pass.runs[r].state + layout.ring_at[i];
-    }
     const Pass own{{runs, pass.runs.size()}, pass.rows, pass.kv};
     with_step<C>(steps<C>[i], [&](auto type) {
       using B = typename decltype(type)::type;
+      for (std::size_t r = 0; r < pass.runs.size(); ++r) {
+        const Run& run = pass.runs[r];
+        runs[r] = run;
+        runs[r].state = run.state + Layout::states(pass.kv).whole_at[i];
+        if constexpr (Layout::template has_ring<B>) runs[r].ring = run.state + Layout::ring_at(pass.kv, run.context, i);
+      }
       B::decode(q, PackedWeights<B>{weights + Layout::slot_at[static_cast<std::size_t>(steps<C>[i].block)]}, own, x,
                 rest);
     });

@@ -74,27 +74,37 @@ struct ModelLayout {
   /// Where the state of each step lies in that of a sequence, in bytes: first all that is read whole for every token,
   /// which wants large pages, then the rings, which fill as a text goes on.
   struct States {
-    std::array<std::size_t, steps<C>.size()> whole_at{}, ring_at{};
-    std::size_t rings = 0, bytes = 0;
+    std::array<std::size_t, steps<C>.size()> whole_at{};
+    std::size_t rings = 0;
   };
   static constexpr auto state_layouts = [] {
     std::array<States, kv_formats> all{};
     for (std::size_t kv = 0; kv < kv_formats; ++kv) {
       States& s = all[kv];
-      const auto place = [&](auto& at, auto part) {
-        for (std::size_t i = 0; i < steps<C>.size(); ++i)
-          with_step<C>(steps<C>[i], [&](auto type) {
-            at[i] = s.bytes;
-            s.bytes += static_cast<std::size_t>(part(decltype(type)::type::state(static_cast<KvFormat>(kv))));
-          });
-      };
-      place(s.whole_at, [](StateBytes b) { return b.whole; });
-      s.rings = s.bytes;
-      place(s.ring_at, [](StateBytes b) { return b.ring; });
+      for (std::size_t i = 0; i < steps<C>.size(); ++i)
+        with_step<C>(steps<C>[i], [&](auto type) {
+          s.whole_at[i] = s.rings;
+          s.rings += static_cast<std::size_t>(decltype(type)::type::state(static_cast<KvFormat>(kv), C.context).whole);
+        });
     }
     return all;
   }();
   static constexpr const States& states(KvFormat kv) { return state_layouts[static_cast<std::size_t>(kv)]; }
+
+  template <class B>
+  static constexpr bool has_ring = B::state(KvFormat::f32, C.context).ring > 0;
+
+  /// Where the ring of a step lies, in bytes, in the state of a sequence with that context; of the step behind the
+  /// last: all bytes.
+  static constexpr std::size_t ring_at(KvFormat kv, std::int64_t context, std::size_t step) {
+    std::size_t at = states(kv).rings;
+    for (std::size_t i = 0; i < step; ++i)
+      with_step<C>(steps<C>[i], [&](auto type) {
+        using B = typename decltype(type)::type;
+        if constexpr (has_ring<B>) at += static_cast<std::size_t>(B::state(kv, context).ring);
+      });
+    return at;
+  }
 
   static constexpr std::size_t tensor_count = [] {
     std::size_t n = C.tied ? 2 : 3;

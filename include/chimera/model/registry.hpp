@@ -63,7 +63,7 @@ consteval bool complete() {
                                typename L::Activations& a,
                                Bump temp) { L::backward(q, w, dw, batch, x, x, 1.f, x, a, temp); })
     return static_cast<bool>(sizeof(lacks_backward<L>));
-  else if constexpr (!requires { L::state(KvFormat::f16).whole; })
+  else if constexpr (!requires { L::state(KvFormat::f16, std::int64_t{1}).whole; })
     return static_cast<bool>(sizeof(lacks_state<L>));
   else if constexpr (!Layer<L>)
     return static_cast<bool>(sizeof(lacks_decode<L>));

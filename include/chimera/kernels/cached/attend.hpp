@@ -39,7 +39,7 @@ inline constexpr std::int64_t tile = attention_parts::attention_tile;
 /// Puts the keys that `part` saw to those that `all` saw.
 void add_softmax(Isa isa, std::int64_t heads, std::int64_t width, const Softmax& part, const Softmax& all);
 
-/// Keys of one chunk, for a ring of that many slots: enough to be worth a task, and few chunks.
+/// Keys of one chunk, at most, where that many are seen: enough to be worth a task, and few chunks.
 constexpr std::int64_t chunk_keys(std::int64_t slot_count) {
   return std::clamp<std::int64_t>(round_up(ceil_div(slot_count, 64), attend_parts::tile), 256, 4096);
 }
@@ -205,7 +205,7 @@ CHIMERA_FUNCTION void attend_chunk(Isa isa, const AttentionShape& s, const KvCac
                                    const float* queries, std::int64_t position, std::int64_t first, std::int64_t end,
                                    Bump scratch, const Softmax& out) {
   using namespace attend_parts;
-  const std::int64_t group = s.group(), width = cache.shape.row(), stride = chunk_keys(cache.shape.slot_count);
+  const std::int64_t group = s.group(), width = cache.shape.row(), stride = round_up(end - first, 16);
   float* scores = scratch.take(group * stride);
   float* buffer = scratch.take(tile * width);
   const auto tiles = [&](auto f) {

@@ -19,14 +19,16 @@
 
 namespace chimera {
 
-/// `window` keys are kept. Queries and keys turn where `dims` is not 0.
+/// `window` keys are kept, or as many as a sequence's context. Queries and keys turn where `dims` is not 0.
 struct CachedAttentionShape {
   AttentionShape heads;
   std::int64_t dims;
   RopeLayout layout;
   RopeTurns turns;
 
-  constexpr KvShape ring() const { return {heads.kv_heads, heads.head_dim, heads.window}; }
+  constexpr KvShape ring(std::int64_t context = INT64_MAX) const {
+    return {heads.kv_heads, heads.head_dim, std::min(heads.window, context)};
+  }
   constexpr RopeShape turning() const {
     return {heads.heads + heads.kv_heads, heads.head_dim, dims, heads.row(), layout};
   }
@@ -67,7 +69,13 @@ struct Work {
   float* mixed;      // [rows, heads*head_dim]
   float* softmaxes;  // [rows, most_parts, softmax_floats]
 
-  KvCache cache(const Run& run) const { return {s.ring(), pass.kv, run.ring}; }
+  KvCache cache(const Run& run) const { return {s.ring(run.context), pass.kv, run.ring}; }
+  /// The heads, with the window of a run.
+  AttentionShape heads(const Run& run) const {
+    AttentionShape h = s.heads;
+    h.window = std::min(h.window, run.context);
+    return h;
+  }
   float* token(std::int64_t row) const { return tokens + row * s.heads.row(); }
   float* mixed_of(std::int64_t row) const { return mixed + row * s.heads.heads * s.heads.head_dim; }
   /// Of heads `head` and behind it.
@@ -75,13 +83,13 @@ struct Work {
     float* memory = softmaxes + (row * most_parts(s, pass.rows) + part) * softmax_floats(s);
     return Softmax::at(memory, s.heads.heads, s.ring().row(), head);
   }
-  std::int64_t first_key(std::int64_t position) const {
-    return std::max<std::int64_t>(0, position - s.heads.window + 1);
+  std::int64_t first_key(const Run& run) const {
+    return std::max<std::int64_t>(0, run.position - std::min(s.heads.window, run.context) + 1);
   }
   /// Parts of the past of a run of one token.
   std::int64_t parts(const Run& run) const {
     if (most_parts(s, pass.rows) == 1) return 1;
-    return run.position / chunk(s) - first_key(run.position) / chunk(s) + 1;
+    return run.position / chunk(s) - first_key(run) / chunk(s) + 1;
   }
 };
 
@@ -160,10 +168,10 @@ inline void attend_part(Isa isa, const Work& work, const Run& run, std::int64_t 
   }
   const Softmax seen = work.softmax(run.first, part, head);
   const Softmax more = Softmax::at(scratch.take(softmax_floats(s)), s.heads.heads, width, head);
-  const std::int64_t from = work.first_key(run.position), first = from / keys + part;
+  const std::int64_t from = work.first_key(run), first = from / keys + part;
   const std::int64_t last = all > 1 ? first : run.position / keys;
   for (std::int64_t c = first; c <= last; ++c) {
-    attend_chunk(isa, s.heads, cache, kv_head, queries, run.position, std::max(from, c * keys),
+    attend_chunk(isa, work.heads(run), cache, kv_head, queries, run.position, std::max(from, c * keys),
                  std::min(run.position, c * keys + keys - 1) + 1, scratch, c == first ? seen : more);
     if (c > first) add_softmax(isa, group, width, more, seen);
   }
@@ -203,11 +211,12 @@ inline void attend_pieces(const Cpu& q, const Work& work) {
       q, pass, [&](const Run& run) { return in_piece(run, s.heads.kv_heads * ceil_div(run.count, tile)); },
       [&](const Run& run, std::int64_t index, int worker) {
         const std::int64_t first = index / s.heads.kv_heads * tile;
-        attend_tile(q.isa(), s.heads, work.cache(run), index % s.heads.kv_heads, work.token(run.first), run.position,
-                    first, std::min(tile, run.count - first), Bump{q.scratch(worker)}, work.mixed_of(run.first));
+        attend_tile(q.isa(), work.heads(run), work.cache(run), index % s.heads.kv_heads, work.token(run.first),
+                    run.position, first, std::min(tile, run.count - first), Bump{q.scratch(worker)},
+                    work.mixed_of(run.first));
       });
   over_runs(
-      q, pass, [&](const Run& run) { return in_piece(run, std::min(run.count, s.heads.window)); },
+      q, pass, [&](const Run& run) { return in_piece(run, std::min(run.count, work.heads(run).window)); },
       [&](const Run& run, std::int64_t index, int) {
         const std::int64_t t = run.count - 1 - index, position = run.position + t;
         const float* token = work.token(run.first + t);
