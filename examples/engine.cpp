@@ -15,6 +15,7 @@
 
 #include <cerrno>
 #include <chrono>
+#include <climits>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -169,7 +170,8 @@ class Workplace {
 
 // Engines.
 
-Result<AnyModel> load(const std::string& path, const Config& config) {
+/// The engine in a library of the user's own.
+Result<const Engine*> open_engine(const std::string& path) {
   struct stat s;
   if (::lstat(path.c_str(), &s) != 0) return file_error("open", path);
   if (!S_ISREG(s.st_mode) || s.st_uid != ::geteuid() || (s.st_mode & (S_IWGRP | S_IWOTH)))
@@ -180,8 +182,15 @@ Result<AnyModel> load(const std::string& path, const Config& config) {
   if (!entry || !entry()->shares_layout())
     return Error{"cannot use " + path + ": it was compiled from another version of chimera than this program (" +
                  std::string(library_version) + ")"};
-  if (!(*entry()->model.config == config)) return Error{"cannot use " + path + ": it is the engine of another config"};
-  return entry()->model;
+  return entry();
+}
+
+Result<AnyModel> load(const std::string& path, const Config& config) {
+  const auto engine = open_engine(path);
+  if (!engine) return engine.error();
+  if (!(*(*engine)->model.config == config))
+    return Error{"cannot use " + path + ": it is the engine of another config"};
+  return (*engine)->model;
 }
 
 /// What the compiler complains of first.
@@ -198,9 +207,9 @@ std::string first_error(const std::string& log) {
   return first.empty() ? "it said nothing" : config_source_parts::comment_text(first);
 }
 
-/// Compiles `text` to `target`, which appears whole or not at all.
-Status compile(const std::vector<std::string>& command, const std::string& cache, const std::string& text,
-               const std::string& target) {
+/// Compiles `text`, which is `what`, to `target`, which appears whole or not at all.
+Status compile(const std::vector<std::string>& command, const std::string& cache, const std::string& what,
+               const std::string& text, const std::string& target) {
   const Workplace work(cache);
   if (!work.ok()) return file_error("write to folder", cache);
   const std::string source = work.path() + "/engine.cpp", library = work.path() + "/engine.so",
@@ -218,7 +227,7 @@ Status compile(const std::vector<std::string>& command, const std::string& cache
     const std::string kept = target.substr(0, target.rfind('.')) + ".log";
     const std::string error = first_error(log);
     const bool moved = ::rename(log.c_str(), kept.c_str()) == 0;
-    return Error{command[0] + " cannot compile an engine for this model: " + error +
+    return Error{command[0] + " cannot compile " + what + ": " + error +
                  (moved ? " (all it said is in " + kept + ")" : "")};
   }
   const FileHandle compiled(::open(library.c_str(), O_RDONLY | O_CLOEXEC));
@@ -243,57 +252,133 @@ Result<std::string> version_of(std::vector<std::string> words) {
   return std::string(text, static_cast<std::size_t>(length));
 }
 
-}  // namespace
+/// What compiles an engine, and where it is kept.
+struct Workshop {
+  std::vector<std::string> command;
+  std::string version;  // of the compiler
+  std::string include, cache;
 
-Result<AnyModel> find_engine(const Config& config) {
+  static Result<Workshop> open() {
+    Workshop w;
+    auto include = include_folder();
+    if (!include) return include.error();
+    auto command = compiler();
+    if (!command) return command.error();
+    auto version = version_of(*command);
+    if (!version) return version.error();
+    auto cache = cache_folder();
+    if (!cache) return cache.error();
+    w.command = std::move(*command), w.version = std::move(*version);
+    w.include = std::move(*include), w.cache = std::move(*cache);
+    for (const char* flag : {"-std=c++20", "-O2", "-DNDEBUG", "-fPIC", "-shared", "-pthread", "-w", "-fno-exceptions",
+                             "-fno-rtti", "-fvisibility=hidden"})
+      w.command.emplace_back(flag);
+#if defined(CHIMERA_EXTERN)  // what depends on no config is in this program, which shows it to its engines
+    w.command.emplace_back("-DCHIMERA_EXTERN");
+#else
+    w.command.push_back("-DCHIMERA_ISA=" + std::string(name(detect_isa())));
+#endif
+    w.command.push_back("-I" + w.include);
+    if (constexpr std::string_view boost = CHIMERA_BOOST_INCLUDE; !boost.empty())
+      w.command.push_back("-I" + std::string(boost));
+    return w;
+  }
+};
+
+/// The source of a library that shows this engine, an expression of type AnyModel.
+std::string engine_source(const std::string& declarations, const std::string& model) {
+  return "#include <chimera/model/engine.hpp>\n"
+         "#include <chimera/model/language_model.hpp>\n\n" +
+         declarations + "\nstatic constexpr chimera::Engine engine{" + model +
+         "};\n"
+         "extern \"C\" __attribute__((visibility(\"default\"))) const chimera::Engine* chimera_engine() { return "
+         "&engine; }\n";
+}
+
+/// `maker`: the function of model/language_model.hpp that makes it; `purpose`: what it is for, and the seconds that
+/// compiling takes.
+Result<AnyModel> find(const Config& config, const std::string& maker, const char* purpose) {
+  if (!config.layers.own[0].name().empty())
+    return Error{"its layers have the word " + std::string(config.layers.own[0].name()) +
+                 ", which is a layer of some program's own; the library has" CHIMERA_MIXER_WORDS};
   const auto declaration = config_source(config, "config");
   if (!declaration) return declaration.error();
-  const auto include = include_folder();
-  if (!include) return include.error();
-  auto command = compiler();
-  if (!command)
-    return Error{"no model of this shape is compiled in, and to compile one now " + command.error().message};
-  const auto version = version_of(*command);
-  if (!version) return version.error();
-  const auto cache = cache_folder();
-  if (!cache) return cache.error();
-
-  const std::string text =
-      "#include <chimera/model/engine.hpp>\n"
-      "#include <chimera/model/language_model.hpp>\n\n" +
-      *declaration +
-      "\nstatic constexpr chimera::Engine engine{chimera::evaluation_model<config>(\"custom\")};\n"
-      "extern \"C\" __attribute__((visibility(\"default\"))) const chimera::Engine* chimera_engine() { return &engine; "
-      "}\n";
-  for (const char* flag : {"-std=c++20", "-O2", "-DNDEBUG", "-fPIC", "-shared", "-pthread", "-w", "-fno-exceptions",
-                           "-fno-rtti", "-fvisibility=hidden"})
-    command->emplace_back(flag);
-#if defined(CHIMERA_EXTERN)  // what depends on no config is in this program, which shows it to its engines
-  command->emplace_back("-DCHIMERA_EXTERN");
-#else
-  command->push_back("-DCHIMERA_ISA=" + std::string(name(detect_isa())));
-#endif
-  command->push_back("-I" + *include);
-  if (constexpr std::string_view boost = CHIMERA_BOOST_INCLUDE; !boost.empty())
-    command->push_back("-I" + std::string(boost));
-
+  const auto shop = Workshop::open();
+  if (!shop) return Error{"no model of this shape is compiled in, and to compile one now " + shop.error().message};
+  const std::string text = engine_source(*declaration, "chimera::" + maker + "<config>(\"custom\")");
   Hash key;
-  key.add(std::string_view(text)), key.add(std::string_view(*version));
-  for (const std::string_view word : *command) key.add(word);
-  if (Status s = add_headers(*include + "/chimera", key); !s) return s.error();
+  key.add(std::string_view(text)), key.add(std::string_view(shop->version));
+  for (const std::string_view word : shop->command) key.add(word);
+  if (Status s = add_headers(shop->include + "/chimera", key); !s) return s.error();
   char hexadecimal[17];
   std::snprintf(hexadecimal, sizeof hexadecimal, "%016llx", static_cast<unsigned long long>(key.value));
-  const std::string path = *cache + "/" + hexadecimal + ".so";
+  const std::string path = shop->cache + "/" + hexadecimal + ".so";
   if (exists(path)) {
     auto model = load(path, config);
     if (model) return model;
     std::fprintf(stderr, "%s; compiling it again\n", model.error().message.c_str());
   }
-  std::fprintf(stderr, "no model of this shape is compiled in: compiling one with %s (once, some seconds)\n",
-               (*command)[0].c_str());
+  std::fprintf(stderr, "no model of this shape is compiled in: compiling one with %s %s (once, about 10 s)\n",
+               shop->command[0].c_str(), purpose);
   const auto start = std::chrono::steady_clock::now();
-  if (Status s = compile(*command, *cache, text, path); !s) return s.error();
+  if (Status s = compile(shop->command, shop->cache, "an engine for this model", text, path); !s) return s.error();
   const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
   std::fprintf(stderr, "compiled in %.1f s, kept as %s\n", time.count(), path.c_str());
   return load(path, config);
 }
+
+/// The names of the variables of type Config that a header defines.
+std::vector<std::string> config_names(std::string_view header) {
+  std::vector<std::string> names;
+  const auto skip = [&](const auto& is) {
+    while (!header.empty() && is(header[0])) header.remove_prefix(1);
+  };
+  const auto blank = [](char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; };
+  const auto word = [](char c) { return is_identifier(std::string{'a', c}) || c == '_'; };
+  while (!header.empty()) {
+    if (header.starts_with("//")) skip([](char c) { return c != '\n'; });
+    if (!header.starts_with("Config") || header.size() == 6 || !blank(header[6])) {
+      const bool in_word = !header.empty() && word(header[0]);
+      if (in_word)
+        skip(word);
+      else if (!header.empty())
+        header.remove_prefix(1);
+      continue;
+    }
+    header.remove_prefix(6), skip(blank);
+    const std::string_view rest = header;
+    skip(word);
+    const std::string_view name = rest.substr(0, rest.size() - header.size());
+    skip(blank);
+    if (is_identifier(name) && (header.starts_with('{') || header.starts_with('='))) names.emplace_back(name);
+  }
+  return names;
+}
+
+}  // namespace
+
+Result<Config> compile_config(const std::string& header, std::string& name) {
+  const auto file = MappedFile::open(header);
+  if (!file) return file.error();
+  const auto names = config_names(file->text());
+  if (names.size() != 1)
+    return Error{header + " must define one chimera::Config, as chimera-config writes it, and defines " +
+                 std::to_string(names.size())};
+  char path[PATH_MAX];
+  if (!::realpath(header.c_str(), path)) return file_error("find", header);
+  auto shop = Workshop::open();
+  if (!shop) return Error{"to read a config from a header " + shop.error().message};
+  shop->command.insert(shop->command.end(), {"-include", "chimera/config/config.hpp", "-include", path});
+  const std::string library = shop->cache + "/config-" + std::to_string(::getpid()) + ".so";
+  const std::string text = engine_source("", "chimera::AnyModel{.config = &" + names[0] + "}");
+  if (Status s = compile(shop->command, shop->cache, header, text, library); !s) return s.error();
+  const auto engine = open_engine(library);
+  ::unlink(library.c_str());
+  if (!engine) return engine.error();
+  name = names[0];
+  return *(*engine)->model.config;
+}
+
+Result<AnyModel> find_engine(const Config& config) { return find(config, "evaluation_model", "to run it"); }
+
+Result<AnyModel> find_training_engine(const Config& config) { return find(config, "any_model", "to train it"); }

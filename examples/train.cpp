@@ -1,22 +1,31 @@
-// chimera-train: trains a preset on a text file or on token shards. A run is a folder: settings (run.txt), checkpoints,
+// chimera-train: trains a model on a text file or on token shards. A run is a folder: settings (run.txt), checkpoints,
 // metrics.jsonl, TensorBoard event files and the curve loss.svg.
+#include "config_words.hpp"
 #include "curve.hpp"
-#include "model_option.hpp"
+#include "engine.hpp"
 #include "numbers.hpp"
 #include "program.hpp"
 #include "progress.hpp"
 #include "recipes.hpp"
+#include "registry.hpp"
+#include "run_folder.hpp"
 #include "run_options.hpp"
+#include "shell_word.hpp"
 
 #include <chimera/core/device.hpp>
 #include <chimera/exchange/load_tokenizer.hpp>
 #include <chimera/exchange/model_tokenizer.hpp>
+#include <chimera/exchange/saved_model.hpp>
+#include <chimera/generate/sampler.hpp>
+#include <chimera/generate/session.hpp>
 #include <chimera/io/tensorboard.hpp>
 #include <chimera/kernels/roofline.hpp>
+#include <chimera/text/token_decoder.hpp>
 #include <chimera/train/corpus.hpp>
 #include <chimera/train/metrics.hpp>
 #include <chimera/train/trainer.hpp>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 
@@ -37,10 +46,14 @@ void catch_signals() {
 
 struct Options {
   RunOptions run;
+  std::vector<std::string> shape;  // words of --config
   std::string out, recipe;
   std::string tokenizer, from;
   bool resume = false;
   int threads = 0;
+  double sample_every = 0;  // seconds; 0: never
+  std::string sample_prompt;
+  int code = failure;  // of a failure
 };
 
 /// The flags given, over what `options` holds. A value if the program should end at once.
@@ -49,28 +62,38 @@ std::optional<int> parse_flags(int argc, char** argv, Options& options) {
   app.option_defaults()->always_capture_default()->take_last();
   RunOptions& run = options.run;
   TrainerSettings& s = run.settings;
-  app.add_option("--config", run.config, "the model (chimera-info --list)");
+  app.footer(
+      "Example: chimera-train --data text.txt --out runs/first --minutes 5\n"
+      "A config that is no preset is compiled for this machine, once, and kept in ~/.cache/chimera/engines.");
+  CLI::Option* shape = app.add_option(
+      "--config", options.shape,
+      "the model: a preset (chimera-info --list) or a C++ header with a config, then NAME=VALUE for fields,\n"
+      "as in --config nano width=256 layers=\"M M A\" count=9 heads=8 hidden=640");
+  shape->take_all()->expected(1, CLI::detail::expected_max_vector_size)->default_str(run.config);
   app.add_option("--data", run.data, "a text file, a token shard, or a folder of shards");
   app.add_option("--out", options.out, "the run's folder")->required();
   CLI::Option* tokenizer =
       app.add_option("--tokenizer", options.tokenizer,
-                     "tokenizer.json, *.tiktoken, *.gguf, or a folder: what makes tokens of a text; else bytes");
+                     "tokenizer.json, *.tiktoken, *.gguf, or a folder: what makes tokens of a text, else bytes; the\n"
+                     "model's vocabulary follows it");
   CLI::Option* from = app.add_option(
-      "--from", options.from, "begin with the weights, config and tokenizer of this model, not with random ones");
+      "--from", options.from,
+      "begin with the weights, config and tokenizer of this model: a run, a GGUF file, a Hugging Face folder");
+  from->excludes(shape);
   app.add_flag("--resume", options.resume, "go on with the run in that folder; flags given change its settings")
       ->excludes(tokenizer)
       ->excludes(from);
   app.add_option("--recipe", options.recipe, "a ready-made run; flags given change its settings: shakespeare");
-  app.add_option("--threads", options.threads, "0: one for each processor")->check(non_negative());
+  app.add_option("-t,--threads", options.threads, "0: one for each processor")->check(non_negative());
 
   CLI::Option* steps = app.add_option("--steps", s.steps, "length of the run, in updates");
   app.add_option("--minutes", run.minutes, "length of the run, by the clock; validation not counted")
       ->check(non_negative())
       ->excludes(steps);
-  app.add_option("--batch", s.batch, "sequences computed at once");
-  app.add_option("--context", s.context, "tokens of a sequence");
+  app.add_option("-b,--batch", s.batch, "sequences computed at once");
+  app.add_option("-c,--context", s.context, "tokens of a sequence");
   app.add_option("--accumulation", s.accumulation, "batches of one update");
-  app.add_option("--seed", s.seed, "of weights, order of the data, and dropout");
+  app.add_option("-s,--seed", s.seed, "of weights, order of the data, and dropout");
   add_choice(app, "--sampling", s.order, {{"random", WindowOrder::random}, {"shuffled", WindowOrder::shuffled}},
              "where sequences start");
 
@@ -95,6 +118,9 @@ std::optional<int> parse_flags(int argc, char** argv, Options& options) {
   app.add_option("--validation-tokens", s.validation_tokens, "evaluated each time; 0: all");
   app.add_option("--checkpoint-interval", s.checkpoint_interval, "updates; 0: only at the end");
   app.add_option("--keep", s.keep, "checkpoints that stay");
+  app.add_option("--sample-every", options.sample_every, "seconds; show what the model writes by then; 0: never")
+      ->check(non_negative());
+  app.add_option("-p,--sample-prompt", options.sample_prompt, "the text that it continues");
   const auto code = parse(app, argc, argv);
   if (!code && steps->count() > 0) run.minutes = 0;
   return code;
@@ -115,24 +141,51 @@ double available_memory() {
   return 1024 * kibibytes;
 }
 
-/// Linux promises more memory than it has and kills who believes it: better to say so before.
-Status check_memory(const AnyModel& model, const TrainerSettings& settings) {
-  const double state = 16. * static_cast<double>(model.arena_floats);
-  const double work = static_cast<double>(std::max(model.train_bytes(settings.batch, settings.context),
-                                                   model.loss_bytes(settings.batch, settings.context)));
+/// Linux promises more memory than it has and kills who believes it: better to say so before. `work`: bytes besides
+/// weights, gradients and moments.
+Status check_memory(const std::string& name, std::int64_t floats, double work) {
+  const double state = 16. * static_cast<double>(floats);
   const double available = available_memory();
   if (available == 0 || state + work <= available) return {};
   return Error{
-      "training " + std::string(model.name) + " needs " + size_text(state) +
-      " for weights, gradients and moments and " + size_text(work) + " for activations, and " + size_text(available) +
+      "training " + name + " needs " + size_text(state) + " for weights, gradients and moments" +
+      (work > 0 ? " and " + size_text(work) + " for activations" : "") + ", and " + size_text(available) +
       " are free: " + (state < 0.9 * available ? "use a smaller --batch or --context" : "use a smaller --config")};
+}
+
+/// What the model writes now: some words after the prompt, up to the end of a text.
+Result<std::string> sample_text(const Cpu& cpu, const Trainer& trainer, const Tokenizer& tokenizer,
+                                const std::string& prompt) {
+  const auto packed = PackedModel::create(cpu, trainer.model(), trainer.weights());
+  if (!packed) return packed.error();
+  auto session = Session::create(cpu, *packed);
+  if (!session) return session.error();
+  auto sampler = TokenSampler::create(trainer.model().config->vocab, {.seed = 1});
+  if (!sampler) return sampler.error();
+  std::vector<std::int32_t> tokens = tokenizer.encode(prompt.empty() ? "\n" : prompt);
+  if (const Vocabulary& v = tokenizer.vocabulary(); v.add_bos && v.bos >= 0) tokens.insert(tokens.begin(), v.bos);
+  auto logits = session->prefill(tokens);
+  sampler->accept(tokens);
+  TokenDecoder decoder(tokenizer);
+  std::string text = prompt;
+  while (logits && text.size() < 300 && session->position() < session->context()) {
+    const auto token = sampler->draw(*logits);
+    if (!token) return token.error();
+    if (tokenizer.ends_text(*token)) break;
+    text += decoder.push(*token);
+    logits = session->step(*token);
+  }
+  if (!logits) return logits.error();
+  return text + decoder.flush();
 }
 
 /// Prints a run's progress, writes its metrics and curve, and lets a signal or the clock end it.
 class Run : public TrainingHost {
  public:
-  Run(Trainer& trainer, const Options& options, MetricsLog metrics, EventFile events, Curve curve, double peak)
-      : trainer_(trainer),
+  Run(const Cpu& cpu, Trainer& trainer, const Options& options, MetricsLog metrics, EventFile events, Curve curve,
+      double peak)
+      : cpu_(cpu),
+        trainer_(trainer),
         options_(options),
         metrics_(std::move(metrics)),
         events_(std::move(events)),
@@ -177,6 +230,7 @@ class Run : public TrainingHost {
     }
     if (options_.run.minutes > 0)
       record(fit_to_clock(seconds_per_token_ * static_cast<double>(trainer_.settings().tokens_per_step())));
+    if (!last && options_.sample_every > 0 && seconds_since(sampled_) >= options_.sample_every) sample(r.step);
   }
 
   void on_validation(const ValidationReport& r) override {
@@ -209,6 +263,15 @@ class Run : public TrainingHost {
     std::fprintf(stderr, "%s\n", line.c_str());
   }
 
+  void sample(std::int64_t step) {
+    const auto tokenizer = tokenizer_of(options_.out, trainer_.model().config->vocab);
+    const auto text = tokenizer ? sample_text(cpu_, trainer_, *tokenizer, options_.sample_prompt) : tokenizer.error();
+    if (!text) return record(text.error());
+    say(formatted("after %lld steps it writes:", static_cast<long long>(step)));
+    std::fprintf(stderr, "\n%s\n\n", text->c_str());
+    sampled_ = Clock::now();
+  }
+
   void draw() {
     const Progress& p = trainer_.progress();
     std::string subtitle = rounded(static_cast<double>(trainer_.model().parameters)) + " weights, " +
@@ -229,6 +292,7 @@ class Run : public TrainingHost {
     say("warning: " + status.error().message + "; training goes on");
   }
 
+  const Cpu& cpu_;
   Trainer& trainer_;
   const Options& options_;
   MetricsLog metrics_;
@@ -239,13 +303,91 @@ class Run : public TrainingHost {
   bool told_ = false;
   ProgressLine line_;
   double seconds_per_token_ = 0;
+  Clock::time_point sampled_ = Clock::now();
 };
 
-/// Gives the run folder a copy of the tokenizer that was asked for.
-Status keep_tokenizer(const Options& options, const Result<Tokenizer>& tokenizer) {
-  if (!tokenizer) return tokenizer.error();
-  if (Status s = make_folder(options.out); !s) return s;
-  return save_tokenizer(options.out, *tokenizer);
+/// What a run begins with.
+struct Beginning {
+  std::optional<SavedModel> from;
+  std::optional<Tokenizer> tokenizer;  // of a new run; none: bytes
+};
+
+Result<Beginning> begin(const Options& options) {
+  Beginning b;
+  if (options.resume) return b;
+  if (!options.from.empty()) {
+    auto saved = SavedModel::open(options.from, all_models(), find_training_engine);
+    if (!saved) return saved.error();
+    auto tokenizer = saved->tokenizer();
+    if (tokenizer && !is_bytes(*tokenizer)) b.tokenizer = std::move(*tokenizer);
+    b.from = std::move(*saved);
+  }
+  if (!options.tokenizer.empty()) {
+    const auto loaded = load_tokenizer(options.tokenizer);
+    if (!loaded) return loaded.error();
+    auto tokenizer = with_special_ids(*loaded);
+    if (!tokenizer) return tokenizer.error();
+    b.tokenizer = std::move(*tokenizer);
+  }
+  return b;
+}
+
+/// The config that the words of --config say, with a vocabulary of `vocab` tokens unless they name another; 0: its own.
+/// `name` becomes what the user calls it.
+Result<Config> read_shape(const std::vector<std::string>& words, int vocab, std::string& name) {
+  Config config;
+  std::vector<std::string> fields;
+  for (const std::string& word : words) {
+    if (word.find('=') != word.npos && !word.ends_with(".hpp")) {
+      fields.push_back(word);
+      name += (name.empty() ? "" : " ") + word;
+      continue;
+    }
+    fields.clear();  // the last name counts, as with other flags
+    if (word.ends_with(".hpp")) {
+      const auto compiled = compile_config(word, name);
+      if (!compiled) return compiled.error();
+      config = *compiled;
+    } else {
+      const auto preset = find_model(word);
+      if (!preset) return preset.error();
+      config = *preset->config, name = word;
+    }
+  }
+  // The number of layers repeats their words, wherever it stands.
+  std::stable_partition(fields.begin(), fields.end(), [](const std::string& f) { return !f.starts_with("count="); });
+  if (vocab > 0) config.vocab = vocab;
+  if (config.vocab == 0) config.vocab = byte_vocab;
+  for (const std::string& field : fields)
+    if (Status s = set_field(config, field); !s) return s.error();
+  if (const char* broken = broken_rule(config)) {
+    const std::string_view rule = broken;
+    return Error{"no such model can be: " + std::string(rule.substr(rule.find(": ") + 2))};
+  }
+  return config;
+}
+
+/// The model to train: a preset, or an engine that is compiled for it. An error that is the user's sets options.code.
+Result<AnyModel> choose_model(Options& options, const Beginning& b) {
+  RunOptions& run = options.run;
+  if (b.from) {
+    run.config = b.from->model.name, run.model = b.from->config();
+    return b.from->model;
+  }
+  if (!options.shape.empty() || run.model.vocab == 0) {
+    const std::vector<std::string> usual{run.config};
+    std::string name;
+    const auto config =
+        read_shape(options.shape.empty() ? usual : options.shape, b.tokenizer ? b.tokenizer->size() : 0, name);
+    options.code = wrong_usage;
+    if (!config) return config.error();
+    options.code = failure;
+    run.config = name, run.model = *config;
+  }
+  for (const AnyModel& model : all_models())
+    if (*model.config == run.model) return model;
+  if (Status s = check_memory(run.config, parameter_count(run.model), 0); !s) return s.error();
+  return find_training_engine(run.model);
 }
 
 /// The data as tokens. A text becomes a token shard in the run's folder if that has a tokenizer.
@@ -262,7 +404,7 @@ Result<Corpus> open_data(const Options& options, int vocab) {
 Status train(Options& options) {
   RunOptions& run = options.run;
   if (run.data.empty()) return Error{"no data to train on: name a text file with --data"};
-  const std::string again = "chimera-train --resume --out " + options.out;
+  const std::string again = "chimera-train --resume --out " + shell_word(options.out);
   if (!options.resume && is_folder(options.out)) {
     const auto steps = list_checkpoints(options.out);
     if (!steps) return steps.error();
@@ -270,29 +412,25 @@ Status train(Options& options) {
       return Error{"the folder " + options.out + " holds a run: continue it with " + again +
                    ", or name another folder"};
   }
-  std::optional<SavedModel> from;
-  if (!options.from.empty() && !options.resume) {
-    auto saved = open_model(options.from);
-    if (!saved) return saved.error();
-    if (!saved->model.train) return Error{"cannot train " + options.from + ": its config is no preset"};
-    from = std::move(*saved);
-    run.config = from->model.name;
-    const auto tokenizer = from->tokenizer();
-    if (tokenizer && !is_bytes(*tokenizer))
-      if (Status s = keep_tokenizer(options, tokenizer); !s) return s;
-  }
-  const auto model = find_model(run.config);
+  if (Status s = run.settings.validate(); !s) return s;
+  const auto beginning = begin(options);
+  if (!beginning) return beginning.error();
+  const auto& from = beginning->from;
+  const auto model = choose_model(options, *beginning);
   if (!model) return model.error();
-  if (!options.tokenizer.empty() && !options.resume) {
-    const auto tokenizer = load_tokenizer(options.tokenizer);
-    if (!tokenizer) return tokenizer.error();
-    if (Status s = keep_tokenizer(options, with_special_ids(*tokenizer)); !s) return s;
+  const RunFolder folder(options.out, !options.resume);
+  if (const auto& tokenizer = beginning->tokenizer) {
+    if (Status s = make_folder(options.out); !s) return s;
+    if (Status s = save_tokenizer(options.out, *tokenizer); !s) return s;
   }
   auto data = open_data(options, model->config->vocab);
   if (!data) return data.error();
   if (char* whole = ::realpath(run.data.c_str(), nullptr)) run.data = whole, std::free(whole);
-  if (Status s = run.settings.validate(); !s) return s;
-  if (Status s = check_memory(*model, run.settings); !s) return s;
+  const std::int64_t batch = run.settings.batch, context = run.settings.context;
+  const std::size_t work = std::max(model->train_bytes(batch, context), model->loss_bytes(batch, context));
+  if (Status s = check_memory(run.config, static_cast<std::int64_t>(model->arena_floats), static_cast<double>(work));
+      !s)
+    return s;
   const auto cpu = Cpu::create(options.threads);
   if (!cpu) return cpu.error();
   auto trainer = Trainer::create(*cpu, *model, split(*data, run.validation_fraction), run.settings, options.out);
@@ -323,7 +461,7 @@ Status train(Options& options) {
 
   const auto seconds = run.minutes > 0 ? trainer->measure_step() : 0.;
   if (!seconds) return seconds.error();
-  Run host(*trainer, options, std::move(*metrics), std::move(*events), curve, peak);
+  Run host(*cpu, *trainer, options, std::move(*metrics), std::move(*events), curve, peak);
   if (run.minutes > 0)
     if (Status s = host.fit_to_clock(*seconds); !s) return s;
   catch_signals();
@@ -331,7 +469,10 @@ Status train(Options& options) {
   host.finish_line();
   const Progress& progress = trainer->progress();
   if (progress.skipped > 0) std::fprintf(stderr, "%s updates were skipped\n", grouped(progress.skipped).c_str());
-  if (!ended) return Error{ended.error().message + "; when that is put right, continue with " + again};
+  const auto steps = list_checkpoints(options.out);
+  const bool saved = steps && !steps->empty();
+  if (!ended) return Error{ended.error().message + (saved ? "; when that is put right, continue with " + again : "")};
+  if (*ended == Ended::stopped && !saved) return Error{"stopped before the first step: nothing is kept"};
   if (*ended == Ended::stopped) {
     std::fprintf(stderr, "stopped at step %s; continue with %s\n", grouped(progress.step).c_str(), again.c_str());
     return {};
@@ -340,8 +481,8 @@ Status train(Options& options) {
     std::fprintf(stderr, "the run is complete; to train on, resume it with more --steps than %s\n",
                  grouped(done).c_str());
   std::fprintf(stderr, "%s", loss_chart(host.curve()).c_str());
-  std::fprintf(stderr, "curve: %s/loss.svg; text: chimera-generate --model %s\n", options.out.c_str(),
-               options.out.c_str());
+  std::fprintf(stderr, "curve: %s\ntext: chimera-generate --model %s\n", shell_word(options.out + "/loss.svg").c_str(),
+               shell_word(options.out).c_str());
   if (progress.validation_step > 0) std::printf("val loss %.4f\n", progress.validation_loss);
   return {};
 }
@@ -358,7 +499,9 @@ int program(int argc, char** argv) {
     if (const auto code = parse_flags(argc, argv, options)) return *code;
   }
   const Status status = train(options);
-  return status ? success : fail(status.error());
+  if (status) return success;
+  fail(status.error());
+  return options.code;
 }
 
 }  // namespace

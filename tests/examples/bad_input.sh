@@ -16,7 +16,7 @@ expect 1 'learning_rate must be positive' $train run --lr -1
 expect 1 'label_smoothing must be at least 0 and below 1, found 1' $train run --label-smoothing 1
 expect 1 'z_loss must not be negative, found -1' $train run --z-loss -1
 expect 1 'batch must be between' $train run --batch 99999999
-expect 1 'no config is named "nanno": did you mean nano' $train run --config nanno
+expect 2 'no config is named "nanno": did you mean nano' $train run --config nanno
 expect 1 'no config is named "x"' chimera-info --config x
 expect 1 'no recipe is named "cake"' $train run --recipe cake
 check 'nothing was written' test ! -e run

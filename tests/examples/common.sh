@@ -6,6 +6,7 @@ PATH=$programs:$PATH
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
+export XDG_CACHE_HOME="$work/cache" # of engines
 failures=0
 
 wrong() {

@@ -44,8 +44,9 @@ expect 0 'wrote bpe.gguf' chimera-convert bpe bpe.gguf
 expect 0 'prompt: 4 tokens' chimera-generate --model bpe.gguf --prompt struct --tokens 2
 expect 0 'wrote moved/bpe.chimera' chimera-convert bpe.gguf moved/bpe.chimera
 expect 0 'prompt: 4 tokens' chimera-generate --model moved/bpe.chimera --prompt struct --tokens 2
-expect 0 'saved' chimera-train $small --data "$text" --from bpe.gguf --out more --steps 2 --validation-interval 0
+expect 0 'saved' chimera-train --batch 1 --context 32 --data "$text" --from bpe.gguf --out more --steps 2
 expect 0 'prompt: 4 tokens' chimera-generate --model more --prompt struct --tokens 2
+expect 2 'excludes' chimera-train $small --data "$text" --from bpe.gguf --out other
 expect 2 'excludes' chimera-train --resume --out more --tokenizer words
 expect 1 'holds a run' chimera-train $small --data "$text" --tokenizer words --out more --steps 2
 

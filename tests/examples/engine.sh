@@ -3,7 +3,6 @@
 unset CHIMERA_INCLUDE CHIMERA_CPU
 test_compiler=${CXX:-}
 [ -n "$test_compiler" ] || unset CXX
-export XDG_CACHE_HOME="$work/cache"
 engines=$XDG_CACHE_HOME/chimera/engines
 odd_model odd.gguf >want || exit 1
 generate="chimera-generate --temperature 0 --tokens 40 --prompt The. --model"
