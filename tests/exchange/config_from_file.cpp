@@ -151,11 +151,159 @@ TEST_CASE("a config.json that makes no model is an error that names the member")
   error("\"attention_bias\": false", "\"attention_bias\": true", "attention_bias");
   error("\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"", "found gelu");
   error("\"rope_type\": \"default\"", "\"rope_type\": \"spiral\"", "found spiral");
-  error("\"rope_type\": \"default\"", "\"rope_type\": \"llama3\"", "low_freq_factor");
+  error("\"rope_type\": \"default\"", "\"rope_type\": \"llama3\"", "rope_parameters: \"factor\"");
+  error("\"rope_type\": \"default\"", "\"rope_type\": \"llama3\", \"factor\": 8", "low_freq_factor");
+  error("\"rope_type\": \"default\"", "\"full_attention\": {\"rope_type\": \"default\"}",
+        "found one for full_attention");
+  error("\"rope_parameters\": {", "\"rope_scaling\": \"linear\", \"rope_parameters\": {",
+        "\"rope_scaling\": expected an object");
+  error("\"rope_type\": \"default\"", "\"partial_rotary_factor\": 0.5", "partial_rotary_factor: expected 1, found 0.5");
+  error("\"rms_norm_eps\": 1e-05", "\"rms_norm_eps\": {\"__float__\": \"NaN\"}", "rms_norm_eps");
+  error("\"rms_norm_eps\": 1e-05", "\"rms_norm_eps\": {\"__float__\": \"Infinity\"}", "rms_norm_eps");
+  error("\"hidden_act\"", "\"time_step_limit\": [0.2, 0.1], \"hidden_act\"", "time_step_limit");
+  error("\"hidden_act\"", "\"time_step_limit\": 0.1, \"hidden_act\"", "time_step_limit");
+  error("\"hidden_act\"", "\"attn_logit_softcapping\": 50.0, \"hidden_act\"", "attn_logit_softcapping: expected 0");
+  error("\"hidden_act\"", "\"quantization_config\": {}, \"hidden_act\"", "quantization_config");
   error("\"mamba_n_heads\": 8", "\"mamba_n_heads\": 7", "mamba_n_heads");
   error("\"vocab_size\": 272", "\"vocab_size\": 1e300", "vocab_size");
   error("\"rms_norm_eps\": 1e-05", "\"rms_norm_eps\": -1", "rms_norm_eps");
   CHECK(contains(message(config_of_json("[]")), "model_type"));
+}
+
+TEST_CASE("of an account of the rotation in a GGUF file that counts which counts in llama.cpp") {
+  const TemporaryFolder folder;
+  const auto read = [&](const Config& c, auto change) {
+    const auto config = config_from_file(gguf_of(folder, c, change));
+    REQUIRE_MESSAGE(config.ok(), message(config));
+    return *config;
+  };
+  Config stretched = plain;
+  stretched.attention.rope.scaling = RopeScaling::linear, stretched.attention.rope.factor = 4;
+  // Granite's switch, and no other architecture's.
+  CHECK(same_meaning(read(plain, [](GgufWriter& f) { f.set("llama.rope.scaling.finetuned", false); }), plain));
+  const Config off = read(hybrid, [](GgufWriter& f) { f.set("granitehybrid.rope.scaling.finetuned", false); });
+  CHECK(off.attention.position == Position::none);
+  // A factor of 0 is none, and where the type is none any factor is.
+  for (const char* type : {"linear", "none"})
+    CHECK(same_meaning(
+        read(plain,
+             [&](GgufWriter& f) { f.set("llama.rope.scaling.type", type), f.set("llama.rope.scaling.factor", 0.f); }),
+        plain));
+  CHECK(same_meaning(read(plain, [](GgufWriter& f) { f.set("llama.rope.scaling.factor", -3.f); }), plain));
+  CHECK(same_meaning(read(stretched, [](GgufWriter&) {}), stretched));
+  // The factor's old name.
+  const auto old = [](GgufWriter& f) {
+    f.set("llama.rope.scaling.type", "linear"), f.set("llama.rope.scale_linear", 4.f);
+  };
+  CHECK(same_meaning(read(plain, old), stretched));
+  // What llama.cpp's own saver writes of a model that has none of it.
+  CHECK(same_meaning(read(plain,
+                          [](GgufWriter& f) {
+                            for (const char* key :
+                                 {"logit_scale", "attention.clamp_kqv", "attention.scale", "attention.max_alibi_bias",
+                                  "rope.scaling.yarn_log_multiplier", "residual_scale", "embedding_scale"})
+                              f.set(std::string("llama.") + key, 0.f);
+                            f.set("llama.attn_logit_softcapping", 50.f), f.set("llama.attention.causal", true);
+                            f.set("llama.rope.scaling.original_context_length", std::uint32_t{0});
+                            f.set("llama.attention.sliding_window", std::uint32_t{0});
+                          }),
+                     plain));
+}
+
+TEST_CASE("what would change results and is known to no model here is refused by name") {
+  const TemporaryFolder folder;
+  const auto error = [&](const char* key, auto value) {
+    const auto config =
+        config_from_file(gguf_of(folder, plain, [&](GgufWriter& f) { f.set(std::string("llama.") + key, value); }));
+    CAPTURE(key);
+    CHECK_MESSAGE(contains(message(config), key), message(config));
+  };
+  for (const char* key :
+       {"attention.clamp_kqv", "attention.max_alibi_bias", "attn_logit_softcapping", "attention.scale",
+        "final_logit_softcapping", "logit_scale", "residual_scale", "embedding_scale", "rope.scaling.alpha",
+        "rope.scaling.yarn_log_multiplier", "rope.scaling.yarn_ext_factor", "attention.temperature_scale"})
+    error(key, 0.7f);
+  error("attention.causal", false);
+  error("swin_norm", true);
+  error("attention.sliding_window", std::uint32_t{16});
+  error("hidden_activation", "gelu");
+  error("deepstack_mapping", std::vector<std::int32_t>{-1, 0});
+  error("attn_logit_softcapping", "much");
+}
+
+TEST_CASE("of an account of the rotation in a config.json that counts which counts in transformers") {
+  const auto read = [](const std::string& members) {
+    std::string text = json_of(plain);
+    const std::size_t at = text.find("\"rope_parameters\""), end = text.find('}', at) + 1;
+    const auto config = config_of_json(text.replace(at, end - at, members));
+    REQUIRE_MESSAGE(config.ok(), message(config));
+    return *config;
+  };
+  const auto turned = [](RopeScaling scaling, float base, float factor, int original = 0) {
+    Config c = plain;
+    c.attention.rope = {.base = base, .scaling = scaling, .factor = factor, .original_context = original};
+    return c;
+  };
+  const std::string both =
+      R"("rope_parameters": {"rope_type": "default", "rope_theta": 5000.0},
+         "rope_scaling": {"type": "linear", "factor": 2.0}, "rope_theta": 777.0)";
+  CHECK(same_meaning(read(both), turned(RopeScaling::linear, 777, 2)));
+  CHECK(same_meaning(read(R"("rope_scaling": {}, "rope_parameters": {"rope_theta": 5000.0})"),
+                     turned(RopeScaling::none, 5000, 1)));
+  CHECK(same_meaning(read(R"("rope_scaling": {"rope_type": "linear", "factor": 2, "rope_theta": 99})"),
+                     turned(RopeScaling::linear, 99, 2)));
+  // Dynamic scaling begins behind the model's own context, whatever else is said; linear scaling has no temperature.
+  CHECK(
+      same_meaning(read(R"("rope_scaling": {"type": "dynamic", "factor": 2, "original_max_position_embeddings": 64})"),
+                   turned(RopeScaling::none, 10'000, 1)));
+  CHECK(same_meaning(read(R"("rope_scaling": {"type": "linear", "factor": 2, "attention_factor": 0.5})"),
+                     turned(RopeScaling::linear, 10'000, 2)));
+  // The trained context beside the account counts before the one in it.
+  CHECK(same_meaning(read(R"("original_max_position_embeddings": 32, "rope_scaling":
+                             {"type": "yarn", "factor": 4, "original_max_position_embeddings": 64})"),
+                     turned(RopeScaling::yarn, 10'000, 4, 32)));
+  // Without a factor it is what the context has grown by.
+  CHECK(
+      same_meaning(read(R"("rope_scaling": {"type": "yarn", "factor": null, "original_max_position_embeddings": 32})"),
+                   turned(RopeScaling::yarn, 10'000, 4, 32)));
+  CHECK(same_meaning(read(R"("rope_scaling": {"type": "yarn", "factor": 4, "beta_fast": 0, "beta_slow": null})"),
+                     turned(RopeScaling::yarn, 10'000, 4)));
+}
+
+TEST_CASE("dynamic scaling goes out as what it is at the whole context") {
+  Config c = plain;
+  c.attention.rope.scaling = RopeScaling::dynamic_ntk, c.attention.rope.factor = 2;
+  CHECK(contains(json_of(c), "\"rope_type\": \"dynamic\""));
+  CHECK_FALSE(contains(json_of(c), "original_max_position_embeddings"));
+  CHECK(same_meaning(*config_of_json(json_of(c)), c));
+  c.attention.rope.original_context = 32;
+  CHECK(contains(json_of(c), "\"rope_type\": \"default\""));
+  CHECK(same_meaning(*config_of_json(json_of(c)), c));
+  const TemporaryFolder folder;
+  CHECK(same_meaning(*config_from_file(gguf_of(folder, c)), c));
+}
+
+TEST_CASE("limits of Mamba-2's step size are read, infinite ones as Python writes them, too") {
+  const auto read = [](const std::string& limits) {
+    std::string text = json_of(hybrid);
+    text.insert(text.find("\"hidden_act\""), "\"time_step_limit\": " + limits + ", ");
+    const TemporaryFolder folder;
+    write_file(folder / "config.json", text);
+    return config_from_file(folder / "config.json");
+  };
+  for (const char* none : {"null", "[0.0, Infinity]", "[0, {\"__float__\": \"Infinity\"}]", "[-1, 1e300]"}) {
+    const auto c = read(none);
+    REQUIRE_MESSAGE(c.ok(), message(c));
+    CHECK(same_meaning(*c, hybrid));
+  }
+  Config limited = hybrid;
+  limited.mamba2.dt_min = 0.05f, limited.mamba2.dt_max = 0.25f;
+  CHECK(same_meaning(*read("[0.05, 0.25]"), limited));
+  CHECK(same_meaning(*config_of_json(json_of(limited)), limited));
+  limited.mamba2.dt_max = hybrid.mamba2.dt_max;
+  CHECK(same_meaning(*config_of_json(json_of(limited)), limited));
+  CHECK(contains(message(read("[0.05, NaN]")), "time_step_limit"));
+  CHECK(contains(message(read("[0.05, Infinite]")), "cannot read"));
 }
 
 TEST_CASE("factors of the rotation must be numbers, one for each pair") {

@@ -61,7 +61,17 @@ CHIMERA_FUNCTION Result<Config> config_from_gguf(const Gguf& file) {
     scale("embedding_scale", c.embedding_scale);
     scale("residual_scale", c.residual_scale);
     scale("logit_scale", c.logit_scale);
+  } else {
+    for (const char* key : {"embedding_scale", "residual_scale", "logit_scale"}) p.demand_neutral(key, {0, 1});
   }
+  p.demand_neutral("final_logit_softcapping", {0, 30});  // 30: what llama.cpp's own saver writes of any model
+  for (const char* key : {"swin_norm", "rescale_every_n_layers", "n_deepstack_layers", "nextn_predict_layers",
+                          "embedding_length_per_layer_input", "hyper_connection.count"})
+    p.demand_neutral(key, {0});
+  p.demand_neutral("deepstack_mapping", {-1});
+  p.demand_neutral("embedding_length_out", {static_cast<double>(c.width), 0});
+  const std::string activation = p.text("hidden_activation", "silu");
+  p.demand(activation == "silu" || activation == "swish", "hidden_activation: expected silu, found " + activation);
 
   const GgufTensor* embedding = file.tensor("token_embd.weight");
   if (!embedding) return Error{"the file has no tensor token_embd.weight"};

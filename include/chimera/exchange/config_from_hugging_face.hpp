@@ -50,6 +50,39 @@ inline void read_blocks(FileFields<JsonFields>& p, Config& c) {
   }
 }
 
+/// Keys of other models of these names that would change results: said, and never passed over.
+inline void refuse_unknown(const JsonFields& json, FileFields<JsonFields>& p, bool granite) {
+  for (const char* key : {"attn_logit_softcapping",
+                          "final_logit_softcapping",
+                          "logit_softcap",
+                          "logits_soft_cap",
+                          "clip_qkv",
+                          "clamp_kqv",
+                          "alibi",
+                          "use_alibi",
+                          "parallel_attn",
+                          "qk_layernorm",
+                          "use_qk_norm",
+                          "qk_norm",
+                          "rope_interleaved",
+                          "swin_norm",
+                          "use_bidirectional_attention",
+                          "attn_temperature_tuning",
+                          "attention_chunk_size",
+                          "num_experts",
+                          "n_routed_experts",
+                          "attn_output_gate"})
+    p.demand_neutral(key, {0});
+  for (const char* key : {"is_causal", "rotary_pct", "logit_scale", "embedding_scale", "residual_scale"})
+    p.demand_neutral(key, {1});
+  if (!granite)
+    for (const char* key : {"embedding_multiplier", "residual_multiplier", "logits_scaling", "attention_multiplier"})
+      p.demand_neutral(key, {1});
+  if (!granite) p.demand_neutral("num_local_experts", {0});
+  for (const char* key : {"quantization_config", "per_layer_config", "no_rope_layers"})
+    p.demand(!json.has(key), "\"" + std::string(key) + "\": models with it are not known here");
+}
+
 }  // namespace config_from_hugging_face_parts
 
 CHIMERA_FUNCTION Result<Config> config_from_hugging_face(const Json& config) {
@@ -67,6 +100,7 @@ CHIMERA_FUNCTION Result<Config> config_from_hugging_face(const Json& config) {
   c.layers.count = p.integer("num_hidden_layers", 1, Layers::max);
   c.norm_eps = p.number("rms_norm_eps", 1e-12, 1, 1e-6);
   c.tied = p.boolean("tie_word_embeddings", false);
+  config_from_hugging_face_parts::refuse_unknown(json, p, granite);
   if (granite) {
     c.embedding_scale = p.number("embedding_multiplier", -1e6, 1e6, 1);
     c.residual_scale = p.number("residual_multiplier", -1e6, 1e6, 1);
@@ -84,7 +118,8 @@ CHIMERA_FUNCTION Result<Config> config_from_hugging_face(const std::string& path
     const auto file = MappedFile::open(name);
     if (!file) return file.error();
     if (file->size() > (std::size_t{16} << 20)) return Error{"it is larger than 16 MiB"};
-    const auto json = Json::parse(file->text());
+    const std::string text = config_json_text(file->text());
+    const auto json = Json::parse(text);
     if (!json) return json.error();
     return config_from_hugging_face(*json);
   };

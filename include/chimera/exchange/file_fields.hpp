@@ -8,9 +8,12 @@
 #include <chimera/io/gguf.hpp>
 #include <chimera/io/json.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -25,8 +28,9 @@ class JsonFields {
   explicit JsonFields(Json object) : object_(object) {}
 
   bool has(std::string_view key) const;
+  bool is_null(std::string_view key) const;
   Result<std::int64_t> integer(std::string_view key) const { return object_.integer_at(key); }
-  Result<double> number(std::string_view key) const { return object_.number_at(key); }
+  Result<double> number(std::string_view key) const;
   Result<bool> boolean(std::string_view key) const { return object_.boolean_at(key); }
   Result<std::string> text(std::string_view key) const { return object_.string_at(key); }
   Result<std::vector<std::string>> texts(std::string_view key) const {
@@ -36,9 +40,13 @@ class JsonFields {
     return list<std::int64_t>(key, [](const Json& item) { return item.integer(); });
   }
   Result<std::vector<double>> numbers(std::string_view key) const {
-    return list<double>(key, [](const Json& item) { return item.number(); });
+    return list<double>(key,
+                        [](const Json& item) { return item.is(Json::Kind::object) ? tagged(item) : item.number(); });
   }
-  std::optional<JsonFields> object(std::string_view key) const;
+  /// The members of a member; none if it is not there or has none. An error if it is no object.
+  Result<std::optional<JsonFields>> object(std::string_view key) const;
+  /// The name of the first member that is an object itself; empty if none is.
+  std::string first_object() const;
 
  private:
   template <class T, class Read>
@@ -55,9 +63,15 @@ class JsonFields {
     }
     return values;
   }
+  /// What transformers 5 writes for numbers that JSON has no word for: {"__float__": "Infinity"}.
+  static std::optional<double> tagged(const Json& item);
 
   Json object_;
 };
+
+/// A config.json as JSON: Python's json writes Infinity, -Infinity and NaN as they are, which become objects as
+/// transformers 5 writes them.
+std::string config_json_text(std::string_view text);
 
 /// Reads what a config needs; every number is held against its bounds. After the first error, which `status` keeps,
 /// what is read is the lower bound or nothing.
@@ -146,6 +160,30 @@ class FileFields {
     if (!holds) fail(Error{std::move(message)});
   }
 
+  /// A key that would change results in a way that no model here has, unless it is not there, or all that it says is
+  /// among `neutral` (false: 0, true: 1).
+  void demand_neutral(std::string_view key, std::initializer_list<double> neutral) {
+    if (!has(key)) return;
+    const std::string name = prefix_ + std::string(key);
+    std::vector<double> found;
+    if (const auto number = file_.number(name))
+      found = {*number};
+    else if (const auto flag = file_.boolean(name))
+      found = {*flag ? 1. : 0.};
+    else if (const auto numbers = file_.numbers(name))
+      found = *numbers;
+    else if (const auto flags = file_.integers(name))
+      found.assign(flags->begin(), flags->end());
+    else
+      return fail(
+          Error{name + ": expected " + to_text(*neutral.begin()) + ", for models with others are not known here"});
+    for (const double value : found)
+      demand(std::any_of(neutral.begin(), neutral.end(),
+                         [&](double n) { return std::fabs(value - n) <= 1e-6 * std::fabs(n); }),
+             name + ": expected " + to_text(*neutral.begin()) + ", found " + to_text(value) +
+                 ": models with it are not known here");
+  }
+
  private:
   void fail(Error error) {
     if (status_) status_ = std::move(error);
@@ -191,10 +229,64 @@ CHIMERA_FUNCTION bool JsonFields::has(std::string_view key) const {
   return member && !member->is(Json::Kind::null);
 }
 
-CHIMERA_FUNCTION std::optional<JsonFields> JsonFields::object(std::string_view key) const {
+CHIMERA_FUNCTION bool JsonFields::is_null(std::string_view key) const {
   const auto member = object_.find(key);
-  if (!member || !member->is(Json::Kind::object)) return std::nullopt;
-  return JsonFields(*member);
+  return member && member->is(Json::Kind::null);
+}
+
+CHIMERA_FUNCTION Result<double> JsonFields::number(std::string_view key) const {
+  const auto member = object_.find(key);
+  const auto value = member ? tagged(*member) : std::nullopt;
+  if (value) return *value;
+  return object_.number_at(key);
+}
+
+CHIMERA_FUNCTION std::optional<double> JsonFields::tagged(const Json& item) {
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  const auto tag = item.find("__float__");
+  const std::string word = tag ? tag->string().value_or("") : "";
+  if (word == "Infinity") return infinity;
+  if (word == "-Infinity") return -infinity;
+  if (word == "NaN") return std::numeric_limits<double>::quiet_NaN();
+  return std::nullopt;
+}
+
+CHIMERA_FUNCTION Result<std::optional<JsonFields>> JsonFields::object(std::string_view key) const {
+  if (!has(key)) return std::optional<JsonFields>();
+  const auto member = object_.at(key, Json::Kind::object);
+  if (!member) return member.error();
+  if (member->members().begin() == member->members().end()) return std::optional<JsonFields>();
+  return std::optional(JsonFields(*member));
+}
+
+CHIMERA_FUNCTION std::string JsonFields::first_object() const {
+  for (const Json::Member& m : object_.members())
+    if (m.value.is(Json::Kind::object)) return m.key.string().value_or("");
+  return "";
+}
+
+CHIMERA_FUNCTION std::string config_json_text(std::string_view text) {
+  std::string out;
+  for (std::size_t at = 0; at < text.size();) {
+    if (text[at] == '"') {
+      std::size_t end = at + 1;
+      while (end < text.size() && text[end] != '"') end += text[end] == '\\' ? 2 : 1;
+      end = std::min(end + 1, text.size());
+      out += text.substr(at, end - at);
+      at = end;
+      continue;
+    }
+    bool found = false;
+    for (const std::string_view word : {"-Infinity", "Infinity", "NaN"}) {
+      if (!text.substr(at).starts_with(word)) continue;
+      out.append("{\"__float__\": \"").append(word).append("\"}");
+      at += word.size();
+      found = true;
+      break;
+    }
+    if (!found) out += text[at++];
+  }
+  return out;
 }
 
 }  // namespace chimera

@@ -73,8 +73,10 @@ inline std::string unknown_to_llama_cpp(const Config& c) {
   if (c.sub_norm) return unknown_to_bitnet(c);
   if (c.window() < c.context) return "its granitehybrid and llama have no sliding window";
   if (c.attention.position == Position::alibi) return "its granitehybrid and llama have no ALiBi";
-  if (c.attention.position == Position::rope && c.attention.rope.scaling == RopeScaling::dynamic_ntk)
-    return "it has no dynamic NTK scaling";
+  const Rope& r = c.attention.rope;
+  if (c.attention.position == Position::rope && r.scaling == RopeScaling::yarn &&
+      (r.beta_fast != 32 || r.beta_slow != 1))
+    return "its granitehybrid and llama have YaRN's usual ramp alone, from 32 turns to 1";
   return "";
 }
 
@@ -90,33 +92,54 @@ inline Result<std::vector<float>> factors_of(const GgufTensor& t, std::int64_t p
   return values;
 }
 
+/// Whether a context is longer than the one that a model was trained on.
+inline bool grows(const Config& c) {
+  const int original = c.attention.rope.original_context;
+  return original != 0 && original < c.context;
+}
+
+/// What YaRN multiplies cos and sin with by itself.
+inline float yarn_temperature(float factor) { return factor <= 1 ? 1.f : 0.1f * std::log(factor) + 1; }
+
 /// llama.cpp's account of the rotation: rope.* keys, and tensors of factors.
-inline Result<void> read_rope(const Gguf& file, FileFields<Gguf>& p, Config& c) {
+inline Result<void> read_rope(const Gguf& file, FileFields<Gguf>& p, bool granite, Config& c) {
   Rope& r = c.attention.rope;
   r.base = p.number("rope.freq_base", 1.001, 1e12, 10'000);
   r.dims = p.integer("rope.dimension_count", 2, 2 * Rope::most_pairs, static_cast<int>(c.head_dim()));
   if (r.dims == c.head_dim()) r.dims = 0;
-  if (!p.boolean("rope.scaling.finetuned", true)) c.attention.position = Position::none;
-  const std::string type = p.text("rope.scaling.type", p.has("rope.scaling.factor") ? "linear" : "none");
-  r.factor = p.number("rope.scaling.factor", 1, 1e6, 1);
-  r.original_context = p.integer("rope.scaling.original_context_length", 1, FileLimits::context, 0);
-  r.attention_factor = p.number("rope.scaling.attn_factor", 0, 1e3, 0);
-  if (type == "none") r.factor = 1;
+  // Granite's switch of the rotation. Of other architectures it tells how a model was trained, and changes nothing.
+  if (granite && !p.boolean("rope.scaling.finetuned", true)) c.attention.position = Position::none;
+  const std::string type = p.text("rope.scaling.type", "linear");
+  const char* factor = p.has("rope.scaling.factor") ? "rope.scaling.factor" : "rope.scale_linear";  // its old name
+  if (type != "none") r.factor = p.number(factor, 0, 1e6, 0);
+  if (r.factor == 0) r.factor = 1;
+  p.demand(r.factor >= 1e-3f, std::string(factor) + ": expected 0 or a number of at least 0.001");
+  r.original_context = p.integer("rope.scaling.original_context_length", 0, FileLimits::context, 0);
+  r.attention_factor = p.number("rope.scaling.attn_factor", 1e-6, 1e3, 0);
+  p.demand_neutral("rope.scaling.alpha", {0});
+  p.demand_neutral("rope.scaling.yarn_log_multiplier", {0});
+  p.demand_neutral("rope.scaling.yarn_ext_factor", {-1, type == "yarn" ? 1. : 0.});
+  p.demand_neutral("rope.scaling.yarn_attn_factor", {1});
+  p.demand_neutral("rope.dimension_sections", {0});
+  p.demand_neutral("attention.rope_pattern", {1, c.attention.position == Position::none ? 0. : 1.});
   if (type == "linear" && r.factor != 1) r.scaling = RopeScaling::linear;
   if (type == "yarn") {
     r.scaling = RopeScaling::yarn;
     r.beta_fast = p.number("rope.scaling.yarn_beta_fast", 0, 1e6, 32);
     r.beta_slow = p.number("rope.scaling.yarn_beta_slow", 0, 1e6, 1);
     // llama.cpp multiplies YaRN's own temperature by attn_factor.
-    if (r.attention_factor != 0) r.attention_factor *= 0.1f * std::log(r.factor) + 1;
+    if (r.attention_factor != 0) r.attention_factor *= yarn_temperature(r.factor);
   }
   p.demand(type == "none" || type == "linear" || type == "yarn" || type == "longrope",
            "rope.scaling.type: expected none, linear, yarn or longrope, found " + type);
 
   const GgufTensor *all = file.tensor("rope_freqs.weight"), *longer = file.tensor("rope_factors_long.weight"),
                    *shorter = file.tensor("rope_factors_short.weight");
-  if (!all && type != "longrope") return {};
   if (!p.status()) return p.status();
+  if (type != "longrope" && (longer || shorter))
+    return Error{"rope_factors_long.weight, rope_factors_short.weight: expected rope.scaling.type longrope, found " +
+                 type};
+  if (!all && type != "longrope") return {};
   if (type == "yarn") return Error{"rope_freqs.weight: YaRN with factors of its own is not known here"};
   if (!all && (!longer || !shorter))
     return Error{
@@ -125,7 +148,7 @@ inline Result<void> read_rope(const Gguf& file, FileFields<Gguf>& p, Config& c) 
   const auto fill = [&](const GgufTensor& t, auto& list) -> Result<void> {
     const auto values = factors_of(t, c.rope_dims() / 2);
     if (!values) return values.error();
-    for (std::size_t i = 0; i < values->size(); ++i) list[i] = (*values)[i] * (type == "linear" ? r.factor : 1.f);
+    for (std::size_t i = 0; i < values->size(); ++i) list[i] = (*values)[i] * r.factor;
     return {};
   };
   if (Result<void> s = fill(all ? *all : *shorter, r.short_factor); !s) return s;
@@ -149,9 +172,39 @@ inline Result<void> read_gguf(const GgufKeys& k, Config& c) {
   p.demand(p.integer("attention.value_length", 1, 256, static_cast<int>(c.head_dim())) == c.head_dim(),
            "attention.value_length: expected the same number as attention.key_length");
   if (std::int64_t{a.head_dim} * a.heads == c.width) a.head_dim = 0;
-  if (granite)  // 0 means off
-    if (const float scale = p.number("attention.scale", -1e6, 1e6, 0); scale != 0) a.scale = scale;
-  return p.status() ? read_rope(k.file, p, c) : Result<void>{};
+  const double plain = 1 / std::sqrt(static_cast<double>(c.head_dim()));
+  if (!granite) p.demand_neutral("attention.scale", {0, plain});
+  const float scale = granite ? p.number("attention.scale", -1e6, 1e6, 0) : 0;
+  if (scale != 0) a.scale = scale;  // 0 means off
+  // What llama.cpp's own saver writes of models that have none of these is neutral, too.
+  p.demand_neutral("attn_logit_softcapping", {0, 50});
+  p.demand_neutral("attention.clamp_kqv", {0});
+  p.demand_neutral("attention.max_alibi_bias", {0});
+  p.demand_neutral("attention.output_scale", {0, 1});
+  p.demand_neutral("attention.value_scale", {0, 1});
+  p.demand_neutral("attention.temperature_scale", {0});
+  p.demand_neutral("attention.temperature_length", {0});
+  p.demand_neutral("attention.causal", {1});
+  p.demand_neutral("attention.shared_kv_layers", {0});
+  p.demand_neutral("attention.key_length_mla", {0});
+  p.demand_neutral("attention.kv_lora_rank", {0});
+  const auto window = p.integer("attention.sliding_window", 0, 1 << 30, 0);
+  p.demand(window == 0 || window >= c.context,
+           "attention.sliding_window: expected none, or one of at least the context's " + std::to_string(c.context) +
+               " tokens, found " + std::to_string(window) + ": llama.cpp's " + std::string(k.architecture) +
+               " has no window");
+  return p.status() ? read_rope(k.file, p, granite, c) : Result<void>{};
+}
+
+/// The base of frequencies that a base alone says: NTK scaling, and what dynamic NTK scaling makes of the whole context,
+/// which models here turn with at all lengths.
+inline float plain_base(const Config& c) {
+  const Rope& r = c.attention.rope;
+  const auto d = static_cast<double>(c.rope_dims()), factor = static_cast<double>(r.factor);
+  double stretch = r.scaling == RopeScaling::ntk ? factor : 1;
+  if (r.scaling == RopeScaling::dynamic_ntk && grows(c))
+    stretch = factor * c.context / r.original_context - (factor - 1);
+  return d > 2 ? static_cast<float>(r.base * std::pow(stretch, d / (d - 2))) : r.base;
 }
 
 /// The numbers that divide the plain frequencies; empty where none, linear and yarn say it all.
@@ -172,11 +225,8 @@ inline void write_rope(const GgufNumbers& file, const Config& c) {
   const auto dims = static_cast<int>(c.rope_dims());
   float frequencies[Rope::most_pairs];
   float attention_factor = rope_frequencies(r, dims, c.context, c.context, frequencies);
-  const double d = dims;
-  const float base =
-      r.scaling == RopeScaling::ntk ? static_cast<float>(r.base * std::pow(r.factor, d / (d - 2))) : r.base;
   file.number("rope.dimension_count", dims);
-  file.set("rope.freq_base", base);
+  file.set("rope.freq_base", plain_base(c));
   const std::string scaling = "rope.scaling.";
   switch (r.scaling) {
     case RopeScaling::linear:
@@ -188,7 +238,7 @@ inline void write_rope(const GgufNumbers& file, const Config& c) {
       file.set(scaling + "factor", r.factor);
       file.set(scaling + "yarn_beta_fast", r.beta_fast);
       file.set(scaling + "yarn_beta_slow", r.beta_slow);
-      attention_factor /= 0.1f * std::log(r.factor) + 1;  // which llama.cpp multiplies in by itself
+      attention_factor /= yarn_temperature(r.factor);  // which llama.cpp multiplies in by itself
       break;
     case RopeScaling::longrope: file.set(scaling + "type", "longrope"); break;
     default: file.set(scaling + "type", "none");
@@ -230,47 +280,64 @@ inline std::string unknown_to_transformers(const Config& c, Family family) {
 }
 
 /// transformers' account of the rotation: rope_parameters, or rope_theta and rope_scaling as older versions wrote them.
+/// Where a file has both, rope_scaling counts.
 inline void read_rope(const JsonFields& json, FileFields<JsonFields>& p, Config& c) {
   Rope& r = c.attention.rope;
-  const auto given = json.object("rope_parameters"), scaling = given ? given : json.object("rope_scaling");
-  const JsonFields& fields = scaling ? *scaling : json;
+  const auto members = [&](const char* key) {
+    const auto found = json.object(key);
+    p.demand(found.ok(), found ? "" : found.error().message);
+    return found ? *found : std::nullopt;
+  };
+  const auto older = members("rope_scaling"), newer = members("rope_parameters");
+  const std::string whose = older ? "rope_scaling: " : "rope_parameters: ";
+  const JsonFields& fields = older ? *older : newer ? *newer : json;
   FileFields<JsonFields> q(fields);
-  r.base = p.number("rope_theta", 1.001, 1e12, 10'000);
-  if (given) r.base = q.number("rope_theta", 1.001, 1e12, static_cast<double>(r.base));
-  p.demand(p.number("partial_rotary_factor", 0, 1, 1) == 1, "partial_rotary_factor: expected 1");
-  const std::string type = scaling ? q.text("rope_type", q.text("type", "default")) : "default";
-  if (type != "default") {
-    r.factor = q.number("factor", 1, 1e6, 1);
-    r.original_context = q.integer("original_max_position_embeddings", 1, FileLimits::context,
-                                   p.integer("original_max_position_embeddings", 1, FileLimits::context, 0));
-    r.attention_factor = q.number("attention_factor", 0, 1e3, 0);
+  r.base = q.number("rope_theta", 1.001, 1e12, static_cast<double>(p.number("rope_theta", 1.001, 1e12, 10'000)));
+  p.demand_neutral("partial_rotary_factor", {1});
+  q.demand_neutral("partial_rotary_factor", {1});
+  q.demand_neutral("llama_4_scaling_beta", {0});
+  const bool given = older || newer;
+  const std::string type = given ? q.text("rope_type", q.text("type", "default")) : "default";
+  if (given && !fields.first_object().empty())
+    p.demand(false, whose + "expected one account for all layers, found one for " + fields.first_object());
+  const bool yarn = type == "yarn", longrope = type == "longrope", llama3 = type == "llama3";
+  // dynamic and linear scaling know no other context than the model's.
+  if (yarn || longrope || llama3)
+    r.original_context = p.integer("original_max_position_embeddings", 1, FileLimits::context,
+                                   q.integer("original_max_position_embeddings", 1, FileLimits::context, 0));
+  if (yarn || longrope) {
+    const double context = c.context, ratio = r.original_context ? context / r.original_context : 1;
+    r.factor = q.number("factor", 1e-3, 1e6, std::max(ratio, 1e-3));
+    r.attention_factor = q.number("attention_factor", 1e-6, 1e3, 0);
+  } else if (type != "default") {
+    r.factor = q.number("factor", 1e-3, 1e6);
   }
   if (type == "linear") r.scaling = RopeScaling::linear;
   if (type == "dynamic") r.scaling = RopeScaling::dynamic_ntk;
-  if (type == "llama3") {
+  if (llama3) {
     r.scaling = RopeScaling::llama3;
     r.low_freq_factor = q.number("low_freq_factor", 1e-3, 1e6);
     r.high_freq_factor = q.number("high_freq_factor", 1e-3, 1e6);
   }
-  if (type == "yarn") {
+  if (yarn) {
     r.scaling = RopeScaling::yarn;
     r.beta_fast = q.number("beta_fast", 0, 1e6, 32), r.beta_slow = q.number("beta_slow", 0, 1e6, 1);
+    if (r.beta_fast == 0) r.beta_fast = 32;  // as transformers has it
+    if (r.beta_slow == 0) r.beta_slow = 1;
     r.mscale = q.number("mscale", 0, 1e3, 0), r.mscale_all_dim = q.number("mscale_all_dim", 0, 1e3, 0);
-    p.demand(q.boolean("truncate", true), "truncate: expected true, as YaRN's paper has it");
+    q.demand(q.boolean("truncate", !fields.is_null("truncate")), "truncate: expected true, as YaRN's paper has it");
   }
-  if (type == "longrope") {
+  if (longrope) {
     r.scaling = RopeScaling::longrope;
     const auto pairs = static_cast<std::size_t>(std::clamp<std::int64_t>(c.rope_dims() / 2, 0, Rope::most_pairs));
     const auto shorter = q.numbers("short_factor", pairs, 1e-6, 1e6),
                longer = q.numbers("long_factor", pairs, 1e-6, 1e6);
     std::copy(shorter.begin(), shorter.end(), r.short_factor.begin());
     std::copy(longer.begin(), longer.end(), r.long_factor.begin());
-    if (!q.has("factor") && r.original_context > 0)
-      r.factor = std::max(1.f, static_cast<float>(c.context) / static_cast<float>(r.original_context));
   }
   p.demand(type == "default" || r.scaling != RopeScaling::none,
            "rope_type: expected default, linear, dynamic, yarn, longrope or llama3, found " + type);
-  if (!q.status()) p.demand(false, "rope_parameters: " + q.status().error().message);
+  if (!q.status()) p.demand(false, (given ? whose : "") + q.status().error().message);
 }
 
 inline void read_json(const JsonKeys& k, Config& c) {
@@ -293,14 +360,16 @@ inline void read_json(const JsonKeys& k, Config& c) {
 
 inline std::string rope_json(const Config& c) {
   const Rope& r = c.attention.rope;
-  const float d = static_cast<float>(c.rope_dims());
   JsonMembers m;
-  m.add_number("rope_theta", r.scaling == RopeScaling::ntk ? r.base * std::pow(r.factor, d / (d - 2)) : r.base);
+  const bool base_says_all = r.scaling == RopeScaling::none || r.scaling == RopeScaling::ntk ||
+                             (r.scaling == RopeScaling::dynamic_ntk && grows(c));
+  m.add_number("rope_theta", plain_base(c));
   constexpr std::array<std::string_view, 7> types{"default", "linear", "default", "dynamic",
                                                   "yarn",    "llama3", "longrope"};
-  m.add_text("rope_type", types[static_cast<std::size_t>(r.scaling)]);
-  if (r.scaling == RopeScaling::none || r.scaling == RopeScaling::ntk) return m.text();
+  m.add_text("rope_type", base_says_all ? "default" : types[static_cast<std::size_t>(r.scaling)]);
+  if (base_says_all) return m.text();
   m.add_number("factor", r.factor);
+  if (r.scaling == RopeScaling::linear || r.scaling == RopeScaling::dynamic_ntk) return m.text();
   m.add_number("original_max_position_embeddings", std::int64_t{r.original_context ? r.original_context : c.context});
   if (r.attention_factor != 0) m.add_number("attention_factor", r.attention_factor);
   if (r.scaling == RopeScaling::yarn) {

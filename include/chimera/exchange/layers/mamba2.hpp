@@ -3,10 +3,12 @@
 
 #include <chimera/exchange/layer_files.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -61,6 +63,7 @@ inline Result<void> read_gguf(const GgufKeys& k, Config& c) {
   m.state = p.integer("ssm.state_size", 1, 256);
   m.groups = p.integer("ssm.group_count", 1, heads);
   m.conv = p.integer("ssm.conv_kernel", 1, 8);
+  p.demand_neutral("ssm.dt_b_c_rms", {0});
   return {};
 }
 inline void write_gguf(const GgufNumbers& n, const Config& c) {
@@ -72,8 +75,13 @@ inline void write_gguf(const GgufNumbers& n, const Config& c) {
 }
 
 inline std::string unknown_to_transformers(const Config& c, Family) {
-  if (!has_kind(c, Kind::attention)) return "its GraniteMoeHybrid wants an attention layer";
-  return limits_step(c) ? "the limits of Mamba-2's step size are not written" : "";
+  return has_kind(c, Kind::attention) ? "" : "its GraniteMoeHybrid wants an attention layer";
+}
+
+/// No float is above the largest one: as a limit it is none.
+inline float step_limit(double limit) {
+  constexpr float largest = std::numeric_limits<float>::max();
+  return limit < static_cast<double>(largest) ? static_cast<float>(limit) : std::numeric_limits<float>::infinity();
 }
 
 inline void read_json(const JsonKeys& k, Config& c) {
@@ -90,6 +98,12 @@ inline void read_json(const JsonKeys& k, Config& c) {
   p.demand(std::int64_t{m.head_dim} * heads == inner,
            "\"mamba_n_heads\": expected mamba_expand * hidden_size = mamba_n_heads * mamba_d_head, found " +
                std::to_string(inner) + " and " + std::to_string(heads) + " * " + std::to_string(m.head_dim));
+  if (k.json.has("time_step_limit")) {
+    const auto limits = k.json.numbers("time_step_limit");
+    const bool pair = limits && limits->size() == 2 && (*limits)[0] < (*limits)[1] && (*limits)[1] > 0;
+    p.demand(pair, "\"time_step_limit\": expected two numbers, the lower first");
+    if (pair) m.dt_min = std::max(static_cast<float>((*limits)[0]), 0.f), m.dt_max = step_limit((*limits)[1]);
+  }
   k.demand_flag("mamba_conv_bias", true, true);
   k.demand_flag("mamba_proj_bias", false, false);
 }
@@ -105,6 +119,10 @@ inline void write_json(JsonMembers& json, const Config& c, bool granite) {
   json.add_number("mamba_d_conv", std::int64_t{m.conv});
   json.add_number("mamba_expand", std::int64_t{m.expand});
   json.add_number("mamba_chunk_size", std::int64_t{m.chunk});
+  if (used && limits_step(c)) {
+    const float limits[]{m.dt_min, std::min(m.dt_max, std::numeric_limits<float>::max())};  // JSON has no infinity
+    json.add_numbers("time_step_limit", limits);
+  }
   json.add_flag("mamba_conv_bias", true), json.add_flag("mamba_proj_bias", false);
 }
 
