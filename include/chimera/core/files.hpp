@@ -96,17 +96,23 @@ class MappedFile {
 };
 
 /// A file that appears whole or not at all: it is written under another name in the same folder, brought to the disk,
-/// then renamed. Until `commit` succeeds the file that had the name stays as it was.
+/// then renamed. Until `commit` succeeds the file that had the name stays as it was. A link stays, and what it leads to
+/// is replaced; the new file has the rights of the old one and, where that is allowed, its owner. Other names of the
+/// old file (hard links) keep the old content. A device or a pipe is written as it is, piece after piece.
 class AtomicFile {
  public:
   AtomicFile(AtomicFile&& other) noexcept
-      : path_(std::move(other.path_)), file_(std::move(other.file_)), pending_(std::exchange(other.pending_, false)) {}
+      : path_(std::move(other.path_)),
+        target_(std::move(other.target_)),
+        file_(std::move(other.file_)),
+        pending_(std::exchange(other.pending_, false)) {}
   AtomicFile& operator=(AtomicFile&&) = delete;
   ~AtomicFile() {
     if (pending_) platform::remove(partial());
   }
 
-  /// Fails if another process is writing the same file. What a killed process left behind is written over.
+  /// Fails if another process is writing the same file, or if this one may not write to the file that is there. What a
+  /// killed process left behind is removed.
   static Result<AtomicFile> create(const std::string& path);
 
   Result<void> write(const void* data, std::size_t bytes);
@@ -117,11 +123,12 @@ class AtomicFile {
 
  private:
   AtomicFile() = default;
-  std::string partial() const { return path_ + ".partial"; }
+  std::string partial() const { return target_ + ".partial"; }
+  Result<void> create_partial();
 
-  std::string path_;
+  std::string path_, target_;  // target_: where the path's links lead
   FileHandle file_;
-  bool pending_ = false;
+  bool pending_ = false;  // there is a partial file; else a device or a pipe is written
 };
 
 /// A small file, whole or not at all.
@@ -250,15 +257,48 @@ CHIMERA_FUNCTION Result<AtomicFile> AtomicFile::create(const std::string& path) 
   if (is_folder(path)) return Error{"cannot write " + path + ": it is a folder"};
   AtomicFile f;
   f.path_ = path;
-  f.file_ = FileHandle(platform::open(f.partial(), platform::Access::write));
-  if (!f.file_.ok()) return file_error("write", path);
-  if (!platform::lock(f.file_.fd())) return Error{"cannot write " + path + ": another process is writing it"};
-  const auto ours = platform::info(f.file_.fd()), named = platform::info(f.partial());
-  if (!ours || !named || ours->id != named->id)
-    return Error{"cannot write " + path + ": another process has just written it"};
-  f.pending_ = true;
-  if (!platform::resize(f.file_.fd(), 0)) return file_error("write", path);
+  FileHandle before(platform::open(path, platform::Access::existing));
+  if (!before.ok() && errno != ENOENT) return file_error("write", path);
+  const auto target = platform::target(path);
+  if (!target && errno != 0) return file_error("write", path);
+  if (before.ok()) {
+    const auto info = platform::info(before.fd());
+    if (!info) return file_error("write", path);
+    const bool is_file = info->kind == platform::FileInfo::file;
+    if (!is_file || !target) {
+      if (is_file && !platform::resize(before.fd(), 0)) return file_error("write", path);
+      f.file_ = std::move(before);
+      return f;
+    }
+  } else if (!target) {
+    return file_error("write", path, ENOENT);
+  }
+  f.target_ = *target;
+  if (Result<void> s = f.create_partial(); !s) return s.error();
+  if (before.ok() && !platform::copy_rights(before.fd(), f.file_.fd())) return file_error("write", path);
   return f;
+}
+
+/// Only who holds a partial file's lock gives it another name or removes it.
+CHIMERA_FUNCTION Result<void> AtomicFile::create_partial() {
+  const auto busy = [&] { return Error{"cannot write " + path_ + ": another process is writing it"}; };
+  const auto is_ours = [&](int file) {
+    const auto ours = platform::info(file), named = platform::info(partial());
+    return ours && named && ours->kind == platform::FileInfo::file && ours->id == named->id;
+  };
+  file_ = FileHandle(platform::open(partial(), platform::Access::create));
+  if (!file_.ok() && errno == EEXIST) {
+    FileHandle left(platform::open(partial(), platform::Access::write));
+    if (!left.ok()) return file_error("write", partial());
+    if (!platform::lock(left.fd())) return busy();
+    if (!is_ours(left.fd())) return Error{"cannot write " + path_ + ": " + partial() + " is in the way"};
+    if (!platform::remove(partial())) return file_error("remove", partial());
+    file_ = FileHandle(platform::open(partial(), platform::Access::create));
+  }
+  if (!file_.ok()) return errno == EEXIST ? busy() : file_error("write", path_);
+  if (!platform::lock(file_.fd()) || !is_ours(file_.fd())) return busy();
+  pending_ = true;
+  return {};
 }
 
 CHIMERA_FUNCTION Result<void> AtomicFile::write(const void* data, std::size_t bytes) {
@@ -268,10 +308,14 @@ CHIMERA_FUNCTION Result<void> AtomicFile::write(const void* data, std::size_t by
 
 CHIMERA_FUNCTION Result<void> AtomicFile::commit() {
   if (!platform::sync(file_.fd())) return file_error("write", path_);
-  if (!platform::rename(partial(), path_)) return file_error("write", path_);
+  if (!pending_) return file_.close() ? Result<void>{} : file_error("write", path_);
+  const auto now = platform::info(target_);
+  if (now && now->kind != platform::FileInfo::file)
+    return Error{"cannot write " + path_ + ": what was a file, or nothing, is none any more"};
+  if (!platform::rename(partial(), target_)) return file_error("write", path_);
   pending_ = false;
   if (!file_.close()) return file_error("write", path_);
-  return sync_folder(folder_of(path_));
+  return sync_folder(folder_of(target_));
 }
 
 }  // namespace chimera

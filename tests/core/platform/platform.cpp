@@ -5,9 +5,11 @@
 
 #include <doctest/doctest.h>
 
+#include <sys/stat.h>
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -98,6 +100,39 @@ TEST_CASE("each kind of access makes, keeps or refuses a file") {
   CHECK(platform::close(file));
   CHECK_FALSE(platform::close(file));
   CHECK(platform::read(file, nullptr, 0, 0) == -1);
+}
+
+TEST_CASE("a file of its own name is no link and no pipe") {
+  TemporaryFolder folder;
+  std::filesystem::create_symlink(write_file(folder / "f", "kept"), folder / "link");
+  REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
+  CHECK(platform::open(folder / "link", Access::write) == -1);
+  CHECK(platform::open(folder / "pipe", Access::write) == -1);
+  CHECK(platform::open(folder / "none", Access::existing) == -1);
+  CHECK(errno == ENOENT);
+  const int file = platform::open(folder / "link", Access::existing);
+  REQUIRE(file >= 0);
+  CHECK(write(file, "K"));
+  CHECK(platform::close(file));
+  CHECK(read_file(folder / "f") == "Kept");
+}
+
+TEST_CASE("where links lead") {
+  TemporaryFolder folder;
+  std::filesystem::create_directory(folder / "sub");
+  std::filesystem::create_symlink("sub/second", folder / "first");
+  std::filesystem::create_symlink("../none", folder / "sub/second");
+  std::filesystem::create_symlink("round", folder / "round");
+  CHECK(platform::target(folder / "none") == folder / "none");
+  CHECK(platform::target(folder / "first") == folder / "sub/../none");
+  CHECK(platform::target("f") == "f");
+  CHECK_FALSE(platform::target(folder / "round"));
+  CHECK(errno == ELOOP);
+  const int file = platform::open(write_file(folder / "f", "x"), Access::read);
+  std::filesystem::create_symlink("/proc/self/fd/" + std::to_string(file), folder / "open");
+  CHECK_FALSE(platform::target(folder / "open"));
+  CHECK(errno == 0);
+  CHECK(platform::close(file));
 }
 
 TEST_CASE("a lock is the first one's until the file is closed") {

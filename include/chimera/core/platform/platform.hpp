@@ -30,10 +30,11 @@ void advise(void* data, std::size_t bytes, PageSize size);
 // Files. An open file is a number, 0 or more.
 
 enum class Access {
-  read,    // what exists; a pipe that nobody writes to does not block
-  write,   // made where there is none
-  append,  // made where there is none; all that is written goes to the end
-  create   // only where there is none
+  read,      // what exists; a pipe that nobody writes to does not block
+  write,     // made where there is none; no link, and a pipe does not block
+  append,    // made where there is none; all that is written goes to the end
+  create,    // only where there is none
+  existing,  // what exists, to be written to; waits until a pipe has a reader
 };
 /// Opens a file, which programs started later do not inherit; -1 on failure.
 int open(const std::string& path, Access access);
@@ -45,8 +46,11 @@ std::int64_t read(int file, void* data, std::size_t bytes, std::size_t at);
 std::int64_t write(int file, const void* data, std::size_t bytes);
 /// Cuts a file off, or lengthens it with zeros.
 bool resize(int file, std::size_t bytes);
-/// Returns when what was written lies on the disk.
+/// Returns when what was written lies on the disk, if it goes to one.
 bool sync(int file);
+/// Gives the second file the rights of the first and, as far as this process may, its owner and group. A group that
+/// cannot be kept gets no more than all others.
+bool copy_rights(int from, int to);
 /// False if another process, or another opening of the file, has the lock, which ends with the opening.
 bool lock(int file);
 
@@ -59,6 +63,9 @@ struct FileInfo {
 std::optional<FileInfo> info(int file);
 /// Of a path, by way of its links.
 std::optional<FileInfo> info(const std::string& path);
+/// Where a path leads by way of its links, whether something is there or not. None, with errno set, where nobody can
+/// say; errno is 0 for a link that has no path, as to an open file of a process.
+std::optional<std::string> target(const std::string& path);
 /// Gives a file another name in place of the file which had that name: programs see the one or the other.
 bool rename(const std::string& from, const std::string& to);
 /// Removes a file's name.

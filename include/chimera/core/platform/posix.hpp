@@ -12,7 +12,9 @@
 #include <unistd.h>
 #include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <cstdio>
+#include <cstdlib>
 #include <ctime>
 #include <string_view>
 #if defined(__aarch64__)
@@ -48,8 +50,8 @@ inline void advise([[maybe_unused]] void* data, [[maybe_unused]] std::size_t byt
 }
 
 inline int open(const std::string& path, Access access) {
-  constexpr int flags[] = {O_RDONLY | O_NONBLOCK, O_WRONLY | O_CREAT, O_RDWR | O_CREAT | O_APPEND,
-                           O_WRONLY | O_CREAT | O_EXCL};
+  constexpr int flags[] = {O_RDONLY | O_NONBLOCK, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK,
+                           O_RDWR | O_CREAT | O_APPEND, O_WRONLY | O_CREAT | O_EXCL, O_WRONLY | O_NOCTTY};
   return ::open(path.c_str(), flags[static_cast<int>(access)] | O_CLOEXEC, 0666);
 }
 
@@ -68,7 +70,19 @@ inline std::int64_t write(int file, const void* data, std::size_t bytes) {
 
 inline bool resize(int file, std::size_t bytes) { return ::ftruncate(file, static_cast<off_t>(bytes)) == 0; }
 
-inline bool sync(int file) { return ::fsync(file) == 0; }
+inline bool sync(int file) { return ::fsync(file) == 0 || errno == EINVAL || errno == ENOTSUP; }
+
+inline bool copy_rights(int from, int to) {
+  struct stat s;
+  if (::fstat(from, &s) != 0) return false;
+  mode_t mode = s.st_mode & 07777;
+  if (::fchown(to, s.st_uid, s.st_gid) != 0) {
+    mode &= ~mode_t{S_ISUID};
+    if (::fchown(to, static_cast<uid_t>(-1), s.st_gid) != 0)
+      mode &= ~mode_t{S_ISGID | S_IRWXG} | (mode & mode_t{S_IRWXO}) << 3;
+  }
+  return ::fchmod(to, mode) == 0;
+}
 
 /// A file system without locks refuses nobody.
 inline bool lock(int file) { return ::flock(file, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK; }
@@ -94,6 +108,26 @@ inline std::optional<FileInfo> info(const std::string& path) {
   struct stat s;
   if (::stat(path.c_str(), &s) != 0) return std::nullopt;
   return posix_parts::info_of(s);
+}
+
+inline std::optional<std::string> target(const std::string& path) {
+  std::string at = path;
+  for (int links = 0; links < 40; ++links) {
+    std::string to(PATH_MAX, '\0');
+    const ssize_t n = ::readlink(at.c_str(), to.data(), to.size());
+    if (n < 0 && (errno == EINVAL || errno == ENOENT)) return at;  // no link, or nothing
+    if (n < 0) return std::nullopt;
+    const std::size_t slash = at.rfind('/');
+    const std::string folder = slash == std::string::npos ? "./" : at.substr(0, slash + 1);
+    char whole[PATH_MAX];
+    if (!::realpath(folder.c_str(), whole)) return std::nullopt;
+    // What such a link says is no path, or no more than the path that a file once had.
+    if (std::string_view(whole).starts_with("/proc/")) return errno = 0, std::nullopt;
+    to.resize(static_cast<std::size_t>(n));
+    at = to.starts_with('/') ? to : folder + to;
+  }
+  errno = ELOOP;
+  return std::nullopt;
 }
 
 inline bool rename(const std::string& from, const std::string& to) { return ::rename(from.c_str(), to.c_str()) == 0; }
