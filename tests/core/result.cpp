@@ -4,6 +4,8 @@
 
 #include <memory>
 #include <string>
+#include <type_traits>
+#include <vector>
 
 using namespace chimera;
 
@@ -32,6 +34,20 @@ TEST_CASE("a result copies what it is given to copy") {
   const Result<std::string> r = text;
   REQUIRE(r);
   CHECK(*r == text);
+}
+
+TEST_CASE("what is taken out of a temporary outlives it") {
+  const auto numbers = []() -> Result<std::vector<int>> { return std::vector{1, 2, 3}; };
+  const auto failed = []() -> Status { return Error{"a sentence of some length, which is no short string"}; };
+  static_assert(std::is_same_v<decltype(*numbers()), std::vector<int>>);
+  static_assert(std::is_same_v<decltype(failed().error()), Error>);
+  int sum = 0;
+  for (const int n : *numbers()) sum += n;
+  CHECK(sum == 6);
+  const Error& of_status = failed().error();
+  const Error& of_result = half(7).error();
+  CHECK(of_status.message.starts_with("a sentence"));
+  CHECK(of_result.message.starts_with("expected an even number"));
 }
 
 TEST_CASE("a status is success unless it has an error") {

@@ -14,7 +14,8 @@ struct Error {
   std::string message;
 };
 
-/// A T, or the Error that explains why there is none. `*r` and `r->` need `r.ok()`.
+/// A T, or the Error that explains why there is none. `*r` and `r->` need `r.ok()`. What is taken out of a temporary
+/// is a value, so that `for (float x : *session->step(t))` and `const auto& e = f().error()` do not outlive it.
 template <class T>
 class [[nodiscard]] Result {
  public:
@@ -25,11 +26,13 @@ class [[nodiscard]] Result {
 
   bool ok() const { return value_.has_value(); }
   explicit operator bool() const { return ok(); }
-  T& operator*() { return *value_; }
-  const T& operator*() const { return *value_; }
+  T& operator*() & { return *value_; }
+  const T& operator*() const& { return *value_; }
+  T operator*() && { return *std::move(value_); }
   T* operator->() { return &*value_; }
   const T* operator->() const { return &*value_; }
-  const Error& error() const { return error_; }
+  const Error& error() const& { return error_; }
+  Error error() && { return std::move(error_); }
 
  private:
   std::optional<T> value_;
@@ -45,7 +48,8 @@ class [[nodiscard]] Result<void> {
 
   bool ok() const { return !error_.has_value(); }
   explicit operator bool() const { return ok(); }
-  const Error& error() const { return *error_; }
+  const Error& error() const& { return *error_; }
+  Error error() && { return *std::move(error_); }
 
  private:
   std::optional<Error> error_;
