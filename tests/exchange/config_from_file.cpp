@@ -149,7 +149,7 @@ TEST_CASE("a config.json that makes no model is an error that names the member")
   error("\"mamba\"", "\"mlp\"", "found mlp");
   error("\"num_local_experts\": 0", "\"num_local_experts\": 8", "no experts");
   error("\"attention_bias\": false", "\"attention_bias\": true", "attention_bias");
-  error("\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"", "found gelu");
+  error("\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"", "expected silu or swish, found gelu");
   error("\"rope_type\": \"default\"", "\"rope_type\": \"spiral\"", "found spiral");
   error("\"rope_type\": \"default\"", "\"rope_type\": \"llama3\"", "rope_parameters: \"factor\"");
   error("\"rope_type\": \"default\"", "\"rope_type\": \"llama3\", \"factor\": 8", "low_freq_factor");

@@ -31,7 +31,8 @@ inline void write_gguf(const GgufNumbers& n, const Config& c) { n.number("feed_f
 
 inline void read_json(const JsonKeys& k, Config& c) {
   c.ffn.hidden = k.fields.integer(k.granite ? "shared_intermediate_size" : "intermediate_size", 1, FileLimits::width);
-  k.demand_text("hidden_act", "silu");
+  const std::string act = k.fields.text("hidden_act", "silu");
+  k.fields.demand(act == "silu" || act == "swish", "\"hidden_act\": expected silu or swish, found " + act);
   k.demand_flag("mlp_bias", false, false);
   if (k.granite)
     k.fields.demand(k.fields.integer("num_local_experts", 0, 1 << 16, 8) == 0,
