@@ -57,6 +57,19 @@ std::string sample(const std::string& path) {
   return read_file(path);
 }
 
+/// One of several parts of a model, with one tensor of one number.
+void write_part(const std::string& path, int index, int count, const char* tensor, float number, int tensors) {
+  GgufWriter writer;
+  if (index == 0) writer.set("general.architecture", "test");
+  writer.set("split.no", static_cast<std::uint16_t>(index)),
+      writer.set("split.count", static_cast<std::uint16_t>(count));
+  writer.set("split.tensors.count", static_cast<std::int32_t>(tensors));
+  REQUIRE(writer.add(tensor, {1}, Format::f32).ok());
+  REQUIRE(writer.begin(path).ok());
+  REQUIRE(writer.append(std::as_bytes(std::span(&number, 1))).ok());
+  REQUIRE(writer.commit().ok());
+}
+
 }  // namespace
 
 TEST_CASE("what is written to a GGUF file is read") {
@@ -240,4 +253,62 @@ TEST_CASE("a GGUF file that is none is an error with its name") {
   CHECK(Gguf::open(folder / "a.gguf").error().message ==
         "cannot read " + folder / "a.gguf" + ": the file ends within its first bytes");
   CHECK(Gguf::open(folder / "b.gguf").error().message.find("No such file") != std::string::npos);
+}
+
+TEST_CASE("a model in several files is opened by any of them") {
+  TemporaryFolder folder;
+  const auto path = [&](int part) { return folder / ("m-0000" + std::to_string(part) + "-of-00003.gguf"); };
+  const char* names[] = {"c", "a", "b"};
+  for (int i = 0; i < 3; ++i) write_part(path(i + 1), i, 3, names[i], static_cast<float>(i), 3);
+  for (int part = 1; part <= 3; ++part)
+    for (const auto& file : {Gguf::open(path(part)), Gguf::read(path(part))}) {
+      REQUIRE(file);
+      CHECK(*file->text("general.architecture") == "test");
+      REQUIRE(file->tensors().size() == 3);
+      for (int i = 0; i < 3; ++i) {
+        const GgufTensor* t = file->tensor(names[i]);
+        REQUIRE(t);
+        CHECK(t == &file->tensors()[static_cast<std::size_t>(i)]);
+        float mapped = -1, read = -1;
+        std::memcpy(&mapped, t->data.data(), sizeof mapped);
+        REQUIRE(file->read(*t, 0, std::as_writable_bytes(std::span(&read, 1))).ok());
+        CHECK(mapped == static_cast<float>(i));
+        CHECK(read == static_cast<float>(i));
+      }
+    }
+  // Copied whole it is one file.
+  GgufWriter writer;
+  writer.set_all(*Gguf::open(path(2)));
+  REQUIRE(writer.begin(folder / "whole.gguf").ok());
+  REQUIRE(writer.commit().ok());
+  CHECK_FALSE(Gguf::open(folder / "whole.gguf")->has("split.count"));
+
+  const auto error = [&](int part) {
+    const auto file = Gguf::open(path(part));
+    return file ? std::string() : file.error().message;
+  };
+  const auto has = [](const std::string& text, std::string_view words) {
+    CHECK_MESSAGE(text.find(words) != std::string::npos, text);
+  };
+  has(Gguf::parse(bytes_of(read_file(path(1)))).error().message, "it is part 1 of 3 of a model");
+  write_part(folder / "other.gguf", 0, 3, "c", 0, 3);
+  has(Gguf::open(folder / "other.gguf").error().message, "expected a name that ends with -00001-of-00003.gguf");
+  write_part(path(2), 1, 3, "c", 1, 3);
+  has(error(1), "two tensors named c");
+  write_part(path(2), 1, 3, "a", 1, 3), write_part(path(1), 0, 3, "c", 0, 4);
+  has(error(3), "expected 4 tensors in all parts, found 3");
+  write_part(path(2), 1, 2, "a", 1, 3);
+  has(error(1), "expected part 2 of 3 in");
+  has(error(1), "found part 2 of 2");
+  write_part(path(2), 2, 3, "a", 1, 3);
+  has(error(1), "found part 3 of 3");
+  REQUIRE(std::remove(path(2).c_str()) == 0);
+  has(error(1), "it is part 1 of 3, and cannot");
+  has(error(1), "m-00002-of-00003.gguf");
+  for (const int count : {0xFFFF, 600}) {
+    write_part(path(1), 0, count, "c", 0, 3);
+    has(error(1), "where 1 to 512 parts were expected");
+  }
+  write_part(path(1), 7, 3, "c", 0, 3);
+  has(error(1), "it is part 8 of 3");
 }

@@ -19,7 +19,10 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
+#include <functional>
+#include <iterator>
 #include <optional>
 #include <span>
 #include <string>
@@ -113,17 +116,18 @@ auto gguf_number(GgufType type, const std::byte* p, F&& f) {
 
 /// A file that is open for reading: all of its header is checked and copied, nothing of its data is touched. Spans,
 /// views and pointers handed out live as long as this (and, after `parse`, as the caller's bytes).
+///
+/// A model in several files, NAME-00001-of-00003.gguf and so on, is opened by any of them: it has the tensors of all, and
+/// the metadata of the first.
 class Gguf {
  public:
+  static constexpr std::int64_t most_parts = 512;
+
   /// Maps the data and copies the header; see MappedFile for what must not happen to the file meanwhile.
-  static Result<Gguf> open(const std::string& path, const GgufLimits& limits = {}) {
-    return of(MappedFile::open(path), path, limits, true);
-  }
+  static Result<Gguf> open(const std::string& path, const GgufLimits& limits = {}) { return of(path, limits, true); }
 
   /// Reads all of it into memory.
-  static Result<Gguf> read(const std::string& path, const GgufLimits& limits = {}) {
-    return of(MappedFile::copy(path), path, limits, false);
-  }
+  static Result<Gguf> read(const std::string& path, const GgufLimits& limits = {}) { return of(path, limits, false); }
 
   /// Reads a file that is in memory already. Its bytes must stay where they are.
   static Result<Gguf> parse(std::span<const std::byte> bytes, const GgufLimits& limits = {});
@@ -165,7 +169,15 @@ class Gguf {
   Result<std::vector<double>> numbers(std::string_view key) const;
 
  private:
-  static Result<Gguf> of(Result<MappedFile> file, const std::string& path, const GgufLimits& limits, bool mapped);
+  static Result<Gguf> of(const std::string& path, const GgufLimits& limits, bool mapped);
+  /// That file alone.
+  static Result<Gguf> one(const std::string& path, const GgufLimits& limits, bool mapped);
+  static Result<Gguf> parse_one(std::span<const std::byte> bytes, const GgufLimits& limits);
+
+  /// "part 2 of 3"; "whole" of a file that is no part.
+  std::string part() const;
+  /// Puts the tensors of all parts together, of which this is the first.
+  Result<void> join(std::vector<Gguf> others, const GgufLimits& limits);
 
   /// Reads the header again, from memory of its own: what becomes of the file does not matter to it any more.
   Result<void> own_header(const MappedFile& file, const GgufLimits& limits);
@@ -212,7 +224,8 @@ class Gguf {
                            std::uint64_t& offset, std::uint64_t& size);
 
   MappedFile file_;
-  Buffer header_;  // of a mapped file
+  std::vector<Gguf> others_;  // the other parts, whose tensors are here
+  Buffer header_;             // of a mapped file
   std::string source_ = "GGUF";
   std::span<const std::byte> left_;
   std::size_t header_bytes_ = 0;
@@ -263,6 +276,13 @@ inline Result<std::uint64_t> gguf_tensor_bytes(std::span<const std::int64_t> ne,
 }  // namespace gguf_parts
 
 CHIMERA_FUNCTION Result<Gguf> Gguf::parse(std::span<const std::byte> bytes, const GgufLimits& limits) {
+  auto gguf = parse_one(bytes, limits);
+  if (gguf && gguf->part() != "whole")
+    return Error{"it is " + gguf->part() + " of a model: expected all of it, or to be opened by its name"};
+  return gguf;
+}
+
+CHIMERA_FUNCTION Result<Gguf> Gguf::parse_one(std::span<const std::byte> bytes, const GgufLimits& limits) {
   Gguf gguf;
   if (Result<void> s = gguf.read_header(bytes, bytes, limits); !s) return s.error();
   return gguf;
@@ -272,6 +292,11 @@ CHIMERA_FUNCTION Result<void> Gguf::read(const GgufTensor& t, std::size_t at, st
   if (at > t.data.size() || to.size() > t.data.size() - at)
     return Error{"tensor " + t.name + " has " + std::to_string(t.data.size()) + " bytes, " + std::to_string(to.size()) +
                  " from byte " + std::to_string(at) + " were asked for"};
+  for (const Gguf& other : others_) {
+    const std::span<const std::byte> theirs = other.file_.bytes();
+    if (!std::less<>()(t.data.data(), theirs.data()) && std::less<>()(t.data.data(), theirs.data() + theirs.size()))
+      return other.read(t, at, to);
+  }
   if (file_.bytes().empty()) {
     std::memcpy(to.data(), t.data.data() + at, to.size());
     return {};
@@ -352,17 +377,75 @@ CHIMERA_FUNCTION Result<std::vector<double>> Gguf::numbers(std::string_view key)
   return values;
 }
 
-CHIMERA_FUNCTION Result<Gguf> Gguf::of(Result<MappedFile> file, const std::string& path, const GgufLimits& limits,
-                                       bool mapped) {
+CHIMERA_FUNCTION Result<Gguf> Gguf::one(const std::string& path, const GgufLimits& limits, bool mapped) {
+  auto file = mapped ? MappedFile::open(path) : MappedFile::copy(path);
   if (!file) return file.error();
   const auto failed = [&](const Error& e) { return Error{"cannot read " + path + ": " + e.message}; };
-  auto gguf = parse(file->bytes(), limits);
+  auto gguf = parse_one(file->bytes(), limits);
   if (!gguf) return failed(gguf.error());
   if (mapped)
     if (Result<void> s = gguf->own_header(*file, limits); !s) return failed(s.error());
   gguf->file_ = std::move(*file);
   gguf->source_ = path;
   return gguf;
+}
+
+CHIMERA_FUNCTION Result<Gguf> Gguf::of(const std::string& path, const GgufLimits& limits, bool mapped) {
+  auto gguf = one(path, limits, mapped);
+  if (!gguf || gguf->part() == "whole") return gguf;
+  const auto failed = [&](const std::string& why) { return Error{"cannot read " + path + ": " + why}; };
+  const std::string found = gguf->part();
+  const std::int64_t index = gguf->integer("split.no") ? *gguf->integer("split.no") : -1;
+  const std::int64_t count = gguf->integer("split.count") ? *gguf->integer("split.count") : 0;
+  if (count < 1 || count > most_parts || index < 0 || index >= count)
+    return failed("it is " + found + ", where 1 to " + std::to_string(most_parts) + " parts were expected");
+  const auto ending = [&](std::int64_t part) {
+    char text[40];
+    std::snprintf(text, sizeof text, "-%05d-of-%05d.gguf", static_cast<int>(part + 1), static_cast<int>(count));
+    return std::string(text);
+  };
+  if (!path.ends_with(ending(index)))
+    return failed("it is " + found + ": expected a name that ends with " + ending(index));
+  const std::string name = path.substr(0, path.size() - ending(index).size());
+
+  std::vector<Gguf> parts;
+  for (std::int64_t i = 0; i < count; ++i) {
+    auto part = i == index ? std::move(gguf) : one(name + ending(i), limits, mapped);
+    if (!part) return failed("it is " + found + ", and " + part.error().message);
+    const auto its = part->integer("split.no"), all = part->integer("split.count");
+    if (!its || *its != i || !all || *all != count)
+      return failed("expected part " + std::to_string(i + 1) + " of " + std::to_string(count) + " in " + name +
+                    ending(i) + ", found " + part->part());
+    parts.push_back(std::move(*part));
+  }
+  Gguf first = std::move(parts.front());
+  parts.erase(parts.begin());
+  if (Result<void> s = first.join(std::move(parts), limits); !s) return failed(s.error().message);
+  return first;
+}
+
+CHIMERA_FUNCTION std::string Gguf::part() const {
+  const auto count = integer("split.count"), index = integer("split.no");
+  if (!has("split.count") || (count && *count <= 1)) return "whole";
+  const auto number = [](const Result<std::int64_t>& n, std::int64_t more) {
+    return n && *n < INT32_MAX ? std::to_string(*n + more) : std::string("?");
+  };
+  return "part " + number(index, 1) + " of " + number(count, 0);
+}
+
+CHIMERA_FUNCTION Result<void> Gguf::join(std::vector<Gguf> others, const GgufLimits& limits) {
+  others_ = std::move(others);
+  for (Gguf& other : others_) {
+    if (tensors_.size() + other.tensors_.size() > limits.tensors)
+      return Error{"its parts hold more tensors than they may"};
+    std::move(other.tensors_.begin(), other.tensors_.end(), std::back_inserter(tensors_));
+    other.tensors_.clear();
+  }
+  const auto all = integer("split.tensors.count");
+  if (all && *all != static_cast<std::int64_t>(tensors_.size()))
+    return Error{"expected " + std::to_string(*all) + " tensors in all parts, found " +
+                 std::to_string(tensors_.size()) + ": they are not of one model"};
+  return tensor_index_.build(tensors_, name_of, "tensors");
 }
 
 CHIMERA_FUNCTION Result<void> Gguf::own_header(const MappedFile& file, const GgufLimits& limits) {

@@ -60,9 +60,10 @@ class GgufWriter {
   }
   void set(std::string_view key, const char* text) { set(key, std::string_view(text)); }
 
-  /// Sets all metadata of another file.
+  /// Sets all metadata of another file, but what it says of its parts.
   void set_all(const Gguf& file) {
-    for (const GgufEntry& e : file.entries()) set(e.key, e.value);
+    for (const GgufEntry& e : file.entries())
+      if (!e.key.starts_with("split.")) set(e.key, e.value);
   }
 
   /// Declares a tensor: its dimensions, fastest first.
