@@ -99,6 +99,11 @@ TEST_CASE("hashes and texts of configs are those that files hold") {
   zeros.rg_lru.inner = zeros.rg_lru.heads = 0, zeros.sub_norm = false;
   CHECK(config_hash(zeros) == 0x6190EDCDB22C6A46U);
   CHECK(lines_sum(zeros) == 0xCBC6C077);
+
+  Config biased = odd;
+  biased.attention.qkv_bias = biased.attention.qk_norm = true;
+  CHECK(config_hash(*config_from_lines(config_lines(biased))) == config_hash(biased));
+  CHECK(config_from_lines(config_lines(biased))->attention == biased.attention);
 }
 
 TEST_CASE("the hash of a config knows what shapes the weights") {
@@ -126,6 +131,10 @@ TEST_CASE("the hash of a config knows what shapes the weights") {
   CHECK(with([](Config& c) { c.attention.rope.base = 1e6f; }) != config_hash(base));
   CHECK(with([](Config& c) { c.tied = false; }) != config_hash(base));
   CHECK(with([](Config& c) { c.norm_eps = 1e-6f; }) != config_hash(base));
+  CHECK(with([](Config& c) { c.attention.qkv_bias = true; }) != config_hash(base));
+  CHECK(with([](Config& c) { c.attention.qkv_bias = true; }) != with([](Config& c) { c.attention.qk_norm = true; }));
+  CHECK(with([](Config& c) { c.attention.qkv_bias = true; }) !=
+        with([](Config& c) { c.attention.output_bias = true; }));
   CHECK(with([](Config& c) { c.layers = pattern("M MINE", {"MINE"}); }) !=
         with([](Config& c) { c.layers = pattern("M YOURS", {"YOURS"}); }));
 }

@@ -57,6 +57,18 @@ constexpr Config normed = [] {
   c.sub_norm = true;
   return c;
 }();
+/// Biases, norms of queries and keys, channels that turn in halves.
+constexpr Config biased = [] {
+  Config c = grouped;
+  c.attention.qkv_bias = c.attention.output_bias = true;
+  return c;
+}();
+constexpr Config head_normed = [] {
+  Config c = grouped;
+  c.attention.rope.layout = RopeLayout::halves, c.attention.window = 40;
+  c.attention.qkv_bias = c.attention.qk_norm = true;
+  return c;
+}();
 /// A ring of exactly one window, and the same window in a longer context.
 constexpr Config bare = [] {
   Config c = base;
@@ -67,7 +79,7 @@ constexpr Config bare = [] {
 }  // namespace
 
 TEST_CASE_TEMPLATE("attention", L, Attention<grouped>, Attention<alibi>, Attention<yarn>, Attention<bare>,
-                   Attention<normed>) {
+                   Attention<normed>, Attention<biased>, Attention<head_normed>) {
   SUBCASE("gradients") { checks::gradients<L>(75); }
   SUBCASE("accumulation") { checks::accumulation<L>(); }
   SUBCASE("packed documents") { checks::packed_documents<L>(150); }

@@ -41,8 +41,10 @@ namespace config_hash_parts {
 template <class T>
 constexpr void add_value(Hash& h, const T& value) {
   if constexpr (HasFields<T>) {
-    T::each_field(value, [&](std::string_view, const auto& field, auto... mark) {
+    T::each_field(value, [&](std::string_view name, const auto& field, auto... mark) {
       if (meaning(mark...) == Meaning::some) add_value(h, field);
+      if (meaning(mark...) == Meaning::added && field != std::remove_cvref_t<decltype(field)>{})
+        h.add(name), add_value(h, field);
     });
   } else if constexpr (std::is_same_v<T, Layers>) {
     h.add(value.count);

@@ -46,8 +46,10 @@ void read_words(std::string_view text, std::array<float, n>& numbers) {
 /// f("model.width", width) ..., and the fields of a part by its own name: "model.rope.base".
 template <class Part, class F>
 void each_line(Part& part, const std::string& prefix, F& f) {
-  std::remove_cv_t<Part>::each_field(part, [&](std::string_view name, auto& field, auto...) {
+  std::remove_cv_t<Part>::each_field(part, [&](std::string_view name, auto& field, auto... mark) {
     using T = std::remove_cvref_t<decltype(field)>;
+    if constexpr (std::is_const_v<Part>)
+      if (meaning(mark...) == Meaning::added && field == T{}) return;
     const std::string full = prefix + std::string(name);
     if constexpr (HasFields<T>) {
       each_line(field, "model." + std::string(name) + ".", f);

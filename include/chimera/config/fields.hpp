@@ -22,6 +22,7 @@ enum class Meaning : std::uint8_t {
   some,   // the default
   none,   // may change between runs: dropout
   later,  // a field that came later: where it is zero, models have the hash that they always had
+  added,  // a field that came after that: likewise, and the text, too
 };
 constexpr Meaning meaning(Meaning m = Meaning::some) { return m; }
 constexpr Meaning meaning_if(bool holds) { return holds ? Meaning::some : Meaning::none; }

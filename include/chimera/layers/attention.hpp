@@ -1,6 +1,7 @@
 // Grouped-query attention, causal, with an optional sliding window and rotary or ALiBi positions
 // (Ainslie et al., 2305.13245; Su et al., 2104.09864; Press et al., 2108.12409). With sub_norm what the output matrix
-// multiplies is normalised first (BitNet b1.58 2B4T, 2504.12285).
+// multiplies is normalised first (BitNet b1.58 2B4T, 2504.12285); with qk_norm each head's query and key are (Qwen3,
+// 2505.09388).
 #pragma once
 
 #include <chimera/core/constexpr_math.hpp>
@@ -31,18 +32,22 @@ struct Attention : AttentionWeights {
   static constexpr Linear in{row, width}, out{width, rows};
 
   struct Activations {
-    float* qkv;     // [B,T,row], after rotation
+    float* qkv;     // [B,T,row], after norms and rotation
     float* mixed;   // [B,T,rows]
     float* lse;     // [B,heads,T]
     float* angles;  // [T,rope_row]
+    float* raw;     // [B,T,row], before norms, where there are any
   };
   static Activations bind(Bump& memory, const Batch& batch) {
     return {memory.take(batch.tokens() * row), memory.take(batch.tokens() * rows), memory.take(batch.tokens() * heads),
-            memory.take(batch.length * rope_row(dims, layout))};
+            memory.take(batch.length * rope_row(dims, layout)),
+            memory.take(C.attention.qk_norm ? batch.tokens() * row : 0)};
   }
   static std::int64_t temp_bytes(const Batch& batch) {
     const std::int64_t n = batch.tokens(), inside = C.sub_norm ? n * rows : 0;
-    return bytes_of({n * row, n * rows, n * heads, inside}) + (inside ? norm_backward_bytes(n, rows) : 0);
+    return bytes_of({n * row, n * rows, n * heads, inside}) +
+           std::max({inside ? norm_backward_bytes(n, rows) : 0, bytes_of({C.attention.output_bias ? n * width : 0}),
+                     C.attention.qk_norm ? head_norm_backward_bytes(head_norms(n)) : 0});
   }
   /// Four for each channel and each key that a token sees on average under the causal mask.
   static constexpr double flops(std::int64_t context) {
@@ -55,7 +60,13 @@ struct Attention : AttentionWeights {
   static void forward(const Device auto& q, Weights<Attention> w, const Batch& batch, const float* x, float scale,
                       float* y, Activations& a, [[maybe_unused]] Bump temp) {
     const std::int64_t n = batch.tokens();
-    linear(q, in, w.matrix(qkv), n, 1.f, x, width, 0.f, a.qkv, row);
+    float* const products = C.attention.qk_norm ? a.raw : a.qkv;
+    linear(q, in, w.matrix(qkv), n, 1.f, x, width, 0.f, products, row);
+    if constexpr (C.attention.qkv_bias) add_bias(q, n, row, 1.f, w.vector(qkv_bias), products);
+    if constexpr (C.attention.qk_norm) {
+      copy(q, n * row, a.raw, a.qkv);
+      head_norm(q, head_norms(n), a.raw, w.vector(q_norm), w.vector(k_norm), a.qkv);
+    }
     if constexpr (rotary) {
       rope_table(q, turns, dims, layout, 0, batch.length, a.angles);
       rope(q, turning, batch, 1.f, a.angles, a.qkv);
@@ -68,6 +79,7 @@ struct Attention : AttentionWeights {
       last = normed;
     }
     linear(q, out, w.matrix(output), n, scale, last, rows, 1.f, y, width);
+    if constexpr (C.attention.output_bias) add_bias(q, n, width, scale, w.vector(output_bias), y);
   }
 
   // 3. Backward.
@@ -89,6 +101,16 @@ struct Attention : AttentionWeights {
     }
     attention_backward(q, shape, batch, a.qkv, a.mixed, a.lse, dmixed, dqkv, temp);
     if constexpr (rotary) rope(q, turning, batch, -1.f, a.angles, dqkv);
+    if constexpr (C.attention.qk_norm)
+      head_norm_backward(q, head_norms(n), a.raw, w.vector(q_norm), w.vector(k_norm), dqkv, dw.vector(q_norm),
+                         dw.vector(k_norm), temp);
+    if constexpr (C.attention.qkv_bias) sum_rows(q, n, row, row, dqkv, dw.vector(qkv_bias));
+    if constexpr (C.attention.output_bias) {
+      float* scaled = temp.take(n * width);
+      zero(q, n * width, scaled);
+      add_scaled(q, n * width, scale, dy, scaled);
+      sum_rows(q, n, width, width, scaled, dw.vector(output_bias));
+    }
     linear_backward(q, in, w.matrix(qkv), dw.matrix(qkv), n, 1.f, dqkv, row, x, width, 0.f, dx);
   }
 
@@ -108,11 +130,15 @@ struct Attention : AttentionWeights {
                      float scale, float* y, Bump temp) {
     float* tokens = temp.take(pass.rows * row);
     float* mixed = temp.take(pass.rows * rows);
-    product(q, w.matrix(qkv), pass.rows, x, Then::store(tokens, row), temp);
+    const auto bias = [&](bool there, std::size_t param) { return there ? w.vector(param) : nullptr; };
+    product(q, w.matrix(qkv), pass.rows, x, Then::store(tokens, row, bias(C.attention.qkv_bias, qkv_bias)), temp);
+    if constexpr (C.attention.qk_norm)
+      head_norm(q, head_norms(pass.rows), tokens, w.vector(q_norm), w.vector(k_norm), tokens);
     cached_attention(q, cached, pass, tokens, mixed, temp);
     ProductInput last{mixed, rows};
     if constexpr (C.sub_norm) last = {mixed, rows, w.vector(sub_norm), rows, C.norm_eps};
-    product(q, w.matrix(output), pass.rows, last, Then::add(y, width, scale), temp);
+    product(q, w.matrix(output), pass.rows, last,
+            Then::add(y, width, scale, bias(C.attention.output_bias, output_bias)), temp);
   }
 
  private:
@@ -136,6 +162,7 @@ struct Attention : AttentionWeights {
                 "chimera: too many query heads share a key head");
 
   static constexpr NormShape norm(std::int64_t n) { return {n, rows, rows, C.norm_eps}; }
+  static constexpr HeadNormShape head_norms(std::int64_t n) { return {n, heads, kv_heads, head_dim, row, C.norm_eps}; }
 };
 
 }  // namespace chimera::inline CHIMERA_ABI

@@ -16,6 +16,14 @@ struct NormShape {
   float eps;
 };
 
+/// Heads within tokens `stride` apart: a token's queries, and its keys behind them, which have norms of their own.
+struct HeadNormShape {
+  static constexpr std::int64_t most_head_dim = 256;
+
+  std::int64_t tokens, heads, kv_heads, head_dim, stride;
+  float eps;
+};
+
 }  // namespace chimera
 
 namespace chimera::inline CHIMERA_ABI {
@@ -38,6 +46,15 @@ void rms_norm_backward(const Cpu& q, NormShape s, const float* x, const float* w
 /// dx =, dz = (rows z_stride apart, as z), dw +=. dx may be dy.
 void gated_rms_norm_backward(const Cpu& q, NormShape s, const float* x, const float* z, std::int64_t z_stride,
                              const float* w, const float* dy, float* dx, float* dz, float* dw, Bump temp);
+
+/// Normalises every head by wq or wk [head_dim]. y may be x; what is no query and no key is left as it is.
+void head_norm(const Cpu& q, const HeadNormShape& s, const float* x, const float* wq, const float* wk, float* y);
+
+std::int64_t head_norm_backward_bytes(const HeadNormShape& s);
+
+/// d: the gradient of y, which becomes that of x. dwq, dwk +=.
+void head_norm_backward(const Cpu& q, const HeadNormShape& s, const float* x, const float* wq, const float* wk,
+                        float* d, float* dwq, float* dwk, Bump temp);
 
 }  // namespace chimera::inline CHIMERA_ABI
 
@@ -152,6 +169,45 @@ CHIMERA_FUNCTION void gated_rms_norm_backward(const Cpu& q, NormShape s, const f
                               z_stride, w, dy + at * s.width, dx + at * s.width, dz + at * z_stride, sums);
   });
   sum_rows(q, (s.rows + norm_rows - 1) / norm_rows, s.width, s.width, partial, dw);
+}
+
+CHIMERA_FUNCTION void head_norm(const Cpu& q, const HeadNormShape& s, const float* x, const float* wq, const float* wk,
+                                float* y) {
+  parallel_rows(q, s.tokens, 16, [&](std::int64_t first, std::int64_t n, int) {
+    const auto norm = [&](std::int64_t heads, std::int64_t at, const float* w) {
+      dispatch<RmsNorm>(q.isa(), NormShape{heads, s.head_dim, s.head_dim, s.eps}, x + at, nullptr, 0, w, y + at);
+    };
+    for (std::int64_t t = first; t < first + n; ++t) {
+      norm(s.heads, t * s.stride, wq);
+      norm(s.kv_heads, t * s.stride + s.heads * s.head_dim, wk);
+    }
+  });
+}
+
+CHIMERA_FUNCTION std::int64_t head_norm_backward_bytes(const HeadNormShape& s) {
+  return bytes_of({(s.tokens + norm_rows - 1) / norm_rows * 2 * s.head_dim});
+}
+
+CHIMERA_FUNCTION void head_norm_backward(const Cpu& q, const HeadNormShape& s, const float* x, const float* wq,
+                                         const float* wk, float* d, float* dwq, float* dwk, Bump temp) {
+  const std::int64_t blocks = (s.tokens + norm_rows - 1) / norm_rows, row = 2 * s.head_dim;
+  float* partial = temp.take(blocks * row);
+  parallel_rows(q, s.tokens, norm_rows, [&](std::int64_t first, std::int64_t n, int) {
+    float* sums = partial + first / norm_rows * row;
+    std::fill(sums, sums + row, 0.f);
+    alignas(64) float dy[HeadNormShape::most_head_dim];
+    for (std::int64_t t = first; t < first + n; ++t)
+      for (std::int64_t h = 0; h < s.heads + s.kv_heads; ++h) {
+        const bool query = h < s.heads;
+        const std::int64_t at = t * s.stride + h * s.head_dim;
+        std::copy_n(d + at, s.head_dim, dy);
+        std::fill_n(d + at, s.head_dim, 0.f);
+        dispatch<RmsNormBackward>(q.isa(), NormShape{1, s.head_dim, s.head_dim, s.eps}, x + at, nullptr, 0,
+                                  query ? wq : wk, dy, d + at, nullptr, query ? sums : sums + s.head_dim);
+      }
+  });
+  sum_rows(q, blocks, row, s.head_dim, partial, dwq);
+  sum_rows(q, blocks, row, s.head_dim, partial + s.head_dim, dwk);
 }
 
 }  // namespace chimera::inline CHIMERA_ABI

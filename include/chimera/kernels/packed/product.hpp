@@ -40,8 +40,10 @@ struct Then {
   const Output* outputs = nullptr;
   std::int64_t first = 0;
 
-  /// y = r
-  static Then store(float* y, std::int64_t stride) { return {.kind = Kind::store, .y = y, .stride = stride}; }
+  /// y = r + bias; `bias` may be null.
+  static Then store(float* y, std::int64_t stride, const float* bias = nullptr) {
+    return {.kind = Kind::store, .y = y, .stride = stride, .bias = bias};
+  }
   /// y += scale r + scale bias; `bias` may be null.
   static Then add(float* y, std::int64_t stride, float scale, const float* bias = nullptr) {
     return {.kind = Kind::add, .y = y, .stride = stride, .scale = scale, .bias = bias};
@@ -124,7 +126,10 @@ inline void finish(Isa isa, const Then& then, std::int64_t i, std::int64_t first
   const bool is_logits = then.kind == Then::Kind::logits;
   float* const y = first + (is_logits ? then.outputs[i].logits + then.first : then.y + i * then.stride);
   switch (then.kind) {
-    case Then::Kind::store: std::copy_n(a, count, y); return;
+    case Then::Kind::store:
+      std::copy_n(a, count, y);
+      if (then.bias) dispatch<AddScaled>(isa, count, 1.f, then.bias + first, y);
+      return;
     case Then::Kind::gate: return dispatch<SiluGate>(isa, count, a, b, y);
     case Then::Kind::logits: return dispatch<Scaled>(isa, count, then.scale, a, y);
     case Then::Kind::add:
