@@ -27,10 +27,18 @@ std::string gguf_of(const TemporaryFolder& folder, const Config& c, F&& change) 
   const auto factors = attention_files_parts::rope_factors(c);
   if (!factors.empty())
     REQUIRE(file.add("rope_freqs.weight", {static_cast<std::int64_t>(factors.size())}, Format::f32).ok());
+  std::vector<float> biases;
+  for (const auto& [there, name] :
+       {std::pair(c.attention.qkv_bias, "attn_q.bias"), std::pair(c.attention.output_bias, "attn_output.bias")})
+    if (there && architecture != "chimera") {
+      REQUIRE(file.add(std::string("blk.0.") + name, {8}, Format::f32).ok());
+      biases.resize(biases.size() + 8);
+    }
   REQUIRE(file.begin(path).ok());
   const Floats zero(static_cast<std::size_t>(c.vocab + !c.tied), 0.f);
-  for (const auto& part : {std::span(zero).first(static_cast<std::size_t>(c.vocab)),
-                           std::span(zero).subspan(static_cast<std::size_t>(c.vocab)), std::span(factors)})
+  for (const auto& part :
+       {std::span(zero).first(static_cast<std::size_t>(c.vocab)),
+        std::span(zero).subspan(static_cast<std::size_t>(c.vocab)), std::span(factors), std::span<const float>(biases)})
     REQUIRE(file.append(std::as_bytes(part)).ok());
   REQUIRE(file.commit().ok());
   return path;
@@ -70,7 +78,9 @@ std::vector<Config> rotations() {
 TEST_CASE("a config goes through GGUF metadata and config.json") {
   const TemporaryFolder folder;
   std::vector<Config> configs = rotations();
-  for (const Config& c : {hybrid, hybrid_in_halves, no_positions, plain}) configs.push_back(c);
+  for (const Config& c :
+       {hybrid, hybrid_in_halves, no_positions, plain, qwen2, qwen3, qwen3_in_halves, mistral, granite})
+    configs.push_back(c);
   for (const Config& c : configs) {
     CAPTURE(config_lines(c));
     const auto from_gguf = config_from_file(gguf_of(folder, c));
@@ -147,7 +157,7 @@ TEST_CASE("a config.json that makes no model is an error that names the member")
   error("\"num_hidden_layers\": 3", "\"num_hidden_layers\": \"3\"", "found a string");
   error("\"num_hidden_layers\": 3", "\"num_hidden_layers\": 4", "\"layer_types\": expected 4 words, found 3");
   error("\"mamba\"", "\"mlp\"", "found mlp");
-  error("\"num_local_experts\": 0", "\"num_local_experts\": 8", "no experts");
+  error("\"num_local_experts\": 0", "\"num_local_experts\": 8", "num_local_experts: expected 0, found 8");
   error("\"attention_bias\": false", "\"attention_bias\": true", "attention_bias");
   error("\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"", "expected silu or swish, found gelu");
   error("\"rope_type\": \"default\"", "\"rope_type\": \"spiral\"", "found spiral");
@@ -281,6 +291,48 @@ TEST_CASE("dynamic scaling goes out as what it is at the whole context") {
   CHECK(same_meaning(*config_of_json(json_of(c)), c));
   const TemporaryFolder folder;
   CHECK(same_meaning(*config_from_file(gguf_of(folder, c)), c));
+}
+
+TEST_CASE("each family has what its class in transformers has where a config.json is silent") {
+  const auto read = [](const std::string& type, const std::string& more) {
+    return config_of_json(R"({"model_type": ")" + type + R"(", "vocab_size": 272, "hidden_size": 64,
+                             "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96)" +
+                          more + "}");
+  };
+  const std::string heads = R"(, "num_key_value_heads": 2)";
+  CHECK(read("llama", "")->kv_heads() == 4);
+  CHECK(read("llama", "")->context == 2'048);
+  CHECK(contains(message(read("mistral", "")), "kv_heads must divide"));  // 8
+  CHECK(contains(message(read("qwen2", "")), "kv_heads must divide"));    // 32
+  CHECK(read("qwen2", R"(, "num_key_value_heads": null)")->kv_heads() == 4);
+  CHECK(read("qwen2", heads)->context == 32'768);
+  CHECK(read("qwen2", heads)->attention.qkv_bias);
+  CHECK_FALSE(read("qwen2", heads)->attention.output_bias);
+  CHECK(read("qwen3", heads)->attention.qk_norm);
+  CHECK(read("qwen3", heads)->head_dim() == 128);
+  CHECK(read("llama", R"(, "attention_bias": true)")->attention.output_bias);
+  CHECK(read("granite", "")->attention.scale == 1.f);
+  CHECK(contains(message(read("mistral", heads + R"(, "attention_bias": true)")), "attention_bias"));
+  CHECK(contains(message(read("llama", R"(, "mlp_bias": true)")), "mlp_bias"));
+  CHECK(contains(message(read("llama", R"(, "residual_multiplier": 0.5)")), "residual_multiplier"));
+
+  // Windows: of Mistral, and of all layers of Qwen.
+  const std::string window = heads + R"(, "sliding_window": 16)", used = window + R"(, "use_sliding_window": true)";
+  CHECK(read("mistral", heads)->attention.window == 4'096);
+  CHECK(read("mistral", heads + R"(, "sliding_window": null)")->attention.window == 0);
+  CHECK(read("mistral", heads + R"(, "max_position_embeddings": 4096)")->attention.window == 0);
+  CHECK(read("mistral", window)->attention.window == 16);
+  CHECK(read("qwen2", window)->attention.window == 0);
+  CHECK(read("qwen2", used)->attention.window == 0);  // from layer 28 on
+  CHECK(read("qwen2", used + R"(, "max_window_layers": 0)")->attention.window == 16);
+  CHECK(contains(message(read("qwen2", used + R"(, "max_window_layers": 1)")), "\"max_window_layers\": expected"));
+  CHECK(read("qwen3", used + R"(, "layer_types": ["sliding_attention", "sliding_attention"])")->attention.window == 16);
+  CHECK(read("qwen3", used + R"(, "layer_types": ["full_attention", "full_attention"])")->attention.window == 0);
+  CHECK(contains(message(read("qwen3", used + R"(, "layer_types": ["full_attention", "sliding_attention"])")),
+                 "\"layer_types\": expected a sliding window in all layers"));
+  CHECK(contains(message(read("qwen3", used + R"(, "layer_types": ["full_attention"])")), "\"layer_types\""));
+  CHECK(contains(message(read("llama", R"(, "sliding_window": 16)")), "\"sliding_window\": expected none"));
+  CHECK(read("llama", R"(, "sliding_window": 4096)")->attention.window == 0);
 }
 
 TEST_CASE("limits of Mamba-2's step size are read, infinite ones as Python writes them, too") {

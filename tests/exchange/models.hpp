@@ -44,6 +44,33 @@ inline constexpr Config bitnet{.vocab = 272,
                                .attention = {.heads = 4, .kv_heads = 2},
                                .ffn = {.hidden = 256},
                                .sub_norm = true};
+/// What other families have: biases, norms of queries and keys, windows, heads that do not fill the width.
+inline constexpr Config qwen2 = [] {
+  Config c = plain;
+  c.attention.qkv_bias = true;
+  return c;
+}();
+inline constexpr Config qwen3 = [] {
+  Config c = plain;
+  c.attention.head_dim = 24, c.attention.qk_norm = true, c.tied = false;
+  return c;
+}();
+inline constexpr Config qwen3_in_halves = [] {
+  Config c = qwen3;
+  c.attention.rope.layout = RopeLayout::halves, c.attention.qkv_bias = c.attention.output_bias = true;
+  return c;
+}();
+inline constexpr Config mistral = [] {
+  Config c = plain;
+  c.attention.window = 16;
+  return c;
+}();
+inline constexpr Config granite = [] {
+  Config c = plain;
+  c.embedding_scale = 3.f, c.residual_scale = 0.5f, c.logit_scale = 2.f, c.attention.scale = 0.1f;
+  c.attention.qkv_bias = c.attention.output_bias = true;
+  return c;
+}();
 inline constexpr Config griffin{.vocab = 272,
                                 .width = 64,
                                 .context = 128,

@@ -35,6 +35,11 @@ const std::vector<AnyModel>& models() {
                                          table_of<hybrid_in_halves>("hybrid_in_halves"),
                                          table_of<no_positions>("no_positions"),
                                          table_of<plain>("plain"),
+                                         table_of<qwen2>("qwen2"),
+                                         table_of<qwen3>("qwen3"),
+                                         table_of<qwen3_in_halves>("qwen3_in_halves"),
+                                         table_of<mistral>("mistral"),
+                                         table_of<granite>("granite"),
                                          table_of<griffin>("griffin"),
                                          table_of<bitnet>("bitnet")};
   return all;
@@ -151,6 +156,35 @@ TEST_CASE("weights go through a Hugging Face folder; the order of channels that 
     return bytes.substr(bytes.size() - 4u * LanguageModel<hybrid>::parameters);
   };
   CHECK(data(folder / "a.gguf") == data(folder / "b.gguf"));
+}
+
+TEST_CASE("biases, and norms of queries and keys, turn with the channels that they are of") {
+  const TemporaryFolder folder;
+  const Cpu q = cpu(Isa::base, 1);
+  static constexpr Config adjacent = [] {
+    Config c = qwen3_in_halves;
+    c.attention.rope.layout = RopeLayout::adjacent;
+    return c;
+  }();
+  const AnyModel from = table_of<qwen3_in_halves>("halves"), to = table_of<adjacent>("adjacent");
+  const Floats w = weights_of(from);
+  REQUIRE(save_hugging_face(q, folder / "m", from, w.data(), Format::f32, {}).ok());
+  REQUIRE(save(q, folder / "m.gguf", from, w).ok());
+  Floats turned(to.arena_floats, 0.f), from_gguf;
+  REQUIRE(load_hugging_face(q, folder / "m", to, turned.data()).ok());
+  REQUIRE(load(q, folder / "m.gguf", to, from_gguf).ok());
+  CHECK(turned == from_gguf);
+  constexpr std::int64_t head = 24, turning = 6 * head;  // four heads of queries, two of keys
+  for (const NamedTensor& t : from.tensors) {
+    const bool bias = t.name().ends_with("attn_qkv.bias");
+    const bool norm = t.name().ends_with("attn_q_norm.weight") || t.name().ends_with("attn_k_norm.weight");
+    if (!bias && !norm) continue;
+    for (std::int64_t i = 0; i < t.cols; ++i) {
+      const std::int64_t c = i % head, there = i >= turning ? i : i - c + (c < head / 2 ? 2 * c : 2 * c - head + 1);
+      if (w[t.offset + static_cast<std::size_t>(i)] != turned[t.offset + static_cast<std::size_t>(there)])
+        FAIL(t.name() << " channel " << i);
+    }
+  }
 }
 
 TEST_CASE("a file that is not the model's is an error that names what differs") {
@@ -285,6 +319,16 @@ TEST_CASE("llama.cpp's architectures, and the reasons why there is none") {
   CHECK(gguf_architecture(plain) == "llama");
   CHECK(gguf_architecture(griffin) == "chimera");
   CHECK(gguf_architecture(bitnet) == "bitnet");
+  CHECK(gguf_architecture(qwen2) == "qwen2");
+  CHECK(gguf_architecture(qwen3) == "qwen3");
+  CHECK(gguf_architecture(granite) == "granite");
+  CHECK(gguf_architecture(mistral) == "chimera");
+  CHECK(hugging_face_architecture(plain) == "LlamaForCausalLM");
+  CHECK(hugging_face_architecture(mistral) == "MistralForCausalLM");
+  CHECK(hugging_face_architecture(qwen2) == "Qwen2ForCausalLM");
+  CHECK(hugging_face_architecture(qwen3_in_halves) == "Qwen3ForCausalLM");
+  CHECK(hugging_face_architecture(granite) == "GraniteForCausalLM");
+  CHECK(hugging_face_architecture(hybrid) == "GraniteMoeHybridForCausalLM");
   Config c = plain;
   c.residual_scale = 0.5f;
   CHECK(gguf_architecture(c) == "granite");
@@ -292,6 +336,22 @@ TEST_CASE("llama.cpp's architectures, and the reasons why there is none") {
   CHECK(gguf_architecture(c) == "granite");
   c = plain, c.attention.window = 16;
   CHECK(contains(unknown_to_llama_cpp(c), "sliding window"));
+  c = hybrid, c.attention.qk_norm = true;
+  CHECK(contains(unknown_to_llama_cpp(c), "attention layers alone"));
+  CHECK(contains(hugging_face_parts::unknown_to_transformers(c), "attention layers alone"));
+  c = qwen3, c.residual_scale = 0.5f;
+  CHECK(contains(unknown_to_llama_cpp(c), "no multipliers"));
+  CHECK(contains(hugging_face_parts::unknown_to_transformers(c), "no multipliers"));
+  c = qwen3, c.attention.rope.scaling = RopeScaling::llama3, c.attention.rope.factor = 8;
+  CHECK(contains(unknown_to_llama_cpp(c), "without factors"));
+  c = qwen2, c.attention.rope.scaling = RopeScaling::llama3, c.attention.rope.factor = 8;
+  CHECK(gguf_architecture(c) == "llama");
+  c = plain, c.attention.output_bias = true;
+  CHECK(contains(hugging_face_parts::unknown_to_transformers(c), "biases of all"));
+  c = granite, c.attention.window = 16;
+  CHECK(contains(hugging_face_parts::unknown_to_transformers(c), "its granite has no sliding window"));
+  c = bitnet, c.attention.qkv_bias = true;
+  CHECK(contains(unknown_to_llama_cpp(c), "no biases"));
   c = hybrid, c.mamba2.dt_max = 0.1f;
   CHECK(contains(unknown_to_llama_cpp(c), "step size"));
   c = hybrid, c.mamba2.expand = 3;

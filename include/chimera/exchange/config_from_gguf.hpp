@@ -19,7 +19,8 @@ namespace chimera::inline CHIMERA_ABI {
 /// The key of a whole config in a GGUF file of ours: lines of config_text.hpp.
 inline constexpr std::string_view config_key = "chimera.config";
 
-/// From the metadata and the tensors' shapes of architecture granitehybrid, granite, llama, bitnet, or our own.
+/// From the metadata and the tensors' shapes of architecture llama, qwen2, qwen3, granite, granitehybrid, bitnet, or our
+/// own.
 Result<Config> config_from_gguf(const Gguf& file);
 
 }  // namespace chimera::inline CHIMERA_ABI
@@ -37,9 +38,10 @@ CHIMERA_FUNCTION Result<Config> config_from_gguf(const Gguf& file) {
   }
   const bool granite = *architecture == "granitehybrid" || *architecture == "granite";
   const bool bitnet = *architecture == "bitnet";
-  if (!granite && !bitnet && *architecture != "llama")
-    return Error{"general.architecture: expected granitehybrid, granite, llama, bitnet or chimera, found " +
-                 std::string(*architecture)};
+  if (!granite && !bitnet && *architecture != "llama" && *architecture != "qwen2" && *architecture != "qwen3")
+    return Error{
+        "general.architecture: expected llama, qwen2, qwen3, granite, granitehybrid, bitnet or chimera, found " +
+        std::string(*architecture)};
 
   FileFields<Gguf> p(file, std::string(*architecture) + ".");
   const GgufKeys keys{file, *architecture, p};

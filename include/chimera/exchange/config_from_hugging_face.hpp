@@ -10,6 +10,7 @@
 #include <chimera/io/json.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -18,7 +19,7 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-/// From a config.json of model_type granitemoehybrid or llama.
+/// From a config.json of model_type llama, mistral, qwen2, qwen3, granite or granitemoehybrid.
 Result<Config> config_from_hugging_face(const Json& config);
 
 /// Of a folder, or of its config.json.
@@ -70,6 +71,7 @@ inline void refuse_unknown(const JsonFields& json, FileFields<JsonFields>& p, bo
                           "attn_temperature_tuning",
                           "attention_chunk_size",
                           "num_experts",
+                          "num_local_experts",
                           "n_routed_experts",
                           "attn_output_gate"})
     p.demand_neutral(key, {0});
@@ -78,7 +80,6 @@ inline void refuse_unknown(const JsonFields& json, FileFields<JsonFields>& p, bo
   if (!granite)
     for (const char* key : {"embedding_multiplier", "residual_multiplier", "logits_scaling", "attention_multiplier"})
       p.demand_neutral(key, {1});
-  if (!granite) p.demand_neutral("num_local_experts", {0});
   for (const char* key : {"quantization_config", "per_layer_config", "no_rope_layers"})
     p.demand(!json.has(key), "\"" + std::string(key) + "\": models with it are not known here");
 }
@@ -89,26 +90,31 @@ CHIMERA_FUNCTION Result<Config> config_from_hugging_face(const Json& config) {
   const JsonFields json(config);
   const auto type = json.text("model_type");
   if (!type) return type.error();
-  const bool granite = *type == "granitemoehybrid";
-  if (!granite && *type != "llama") return Error{"\"model_type\": expected granitemoehybrid or llama, found " + *type};
+  constexpr std::array<std::string_view, 6> known{"llama", "mistral", "qwen2", "qwen3", "granite", "granitemoehybrid"};
+  if (std::find(known.begin(), known.end(), *type) == known.end())
+    return Error{"\"model_type\": expected llama, mistral, qwen2, qwen3, granite or granitemoehybrid, found " + *type};
 
   FileFields<JsonFields> p(json);
+  const JsonKeys keys{json, p, *type};
   Config c;
   c.vocab = p.integer("vocab_size", 1, FileLimits::vocab);
   c.width = p.integer("hidden_size", 1, FileLimits::width);
-  c.context = p.integer("max_position_embeddings", 1, FileLimits::context, 2'048);
+  c.context = p.integer("max_position_embeddings", 1, FileLimits::context,
+                        *type == "mistral"          ? 131'072
+                        : type->starts_with("qwen") ? 32'768
+                                                    : 2'048);
   c.layers.count = p.integer("num_hidden_layers", 1, Layers::max);
   c.norm_eps = p.number("rms_norm_eps", 1e-12, 1, 1e-6);
   c.tied = p.boolean("tie_word_embeddings", false);
-  config_from_hugging_face_parts::refuse_unknown(json, p, granite);
-  if (granite) {
+  config_from_hugging_face_parts::refuse_unknown(json, p, keys.granite());
+  if (keys.granite()) {
     c.embedding_scale = p.number("embedding_multiplier", -1e6, 1e6, 1);
     c.residual_scale = p.number("residual_multiplier", -1e6, 1e6, 1);
     c.logit_scale = p.number("logits_scaling", -1e6, 1e6, 1);
-    config_from_hugging_face_parts::read_blocks(p, c);
   }
+  if (keys.hybrid()) config_from_hugging_face_parts::read_blocks(p, c);
   for (const LayerFiles& layer : layer_files)
-    if (layer.read_json && layer.used(c)) layer.read_json({json, p, granite}, c);
+    if (layer.read_json && layer.used(c)) layer.read_json(keys, c);
   return checked_config(c, p);
 }
 

@@ -27,22 +27,13 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-namespace gguf_model_parts {
-
-/// Whether all multipliers of the model's own are the usual ones.
-inline bool has_plain_scales(const Config& c) {
-  return c.embedding_scale == 1 && c.residual_scale == 1 && c.logit_scale == 1;
-}
-
-}  // namespace gguf_model_parts
-
 /// Why llama.cpp has no architecture for a model of this config; empty if it has one.
 inline std::string unknown_to_llama_cpp(const Config& c) {
   if (const std::string word = word_unknown_to(Family::gguf, c); !word.empty()) return "it has no layer like " + word;
   for (const LayerFiles& layer : layer_files)
     if (c.sub_norm && layer.kind && layer.used(c) && !layer.in_bitnet) return "its bitnet has attention layers alone";
   if (c.sub_norm && !c.tied) return "its bitnet has no output matrix of its own";
-  if (c.sub_norm && !gguf_model_parts::has_plain_scales(c)) return "its bitnet has no multipliers";
+  if (c.sub_norm && !has_plain_scales(c)) return "its bitnet has no multipliers";
   for (const LayerFiles& layer : layer_files)
     if (layer.unknown_to_llama_cpp && layer.used(c))
       if (std::string why = layer.unknown_to_llama_cpp(c); !why.empty()) return why;
@@ -53,19 +44,21 @@ inline std::string unknown_to_llama_cpp(const Config& c) {
 inline std::string_view gguf_architecture(const Config& c) {
   if (!unknown_to_llama_cpp(c).empty()) return "chimera";
   if (c.sub_norm) return "bitnet";
-  bool llama = gguf_model_parts::has_plain_scales(c);
+  std::string_view dense = "granite";
   for (const LayerFiles& layer : layer_files) {
     if (!layer.kind || !layer.used(c)) continue;
     if (!layer.architecture.empty()) return layer.architecture;
-    llama = llama && layer.in_llama && layer.in_llama(c);
+    if (layer.dense && has_plain_scales(c)) dense = layer.dense(c);
   }
-  return llama ? "llama" : "granite";
+  return dense;
 }
 
 namespace gguf_model_parts {
 
 constexpr Family family_of(std::string_view architecture) {
-  return architecture == "chimera" ? Family::own : architecture == "bitnet" ? Family::bitnet : Family::gguf;
+  if (architecture == "chimera") return Family::own;
+  const bool halves = architecture == "bitnet" || architecture == "qwen2" || architecture == "qwen3";
+  return halves ? Family::gguf_halves : Family::gguf;
 }
 
 inline void set_config(GgufWriter& file, const Config& c, std::string_view architecture) {

@@ -1,5 +1,5 @@
-// Models as Hugging Face folders: config.json and model.safetensors, as transformers' GraniteMoeHybridForCausalLM and
-// LlamaForCausalLM have them.
+// Models as Hugging Face folders: config.json and model.safetensors, as transformers' classes ForCausalLM of Llama,
+// Mistral, Qwen2, Qwen3, Granite and GraniteMoeHybrid have them.
 #pragma once
 
 #include <chimera/core/fields.hpp>
@@ -15,6 +15,8 @@
 #include <chimera/io/safetensors.hpp>
 #include <chimera/model/any_model.hpp>
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -30,29 +32,49 @@ struct SpecialIds {
 
 namespace hugging_face_parts {
 
-inline Family family_of(const Config& c) {
-  bool llama = gguf_architecture(c) == "llama";
+/// The model_type of a model of this config.
+inline std::string_view type_of(const Config& c) {
+  std::string_view type = "granitemoehybrid";
   for (const LayerFiles& layer : layer_files)
-    if (layer.kind && layer.used(c)) llama = llama && layer.in_llama_class && layer.in_llama_class(c);
-  return llama ? Family::llama : Family::granite;
+    if (layer.kind && layer.used(c)) {
+      if (!layer.dense_type) return "granitemoehybrid";
+      type = layer.dense_type(c);
+    }
+  if (has_plain_scales(c) || type == "granitemoehybrid") return type;
+  return c.attention.qk_norm ? type : "granite";
 }
+
+inline std::string_view class_of(std::string_view type) {
+  constexpr std::array<std::array<std::string_view, 2>, 6> classes{
+      {{"llama", "LlamaForCausalLM"},
+       {"mistral", "MistralForCausalLM"},
+       {"qwen2", "Qwen2ForCausalLM"},
+       {"qwen3", "Qwen3ForCausalLM"},
+       {"granite", "GraniteForCausalLM"},
+       {"granitemoehybrid", "GraniteMoeHybridForCausalLM"}}};
+  return std::find_if(classes.begin(), classes.end(), [&](const auto& c) { return c[0] == type; })->at(1);
+}
+
+inline Family family_of(std::string_view type) { return type == "granitemoehybrid" ? Family::granite : Family::llama; }
 
 /// Why transformers has no class for a model of this config; empty if it has one.
 inline std::string unknown_to_transformers(const Config& c) {
+  const std::string_view type = type_of(c);
   if (const std::string word = word_unknown_to(Family::granite, c); !word.empty())
-    return "its GraniteMoeHybrid has no layer like " + word;
-  if (c.sub_norm) return "its GraniteMoeHybrid and Llama have no norms inside their layers";
+    return "its granitemoehybrid has no layer like " + word;
+  if (c.sub_norm) return "its granitemoehybrid and llama have no norms inside their layers";
+  if (!has_plain_scales(c) && !type.starts_with("granite")) return "its " + std::string(type) + " has no multipliers";
   for (const LayerFiles& layer : layer_files)
     if (layer.unknown_to_transformers && layer.used(c))
-      if (std::string why = layer.unknown_to_transformers(c, family_of(c)); !why.empty()) return why;
+      if (std::string why = layer.unknown_to_transformers(c, type); !why.empty()) return why;
   return "";
 }
 
 inline std::string config_json(const Config& c, Format format, const SpecialIds& ids) {
-  const bool granite = family_of(c) == Family::granite;
+  const std::string_view type = type_of(c);
   JsonMembers m;
-  m.add("architectures", "[\"" + std::string(granite ? "GraniteMoeHybrid" : "Llama") + "ForCausalLM\"]");
-  m.add_text("model_type", granite ? "granitemoehybrid" : "llama");
+  m.add("architectures", "[" + json_quoted(class_of(type)) + "]");
+  m.add_text("model_type", type);
   m.add_text("dtype", format == Format::f32 ? "float32" : format == Format::f16 ? "float16" : "bfloat16");
   m.add_number("vocab_size", std::int64_t{c.vocab});
   m.add_number("hidden_size", std::int64_t{c.width});
@@ -63,10 +85,12 @@ inline std::string config_json(const Config& c, Format format, const SpecialIds&
   m.add_number("initializer_range", 0.02f);
   m.add_flag("use_cache", true);
   m.add_id("bos_token_id", ids.bos), m.add_id("eos_token_id", ids.eos), m.add_id("pad_token_id", ids.pad);
-  if (granite) {
+  if (type.starts_with("granite")) {
     m.add_number("embedding_multiplier", c.embedding_scale);
     m.add_number("residual_multiplier", c.residual_scale);
     m.add_number("logits_scaling", c.logit_scale);
+  }
+  if (type == "granitemoehybrid") {
     std::string kinds;
     for (int i = 0; i < c.layers.count; ++i)
       for (const LayerFiles& layer : layer_files)
@@ -74,7 +98,7 @@ inline std::string config_json(const Config& c, Format format, const SpecialIds&
     m.add("layer_types", "[" + kinds + "]");
   }
   for (const LayerFiles& layer : layer_files)
-    if (layer.write_json) layer.write_json(m, c, granite);
+    if (layer.write_json) layer.write_json(m, c, type);
   return m.text() + "\n";
 }
 
@@ -92,7 +116,7 @@ inline Result<Format> format_of(const SafetensorsTensor& t) {
 
 /// The class of transformers that runs it.
 inline std::string_view hugging_face_architecture(const Config& c) {
-  return hugging_face_parts::family_of(c) == Family::llama ? "LlamaForCausalLM" : "GraniteMoeHybridForCausalLM";
+  return hugging_face_parts::class_of(hugging_face_parts::type_of(c));
 }
 
 /// generation_config.json
@@ -137,7 +161,7 @@ inline Result<void> save_hugging_face(const Cpu& q, const std::string& folder, c
     return Error{"a Hugging Face folder holds F32, F16 or BF16, and " + std::string(format_info(format)->name) +
                  " was asked for"};
   const Dtype dtype = format == Format::f32 ? Dtype::f32 : format == Format::f16 ? Dtype::f16 : Dtype::bf16;
-  const auto table = file_weights(model, family_of(*model.config));
+  const auto table = file_weights(model, family_of(type_of(*model.config)));
   if (!table) return table.error();
   if (Result<void> s = make_folder(folder); !s) return s;
   SafetensorsWriter file;

@@ -23,14 +23,19 @@
 namespace chimera::inline CHIMERA_ABI {
 
 enum class Family : std::uint8_t {
-  gguf,     // granitehybrid, granite, llama
-  bitnet,   // llama.cpp's bitnet
-  granite,  // GraniteMoeHybridForCausalLM
-  llama,    // LlamaForCausalLM
-  own,      // our table as it is
+  gguf,         // llama.cpp's granitehybrid, granite, llama
+  gguf_halves,  // its bitnet, qwen2, qwen3: channels turn in halves
+  granite,      // GraniteMoeHybridForCausalLM
+  llama,        // LlamaForCausalLM, and those of Mistral, Qwen2, Qwen3 and Granite, whose tensors are called as its
+  own,          // our table as it is
 };
 
 constexpr bool is_hugging_face(Family family) { return family == Family::granite || family == Family::llama; }
+
+/// Whether all multipliers of the model's own are the usual ones.
+constexpr bool has_plain_scales(const Config& c) {
+  return c.embedding_scale == 1 && c.residual_scale == 1 && c.logit_scale == 1;
+}
 
 /// A tensor as a file holds it.
 struct StoredTensor {
@@ -117,12 +122,20 @@ struct GgufNumbers {
   bool granite() const { return architecture.starts_with("granite"); }
 };
 
-/// Members of a config.json.
+/// Members of a config.json of that model_type: granitemoehybrid, granite, llama, mistral, qwen2 or qwen3.
 struct JsonKeys {
   const JsonFields& json;
   FileFields<JsonFields>& fields;
-  bool granite;
+  std::string_view type;
 
+  /// Models of several kinds of layers.
+  bool hybrid() const { return type == "granitemoehybrid"; }
+  /// They have multipliers.
+  bool granite() const { return type.starts_with("granite"); }
+  /// `absent`: what a key stands for that is not there; null stands for `null`.
+  int integer_or(std::string_view key, int low, int high, int absent, int null) const {
+    return fields.integer(key, low, high, json.is_null(key) ? null : absent);
+  }
   void demand_text(std::string_view key, std::string_view expected) const;
   void demand_flag(std::string_view key, bool expected, bool otherwise) const;
 };
@@ -132,23 +145,24 @@ struct LayerFiles {
   std::optional<Kind> kind;  // of a mixer; none: the feed-forward layer, which every block has
   std::span<const FileRow> rows;
 
-  // llama.cpp. `architecture`: what models with the layer are; empty: anything. `in_llama`: whether its llama has a
-  // layer of these numbers. `blocks` gives the layer the blocks that are its.
+  // llama.cpp. `architecture`: what models with the layer are; empty: anything. `dense`: what a model of this layer alone
+  // and without multipliers is. `blocks` gives the layer the blocks that are its.
   std::string_view architecture{};
   bool in_bitnet = false;
-  bool (*in_llama)(const Config&) = nullptr;
+  std::string_view (*dense)(const Config&) = nullptr;
   std::string (*unknown_to_llama_cpp)(const Config&) = nullptr;
   void (*gguf_blocks)(const GgufKeys&, Config&) = nullptr;
   Result<void> (*read_gguf)(const GgufKeys&, Config&) = nullptr;
   void (*write_gguf)(const GgufNumbers&, const Config&) = nullptr;
   FileNumbers (*gguf_tensor)(const Config&) = nullptr;
 
-  // transformers. `words`: of the layer in layer_types, the one that is written first.
+  // transformers. `words`: of the layer in layer_types, the one that is written first. `dense_type`: as `dense`, its
+  // model_type. The others get that, too.
   std::span<const std::string_view> words{};
-  bool (*in_llama_class)(const Config&) = nullptr;
-  std::string (*unknown_to_transformers)(const Config&, Family) = nullptr;
+  std::string_view (*dense_type)(const Config&) = nullptr;
+  std::string (*unknown_to_transformers)(const Config&, std::string_view type) = nullptr;
   void (*read_json)(const JsonKeys&, Config&) = nullptr;
-  void (*write_json)(JsonMembers&, const Config&, bool granite) = nullptr;
+  void (*write_json)(JsonMembers&, const Config&, std::string_view type) = nullptr;
 
   /// A tensor of a file that holds no weight.
   bool (*passed_over)(std::string_view name) = nullptr;

@@ -116,21 +116,22 @@ CHIMERA_FUNCTION Result<std::vector<FileWeight>> file_weights(const AnyModel& mo
       const std::size_t dot = ours.find('.', 4);
       block = ours.substr(4, dot - 4), ours = ours.substr(dot + 1);
     }
+    const bool vector = t.role == Role::vector;  // a column
+    const std::int64_t all_rows = vector ? t.cols : t.rows, cols = vector ? 1 : t.cols;
     const auto add = [&](std::string name, std::int64_t first, std::int64_t rows) -> FileWeight& {
-      const std::vector<std::int64_t> shape = t.role == Role::vector ? std::vector{t.cols} : std::vector{rows, t.cols};
       all.push_back({.name = std::move(name),
-                     .shape = shape,
+                     .shape = vector ? std::vector{rows} : std::vector{rows, cols},
                      .tensor = tensor,
                      .first = first,
-                     .offset = t.offset + static_cast<std::size_t>(first * t.cols),
+                     .offset = t.offset + static_cast<std::size_t>(first * cols),
                      .rows = rows,
-                     .cols = t.cols,
+                     .cols = cols,
                      .role = t.role});
       return all.back();
     };
     const std::size_t before = all.size();
     if (family == Family::own) {
-      add(std::string(t.name()), 0, t.rows);
+      add(std::string(t.name()), 0, all_rows);
       continue;
     }
     weight_parts::each_row([&](const FileRow& row) {
@@ -141,7 +142,8 @@ CHIMERA_FUNCTION Result<std::vector<FileWeight>> file_weights(const AnyModel& mo
       std::string name(theirs.name);
       if (!block.empty())
         name.insert(0, (is_hugging_face(family) ? "model.layers." : "blk.") + std::string(block) + ".");
-      FileWeight& w = add(std::move(name), first, row.part < 0 ? t.rows : t.parts[static_cast<std::size_t>(row.part)]);
+      FileWeight& w =
+          add(std::move(name), first, row.part < 0 ? all_rows : t.parts[static_cast<std::size_t>(row.part)]);
       w.minus_exp = theirs.minus_exp;
       if (theirs.shape) w.shape = theirs.shape(c, t.rows, t.cols);
       if (row.adapt) row.adapt(w, c, family);

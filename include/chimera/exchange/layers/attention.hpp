@@ -13,6 +13,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace chimera::inline CHIMERA_ABI {
@@ -21,15 +22,15 @@ namespace attention_files_parts {
 
 /// Where the file's channels turn in another order than the model's.
 inline void turn(FileWeight& w, const Config& c, Family family) {
-  const bool halves = is_hugging_face(family) || family == Family::bitnet;
+  const bool halves = is_hugging_face(family) || family == Family::gguf_halves;
   const RopeLayout theirs = halves ? RopeLayout::halves : RopeLayout::adjacent;
   if (c.attention.position != Position::rope || c.attention.rope.layout == theirs) return;
   w.head = c.head_dim(), w.turning = c.rope_dims(), w.file_has_halves = halves;
 }
 
-constexpr FileRow part_of_qkv(int part, std::string_view gguf, std::string_view hugging_face, MoreBits bits,
-                              decltype(FileRow::adapt) adapt) {
-  return {.ours = "attn_qkv.weight",
+constexpr FileRow row(std::string_view ours, std::string_view gguf, std::string_view hugging_face, int part = -1,
+                      decltype(FileRow::adapt) adapt = nullptr, MoreBits bits = MoreBits::none) {
+  return {.ours = ours,
           .gguf = {gguf},
           .granite = {hugging_face},
           .llama = {hugging_face},
@@ -37,14 +38,18 @@ constexpr FileRow part_of_qkv(int part, std::string_view gguf, std::string_view 
           .bits = bits,
           .adapt = adapt};
 }
-inline constexpr std::array rows{part_of_qkv(0, "attn_q.weight", "self_attn.q_proj.weight", MoreBits::none, turn),
-                                 part_of_qkv(1, "attn_k.weight", "self_attn.k_proj.weight", MoreBits::none, turn),
-                                 part_of_qkv(2, "attn_v.weight", "self_attn.v_proj.weight", MoreBits::value, nullptr),
-                                 FileRow{.ours = "attn_sub_norm.weight", .gguf = {"attn_sub_norm.weight"}},
-                                 FileRow{.ours = "attn_output.weight",
-                                         .gguf = {"attn_output.weight"},
-                                         .granite = {"self_attn.o_proj.weight"},
-                                         .llama = {"self_attn.o_proj.weight"}}};
+inline constexpr std::array rows{
+    row("attn_qkv.weight", "attn_q.weight", "self_attn.q_proj.weight", 0, turn),
+    row("attn_qkv.weight", "attn_k.weight", "self_attn.k_proj.weight", 1, turn),
+    row("attn_qkv.weight", "attn_v.weight", "self_attn.v_proj.weight", 2, nullptr, MoreBits::value),
+    row("attn_sub_norm.weight", "attn_sub_norm.weight", ""),
+    row("attn_output.weight", "attn_output.weight", "self_attn.o_proj.weight"),
+    row("attn_qkv.bias", "attn_q.bias", "self_attn.q_proj.bias", 0, turn),
+    row("attn_qkv.bias", "attn_k.bias", "self_attn.k_proj.bias", 1, turn),
+    row("attn_qkv.bias", "attn_v.bias", "self_attn.v_proj.bias", 2),
+    row("attn_output.bias", "attn_output.bias", "self_attn.o_proj.bias"),
+    row("attn_q_norm.weight", "attn_q_norm.weight", "self_attn.q_norm.weight", -1, turn),
+    row("attn_k_norm.weight", "attn_k_norm.weight", "self_attn.k_norm.weight", -1, turn)};
 
 inline constexpr std::array<std::string_view, 2> words{"attention", "full_attention"};
 
@@ -58,21 +63,52 @@ inline bool has_plain_scale(const Config& c) {
 inline bool turns_wholly(const Config& c) {
   return c.attention.position == Position::rope && c.rope_dims() == c.head_dim();
 }
-inline bool in_llama(const Config& c) { return has_plain_scale(c) && turns_wholly(c); }
-inline bool in_llama_class(const Config& c) { return in_llama(c) && c.attention.rope.scaling != RopeScaling::ntk; }
+/// Whether a scaling of the rotation has a factor for each pair of channels.
+inline bool has_factors(const Config& c) {
+  const RopeScaling scaling = c.attention.rope.scaling;
+  return scaling == RopeScaling::llama3 || scaling == RopeScaling::longrope;
+}
+inline bool has_window(const Config& c) { return c.window() < c.context; }
+
+/// What llama.cpp calls a model of attention alone, without multipliers.
+inline std::string_view dense(const Config& c) {
+  const AttentionConfig& a = c.attention;
+  if (a.qk_norm) return "qwen3";
+  if (!has_plain_scale(c) || !turns_wholly(c)) return "granite";
+  const bool qwen2 = a.qkv_bias && !a.output_bias && !has_factors(c) && c.head_dim() * a.heads == c.width;
+  return qwen2 ? "qwen2" : "llama";
+}
+/// What transformers calls it.
+inline std::string_view dense_type(const Config& c) {
+  const AttentionConfig& a = c.attention;
+  if (a.position == Position::none) return "granitemoehybrid";
+  if (a.qk_norm) return "qwen3";
+  if (!has_plain_scale(c)) return "granite";
+  if (a.qkv_bias && !a.output_bias) return "qwen2";
+  // Llama's class alone checks that heads divide the width.
+  return !a.qkv_bias && (has_window(c) || c.width % a.heads != 0) ? "mistral" : "llama";
+}
 
 inline std::string unknown_to_bitnet(const Config& c) {
+  if (c.attention.qkv_bias || c.attention.output_bias || c.attention.qk_norm)
+    return "its bitnet has no biases and no norms of queries and keys";
   if (c.attention.heads * c.head_dim() != c.width) return "its bitnet wants heads * head_dim to be the width";
   if (!turns_wholly(c)) return "its bitnet wants rotary positions in all channels";
   if (c.attention.rope.scaling != RopeScaling::none && c.attention.rope.scaling != RopeScaling::linear)
     return "its bitnet has linear scaling alone";
-  if (c.window() < c.context) return "its bitnet has no sliding window";
+  if (has_window(c)) return "its bitnet has no sliding window";
   return has_plain_scale(c) ? "" : "its bitnet has no multipliers";
 }
 inline std::string unknown_to_llama_cpp(const Config& c) {
   if (c.sub_norm) return unknown_to_bitnet(c);
-  if (c.window() < c.context) return "its granitehybrid and llama have no sliding window";
+  if (has_window(c)) return "its granitehybrid and llama have no sliding window";
   if (c.attention.position == Position::alibi) return "its granitehybrid and llama have no ALiBi";
+  if (c.attention.qk_norm) {
+    if (has_kind(c, Kind::mamba2) || !has_plain_scales(c) || !has_plain_scale(c))
+      return "its qwen3, which alone has norms of queries and keys, has attention layers alone and no multipliers";
+    if (!turns_wholly(c) || has_factors(c))
+      return "its qwen3, which alone has norms of queries and keys, turns all channels of a head, and without factors";
+  }
   const Rope& r = c.attention.rope;
   if (c.attention.position == Position::rope && r.scaling == RopeScaling::yarn &&
       (r.beta_fast != 32 || r.beta_slow != 1))
@@ -90,6 +126,14 @@ inline Result<std::vector<float>> factors_of(const GgufTensor& t, std::int64_t p
   for (const float v : values)
     if (!(v >= 1e-6f && v <= 1e6f)) return Error{t.name + ": expected factors from 1e-6 to 1e6, found " + to_text(v)};
   return values;
+}
+
+/// Whether the first block with attention has that tensor.
+inline bool has_tensor(const Gguf& file, const Config& c, std::string_view name) {
+  for (int i = 0; i < c.layers.count; ++i)
+    if (c.layers[i] == Kind::attention)
+      return file.tensor("blk." + std::to_string(i) + "." + std::string(name)) != nullptr;
+  return false;
 }
 
 /// Whether a context is longer than the one that a model was trained on.
@@ -172,6 +216,9 @@ inline Result<void> read_gguf(const GgufKeys& k, Config& c) {
   p.demand(p.integer("attention.value_length", 1, 256, static_cast<int>(c.head_dim())) == c.head_dim(),
            "attention.value_length: expected the same number as attention.key_length");
   if (std::int64_t{a.head_dim} * a.heads == c.width) a.head_dim = 0;
+  a.qk_norm = k.architecture == "qwen3";
+  a.qkv_bias = k.architecture != "bitnet" && has_tensor(k.file, c, "attn_q.bias");
+  a.output_bias = k.architecture != "bitnet" && has_tensor(k.file, c, "attn_output.bias");
   const double plain = 1 / std::sqrt(static_cast<double>(c.head_dim()));
   if (!granite) p.demand_neutral("attention.scale", {0, plain});
   const float scale = granite ? p.number("attention.scale", -1e6, 1e6, 0) : 0;
@@ -210,7 +257,7 @@ inline float plain_base(const Config& c) {
 /// The numbers that divide the plain frequencies; empty where none, linear and yarn say it all.
 inline std::vector<float> rope_factors(const Config& c) {
   const Rope& r = c.attention.rope;
-  if (r.scaling != RopeScaling::llama3 && r.scaling != RopeScaling::longrope) return {};
+  if (!has_factors(c)) return {};
   const auto dims = static_cast<int>(c.rope_dims());
   float plain[Rope::most_pairs], scaled[Rope::most_pairs];
   rope_frequencies({.base = r.base}, dims, c.context, c.context, plain);
@@ -269,13 +316,22 @@ inline FileNumbers gguf_tensor(const Config& c) {
   return {"rope_freqs.weight", c.attention.position == Position::rope ? rope_factors(c) : std::vector<float>{}};
 }
 
-inline std::string unknown_to_transformers(const Config& c, Family family) {
-  if (c.window() < c.context) return "its GraniteMoeHybrid and Llama have no sliding window";
-  if (c.attention.position == Position::alibi) return "its GraniteMoeHybrid and Llama have no ALiBi";
-  if (c.attention.position == Position::rope && !turns_wholly(c))
-    return "its GraniteMoeHybrid and Llama turn all channels of a head";
-  if (family == Family::granite && c.head_dim() * c.attention.heads != c.width)
-    return "its GraniteMoeHybrid wants width = attention.heads * head_dim";
+inline std::string unknown_to_transformers(const Config& c, std::string_view type) {
+  const AttentionConfig& a = c.attention;
+  const std::string its = "its " + std::string(type) + " ";
+  if (has_window(c) && type != "mistral" && type != "qwen2" && type != "qwen3") return its + "has no sliding window";
+  if (a.position == Position::alibi) return its + "has no ALiBi";
+  if (a.position == Position::none && type != "granitemoehybrid") return its + "turns queries and keys";
+  if (a.position == Position::rope && !turns_wholly(c)) return its + "turns all channels of a head";
+  if (a.qkv_bias != a.output_bias && type != "qwen2")
+    return its + "has biases of all of attention's matrices or of none";
+  if (type == "qwen2" && a.output_bias) return "its qwen2 has no bias of the output";
+  if (type == "mistral" && a.qkv_bias) return "its mistral has no biases";
+  if (a.qk_norm && (type != "qwen3" || !has_plain_scale(c)))
+    return "its qwen3, which alone has norms of queries and keys, has attention layers alone and no multipliers";
+  if (type == "granitemoehybrid" && c.head_dim() * a.heads != c.width)
+    return "its granitemoehybrid wants width = attention.heads * head_dim";
+  if (type == "llama" && c.width % a.heads != 0) return "its llama wants heads that divide the width";
   return "";
 }
 
@@ -340,21 +396,58 @@ inline void read_rope(const JsonFields& json, FileFields<JsonFields>& p, Config&
   if (!q.status()) p.demand(false, (given ? whose : "") + q.status().error().message);
 }
 
+/// The window of all layers. Where some have one and others have none, no model here is like it.
+inline void read_window(const JsonKeys& k, Config& c) {
+  FileFields<JsonFields>& p = k.fields;
+  const bool qwen = k.type == "qwen2" || k.type == "qwen3", mistral = k.type == "mistral";
+  int window = k.integer_or("sliding_window", 0, 1 << 30, qwen || mistral ? 4'096 : 0, 0);
+  if (qwen && !p.boolean("use_sliding_window", false)) window = 0;
+  if (window >= c.context) window = 0;
+  p.demand(window == 0 || qwen || mistral, "\"sliding_window\": expected none, found " + std::to_string(window) +
+                                               ": transformers' " + std::string(k.type) + " has no window");
+  int slides = mistral ? c.layers.count : 0;  // layers that have it
+  if (qwen) slides = c.layers.count - std::min(p.integer("max_window_layers", 0, 1 << 20, 28), c.layers.count);
+  std::string key = "max_window_layers";
+  if (!k.hybrid() && k.json.has("layer_types")) {
+    const std::vector<std::string> kinds = p.texts("layer_types");
+    const auto of = [&](std::string_view word) { return std::count(kinds.begin(), kinds.end(), word); };
+    slides = static_cast<int>(of("sliding_attention"));
+    p.demand(std::cmp_equal(kinds.size(), c.layers.count) &&
+                 slides + of("full_attention") + of("attention") == c.layers.count,
+             "\"layer_types\": expected full_attention or sliding_attention for each of " +
+                 std::to_string(c.layers.count) + " layers");
+    key = "layer_types";
+  }
+  p.demand(window == 0 || slides == 0 || slides == c.layers.count,
+           "\"" + key + "\": expected a sliding window in all layers or in none, found one in " +
+               std::to_string(slides) + " of " + std::to_string(c.layers.count));
+  p.demand(window == 0 || slides > 0 || qwen, "\"layer_types\": expected sliding_attention in all layers of mistral");
+  if (slides > 0) c.attention.window = window;
+}
+
 inline void read_json(const JsonKeys& k, Config& c) {
   FileFields<JsonFields>& p = k.fields;
   AttentionConfig& a = c.attention;
+  const bool qwen2 = k.type == "qwen2", qwen3 = k.type == "qwen3", mistral = k.type == "mistral";
   a.heads = p.integer("num_attention_heads", 1, FileLimits::heads);
-  a.kv_heads = p.integer("num_key_value_heads", 1, FileLimits::heads, a.heads);
-  a.head_dim = p.integer("head_dim", 1, 256, 0);
+  a.kv_heads = k.integer_or("num_key_value_heads", 1, FileLimits::heads,
+                            mistral          ? 8
+                            : qwen2 || qwen3 ? 32
+                                             : a.heads,
+                            a.heads);
+  a.head_dim = k.integer_or("head_dim", 1, 256, qwen3 ? 128 : 0, 0);
   if (std::int64_t{a.head_dim} * a.heads == c.width) a.head_dim = 0;
-  k.demand_flag("attention_bias", false, false);
-  if (k.granite) {
-    a.scale = p.number("attention_multiplier", -1e6, 1e6, 1);
+  const bool bias = !qwen2 && p.boolean("attention_bias", false);
+  p.demand(!bias || !mistral, "\"attention_bias\": expected false, as transformers' mistral has it");
+  a.qkv_bias = qwen2 || bias, a.output_bias = bias, a.qk_norm = qwen3;
+  if (k.granite()) a.scale = p.number("attention_multiplier", -1e6, 1e6, 1);
+  if (k.hybrid()) {
     const std::string position = p.text("position_embedding_type", "none");
     if (position != "rope") a.position = Position::none;
     p.demand(position == "rope" || position == "nope" || position == "none",
              "\"position_embedding_type\": expected rope or null, found " + position);
   }
+  read_window(k, c);
   if (a.position == Position::rope) read_rope(k.json, p, c);
 }
 
@@ -387,15 +480,24 @@ inline std::string rope_json(const Config& c) {
   return m.text();
 }
 
-inline void write_json(JsonMembers& m, const Config& c, bool granite) {
+inline void write_json(JsonMembers& m, const Config& c, std::string_view type) {
+  const bool qwen = type == "qwen2" || type == "qwen3";
   m.add_number("num_attention_heads", std::int64_t{c.attention.heads});
   m.add_number("num_key_value_heads", c.kv_heads());
-  m.add_flag("attention_bias", false);
+  if (type != "mistral" && type != "qwen2") m.add_flag("attention_bias", c.attention.qkv_bias);
   m.add_number("attention_dropout", std::int64_t{0});
   m.add("rope_parameters", rope_json(c));
-  if (!granite) return m.add_number("head_dim", c.head_dim());
-  m.add_text("position_embedding_type", c.attention.position == Position::rope ? "rope" : "nope");
-  m.add_number("attention_multiplier", scale_of(c));
+  if (qwen) m.add_flag("use_sliding_window", has_window(c)), m.add_number("max_window_layers", std::int64_t{0});
+  if (qwen || type == "mistral") {
+    if (has_window(c))
+      m.add_number("sliding_window", c.window());
+    else
+      m.add("sliding_window", "null");
+  }
+  if (type != "granitemoehybrid") m.add_number("head_dim", c.head_dim());
+  if (type == "granitemoehybrid")
+    m.add_text("position_embedding_type", c.attention.position == Position::rope ? "rope" : "nope");
+  if (type.starts_with("granite")) m.add_number("attention_multiplier", scale_of(c));
 }
 
 inline bool passed_over(std::string_view name) {
@@ -428,13 +530,13 @@ inline bool same_meaning(Config& a, Config& b) {
 inline constexpr LayerFiles attention_files{.kind = Kind::attention,
                                             .rows = attention_files_parts::rows,
                                             .in_bitnet = true,
-                                            .in_llama = attention_files_parts::in_llama,
+                                            .dense = attention_files_parts::dense,
                                             .unknown_to_llama_cpp = attention_files_parts::unknown_to_llama_cpp,
                                             .read_gguf = attention_files_parts::read_gguf,
                                             .write_gguf = attention_files_parts::write_gguf,
                                             .gguf_tensor = attention_files_parts::gguf_tensor,
                                             .words = attention_files_parts::words,
-                                            .in_llama_class = attention_files_parts::in_llama_class,
+                                            .dense_type = attention_files_parts::dense_type,
                                             .unknown_to_transformers = attention_files_parts::unknown_to_transformers,
                                             .read_json = attention_files_parts::read_json,
                                             .write_json = attention_files_parts::write_json,

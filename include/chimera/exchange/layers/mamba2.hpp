@@ -74,7 +74,7 @@ inline void write_gguf(const GgufNumbers& n, const Config& c) {
   n.number("ssm.time_step_rank", c.mamba2.heads(c.width));
 }
 
-inline std::string unknown_to_transformers(const Config& c, Family) {
+inline std::string unknown_to_transformers(const Config& c, std::string_view) {
   return has_kind(c, Kind::attention) ? "" : "its GraniteMoeHybrid wants an attention layer";
 }
 
@@ -108,8 +108,8 @@ inline void read_json(const JsonKeys& k, Config& c) {
   k.demand_flag("mamba_proj_bias", false, false);
 }
 /// What a model without Mamba-2 says of it must make sense, too.
-inline void write_json(JsonMembers& json, const Config& c, bool granite) {
-  if (!granite) return;
+inline void write_json(JsonMembers& json, const Config& c, std::string_view type) {
+  if (type != "granitemoehybrid") return;
   const bool used = has_kind(c, Kind::mamba2);
   const Mamba2Config m = used ? c.mamba2 : Mamba2Config{};
   const std::int64_t inner = m.inner(c.width), head = used ? m.head_dim : inner;

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <string_view>
 
 namespace chimera::inline CHIMERA_ABI {
 
@@ -30,18 +31,19 @@ inline Result<void> read_gguf(const GgufKeys& k, Config& c) {
 inline void write_gguf(const GgufNumbers& n, const Config& c) { n.number("feed_forward_length", c.ffn.hidden); }
 
 inline void read_json(const JsonKeys& k, Config& c) {
-  c.ffn.hidden = k.fields.integer(k.granite ? "shared_intermediate_size" : "intermediate_size", 1, FileLimits::width);
+  c.ffn.hidden = k.fields.integer(k.hybrid() ? "shared_intermediate_size" : "intermediate_size", 1, FileLimits::width);
   const std::string act = k.fields.text("hidden_act", "silu");
   k.fields.demand(act == "silu" || act == "swish", "\"hidden_act\": expected silu or swish, found " + act);
   k.demand_flag("mlp_bias", false, false);
-  if (k.granite)
+  if (k.hybrid())
     k.fields.demand(k.fields.integer("num_local_experts", 0, 1 << 16, 8) == 0,
                     "\"num_local_experts\": expected 0: no experts");
 }
-inline void write_json(JsonMembers& m, const Config& c, bool granite) {
+inline void write_json(JsonMembers& m, const Config& c, std::string_view type) {
   m.add_number("intermediate_size", std::int64_t{c.ffn.hidden});
   m.add_text("hidden_act", "silu");
-  if (!granite) return m.add_flag("mlp_bias", false);
+  if (type == "llama" || type == "granite") m.add_flag("mlp_bias", false);
+  if (type != "granitemoehybrid") return;
   m.add_number("shared_intermediate_size", std::int64_t{c.ffn.hidden});
   m.add_number("num_local_experts", std::int64_t{0}), m.add_number("num_experts_per_tok", std::int64_t{0});
 }

@@ -1,0 +1,251 @@
+# families.py PEER_LOGITS [COUNT [SEED]]: random shapes and settings of dense Llama, Mistral, Qwen2, Qwen3 and Granite
+# models, drawn anew at each run, as Hugging Face folders of transformers and as GGUF files of gguf-py: our logits beside
+# those of transformers, and of llama.cpp where it is there. Every shape is compiled: minutes for 60.
+import concurrent.futures
+import json
+import pathlib
+import random
+import subprocess
+import sys
+import tempfile
+import time
+
+try:
+    import gguf
+    import numpy
+    import torch
+    import transformers
+except ImportError as missing:
+    print(f"SKIPPED: {missing}")
+    raise SystemExit
+try:
+    import llama_cpp
+except ImportError:
+    llama_cpp = None
+
+FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "granite"]
+CLASSES = dict(llama="Llama", mistral="Mistral", qwen2="Qwen2", qwen3="Qwen3", granite="Granite")
+ALLOWED = 1e-4  # of the range of logits
+
+
+def draw(family, r):
+    """The members of a config.json, beside what is no number of the model."""
+    heads = r.choice([1, 2, 3, 4, 6, 8])
+    head_dim = r.choice([8, 10, 16, 18, 24, 32, 40, 64])
+    width = heads * head_dim if r.random() < 0.5 else heads * r.randint(2, 24) * 2
+    if family != "llama" and r.random() < 0.3:
+        width += 2 * r.randint(1, 5)
+    context = r.choice([64, 96, 128, 200])
+    c = dict(model_type=family, vocab_size=r.randint(40, 400), hidden_size=width, intermediate_size=r.randint(8, 200),
+             num_hidden_layers=r.randint(1, 3), num_attention_heads=heads,
+             num_key_value_heads=r.choice([n for n in range(1, heads + 1) if heads % n == 0]), head_dim=head_dim,
+             max_position_embeddings=context, rms_norm_eps=r.choice([1e-6, 1e-5, 1e-3]),
+             tie_word_embeddings=r.random() < 0.5)
+    theta = r.choice([10000.0, 500.0, 1e6])
+    scaling = r.choice(["default", "default", "linear", "dynamic", "yarn", "llama3", "longrope"])
+    rope = dict(rope_type=scaling, rope_theta=theta)
+    if scaling in ("linear", "dynamic", "yarn", "llama3"):
+        rope["factor"] = r.choice([2.0, 4.0, 3.5])
+    if scaling in ("yarn", "llama3", "longrope"):
+        rope["original_max_position_embeddings"] = context // r.choice([2, 4])
+    if scaling == "yarn" and r.random() < 0.3:
+        rope["attention_factor"] = 0.9
+    if scaling == "llama3":
+        rope.update(low_freq_factor=1.0, high_freq_factor=4.0)
+    if scaling == "longrope":
+        pairs = head_dim // 2
+        rope.update(short_factor=[1.0] * pairs, long_factor=[round(1 + r.random() * 4, 3) for _ in range(pairs)])
+    if r.random() < 0.7:
+        c["rope_parameters"] = rope
+    else:  # as older versions wrote it
+        c["rope_theta"] = rope.pop("rope_theta")
+        c["rope_scaling"] = rope if scaling != "default" else None
+    if family in ("llama", "qwen3", "granite"):
+        c["attention_bias"] = r.random() < 0.5
+    if family == "mistral":
+        c["sliding_window"] = r.choice([None, r.randint(1, context)])
+    if family in ("qwen2", "qwen3"):
+        c["use_sliding_window"] = r.random() < 0.4
+        c["sliding_window"], c["max_window_layers"] = r.randint(1, context), r.choice([0, c["num_hidden_layers"]])
+    if family == "granite":
+        c.update(embedding_multiplier=round(0.5 + r.random() * 4, 3), logits_scaling=round(0.5 + r.random() * 4, 3),
+                 residual_multiplier=round(0.2 + r.random(), 3), attention_multiplier=round(0.05 + r.random() / 2, 3))
+    return c
+
+
+def write_folder(c, folder, seed):
+    """The folder, and its logits by transformers."""
+    torch.manual_seed(seed)
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(c | dict(
+        architectures=[CLASSES[c["model_type"]] + "ForCausalLM"], bos_token_id=0, eos_token_id=0, hidden_act="silu")))
+    config = transformers.AutoConfig.from_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+    for name, p in model.named_parameters():
+        if p.dim() > 1:
+            torch.nn.init.normal_(p, std=1.5 / p.shape[-1]**0.5)
+        elif name.endswith("bias"):
+            torch.nn.init.normal_(p, std=0.5)
+        else:
+            torch.nn.init.uniform_(p, 0.6, 1.4)
+    tensors = {k: v.detach().numpy() for k, v in model.state_dict().items()}
+    config_text = (folder / "config.json").read_text()
+    model.save_pretrained(folder)
+    (folder / "config.json").write_text(config_text)  # as it was drawn, not as this version writes it
+    return model, tensors
+
+
+def permuted(w, heads):
+    """From channels that turn in halves to neighbours, as convert_hf_to_gguf.py has it."""
+    return w.reshape(heads, 2, w.shape[0] // heads // 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape)
+
+
+def write_gguf(c, tensors, path):
+    """False where there is no such file."""
+    family, heads, kv = c["model_type"], c["num_attention_heads"], c["num_key_value_heads"]
+    rope = c.get("rope_parameters") or (c.get("rope_scaling") or {"rope_type": "default"}) | dict(
+        rope_theta=c["rope_theta"])
+    windowed = c.get("sliding_window") and c.get("use_sliding_window", family == "mistral")
+    if windowed and c["sliding_window"] < c["max_position_embeddings"]:
+        return False
+    kind = rope["rope_type"]
+    if kind in ("llama3", "longrope") and family.startswith("qwen"):
+        return False
+    architecture = "llama" if family == "mistral" else family
+    w = gguf.GGUFWriter(path, architecture)
+    w.add_context_length(c["max_position_embeddings"])
+    w.add_embedding_length(c["hidden_size"])
+    w.add_block_count(c["num_hidden_layers"])
+    w.add_feed_forward_length(c["intermediate_size"])
+    w.add_head_count(heads)
+    w.add_head_count_kv(kv)
+    w.add_key_length(c["head_dim"])
+    w.add_value_length(c["head_dim"])
+    w.add_layer_norm_rms_eps(c["rms_norm_eps"])
+    w.add_rope_dimension_count(c["head_dim"])
+    w.add_rope_freq_base(rope["rope_theta"])
+    w.add_vocab_size(c["vocab_size"])
+    w.add_tokenizer_model("none")
+    half = c["head_dim"] // 2
+    plain = numpy.array([rope["rope_theta"]**(-i / half) for i in range(half)])
+    if kind in ("linear", "yarn"):
+        w.add_rope_scaling_type(gguf.RopeScalingType(kind))
+        w.add_rope_scaling_factor(rope["factor"])
+    if kind == "yarn":
+        w.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+        if "attention_factor" in rope:
+            w.add_rope_scaling_attn_factors(rope["attention_factor"] / (0.1 * numpy.log(rope["factor"]) + 1))
+    if kind == "llama3":
+        turns = rope["original_max_position_embeddings"] * plain / (2 * numpy.pi)
+        smooth = numpy.clip((turns - rope["low_freq_factor"]) / (rope["high_freq_factor"] - rope["low_freq_factor"]), 0, 1)
+        w.add_tensor("rope_freqs.weight", (1 / ((1 - smooth) / rope["factor"] + smooth)).astype(numpy.float32))
+    if kind == "longrope":
+        original = rope["original_max_position_embeddings"]
+        grown = c["max_position_embeddings"] / original
+        w.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE)
+        w.add_rope_scaling_orig_ctx_len(original)
+        w.add_rope_scaling_attn_factors(float(numpy.sqrt(1 + numpy.log(grown) / numpy.log(original))))
+        w.add_tensor("rope_factors_long.weight", numpy.array(rope["long_factor"], numpy.float32))
+        w.add_tensor("rope_factors_short.weight", numpy.array(rope["short_factor"], numpy.float32))
+    if family == "granite":
+        w.add_attention_scale(c["attention_multiplier"])
+        w.add_embedding_scale(c["embedding_multiplier"])
+        w.add_residual_scale(c["residual_multiplier"])
+        w.add_logit_scale(c["logits_scaling"])
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, c["num_hidden_layers"])
+    for name, value in tensors.items():
+        if name == "lm_head.weight" and c["tie_word_embeddings"]:
+            continue
+        if not family.startswith("qwen"):
+            for part, count in ("q_proj", heads), ("k_proj", kv):
+                if part in name:
+                    value = permuted(value, count)
+        own = {"q_norm": "attn_q_norm", "k_norm": "attn_k_norm"}
+        part = name.split(".")[-2]
+        theirs = f"blk.{name.split('.')[2]}.{own[part]}.weight" if part in own else names.get_name(
+            name, try_suffixes=(".weight", ".bias"))
+        w.add_tensor(theirs, numpy.ascontiguousarray(value))
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+    return True
+
+
+def ours(program, path, tokens, piece, vocab):
+    out = str(path) + ".logits"
+    done = subprocess.run([program, path, out, "f32", str(piece), *map(str, tokens)], capture_output=True, text=True)
+    if done.returncode != 0:
+        return done.stderr.strip().splitlines()[-1]
+    return numpy.fromfile(out, numpy.float32).reshape(-1, vocab)
+
+
+def llama_logits(path, c, tokens):
+    try:
+        llama = llama_cpp.Llama(str(path), n_ctx=c["max_position_embeddings"], n_batch=256, n_threads=1, logits_all=True,
+                                verbose=False, type_k=0, type_v=0, flash_attn=False)
+        llama.eval(tokens)
+        return numpy.array(llama.scores[:len(tokens)])
+    except Exception:  # what it cannot load
+        return None
+
+
+def one(program, folder, index, seed):
+    """Lines of (what, worst difference or error)."""
+    r = random.Random(f"{seed}/{index}")
+    family = FAMILIES[index % len(FAMILIES)]
+    c = draw(family, r)
+    text = c["rope_parameters"] if "rope_parameters" in c else c["rope_scaling"]
+    what = f"{index} {family} " + json.dumps({k: v for k, v in c.items() if k != "model_type"})
+    model, tensors = write_folder(c, folder / str(index), index)
+    long = (text or {}).get("rope_type") == "longrope"  # transformers has other factors for short texts
+    length = r.randint(text["original_max_position_embeddings"] + 1 if long else 20, c["max_position_embeddings"])
+    tokens = [r.randrange(c["vocab_size"]) for _ in range(length)]
+    with torch.no_grad():
+        theirs = model(torch.tensor([tokens])).logits[0].numpy()
+    spread = theirs.max() - theirs.min()
+    lines = []
+
+    def compare(form, got, want, last=False):
+        if isinstance(got, str):
+            return lines.append((f"{what} {form}", got))
+        if last:
+            got, want = got[-1:], want[-1:]
+        lines.append((f"{what} {form}", float(abs(got - want).max() / spread)))
+
+    compare("folder, transformers", ours(program, folder / str(index), tokens, 1, c["vocab_size"]), theirs)
+    compare("folder, a prompt", ours(program, folder / str(index), tokens, length, c["vocab_size"]), theirs, True)
+    path = folder / f"{index}.gguf"
+    if write_gguf(c, tensors, path):
+        got = ours(program, path, tokens, 1, c["vocab_size"])
+        compare("GGUF, transformers", got, theirs)
+        if llama_cpp:
+            other = llama_logits(path, c, tokens)
+            if other is not None and not isinstance(got, str):
+                compare("GGUF, llama.cpp", got, other)
+    return lines
+
+
+if __name__ == "__main__":
+    program = pathlib.Path(sys.argv[1]).resolve()
+    count = int(sys.argv[2]) if len(sys.argv) > 2 else 60
+    seed = int(sys.argv[3]) if len(sys.argv) > 3 else int(time.time())
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    print(f"seed {seed}, {count} shapes, llama.cpp {'is' if llama_cpp else 'is not'} there", flush=True)
+    failures, worst, done = 0, {}, {}
+    with tempfile.TemporaryDirectory() as folder, concurrent.futures.ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(one, program, pathlib.Path(folder), i, seed) for i in range(count)]
+        for job in jobs:
+            for what, got in job.result():
+                form = what.split("} ")[-1]
+                done[form] = done.get(form, 0) + 1
+                if isinstance(got, str) or not got <= ALLOWED:
+                    failures += 1
+                    print(f"FAIL {what}: {got}", flush=True)
+                else:
+                    worst[form] = max(worst.get(form, 0), got)
+    for form in done:
+        print(f"{form}: {done[form]} compared, worst {worst.get(form, 0):.1e} of the range, allowed {ALLOWED:.0e}")
+    print("FAIL" if failures else "ok", failures)
+    sys.exit(failures > 0)
