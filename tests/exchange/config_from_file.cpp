@@ -24,22 +24,19 @@ std::string gguf_of(const TemporaryFolder& folder, const Config& c, F&& change) 
   change(file);
   REQUIRE(file.add("token_embd.weight", {1, c.vocab}, Format::f32).ok());
   if (!c.tied) REQUIRE(file.add("output.weight", {1, 1}, Format::f32).ok());
-  const auto factors = attention_files_parts::rope_factors(c);
+  const Floats zero(static_cast<std::size_t>(c.vocab + !c.tied), 0.f), factors = attention_files_parts::rope_factors(c);
+  std::vector<std::span<const float>> parts{std::span(zero).first(static_cast<std::size_t>(c.vocab)),
+                                            std::span(zero).subspan(static_cast<std::size_t>(c.vocab)), factors};
   if (!factors.empty())
     REQUIRE(file.add("rope_freqs.weight", {static_cast<std::int64_t>(factors.size())}, Format::f32).ok());
-  std::vector<float> biases;
   for (const auto& [there, name] :
        {std::pair(c.attention.qkv_bias, "attn_q.bias"), std::pair(c.attention.output_bias, "attn_output.bias")})
     if (there && architecture != "chimera") {
       REQUIRE(file.add(std::string("blk.0.") + name, {8}, Format::f32).ok());
-      biases.resize(biases.size() + 8);
+      parts.push_back(std::span(zero).first(8));
     }
   REQUIRE(file.begin(path).ok());
-  const Floats zero(static_cast<std::size_t>(c.vocab + !c.tied), 0.f);
-  for (const auto& part :
-       {std::span(zero).first(static_cast<std::size_t>(c.vocab)),
-        std::span(zero).subspan(static_cast<std::size_t>(c.vocab)), std::span(factors), std::span<const float>(biases)})
-    REQUIRE(file.append(std::as_bytes(part)).ok());
+  for (const auto& part : parts) REQUIRE(file.append(std::as_bytes(part)).ok());
   REQUIRE(file.commit().ok());
   return path;
 }
@@ -158,7 +155,7 @@ TEST_CASE("a config.json that makes no model is an error that names the member")
   error("\"num_hidden_layers\": 3", "\"num_hidden_layers\": 4", "\"layer_types\": expected 4 words, found 3");
   error("\"mamba\"", "\"mlp\"", "found mlp");
   error("\"num_local_experts\": 0", "\"num_local_experts\": 8", "num_local_experts: expected 0, found 8");
-  error("\"attention_bias\": false", "\"attention_bias\": true", "attention_bias");
+  error("\"attention_bias\": false", "\"attention_bias\": 1", "attention_bias");
   error("\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"", "expected silu or swish, found gelu");
   error("\"rope_type\": \"default\"", "\"rope_type\": \"spiral\"", "found spiral");
   error("\"rope_type\": \"default\"", "\"rope_type\": \"llama3\"", "rope_parameters: \"factor\"");

@@ -136,7 +136,6 @@ struct JsonKeys {
   int integer_or(std::string_view key, int low, int high, int absent, int null) const {
     return fields.integer(key, low, high, json.is_null(key) ? null : absent);
   }
-  void demand_text(std::string_view key, std::string_view expected) const;
   void demand_flag(std::string_view key, bool expected, bool otherwise) const;
 };
 
@@ -189,12 +188,6 @@ CHIMERA_FUNCTION std::int64_t FileWeight::file_row(std::int64_t r) const {
   const std::int64_t i = head > 0 ? r % head : 0, half = turning / 2;
   if (i >= turning) return r;
   return r - i + (file_has_halves ? i % 2 * half + i / 2 : i % half * 2 + i / half);
-}
-
-CHIMERA_FUNCTION void JsonKeys::demand_text(std::string_view key, std::string_view expected) const {
-  const std::string found = fields.text(key, expected);
-  fields.demand(found == expected,
-                "\"" + std::string(key) + "\": expected " + std::string(expected) + ", found " + found);
 }
 
 CHIMERA_FUNCTION void JsonKeys::demand_flag(std::string_view key, bool expected, bool otherwise) const {
