@@ -1,5 +1,6 @@
-// Products with packed weights, format by format: decoding (one row of x) against the memory's read bandwidth, prefill
-// (128 rows) against the peak of int8, or of f32 for F32, F16 and BF16. Also what quantizing x costs, and packing.
+// Products with packed weights, format by format: decoding (one row of x, and four) against the memory's read
+// bandwidth, prefill (252 rows) against the peak of int8, or of f32 for F32, F16 and BF16. Also what quantizing x
+// costs, and packing.
 //
 //   packed_matrix [cols] [threads] [format ...]
 #include <chimera/kernels/formats/block_formats.hpp>
@@ -20,7 +21,7 @@ using namespace chimera;
 namespace {
 
 constexpr std::size_t weight_bytes = std::size_t{256} << 20, piece_bytes = std::size_t{4} << 20;
-constexpr std::int64_t prompt = 128;
+constexpr std::int64_t prompt = 252, few = 4, together = 4;  // rows of x; panels that are multiplied at once
 
 std::vector<float> noise(std::int64_t n) {
   std::vector<float> x(static_cast<std::size_t>(n));
@@ -50,8 +51,7 @@ struct Weights {
 Weights make_weights(const Cpu& q, Format format, std::int64_t cols) {
   const std::size_t panel = panel_bytes(format, cols);
   const std::size_t panels = weight_bytes / panel;
-  Weights w{{format, static_cast<std::int64_t>(panels) * panel_rows, cols},
-            std::move(*Buffer::create(panels * panel / 4))};
+  Weights w{{format, static_cast<std::int64_t>(panels) * panel_rows, cols}, *Buffer::create(panels * panel / 4)};
   auto* data = reinterpret_cast<std::byte*>(w.memory.data());
   const auto row_bytes = static_cast<std::size_t>(format_bytes(format, cols));
   std::vector<std::byte> file(row_bytes * panel_rows);
@@ -64,51 +64,63 @@ Weights make_weights(const Cpu& q, Format format, std::int64_t cols) {
   return w;
 }
 
+/// The first `rows` rows of noise.
+struct Input {
+  Buffer memory;
+  PackedInput packed;
+  double pack_seconds = 0;
+
+  Input(const Cpu& q, Format format, std::int64_t rows, std::int64_t cols) {
+    memory = *Buffer::of_bytes(static_cast<std::size_t>(packed_input_bytes(input_forms(format), rows, cols)));
+    Bump take{memory.data()};
+    packed = bind_packed_input(take, input_forms(format), rows, cols);
+    const std::vector<float> x = noise(cols * rows);
+    pack_seconds = roofline::best_seconds(0.1, [&] {
+      for (std::int64_t t = 0; t < rows; ++t) pack_input(q.isa(), packed, t, x.data() + t * cols);
+    });
+  }
+};
+
 void report(const Cpu& q, Format format, std::int64_t cols, const Peaks& peaks) {
   const Weights w = make_weights(q, format, cols);
   const std::size_t panel = panel_bytes(format, cols);
-  const std::int64_t panels = w.rows.panels(), few = 8 * q.threads();
-  Bump count;
-  bind_packed_input(count, input_forms(format), prompt, cols);
-  Buffer memory = std::move(*Buffer::of_bytes(count.used));
-  Bump take{memory.data()};
-  const PackedInput input = bind_packed_input(take, input_forms(format), prompt, cols);
-  const std::vector<float> x = noise(cols * prompt);
-  const double quantize = roofline::best_seconds(0.1, [&] {
-    for (std::int64_t t = 0; t < prompt; ++t) pack_input(q.isa(), input, t, x.data() + t * cols);
-  });
+  const std::int64_t panels = w.rows.panels(), cached_panels = 2 * together * q.threads();
+  const Input one(q, format, 1, cols), some(q, format, few, cols), many(q, format, prompt, cols);
   const auto sum = [&](std::int64_t first, std::int64_t number) {
     parallel(q, number, [&](std::int64_t i, int worker) {
       const auto* at = reinterpret_cast<const float*>(w.rows.data + static_cast<std::size_t>(first + i) * panel);
       dispatch<roofline::Read>(q.isa(), at, static_cast<std::int64_t>(panel / 512 * 128), q.scratch(worker));
     });
   };
-  const auto multiply = [&](std::int64_t first, std::int64_t number, std::int64_t rows) {
+  const auto multiply = [&](std::int64_t first, std::int64_t number, const Input& x) {
     std::atomic<std::int64_t> next{first};
     parallel(q, q.threads(), [&](std::int64_t, int worker) {
-      alignas(64) float out[prompt * panel_rows];
-      for (std::int64_t at; (at = next.fetch_add(1, std::memory_order_relaxed)) < first + number;)
-        multiply_panels(q.isa(), w.rows, at, 1, input, 0, rows, q.scratch(worker), out);
+      alignas(64) float out[together * prompt * panel_rows];
+      for (std::int64_t at; (at = next.fetch_add(together, std::memory_order_relaxed)) < first + number;)
+        multiply_panels(q.isa(), w.rows, at, std::min(together, first + number - at), x.packed, 0, x.packed.rows,
+                        q.scratch(worker), out);
     });
   };
   // Decoding and plain reading take turns at pieces that the caches have forgotten: others' load troubles both alike.
   const std::int64_t piece = std::max<std::int64_t>(1, static_cast<std::int64_t>(piece_bytes / panel));
-  double decode = 1e30, read = 1e30;
+  double decode = 1e30, decode_few = 1e30, read = 1e30;
   for (int round = 0; round < 6; ++round)
-    for (std::int64_t p = 0; p + 2 * piece <= panels; p += 2 * piece) {
-      decode = std::min(decode, seconds([&] { multiply(p, piece, 1); }));
-      read = std::min(read, seconds([&] { sum(p + piece, piece); }));
+    for (std::int64_t p = 0; p + 3 * piece <= panels; p += 3 * piece) {
+      decode = std::min(decode, seconds([&] { multiply(p, piece, one); }));
+      decode_few = std::min(decode_few, seconds([&] { multiply(p + piece, piece, some); }));
+      read = std::min(read, seconds([&] { sum(p + 2 * piece, piece); }));
     }
-  const double cached = roofline::best_seconds(0.2, [&] { multiply(0, 8, 1); });
-  const double prefill = roofline::best_seconds(0.5, [&] { multiply(0, few, prompt); });
+  const double cached = roofline::best_seconds(0.2, [&] { multiply(0, 8, one); });
+  const double prefill = roofline::best_seconds(0.5, [&] { multiply(0, cached_panels, many); });
   const auto rate = [&](double seconds, std::int64_t number) {
     return static_cast<double>(number) * static_cast<double>(panel) / seconds;
   };
-  const double macs = static_cast<double>(few * panel_rows * cols * prompt) / prefill;
+  const double macs = static_cast<double>(cached_panels * panel_rows * cols * prompt) / prefill;
   const double peak = input_forms(format) == InputForms::f32 ? peaks.f32 : peaks.int8;
-  std::printf("%-6s %8.1f %6.0f %% %8.1f %10.1f %6.0f %% %10.2f %10.2f\n", format_info(format)->name.data(),
-              rate(decode, piece) * 1e-9, 100 * read / decode, rate(cached, 8) * 1e-9, macs * 1e-9 / q.threads(),
-              100 * 2 * macs / peak, quantize / static_cast<double>(prompt * cols) * 1e9,
+  std::printf("%-6s %8.1f %6.0f %% %8.1f %8.1f %10.1f %6.0f %% %8.2f %8.2f\n", format_info(format)->name.data(),
+              rate(decode, piece) * 1e-9, 100 * read / decode, rate(decode_few, piece) * 1e-9, rate(cached, 8) * 1e-9,
+              macs * 1e-9 / q.threads(), 100 * 2 * macs / peak,
+              many.pack_seconds / static_cast<double>(prompt * cols) * 1e9,
               w.pack_seconds / static_cast<double>(panel_rows * cols) * 1e9);
 }
 
@@ -121,7 +133,8 @@ int main(int count, char** arguments) {
   const Peaks peaks{roofline::measure_peak_f32(*q), roofline::measure_peak_int8(*q)};
   std::printf("%d threads, %s, %lld columns; f32 %.1f GMAC/s, int8 %.1f GMAC/s\n\n", q->threads(),
               name(q->isa()).data(), static_cast<long long>(cols), peaks.f32 * 0.5e-9, peaks.int8 * 0.5e-9);
-  std::printf("%-6s %17s %8s %19s %10s %10s\n", "", "decode, GB/s", "cached", "GMAC/s a thread", "x, ns", "pack, ns");
+  std::printf("%-6s %17s %8s %8s %19s %8s %8s\n", "", "one row, GB/s", "4 rows", "cached", "GMAC/s a thread", "x, ns",
+              "pack, ns");
   for (const FormatInfo& f : formats) {
     bool wanted = holds_weights(f.format) && cols % f.values == 0;
     if (count > 3)

@@ -3,6 +3,8 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -16,9 +18,14 @@
 namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 
 struct Ops : packed_parts::UnsignedOps<16> {
-  static constexpr int tokens = 8;
+  static constexpr int tokens = 6;
+
+  CHIMERA_TARGET static void sums(const std::int8_t* q, std::int32_t* words) {
+    packed_avx2::Ops::sums_times<-128>(q, words);
+  }
 
   /// For unsigned codes, as vpdpbusd.
+  template <bool>
   CHIMERA_TARGET static IVec dot(const IVec& sum, const IVec& codes, const IVec& x) {
     std::uint8_t a[64];
     std::int8_t b[64];
@@ -27,9 +34,6 @@ struct Ops : packed_parts::UnsignedOps<16> {
     IVec r = sum;
     for (int i = 0; i < 64; ++i) r.v[i / 4] += a[i] * b[i];
     return r;
-  }
-  CHIMERA_TARGET static IVec wide_dot(const IVec& sum, const IVec& codes, const IVec& x) {
-    return dot(sum, unsigned_codes(codes), x);
   }
 };
 
@@ -68,16 +72,17 @@ struct Packed {
   Floats times(const std::byte* panel) const {
     Floats all, scratch = zeros(panel_scratch_floats + 16), out = zeros(rows * panel_rows);
     for (const std::int64_t count : {1, 2, 3, 8, 9, 19}) {
-      Kernels::template multiply<Layout>(panel, input, rows - count, count, aligned(scratch), out.data());
+      packed_parts::multiply(Kernels::template of<Layout>, panel, 0, 1, input, rows - count, count, aligned(scratch),
+                             out.data());
       all.insert(all.end(), out.begin(), out.begin() + count * panel_rows);
     }
     return all;
   }
 };
 
-/// Whether a panel of a format gives the same bits on 16 lanes and on 8.
+/// How far results of a panel on 16 lanes are from those on 8, of the largest.
 template <class Layout>
-bool same(Format format) {
+float difference(Format format) {
   const Floats x = noise(rows * cols, 1), values = noise(panel_rows * cols, 2);
   const std::int64_t row_bytes = format_bytes(format, cols);
   std::vector<std::byte> file(static_cast<std::size_t>(panel_rows * row_bytes)), memory(panel_bytes(format, cols) + 64);
@@ -88,7 +93,11 @@ bool same(Format format) {
   pack_panel(format, cols, lines, panel_rows, panel);
   const Packed<packed_avx2::Kernels> narrow(input_forms(format), x);
   const Packed<packed_16_lanes::Kernels> wide(input_forms(format), x);
-  return wide.template times<Layout>(panel) == narrow.template times<Layout>(panel);
+  const Floats a = wide.template times<Layout>(panel), b = narrow.template times<Layout>(panel);
+  float most = 0, largest = 0;
+  for (std::size_t i = 0; i < a.size(); ++i)
+    most = std::max(most, std::fabs(a[i] - b[i])), largest = std::max(largest, std::fabs(b[i]));
+  return most / largest;
 }
 
 }  // namespace
@@ -96,13 +105,13 @@ bool same(Format format) {
 TEST_CASE("16 lanes give the bits that 8 give") {
   using namespace packed_parts;
   if (!runs(Isa::avx2)) return;
-  CHECK(same<LayoutF16>(Format::f16));
-  CHECK(same<LayoutQ4_0>(Format::q4_0));
-  CHECK(same<LayoutQ5_1>(Format::q5_1));
-  CHECK(same<LayoutQ8_0>(Format::q8_0));
-  CHECK(same<LayoutQ4_K>(Format::q4_k));
-  CHECK(same<LayoutQ6_K>(Format::q6_k));
-  CHECK(same<LayoutTQ2_0>(Format::tq2_0));
+  CHECK(difference<LayoutF16>(Format::f16) == 0);
+  CHECK(difference<LayoutQ4_0>(Format::q4_0) == 0);
+  CHECK(difference<LayoutQ5_1>(Format::q5_1) == 0);
+  CHECK(difference<LayoutQ8_0>(Format::q8_0) == 0);
+  CHECK(difference<LayoutQ4_K>(Format::q4_k) == 0);
+  CHECK(difference<LayoutQ6_K>(Format::q6_k) < 1e-6f);  // on 8, sub-blocks are scaled as integers
+  CHECK(difference<LayoutTQ2_0>(Format::tq2_0) == 0);
 }
 
 #endif

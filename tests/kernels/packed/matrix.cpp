@@ -25,7 +25,7 @@ constexpr std::array all{Format::f32,  Format::f16,   Format::bf16, Format::q4_0
 
 bool multiplies_floats(Format format) { return input_forms(format) == InputForms::f32; }
 
-/// Numbers of x that share a scale.
+/// Numbers of x that share a power of two.
 std::int64_t input_block(Format format) { return input_forms(format) == InputForms::blocks_of_32 ? 32 : 256; }
 
 std::vector<std::int64_t> widths(Format format) {
@@ -143,15 +143,26 @@ Floats product(Isa isa, const Matrix& w, const Input& x, std::int64_t first, std
   return y;
 }
 
-/// x as the weights of a format see it: a scale times whole numbers.
-Floats quantized(Format format, const Floats& x) {
+float largest(const Floats& x, std::size_t from, std::size_t count) {
+  float most = 0;
+  for (std::size_t i = from; i < from + count; ++i) most = std::max(most, std::fabs(x[i]));
+  return most;
+}
+
+/// Rows of x as the weights of a format see them: whole numbers times the row's scale and powers of two, the least of
+/// which is 2^-20.
+Floats quantized(Format format, const Floats& x, std::int64_t cols) {
   if (multiplies_floats(format)) return x;
   Floats y = x;
-  const auto block = static_cast<std::size_t>(input_block(format));
-  for (std::size_t at = 0; at < x.size(); at += block) {
-    float most = 0;
-    for (std::size_t i = at; i < at + block; ++i) most = std::max(most, std::fabs(x[i]));
-    for (std::size_t i = at; i < at + block; ++i) y[i] = most / 127.f * std::nearbyint(x[i] * (127.f / most));
+  const auto block = static_cast<std::size_t>(input_block(format)), width = static_cast<std::size_t>(cols);
+  for (std::size_t row = 0; row < x.size(); row += width) {
+    const float most = largest(x, row, width);
+    for (std::size_t at = row; at < row + width; at += block) {
+      float power = 1;
+      while (power > 0x1p-20f && largest(x, at, block) <= most * power / 2) power /= 2;
+      for (std::size_t i = at; i < at + block; ++i)
+        y[i] = most / 127.f * power * std::nearbyint(x[i] * (127.f / most) / power);
+    }
   }
   return y;
 }
@@ -287,7 +298,7 @@ TEST_CASE("products are those of the quantized x, and near those of x") {
       CAPTURE(cols);
       const Matrix w = random_matrix(format, 17, cols, 17);
       const Floats x = noise(5 * cols, 19);
-      const Reference exact = reference(w, x), rounded = reference(w, quantized(format, x));
+      const Reference exact = reference(w, x), rounded = reference(w, quantized(format, x, cols));
       on_every_level([&](Isa isa) {
         const Input input(isa, input_forms(format), cols, x);
         for (const std::int64_t count : {1, 5}) {

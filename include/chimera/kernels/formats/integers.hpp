@@ -18,11 +18,7 @@ struct Ints {
   Native v{};
 
   CHIMERA_INLINE Ints() {}
-  CHIMERA_INLINE Ints(std::int32_t x) {
-    std::int32_t all[W];
-    for (int i = 0; i < W; ++i) all[i] = x;
-    std::memcpy(&v, all, sizeof v);
-  }
+  CHIMERA_INLINE Ints(std::int32_t x) : v(Native{} + x) {}
   CHIMERA_INLINE explicit Ints(const Native& x) : v(x) {}
   CHIMERA_INLINE Ints(const Ints& x) : v(x.v) {}
   CHIMERA_INLINE Ints& operator=(const Ints& x) {

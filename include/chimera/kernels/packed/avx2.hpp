@@ -5,6 +5,7 @@
 #include <chimera/kernels/formats/integers.hpp>
 #include <chimera/kernels/packed/input.hpp>
 #include <chimera/kernels/packed/layout.hpp>
+#include <chimera/kernels/packed/ops.hpp>
 #include <chimera/kernels/simd.hpp>
 
 #include <algorithm>
@@ -28,11 +29,17 @@ struct Ops {
   static constexpr int lanes = 8;
   using FloatKernels = void;
   static constexpr int tokens = 4;
+  static constexpr bool any_bytes = false, narrow = true, has_few = true;
   using IVec = Ints<lanes>;
 
   CHIMERA_TARGET CHIMERA_INLINE static __m256i in(const IVec& x) { return reinterpret_cast<__m256i>(x.v); }
   CHIMERA_TARGET CHIMERA_INLINE static IVec out(__m256i x) { return IVec(reinterpret_cast<IVec::Native>(x)); }
 
+  CHIMERA_TARGET CHIMERA_INLINE static IVec broadcast(const void* p) {
+    float x = 0;
+    std::memcpy(&x, p, sizeof x);
+    return bits_of<lanes>(Vec<lanes>(x));
+  }
   /// sum + x, after what comes before: g++ 12 would make all products of a tile first, for which there are too few
   /// registers.
   CHIMERA_TARGET CHIMERA_INLINE static IVec add16(const IVec& sum, const IVec& x) {
@@ -54,34 +61,45 @@ struct Ops {
 #endif
   }
 
+  template <bool wide>
   CHIMERA_TARGET CHIMERA_INLINE static IVec dot(const IVec& sum, const IVec& codes, const IVec& x) {
-    return add16(sum, out(_mm256_maddubs_epi16(in(codes), in(x))));
+    if constexpr (wide) {
+      // |codes| times x with the signs of codes: a pair is at most 2 * 128 * 127.
+      const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(in(codes)), _mm256_sign_epi8(in(x), in(codes)));
+      return add32(sum, out(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))));
+    } else {
+      return add16(sum, out(_mm256_maddubs_epi16(in(codes), in(x))));
+    }
   }
   CHIMERA_TARGET CHIMERA_INLINE static IVec total(const IVec& sum) {
     return out(_mm256_madd_epi16(in(sum), _mm256_set1_epi16(1)));
   }
-  CHIMERA_TARGET CHIMERA_INLINE static IVec total(const IVec& sum, const IVec& multipliers) {
-    return out(_mm256_madd_epi16(in(sum), in(multipliers)));
-  }
-  CHIMERA_TARGET CHIMERA_INLINE static IVec multipliers(const IVec& scales) {
-    return out(_mm256_blend_epi16(in(scales), _mm256_slli_epi32(in(scales), 16), 0xaa));
+  CHIMERA_TARGET CHIMERA_INLINE static IVec total(const IVec& sum, const IVec& scales) {
+    return out(_mm256_madd_epi16(in(sum), _mm256_blend_epi16(in(scales), _mm256_slli_epi32(in(scales), 16), 0xaa)));
   }
   CHIMERA_TARGET CHIMERA_INLINE static IVec start(const IVec& word, int zero) {
     return out(_mm256_slli_epi16(in(word), zero));
   }
 
-  /// |codes| times x with the signs of codes: a pair is at most 2 * 128 * 127.
-  CHIMERA_TARGET CHIMERA_INLINE static IVec wide_dot(const IVec& sum, const IVec& codes, const IVec& x) {
-    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(in(codes)), _mm256_sign_epi8(in(x), in(codes)));
-    return add32(sum, out(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))));
+  CHIMERA_TARGET CHIMERA_INLINE static Vec<lanes> scaled(const Vec<lanes>& d, const IVec& power) {
+    return d * from_bits<lanes>(power);
   }
-  CHIMERA_TARGET CHIMERA_INLINE static IVec wide_start(const IVec&) { return {}; }
+  CHIMERA_INLINE static float power(int e) { return packed_parts::power_of_two(e); }
 
   CHIMERA_TARGET CHIMERA_INLINE static Vec<lanes> halves(const std::byte* p) {
     return Vec<lanes>(
         reinterpret_cast<Vec<lanes>::Native>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))));
   }
 
+  CHIMERA_TARGET CHIMERA_INLINE static float largest(const float* x) {
+    const __m256 sign = _mm256_set1_ps(-0.f);
+    __m256 most = _mm256_setzero_ps();
+#pragma GCC unroll 4
+    for (int i = 0; i < 32; i += 8) most = _mm256_max_ps(most, _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i)));
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(most), _mm256_extractf128_ps(most, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+  }
   CHIMERA_TARGET CHIMERA_INLINE static void quantize(const float* x, float inverse, std::int8_t* q) {
     const __m256 scale = _mm256_set1_ps(inverse);
     const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), scale));
@@ -92,6 +110,17 @@ struct Ops {
     const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), _mm256_permutevar8x32_epi32(bytes, order));
+  }
+  /// `factor` times the sums, as integers of 32 bits.
+  template <int factor>
+  CHIMERA_TARGET CHIMERA_INLINE static void sums_times(const std::int8_t* q, std::int32_t* words) {
+    const __m256i pairs =
+        _mm256_maddubs_epi16(_mm256_set1_epi8(1), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q)));
+    const __m256i four = _mm256_madd_epi16(pairs, _mm256_set1_epi16(factor));
+    const __m256i two = _mm256_add_epi32(four, _mm256_shuffle_epi32(four, 0x4e));
+    const __m256i one = _mm256_add_epi32(two, _mm256_shuffle_epi32(two, 0xb1));
+    words[0] = _mm256_extract_epi32(one, 0);
+    words[1] = _mm256_extract_epi32(one, 4);
   }
   CHIMERA_TARGET CHIMERA_INLINE static void sums(const std::int8_t* q, std::int32_t* words) {
     const __m256i pairs =
@@ -106,7 +135,9 @@ struct Ops {
     const auto x = static_cast<std::uint32_t>(a), y = static_cast<std::uint32_t>(b);
     return static_cast<std::int32_t>(((x + y) & 0xffff) | ((x & 0xffff0000) + (y & 0xffff0000)));
   }
-  CHIMERA_INLINE static std::int32_t value(std::int32_t word) { return static_cast<std::int16_t>(word) + (word >> 16); }
+  CHIMERA_INLINE static std::int32_t value(std::int32_t word) {
+    return -(static_cast<std::int16_t>(word) + (word >> 16));
+  }
 };
 
 }  // namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL

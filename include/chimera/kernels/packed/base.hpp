@@ -41,10 +41,10 @@ struct Ops : packed_parts::IntegerOps<4> {
 #endif
   }
 
+  template <bool wide>
   CHIMERA_INLINE static IVec dot(const IVec& sum, const IVec& codes, const IVec& x) {
     return sum + pairs(even(codes), even(x)) + pairs(odd(codes), odd(x));
   }
-  CHIMERA_INLINE static IVec wide_dot(const IVec& sum, const IVec& codes, const IVec& x) { return dot(sum, codes, x); }
 };
 
 }  // namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL

@@ -57,17 +57,24 @@ CHIMERA_TARGET void multiply_rows(const std::byte* w, const PackedInput& input, 
 }
 
 CHIMERA_TARGET inline void multiply(const std::byte* w, const PackedInput& input, std::int64_t first,
-                                    std::int64_t count, float*, float* out) {
+                                    std::int64_t count, float* out) {
   constexpr int tokens = 8;
   std::int64_t t = 0;
   for (; t + tokens <= count; t += tokens) multiply_rows<tokens>(w, input, first + t, out + t * panel_rows);
+  for (; t + 4 <= count; t += 4) multiply_rows<4>(w, input, first + t, out + t * panel_rows);
   for (; t < count; ++t) multiply_rows<1>(w, input, first + t, out + t * panel_rows);
+}
+
+template <class L>
+constexpr auto kernels_of_level() {
+  auto k = packed_avx512_vnni::Kernels::of<L>;
+  if constexpr (std::is_same_v<L, LayoutBF16>) k.whole = &packed_avx512_bf16::multiply;
+  return k;
 }
 
 struct Kernels : packed_avx512_vnni::Kernels {
   template <class L>
-  static constexpr auto multiply =
-      std::is_same_v<L, LayoutBF16> ? &packed_avx512_bf16::multiply : packed_avx512_vnni::Kernels::multiply<L>;
+  static constexpr auto of = kernels_of_level<L>();
 };
 
 }  // namespace chimera::inline CHIMERA_ABI::packed_avx512_bf16

@@ -6,7 +6,9 @@
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/simd.hpp>
 
+#include <algorithm>
 #include <cstdint>
+#include <cstring>
 
 namespace chimera::inline CHIMERA_ABI {
 
@@ -27,10 +29,10 @@ constexpr InputForms input_forms(Format format) {
     case Format::q4_1:
     case Format::q5_0:
     case Format::q5_1:
-    case Format::q8_0: return InputForms::blocks_of_32;
+    case Format::q8_0:
     case Format::q4_k:
     case Format::q5_k:
-    case Format::q6_k:
+    case Format::q6_k: return InputForms::blocks_of_32;
     case Format::tq1_0:
     case Format::tq2_0: return InputForms::blocks_of_256;
     default: return InputForms::f32;
@@ -39,35 +41,44 @@ constexpr InputForms input_forms(Format format) {
 
 namespace packed_parts {
 
-/// x = d q. A sum stands here with its sign changed, as a word that the level's kernels start from (`Ops::word`).
-struct InputBlock32 {
-  static constexpr std::int64_t values = 32;
-  std::int8_t q[32];
-  float d;
-  float sum;               // d times the sum of q
-  std::int32_t sums16[2];  // of each 16 q
-  std::int32_t sums32[1];
-};
-struct InputBlock256 {
-  static constexpr std::int64_t values = 256;
-  std::int8_t q[256];
-  float d;
-  std::int32_t sums16[16], sums32[8], sums256[1];
-};
+/// 32 numbers of a row: x = scale 2^e q. Words of 32 bits: the q, four a word; then what kernels make of them for
+/// themselves (`Ops`): words of the sums of 16 q each, of all that have this e (in the first unit of these), and of
+/// 2^e; then 2^e times the sum of the unit's q as f32.
+inline constexpr int input_sums16 = 8, input_sums = 10, input_scale = 11, input_sum = 12, input_words = 13;
+
+/// So many rows lie one after another; of more, the units of a tile's rows lie side by side.
+inline constexpr std::int64_t most_single_rows = 8;
+/// Whole tiles of any level.
+inline constexpr std::int64_t tile_multiple = 12;
+/// Single rows whose codes are taken apart together.
+inline constexpr int few_rows = 4;
 
 }  // namespace packed_parts
 
-/// Rows of activations in the forms that were asked for.
+/// What `multiply_panels` uses of a worker's private memory.
+inline constexpr std::int64_t panel_scratch_floats = 8192;
+
+/// Rows of activations in the forms that were asked for. Bytes have one scale for a row, and a power of two beside it
+/// for each 32 or 256 numbers.
 struct PackedInput {
   InputForms forms = InputForms::none;
   std::int64_t rows = 0, cols = 0;
-  float* floats = nullptr;                               // [rows, stride()]
-  packed_parts::InputBlock32* blocks_of_32 = nullptr;    // [rows, cols / 32]
-  packed_parts::InputBlock256* blocks_of_256 = nullptr;  // [rows, cols / 256]
+  float* floats = nullptr;                // [rows, stride()]
+  float* scales = nullptr;                // [rows]
+  std::int32_t* blocks_of_32 = nullptr;   // [rows, cols / 32, input_words], or [tiles, cols / 32, tile, input_words]
+  std::int32_t* blocks_of_256 = nullptr;  // the same, eight units having one power of two
 
   /// A cache line more than the numbers take: rows that lie a power of two apart would share one set of the cache.
   constexpr std::int64_t stride() const {
     return static_cast<std::int64_t>(aligned_floats(static_cast<std::size_t>(cols))) + 16;
+  }
+  constexpr const std::int32_t* units(InputForms form) const {
+    return form == InputForms::blocks_of_256 ? blocks_of_256 : blocks_of_32;
+  }
+  constexpr bool tiled() const { return rows > packed_parts::most_single_rows; }
+  constexpr std::int64_t unit_words() const {
+    using namespace packed_parts;
+    return (tiled() ? (rows + tile_multiple - 1) / tile_multiple * tile_multiple : rows) * (cols / 32) * input_words;
   }
 };
 
@@ -75,23 +86,21 @@ inline constexpr InputForms all_input_forms = InputForms::f32 | InputForms::bloc
 
 /// Bytes of `rows` rows in these forms.
 constexpr std::int64_t packed_input_bytes(InputForms forms, std::int64_t rows, std::int64_t cols) {
-  using namespace packed_parts;
-  const auto asked = [&](InputForms form, std::int64_t bytes) { return contains(forms, form) ? bytes : 0; };
-  return asked(InputForms::f32, bytes_of({rows * PackedInput{.cols = cols}.stride()})) +
-         asked(InputForms::blocks_of_32, bytes_of<InputBlock32>({rows * (cols / InputBlock32::values)})) +
-         asked(InputForms::blocks_of_256, bytes_of<InputBlock256>({rows * (cols / InputBlock256::values)}));
+  const PackedInput x{.rows = rows, .cols = cols};
+  const auto asked = [&](InputForms some, std::int64_t bytes) { return contains(forms, some) ? bytes : 0; };
+  const std::int64_t units = bytes_of<std::int32_t>({x.unit_words()});
+  return asked(InputForms::f32, bytes_of({rows * x.stride()})) + asked(InputForms::blocks_of_32, units) +
+         asked(InputForms::blocks_of_256, units) +
+         asked(InputForms::blocks_of_32 | InputForms::blocks_of_256, bytes_of({rows}));
 }
 
 /// Takes packed_input_bytes of memory.
 inline PackedInput bind_packed_input(Bump& memory, InputForms forms, std::int64_t rows, std::int64_t cols) {
-  using namespace packed_parts;
-  const auto blocks = [&]<class Block>(InputForms form, Block*& to) {
-    if (contains(forms, form)) to = memory.take<Block>(rows * (cols / Block::values));
-  };
   PackedInput x{.forms = forms, .rows = rows, .cols = cols};
   if (contains(forms, InputForms::f32)) x.floats = memory.take(rows * x.stride());
-  blocks(InputForms::blocks_of_32, x.blocks_of_32);
-  blocks(InputForms::blocks_of_256, x.blocks_of_256);
+  if (contains(forms, InputForms::blocks_of_32)) x.blocks_of_32 = memory.take<std::int32_t>(x.unit_words());
+  if (contains(forms, InputForms::blocks_of_256)) x.blocks_of_256 = memory.take<std::int32_t>(x.unit_words());
+  if (contains(forms, InputForms::blocks_of_32 | InputForms::blocks_of_256)) x.scales = memory.take(rows);
   return x;
 }
 
@@ -102,13 +111,18 @@ namespace chimera::inline CHIMERA_ABI {
 
 namespace packed_parts {
 
-/// The blocks that weights in blocks of `values` multiply.
-template <int values>
-CHIMERA_INLINE auto* input_blocks(const PackedInput& x) {
-  if constexpr (values == 32)
-    return x.blocks_of_32;
-  else
-    return x.blocks_of_256;
+/// The least e, -20 ... 0, with 127 2^e >= x, where 127 is the largest magnitude of a row.
+CHIMERA_INLINE int input_exponent(float x) {
+  std::uint32_t bits = 0;
+  const float share = x * (1.f / 127.f);
+  std::memcpy(&bits, &share, sizeof bits);
+  return std::clamp(static_cast<int>((bits + 0x7fffff) >> 23) - 127, -20, 0);
+}
+CHIMERA_INLINE float power_of_two(int e) {
+  const std::uint32_t bits = static_cast<std::uint32_t>(127 + e) << 23;
+  float x = 0;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
 }
 
 }  // namespace packed_parts

@@ -51,7 +51,7 @@ enum class SubScales {
 struct LayoutShape {
   int values;            // numbers of a block
   int bits;              // of a code in memory
-  int run;               // numbers whose products are summed as integers before a sub-block's scale is due
+  int run;               // numbers whose products fit sums of 16 bits
   int zero = -1;         // codes stand for code - 2^zero; -1: for themselves
   bool wide = false;     // codes are signed and take eight bits
   bool minimum = false;  // there are offsets: of a block, or of its sub-blocks
@@ -63,6 +63,7 @@ struct Layout {
   static constexpr int values = S.values, bits = S.bits, run = S.run, zero = S.zero;
   static constexpr bool wide = S.wide, minimum = S.minimum, scaled = S.scales != SubScales::none;
   static constexpr bool six_bits = S.scales == SubScales::six_bits;
+  static constexpr int scale_run = S.scales == SubScales::signed_bytes ? 16 : six_bits ? 32 : values;
   static constexpr int units = values / 32, unit_bytes = 32 * 16 * bits / 8;
   static constexpr int scales_at = 0, codes_at = six_bits ? 192 : scaled ? 256 : 0;
   static constexpr int d_at = codes_at + units * unit_bytes, minimum_at = d_at + 32;

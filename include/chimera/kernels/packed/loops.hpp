@@ -7,24 +7,26 @@
 //
 // and includes this file, which therefore has no include guard, and which alone is empty.
 //
-// For one row of x the codes are taken apart as they come from memory. For several a part of the panel is taken apart
-// once, into bytes that stay in the first cache, and multiplied with `Ops::tokens` rows at a time. Every sum has the
-// same order in both: products of a run are added as integers, blocks as f32 one after another.
+// For few rows of x the codes are taken apart in registers, as they come from memory. For many a part of some panels is
+// taken apart once, into bytes and scales that stay in the first cache, and multiplied with `Ops::tokens` rows at a
+// time. Every sum has the same order in both: products of a run are added as integers, runs as f32 one after another.
 #if defined(CHIMERA_LEVEL)
 namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 
 using namespace packed_parts;
 
-inline constexpr int W = Ops::lanes, parts = 16 / W;
-/// Rows of x of a tile. f32 need no registers on the way from a product to its sum.
-inline constexpr int tokens = Ops::tokens, float_tokens = tokens * 3 / 2;
+inline constexpr int W = Ops::lanes, parts = 16 / W;  // registers that hold a number of each row of a panel
+/// A tile: rows of weights, registers that hold a number of each, panels. Rows of x; f32 need no registers on the way
+/// from a product to its sum.
+inline constexpr int tile_rows = std::max(16, 2 * W), vectors = tile_rows / W, tile_panels = tile_rows / 16;
+inline constexpr int tokens = Ops::tokens, float_tokens = W == 16 ? 12 : tokens * 3 / 2;
 using FVec = Vec<W>;
 using IVec = Ints<W>;
 
-/// n x parts registers, not set: constructors of an array run in a loop, behind which g++ 12 keeps it in memory.
-template <class V, int n>
+/// n x m registers, not set: constructors of an array run in a loop, behind which g++ 12 keeps it in memory.
+template <class V, int n, int m = parts>
 struct Registers {
-  typename V::Native v[n][parts];
+  typename V::Native v[n][m];
 
   CHIMERA_TARGET CHIMERA_INLINE V get(int t, int p) const { return V(v[t][p]); }
   CHIMERA_TARGET CHIMERA_INLINE void set(int t, int p, const V& x) { v[t][p] = x.v; }
@@ -32,7 +34,7 @@ struct Registers {
 #pragma GCC unroll 16
     for (int t = 0; t < n; ++t)
 #pragma GCC unroll 16
-      for (int p = 0; p < parts; ++p) v[t][p] = V().v;
+      for (int p = 0; p < m; ++p) v[t][p] = V().v;
   }
 };
 
@@ -47,11 +49,7 @@ CHIMERA_TARGET CHIMERA_INLINE IVec ints_at(const void* p) {
   return r;
 }
 /// The same four bytes in every lane.
-CHIMERA_TARGET CHIMERA_INLINE IVec broadcast(const void* p) {
-  float x = 0;
-  std::memcpy(&x, p, sizeof x);
-  return bits_of<W>(FVec(x));
-}
+CHIMERA_TARGET CHIMERA_INLINE IVec broadcast(const void* p) { return Ops::broadcast(p); }
 
 /// Group g of W rows of a unit; `at` is their place in its first line.
 template <int bits>
@@ -69,233 +67,324 @@ CHIMERA_TARGET CHIMERA_INLINE IVec codes(const std::byte* at, int g) {
   }
 }
 
-/// What multiplies the sub-blocks of a block: a byte for each row.
+/// What scales a block, and what scales its sub-blocks: a byte for each row.
 template <class L>
-struct SubBlocks {
+struct Scales {
+  const std::byte* block = nullptr;
   const std::byte* scales = nullptr;  // [run][16]
   const std::byte* minima = nullptr;  // [32 numbers][16]
   alignas(64) std::byte unpacked[L::six_bits ? 256 : 1];
 
-  CHIMERA_TARGET CHIMERA_INLINE explicit SubBlocks(const std::byte* block) {
+  CHIMERA_TARGET CHIMERA_INLINE explicit Scales(const std::byte* at) {
+    block = at;
     scales = block + L::scales_at;
     if constexpr (L::six_bits) {
       const std::byte* from = scales;
       scales = unpacked, minima = unpacked + 128;
-      for (int at = 0; at < 64; at += 4 * W) {
-        const IVec s = ints_at(from + at), m = ints_at(from + 64 + at), low = ints_at(from + 128 + at);
-        store(unpacked + at, s & 0x3f3f3f3f);
-        store(unpacked + 64 + at, (low & 0x0f0f0f0f) | ((s >> 2) & 0x30303030));
-        store(unpacked + 128 + at, m & 0x3f3f3f3f);
-        store(unpacked + 192 + at, ((low >> 4) & 0x0f0f0f0f) | ((m >> 2) & 0x30303030));
+      for (int i = 0; i < 64; i += 4 * W) {
+        const IVec s = ints_at(from + i), m = ints_at(from + 64 + i), low = ints_at(from + 128 + i);
+        store(unpacked + i, s & 0x3f3f3f3f);
+        store(unpacked + 64 + i, (low & 0x0f0f0f0f) | ((s >> 2) & 0x30303030));
+        store(unpacked + 128 + i, m & 0x3f3f3f3f);
+        store(unpacked + 192 + i, ((low >> 4) & 0x0f0f0f0f) | ((m >> 2) & 0x30303030));
       }
     }
   }
   CHIMERA_TARGET CHIMERA_INLINE static void store(std::byte* p, const IVec& x) { std::memcpy(p, &x.v, sizeof x.v); }
 
-  /// Of a run's products, and of the sums of a unit's inputs.
-  CHIMERA_TARGET CHIMERA_INLINE IVec scale(int run, int part) const {
-    if constexpr (L::six_bits)
-      return Ops::multipliers(IVec::template load<std::uint8_t>(scales + run * L::run / 32 * 16 + part * W));
-    else
-      return Ops::multipliers(IVec::template load<std::int8_t>(scales + run * 16 + part * W));
+  CHIMERA_TARGET CHIMERA_INLINE FVec d(int part) const { return Ops::halves(block + L::d_at + 2 * W * part); }
+  CHIMERA_TARGET CHIMERA_INLINE FVec offset(int part) const {
+    if constexpr (L::minimum) return Ops::halves(block + L::minimum_at + 2 * W * part);
+    return FVec();
   }
-  CHIMERA_TARGET CHIMERA_INLINE IVec minimum(int unit, int part) const {
-    return Ops::multipliers(IVec::template load<std::uint8_t>(minima + unit * 16 + part * W));
+  CHIMERA_TARGET CHIMERA_INLINE IVec integer(int run, int part) const {
+    return IVec::template load<std::int8_t>(scales + run * 16 + part * W);
+  }
+  /// d of a run: exact, of at most 18 bits.
+  CHIMERA_TARGET CHIMERA_INLINE FVec of_run(const FVec& d, int run, int part) const {
+    const std::byte* s = scales + run * 16 + part * W;
+    if constexpr (L::six_bits) return d * as_floats<W>(IVec::template load<std::uint8_t>(s));
+    if constexpr (L::scaled && !L::six_bits) return d * as_floats<W>(integer(run, part));
+    return d;
+  }
+  /// What is added to each number of a unit.
+  CHIMERA_TARGET CHIMERA_INLINE FVec of_unit(const FVec& offset, int unit, int part) const {
+    if constexpr (L::six_bits)
+      return offset * -as_floats<W>(IVec::template load<std::uint8_t>(minima + unit * 16 + part * W));
+    return offset;
   }
 };
 
-/// What a run's sums start from, for one row of x.
-template <class L, class Input>
-CHIMERA_TARGET CHIMERA_INLINE IVec start(const Input& x, int run) {
-  const std::int32_t* sums = x.sums16;
-  if constexpr (L::run == 32) sums = x.sums32;
-  if constexpr (L::run == 256) sums = x.sums256;
-  if constexpr (L::wide)
-    return Ops::wide_start(broadcast(sums + run));
-  else if constexpr (L::zero >= 0)
-    return Ops::start(broadcast(sums + run), L::zero);
-  else
-    return IVec();
-}
+/// How products of numbers become sums. As many formats as can be have one of these in common.
+struct Sum {
+  int run;       // numbers whose sums are due together, as one f32
+  int part;      // numbers whose products are added before their sum has to become 32 bits
+  int zero;      // codes stand for code - 2^zero; -1: for themselves
+  bool wide;     // codes are signed and take eight bits
+  bool minimum;  // something is added to each number
+  bool scaled;   // sums of parts are multiplied by integers
+};
+
+/// Of codes as they are in memory, and taken apart: where an instruction takes any bytes, all are code + 128 then.
+template <class L>
+inline constexpr bool scaled_parts = Ops::narrow && L::scale_run == 16;  // what makes 32 bits of 16 multiplies, too
+template <class L>
+inline constexpr Sum sum_of{.run = scaled_parts<L> ? 32 : L::scale_run,
+                            .part = Ops::narrow ? L::run : L::scale_run,
+                            .zero = Ops::any_bytes && L::wide ? 7 : L::zero,
+                            .wide = L::wide && !Ops::any_bytes,
+                            .minimum = L::minimum,
+                            .scaled = scaled_parts<L>};
+template <class L>
+inline constexpr Sum sum_of_bytes{.run = sum_of<L>.run,
+                                  .part = sum_of<L>.part,
+                                  .zero = Ops::any_bytes && !L::minimum ? 7 : L::zero,
+                                  .wide = sum_of<L>.wide,
+                                  .minimum = L::minimum,
+                                  .scaled = sum_of<L>.scaled};
 
 template <class L>
-CHIMERA_TARGET CHIMERA_INLINE IVec dot(const IVec& sum, const IVec& weights, const IVec& x) {
-  if constexpr (L::wide)
-    return Ops::wide_dot(sum, weights, x);
-  else
-    return Ops::dot(sum, weights, x);
+CHIMERA_TARGET CHIMERA_INLINE IVec unsigned_codes(const IVec& codes) {
+  if constexpr (Ops::any_bytes && L::wide) return IVec(codes.v ^ IVec(static_cast<std::int32_t>(0x80808080)).v);
+  return codes;
 }
 template <class L>
+CHIMERA_TARGET CHIMERA_INLINE IVec taken_apart(const IVec& codes) {
+  if constexpr (Ops::any_bytes && L::zero >= 0) return codes + (128 - (1 << L::zero)) * 0x01010101;
+  return unsigned_codes<L>(codes);
+}
+
+/// What the sums of four, eight or more groups start from. x: a row's words.
+template <Sum S>
+CHIMERA_TARGET CHIMERA_INLINE IVec start(const std::int32_t* x, int part) {
+  if constexpr (S.zero < 0 || S.wide) return IVec();
+  return Ops::start(broadcast(x + (S.part == 16 ? input_sums16 + part : input_sums)), S.zero);
+}
+template <Sum S>
+CHIMERA_TARGET CHIMERA_INLINE IVec dot(const IVec& sum, const IVec& codes, const IVec& x) {
+  return Ops::template dot<S.wide>(sum, codes, x);
+}
+template <Sum S>
 CHIMERA_TARGET CHIMERA_INLINE IVec total(const IVec& sum) {
-  if constexpr (L::wide)
-    return sum;
-  else
-    return Ops::total(sum);
+  if constexpr (S.wide) return sum;
+  return Ops::total(sum);
 }
 
-/// The end of a block: acc + d x.d total, and what the offsets add. `least` sums the offsets of sub-blocks.
-template <class L, class Input>
-CHIMERA_TARGET CHIMERA_INLINE FVec add_block(const FVec& acc, const IVec& sum, const IVec& least, const FVec& d,
-                                             const FVec& minimum, const Input& x) {
-  FVec y = fma<W>(as_floats<W>(sum), d * FVec(x.d), acc);
-  if constexpr (L::minimum && L::scaled)
-    y = fma<W>(as_floats<W>(least), minimum * FVec(x.d), y);
-  else if constexpr (L::minimum)
-    y = fma<W>(minimum, FVec(x.sum), y);
-  return y;
-}
-
-/// How far ahead of its use a panel is fetched, past the caches that hold what is used again. Measured on Zen 3.
-inline constexpr int prefetch_ahead = 1536;
+/// How far ahead of its use a panel is fetched, past the caches that hold what is used again. Measured on Zen 3, and
+/// with 16 lanes on Zen 5: 1536 bytes reach 66 to 93 % of its read bandwidth there, these 93 to 97.
+inline constexpr int prefetch_ahead = W == 16 ? 6144 : 1536;
 CHIMERA_INLINE void fetch(const std::byte* p) { __builtin_prefetch(p, 0, 0); }
 
-/// out [16] = blocks of a panel times one row of x.
-template <class L, class Input>
-CHIMERA_TARGET void multiply_row(const std::byte* w, const Input* x, std::int64_t blocks, float* out) {
-  constexpr int runs = L::run < 32 ? 32 / L::run : 1;  // of a unit
-  FVec acc[parts];
-  for (std::int64_t b = 0; b < blocks; ++b, w += L::bytes, ++x) {
-    const SubBlocks<L> sub(w);
-    IVec totals[parts], least[parts], sums[runs][parts];
+/// out [n][16] = blocks of a panel times n rows of x.
+template <class L, int n>
+CHIMERA_TARGET void multiply_few(const std::byte* w, const std::int32_t* const* rows, std::int64_t blocks, float* out) {
+  constexpr Sum S = sum_of<L>;
+  constexpr int sums_of_unit = S.part < 32 ? 32 / S.part : 1, runs_of_unit = S.run < 32 ? 32 / S.run : 1;
+  constexpr bool masked = L::bits == 2 && Ops::any_bytes;  // codes stay at their bits: four sums that are shifted once
+  constexpr int chains = masked ? 4 : sums_of_unit;
+  const std::int32_t* x[n];
+#pragma GCC unroll 16
+  for (int t = 0; t < n; ++t) x[t] = rows[t];
+  Registers<IVec, 4, 1> masks;
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) masks.set(i, 0, static_cast<std::int32_t>(0x03030303u << 2 * i));
+  Registers<FVec, n> acc;
+  acc.clear();
+  for (std::int64_t b = 0; b < blocks; ++b, w += L::bytes) {
+    const Scales<L> scales(w);
+    FVec d[parts], offset[parts];
+#pragma GCC unroll 16
+    for (int p = 0; p < parts; ++p) d[p] = scales.d(p), offset[p] = scales.offset(p);
     for (int at = 0; at < L::codes_at; at += line) fetch(w + at + prefetch_ahead);
+    Registers<IVec, chains * n> sums;
     for (int u = 0; u < L::units; ++u) {
+      const std::byte* codes_of_unit = w + L::codes_at + u * L::unit_bytes;
 #pragma GCC unroll 16
-      for (int at = 0; at < L::unit_bytes; at += line) fetch(w + L::codes_at + u * L::unit_bytes + at + prefetch_ahead);
-      if (L::run <= 32 || u == 0) {
+      for (int at = 0; at < L::unit_bytes; at += line) fetch(codes_of_unit + at + prefetch_ahead);
 #pragma GCC unroll 16
-        for (int r = 0; r < runs; ++r)
+      for (int t = 0; t < n; ++t)
 #pragma GCC unroll 16
-          for (int p = 0; p < parts; ++p) sums[r][p] = start<L>(*x, u * runs + r);
-      }
-#pragma GCC unroll(W > 4 ? 8 : 1)  // of 4 lanes the code would be three times that of all others
-      for (int i = 0; i < 8; ++i) {
-        const int g = i / 2 + i % 2 * 4, r = runs == 2 ? g / 4 : 0;  // both halves of a line at once
-        const IVec v = broadcast(x->q + 32 * u + 4 * g);
-#pragma GCC unroll 16
-        for (int p = 0; p < parts; ++p)
-          sums[r][p] = dot<L>(sums[r][p], codes<L::bits>(w + L::codes_at + u * L::unit_bytes + 4 * W * p, g), v);
-      }
-      if (L::run > 32 && u + 1 < L::units) continue;
-#pragma GCC unroll 16
-      for (int r = 0; r < runs; ++r)
-#pragma GCC unroll 16
-        for (int p = 0; p < parts; ++p) {
-          if constexpr (L::scaled)
-            totals[p] = totals[p] + Ops::total(sums[r][p], sub.scale(u * runs + r, p));
-          else
-            totals[p] = totals[p] + total<L>(sums[r][p]);
-        }
-      if constexpr (L::minimum && L::scaled)
-#pragma GCC unroll 16
-        for (int p = 0; p < parts; ++p) least[p] = least[p] + Ops::total(broadcast(x->sums32 + u), sub.minimum(u, p));
-    }
-#pragma GCC unroll 16
-    for (int p = 0; p < parts; ++p)
-      acc[p] = add_block<L>(acc[p], totals[p], least[p], Ops::halves(w + L::d_at + 2 * W * p),
-                            L::minimum ? Ops::halves(w + L::minimum_at + 2 * W * p) : FVec(), *x);
-  }
-#pragma GCC unroll 16
-  for (int p = 0; p < parts; ++p) acc[p].store(out + p * W);
-}
-
-/// A block taken apart: d, offsets, multipliers of the sub-blocks' scales and offsets, and a byte for each code.
-template <class L>
-struct Unpacked {
-  static constexpr int runs = L::values / L::run;
-  static constexpr int minimum_at = 64, scales_at = minimum_at + (L::minimum ? 64 : 0);
-  static constexpr int minima_at = scales_at + (L::scaled ? runs * line : 0);
-  static constexpr int codes_at = minima_at + (L::scaled && L::minimum ? L::units * line : 0);
-  static constexpr int bytes = codes_at + L::units * 8 * line;
-
-  CHIMERA_TARGET static void from(const std::byte* w, std::int64_t blocks, std::byte* to) {
-    for (; blocks > 0; --blocks, w += L::bytes, to += bytes) {
-      const SubBlocks<L> sub(w);
-#pragma GCC unroll 16
-      for (int p = 0; p < parts; ++p) {
-        const int at = 4 * W * p;
-        put(to + at, bits_of<W>(Ops::halves(w + L::d_at + 2 * W * p)));
-        if constexpr (L::minimum) put(to + minimum_at + at, bits_of<W>(Ops::halves(w + L::minimum_at + 2 * W * p)));
-        if constexpr (L::scaled)
-#pragma GCC unroll 16
-          for (int r = 0; r < runs; ++r) put(to + scales_at + r * line + at, sub.scale(r, p));
-        if constexpr (L::scaled && L::minimum)
-          for (int u = 0; u < L::units; ++u) put(to + minima_at + u * line + at, sub.minimum(u, p));
-        for (int u = 0; u < L::units; ++u)
-          for (int g = 0; g < 8; ++g)
-            put(to + codes_at + (8 * u + g) * line + at, codes<L::bits>(w + L::codes_at + u * L::unit_bytes + at, g));
-      }
-    }
-  }
-  CHIMERA_TARGET CHIMERA_INLINE static void put(std::byte* p, const IVec& x) { std::memcpy(p, &x.v, sizeof x.v); }
-};
-
-/// acc [tokens][16] += blocks taken apart times rows of x.
-template <class L, class Input>
-CHIMERA_TARGET void multiply_tile(const std::byte* w, const Input* const (&rows)[tokens], std::int64_t blocks,
-                                  float* acc) {
-  using U = Unpacked<L>;
-  const Input* x[tokens];  // copied one by one: as a whole g++ would keep them in memory
-#pragma GCC unroll 16
-  for (int t = 0; t < tokens; ++t) x[t] = rows[t];
-  for (std::int64_t b = 0; b < blocks; ++b, w += U::bytes) {
-    // Of 16 registers none is left for the results of the block before, which g++ would keep there and spill.
-    if (W == 8) asm volatile("" ::: "memory");
-    Registers<IVec, tokens> totals, least;
-    totals.clear();
-    least.clear();
-    const std::byte* group = w + U::codes_at;
-    for (int r = 0, k = 0; r < U::runs; ++r) {
-      Registers<IVec, tokens> sums;
-#pragma GCC unroll 16
-      for (int t = 0; t < tokens; ++t)
-#pragma GCC unroll 16
-        for (int p = 0; p < parts; ++p) sums.set(t, p, start<L>(*x[t], r));
-#pragma GCC unroll 1
-      for (int g = 0; g < L::run / 4; ++g, group += line, k += 4) {
-        IVec c[parts];
-#pragma GCC unroll 16
-        for (int p = 0; p < parts; ++p) c[p] = ints_at(group + 4 * W * p);
-#pragma GCC unroll 16
-        for (int t = 0; t < tokens; ++t) {
-          const IVec v = broadcast(x[t]->q + k);
-#pragma GCC unroll 16
-          for (int p = 0; p < parts; ++p) sums.set(t, p, dot<L>(sums.get(t, p), c[p], v));
-        }
-      }
-#pragma GCC unroll 16
-      for (int t = 0; t < tokens; ++t)
-#pragma GCC unroll 16
-        for (int p = 0; p < parts; ++p) {
-          if constexpr (U::runs == 1)
-            totals.set(t, p, total<L>(sums.get(t, p)));
-          else if constexpr (L::scaled)
-            totals.set(t, p,
-                       totals.get(t, p) + Ops::total(sums.get(t, p), ints_at(w + U::scales_at + r * line + 4 * W * p)));
-          else
-            totals.set(t, p, totals.get(t, p) + total<L>(sums.get(t, p)));
-        }
-    }
-    if constexpr (L::scaled && L::minimum)
-      for (int u = 0; u < L::units; ++u)
-#pragma GCC unroll 16
-        for (int t = 0; t < tokens; ++t)
+        for (int c = 0; c < chains; ++c)
 #pragma GCC unroll 16
           for (int p = 0; p < parts; ++p)
-            least.set(t, p,
-                      least.get(t, p) +
-                          Ops::total(broadcast(x[t]->sums32 + u), ints_at(w + U::minima_at + u * line + 4 * W * p)));
+            if (S.run <= 32 || u == 0) sums.set(t * chains + c, p, masked && c > 0 ? IVec() : start<S>(x[t], c));
+#pragma GCC unroll(W > 4 ? 8 : 1)  // of 4 lanes the code would be three times that of all others
+      for (int i = 0; i < 8; ++i) {
+        const int g = i / 2 + i % 2 * 4;  // both halves of a line at once
+        const int c = masked ? g % 4 : sums_of_unit == 2 ? g / 4 : 0;
+        IVec code[parts];
 #pragma GCC unroll 16
-    for (int t = 0; t < tokens; ++t) {
+        for (int p = 0; p < parts; ++p)
+          code[p] = masked ? ints_at(codes_of_unit + 4 * W * p + g / 4 * line) & masks.get(g % 4, 0)
+                           : unsigned_codes<L>(codes<L::bits>(codes_of_unit + 4 * W * p, g));
 #pragma GCC unroll 16
-      for (int p = 0; p < parts; ++p) {
-        float* a = acc + t * panel_rows + p * W;
-        add_block<L>(FVec::load(a), totals.get(t, p), least.get(t, p), floats_at(w + 4 * W * p),
-                     L::minimum ? floats_at(w + U::minimum_at + 4 * W * p) : FVec(), *x[t])
-            .store(a);
+        for (int t = 0; t < n; ++t) {
+          const IVec v = broadcast(x[t] + g);
+#pragma GCC unroll 16
+          for (int p = 0; p < parts; ++p) sums.set(t * chains + c, p, dot<S>(sums.get(t * chains + c, p), code[p], v));
+        }
       }
-      ++x[t];
+      if (S.run <= 32 || u + 1 == L::units)
+#pragma GCC unroll 16
+        for (int r = 0; r < runs_of_unit; ++r)
+#pragma GCC unroll 16
+          for (int p = 0; p < parts; ++p) {
+            const FVec scale = S.scaled ? d[p] : scales.of_run(d[p], u * runs_of_unit + r, p);
+#pragma GCC unroll 16
+            for (int t = 0; t < n; ++t) {
+              IVec all;
+              if constexpr (S.scaled)
+                for (int c = 0; c < 2; ++c)
+                  all = all + Ops::total(sums.get(t * chains + c, p), scales.integer(2 * u + c, p));
+              else
+                all = total<S>(sums.get(t * chains + r, p));
+              if constexpr (masked)
+                for (int c = 1; c < 4; ++c) all = all + (sums.get(t * chains + c, p) >> 2 * c);
+              else if constexpr (sums_of_unit > runs_of_unit && !S.scaled)
+                all = all + total<S>(sums.get(t * chains + 1, p));
+              acc.set(t, p,
+                      fma<W>(as_floats<W>(all), Ops::scaled(scale, broadcast(x[t] + input_scale)), acc.get(t, p)));
+            }
+          }
+      if constexpr (L::minimum)
+#pragma GCC unroll 16
+        for (int p = 0; p < parts; ++p) {
+          const FVec least = scales.of_unit(offset[p], u, p);
+#pragma GCC unroll 16
+          for (int t = 0; t < n; ++t)
+            acc.set(t, p, fma<W>(least, from_bits<W>(broadcast(x[t] + input_sum)), acc.get(t, p)));
+        }
+#pragma GCC unroll 16
+      for (int t = 0; t < n; ++t) x[t] += input_words;
     }
   }
+#pragma GCC unroll 16
+  for (int t = 0; t < n; ++t)
+#pragma GCC unroll 16
+    for (int p = 0; p < parts; ++p) acc.get(t, p).store(out + t * panel_rows + p * W);
+}
+
+/// Units of a tile's panels taken apart: eight lines of codes, then of scales and offsets as f32.
+template <Sum S>
+struct Bytes {
+  static constexpr int line = 4 * tile_rows, runs = S.run < 32 ? 32 / S.run : 1;
+  static constexpr int scales_at = 8 * line, minima_at = scales_at + runs * line, integers_at = minima_at;
+  static constexpr int unit = minima_at + (S.minimum ? line : 0) + (S.scaled ? 2 * line : 0);
+};
+
+/// Blocks of panel `panel` of a tile.
+template <class L>
+CHIMERA_TARGET void take_apart(const std::byte* w, std::int64_t blocks, int panel, std::byte* to) {
+  using B = Bytes<sum_of_bytes<L>>;
+  constexpr auto put = [](std::byte* p, const IVec& x) CHIMERA_LAMBDA { std::memcpy(p, &x.v, sizeof x.v); };
+  to += panel * 64;
+  for (; blocks > 0; --blocks, w += L::bytes) {
+    const Scales<L> scales(w);
+#pragma GCC unroll 16
+    for (int p = 0; p < parts; ++p) {
+      std::byte* at = to + 4 * W * p;
+      const FVec d = scales.d(p), offset = scales.offset(p);
+      for (int u = 0; u < L::units; ++u, at += B::unit) {
+#pragma GCC unroll(W == 4 ? 1 : 8)
+        for (int g = 0; g < 8; ++g)
+          put(at + g * B::line, taken_apart<L>(codes<L::bits>(w + L::codes_at + u * L::unit_bytes + 4 * W * p, g)));
+        for (int r = 0; r < B::runs; ++r)
+          put(at + B::scales_at + r * B::line, bits_of<W>(scaled_parts<L> ? d : scales.of_run(d, u * B::runs + r, p)));
+        for (int i = 0; scaled_parts<L> && i < 2; ++i)
+          put(at + B::integers_at + i * B::line, scales.integer(2 * u + i, p));
+        if constexpr (L::minimum) put(at + B::minima_at, bits_of<W>(scales.of_unit(offset, u, p)));
+      }
+    }
+    to += L::units * B::unit;
+  }
+}
+
+/// acc [tile_panels][tokens][16], panels `stride` apart, += units taken apart times `tokens` rows of x.
+template <Sum S>
+CHIMERA_TARGET void multiply_tile(const std::byte* w, const std::int32_t* x, std::int64_t units, float* acc,
+                                  std::int64_t stride) {
+  using B = Bytes<S>;
+  constexpr int parts_of_run = S.run < 32 || S.part >= 32 ? 1 : 32 / S.part, units_of_run = S.run > 32 ? S.run / 32 : 1;
+  constexpr int groups = std::min(S.part, 32) / 4;  // of a part
+  constexpr bool in_registers = W == 16;            // whether there is room for the results, too
+  const auto place = [&](int t, int v)
+                         CHIMERA_LAMBDA { return acc + v * W / 16 * stride + t * panel_rows + v * W % 16; };
+  Registers<FVec, tokens, vectors> results;
+  if constexpr (in_registers)
+#pragma GCC unroll 16
+    for (int t = 0; t < tokens; ++t)
+#pragma GCC unroll 16
+      for (int v = 0; v < vectors; ++v) results.set(t, v, FVec::load(place(t, v)));
+  for (std::int64_t unit = 0; unit < units; unit += units_of_run) {
+    // Of 16 registers none is left for the results of the unit before, which g++ would keep there and spill.
+    if (W == 8) asm volatile("" ::: "memory");
+#pragma GCC unroll 2
+    for (int r = 0; r < B::runs; ++r) {
+      Registers<IVec, tokens, vectors> totals, sums;
+#pragma GCC unroll 2
+      for (int part = 0; part < parts_of_run; ++part) {
+#pragma GCC unroll 1
+        for (int u = 0; u < units_of_run; ++u) {
+          if (units_of_run > 1 && u > 0) w += B::unit, x += input_words * tokens;
+#pragma GCC unroll 16
+          for (int t = 0; t < tokens; ++t) {
+            if (units_of_run > 1 && u > 0) break;
+            const IVec s = start<S>(x + t * input_words, r + part);
+#pragma GCC unroll 16
+            for (int v = 0; v < vectors; ++v) sums.set(t, v, s);
+          }
+#pragma GCC unroll(W == 16 && Ops::any_bytes ? 8 : 1)
+          for (int i = 0; i < groups; ++i) {
+            const int g = (r + part) * groups + i;
+            IVec code[vectors];
+#pragma GCC unroll 16
+            for (int v = 0; v < vectors; ++v) code[v] = ints_at(w + g * B::line + 4 * W * v);
+#pragma GCC unroll 16
+            for (int t = 0; t < tokens; ++t) {
+              const IVec four = broadcast(x + t * input_words + g);
+#pragma GCC unroll 16
+              for (int v = 0; v < vectors; ++v) sums.set(t, v, dot<S>(sums.get(t, v), code[v], four));
+            }
+          }
+        }
+        if constexpr (parts_of_run > 1)
+#pragma GCC unroll 16
+          for (int t = 0; t < tokens; ++t)
+#pragma GCC unroll 16
+            for (int v = 0; v < vectors; ++v) {
+              IVec whole;
+              if constexpr (S.scaled)
+                whole = Ops::total(sums.get(t, v), ints_at(w + B::integers_at + part * B::line + 4 * W * v));
+              else
+                whole = total<S>(sums.get(t, v));
+              totals.set(t, v, part == 0 ? whole : totals.get(t, v) + whole);
+            }
+      }
+#pragma GCC unroll 16
+      for (int t = 0; t < tokens; ++t) {
+        const IVec scale = broadcast(x + t * input_words + input_scale);
+#pragma GCC unroll 16
+        for (int v = 0; v < vectors; ++v) {
+          const IVec all = parts_of_run > 1 ? totals.get(t, v) : total<S>(sums.get(t, v));
+          const FVec k = Ops::scaled(floats_at(w + B::scales_at + r * B::line + 4 * W * v), scale);
+          FVec y = fma<W>(as_floats<W>(all), k, in_registers ? results.get(t, v) : FVec::load(place(t, v)));
+          if constexpr (S.minimum)
+            y = fma<W>(floats_at(w + B::minima_at + 4 * W * v),
+                       from_bits<W>(broadcast(x + t * input_words + input_sum)), y);
+          if constexpr (in_registers)
+            results.set(t, v, y);
+          else
+            y.store(place(t, v));
+        }
+      }
+    }
+    w += B::unit, x += input_words * tokens;
+  }
+  if constexpr (in_registers)
+#pragma GCC unroll 16
+    for (int t = 0; t < tokens; ++t)
+#pragma GCC unroll 16
+      for (int v = 0; v < vectors; ++v) results.get(t, v).store(place(t, v));
 }
 
 /// Numbers k of W rows.
@@ -328,7 +417,7 @@ CHIMERA_TARGET void multiply_floats(const std::byte* w, const float* const* x, s
       for (int p = 0; p < parts; ++p) c[p] = weights_at<L>(w, k, p);
 #pragma GCC unroll 16
       for (int t = 0; t < n; ++t) {
-        const FVec v(x[t][k]);
+        const FVec v = from_bits<W>(broadcast(x[t] + k));
 #pragma GCC unroll 16
         for (int p = 0; p < parts; ++p) sums.set(t, p, fma<W>(c[p], v, sums.get(t, p)));
       }
@@ -343,94 +432,47 @@ CHIMERA_TARGET void multiply_floats(const std::byte* w, const float* const* x, s
   }
 }
 
-/// Numbers of each row that are taken apart at a time.
-inline constexpr std::int64_t code_depth = 1024, float_depth = 256;
-inline constexpr std::int64_t few_rows = 2;  // up to here row by row
-
-/// f(sums) with room for the sums of `tile` rows [tile][16]: where they lie, or beside that if only `left` rows
-/// are there.
-template <int tile, class F>
-CHIMERA_TARGET CHIMERA_INLINE void with_room(std::int64_t left, float* sums, F f) {
-  if (left >= tile) return f(sums);
-  alignas(64) float some[tile * panel_rows];
-  std::copy_n(sums, left * panel_rows, some);
-  std::fill(some + left * panel_rows, some + tile * panel_rows, 0.f);
-  f(some);
-  std::copy_n(some, left * panel_rows, sums);
-}
-
+/// to [depth][16] = numbers of a panel as f32.
 template <class L>
-CHIMERA_TARGET void multiply(const std::byte* w, const PackedInput& input, std::int64_t first, std::int64_t count,
-                             float* scratch, float* out) {
-  if constexpr (has_codes<L>) {
-    const auto* x = input_blocks<L::values>(input);
-    using Input = std::remove_cvref_t<decltype(*x)>;
-    const std::int64_t blocks = input.cols / L::values;
-    x += first * blocks;
-    if (count <= few_rows) {
-      for (std::int64_t t = 0; t < count; ++t) multiply_row<L>(w, x + t * blocks, blocks, out + t * panel_rows);
-      return;
-    }
-    std::fill_n(out, count * panel_rows, 0.f);
-    auto* unpacked = reinterpret_cast<std::byte*>(scratch);
-    constexpr std::int64_t step = code_depth / L::values;
-    for (std::int64_t b = 0; b < blocks; b += step) {
-      const std::int64_t n = std::min(step, blocks - b);
-      Unpacked<L>::from(w + b * L::bytes, n, unpacked);
-      for (std::int64_t t = 0; t < count; t += tokens) {
-        const Input* tile[tokens];
-        for (int i = 0; i < tokens; ++i) tile[i] = x + std::min(t + i, count - 1) * blocks + b;
-        with_room<tokens>(count - t, out + t * panel_rows,
-                          [&](float* acc) CHIMERA_LAMBDA { multiply_tile<L>(unpacked, tile, n, acc); });
-      }
-    }
-  } else {
-    std::fill_n(out, count * panel_rows, 0.f);
-    const std::int64_t stride = input.stride(), cols = input.cols;
-    const float* x = input.floats + first * stride;
-    if (count <= few_rows) {
-      for (std::int64_t t = 0; t < count; ++t) {
-        const float* row = x + t * stride;
-        multiply_floats<L, 1>(w, &row, cols, out + t * panel_rows);
-      }
-      return;
-    }
-    for (std::int64_t k = 0; k < cols; k += float_depth) {
-      const std::int64_t depth = std::min(float_depth, cols - k);
-      for (std::int64_t i = 0; i < depth; ++i)
-        for (int p = 0; p < parts; ++p)
-          weights_at<L>(w + k / L::values * L::bytes, i, p).store(scratch + i * panel_rows + p * W);
-      for (std::int64_t t = 0; t < count; t += float_tokens) {
-        const float* tile[float_tokens];
-        for (int i = 0; i < float_tokens; ++i) tile[i] = x + std::min(t + i, count - 1) * stride + k;
-        with_room<float_tokens>(count - t, out + t * panel_rows, [&](float* acc) CHIMERA_LAMBDA {
-          multiply_floats<LayoutF32, float_tokens>(reinterpret_cast<const std::byte*>(scratch), tile, depth, acc);
-        });
-      }
-    }
-  }
+CHIMERA_TARGET void load_numbers(const std::byte* w, std::int64_t depth, float* to) {
+  for (std::int64_t k = 0; k < depth; ++k)
+    for (int p = 0; p < parts; ++p) weights_at<L>(w, k, p).store(to + k * panel_rows + p * W);
 }
 
 /// The largest magnitude of n numbers, n a multiple of W.
-CHIMERA_TARGET CHIMERA_INLINE float largest_magnitude(const float* x, int n) {
+CHIMERA_TARGET CHIMERA_INLINE float largest_magnitude(const float* x, std::int64_t n) {
   FVec most;
-  for (int i = 0; i < n; i += W) {
+  for (std::int64_t i = 0; i < n; i += W) {
     const FVec v = FVec::load(x + i);
     most = max<W>(most, max<W>(v, -v));
   }
   return largest_lane<W>(most);
 }
 
-/// x / d as signed bytes, d = the largest magnitude / 127, and sums of 16 of them.
-template <class Input>
-CHIMERA_TARGET CHIMERA_INLINE void quantize(const float* x, Input& to) {
-  constexpr auto n = static_cast<int>(Input::values);
-  const float most = largest_magnitude(x, n), inverse = most < 1e-30f ? 0.f : 127.f / most;
-  to.d = most / 127.f;
-  for (int k = 0; k < n; k += 32) {
-    Ops::quantize(x + k, inverse, to.q + k);
-    Ops::sums(to.q + k, to.sums16 + k / 16);
-    to.sums32[k / 32] = Ops::add(to.sums16[k / 16], to.sums16[k / 16 + 1]);
+/// A row in units that lie `step` words apart: signed bytes q, and for each `values` of them the least power of two
+/// that holds them.
+CHIMERA_TARGET inline void quantize_row(const float* x, std::int64_t cols, int values, float most, std::int64_t step,
+                                        std::int32_t* to) {
+  const float inverse = most < 1e-30f ? 0.f : 127.f / most;
+  for (std::int64_t k = 0; k < cols; k += values) {
+    float largest = 0;
+    for (int i = 0; i < values; i += 32) largest = std::max(largest, Ops::largest(x + k + i));
+    const int exponent = input_exponent(largest * inverse);
+    const float nearest = inverse * power_of_two(-exponent);
+    std::int32_t whole = 0;
+    std::int32_t* const first = to;
+    for (int i = 0; i < values; i += 32, to += step) {
+      auto* q = reinterpret_cast<std::int8_t*>(to);
+      Ops::quantize(x + k + i, nearest, q);
+      Ops::sums(q, to + input_sums16);
+      const std::int32_t both = Ops::add(to[input_sums16], to[input_sums16 + 1]);
+      const float scale = Ops::power(exponent);
+      const float sum = power_of_two(exponent) * static_cast<float>(Ops::value(both));
+      std::memcpy(to + input_scale, &scale, 4);
+      std::memcpy(to + input_sum, &sum, 4);
+      whole = Ops::add(whole, both);
+    }
+    first[input_sums] = whole;
   }
 }
 
@@ -441,38 +483,49 @@ CHIMERA_TARGET inline void pack_input(const PackedInput& to, std::int64_t row, c
     std::copy_n(x, to.cols, copy);
     std::fill(copy + to.cols, copy + to.stride(), 0.f);
   }
-  if (contains(to.forms, InputForms::blocks_of_32)) {
-    const std::int64_t blocks = to.cols / 32;
-    for (std::int64_t b = 0; b < blocks; ++b) {
-      InputBlock32& block = to.blocks_of_32[row * blocks + b];
-      quantize(x + 32 * b, block);
-      block.sum = -block.d * static_cast<float>(Ops::value(block.sums32[0]));
-    }
-  }
-  if (contains(to.forms, InputForms::blocks_of_256)) {
-    const std::int64_t blocks = to.cols / 256;
-    for (std::int64_t b = 0; b < blocks; ++b) {
-      InputBlock256& block = to.blocks_of_256[row * blocks + b];
-      quantize(x + 256 * b, block);
-      block.sums256[0] = block.sums32[0];
-      for (int i = 1; i < 8; ++i) block.sums256[0] = Ops::add(block.sums256[0], block.sums32[i]);
-    }
-  }
+  if (to.scales == nullptr) return;
+  const float most = largest_magnitude(x, to.cols);
+  to.scales[row] = most / 127.f;
+  const int rows = to.tiled() ? tokens : 1;
+  const std::int64_t at = (row / rows * rows * (to.cols / 32) + row % rows) * input_words, step = rows * input_words;
+  if (contains(to.forms, InputForms::blocks_of_32)) quantize_row(x, to.cols, 32, most, step, to.blocks_of_32 + at);
+  if (contains(to.forms, InputForms::blocks_of_256)) quantize_row(x, to.cols, 256, most, step, to.blocks_of_256 + at);
 }
 
 template <class L, class FloatKernels>
-constexpr auto multiply_of_level() {
-  if constexpr (has_codes<L> || std::is_void_v<FloatKernels>)
-    return &CHIMERA_LEVEL::multiply<L>;
-  else
-    return FloatKernels::template multiply<L>;
+constexpr auto kernels_of_level() {
+  if constexpr (has_codes<L>) {
+    using B = Bytes<sum_of_bytes<L>>;
+    static_assert(code_depth / tile_panels / 32 * B::unit <= panel_scratch_floats * 4);
+    CodeKernels k{.form = L::scale_run == 256 ? InputForms::blocks_of_256 : InputForms::blocks_of_32,
+                  .values = L::values,
+                  .bytes = L::bytes,
+                  .tile_panels = tile_panels,
+                  .tokens = tokens,
+                  .unit_bytes = B::unit,
+                  .one = &multiply_few<L, 1>,
+                  .few = nullptr,
+                  .take_apart = &CHIMERA_LEVEL::take_apart<L>,
+                  .multiply = &multiply_tile<sum_of_bytes<L>>};
+    if constexpr (Ops::has_few) k.few = &multiply_few<L, few_rows>;
+    return k;
+  } else if constexpr (!std::is_void_v<FloatKernels>) {
+    return FloatKernels::template of<L>;
+  } else {
+    return NumberKernels{.values = L::values,
+                         .bytes = L::bytes,
+                         .tokens = float_tokens,
+                         .one = &multiply_floats<L, 1>,
+                         .load = &load_numbers<L>,
+                         .multiply = &multiply_floats<LayoutF32, float_tokens>};
+  }
 }
 
 /// What a level is chosen by.
 struct Kernels {
   static constexpr auto pack_input = &CHIMERA_LEVEL::pack_input;
   template <class L>
-  static constexpr auto multiply = multiply_of_level<L, Ops::FloatKernels>();
+  static constexpr auto of = kernels_of_level<L, Ops::FloatKernels>();
 };
 
 }  // namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL

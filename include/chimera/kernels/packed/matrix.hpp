@@ -7,10 +7,10 @@
 //   bf16.hpp     a kernel of its own, for BF16 weights
 //   product.hpp  products as layers ask for them
 //
-// Accuracy: activations become signed bytes with one scale for each 32 numbers, or 256 for the K formats and the
-// ternary ones, which is what llama.cpp multiplies these formats with. Products and their sums are exact in integers;
-// blocks are added in f32. F32, F16 and BF16 weights multiply f32; at the level avx512_bf16 x is rounded to BF16 for
-// BF16 weights.
+// Accuracy: activations become signed bytes with one scale for a row and a power of two for each 32 numbers, or 256 for
+// the ternary formats. So they are as local as llama.cpp's, whose scale is a number of its own. Products and their sums
+// are exact in integers; runs of one scale are added in f32. F32, F16 and BF16 weights multiply f32; at the level
+// avx512_bf16 x is rounded to BF16 for BF16 weights.
 //
 // The result for a row of weights and a row of x has the same bits however many rows are multiplied together.
 #pragma once
@@ -57,9 +57,6 @@ void unpack_row(const PackedRows& w, std::int64_t row, float scale, float* y);
 
 /// Quantizes x [cols] as one row of the input. Rows may come in any order, and from several threads.
 void pack_input(Isa isa, const PackedInput& input, std::int64_t row, const float* x);
-
-/// What `multiply_panels` uses of a worker's private memory.
-inline constexpr std::int64_t panel_scratch_floats = 8192;
 
 /// out [panels][count][16] = rows first ... first + count - 1 of the input times some panels, from `panel` on. `isa` is
 /// the one that packed the input; w.cols == x.cols.
@@ -158,6 +155,114 @@ void with_kernels([[maybe_unused]] Isa isa, F&& f) {
 #endif
 }
 
+/// f(rows of sums [tile][16]) where they lie, or beside that if only `left` rows are there.
+template <class F>
+void with_room(std::int64_t tile, std::int64_t left, float* sums, F f) {
+  constexpr std::int64_t most = 16;
+  if (left >= tile) return f(sums);
+  alignas(64) float some[most * panel_rows] = {};
+  std::copy_n(sums, left * panel_rows, some);
+  f(some);
+  std::copy_n(some, left * panel_rows, sums);
+}
+
+inline void scale_rows(const float* scales, std::int64_t count, float* out) {
+  for (std::int64_t t = 0; t < count; ++t)
+    for (std::int64_t i = 0; i < panel_rows; ++i) out[t * panel_rows + i] *= scales[t];
+}
+
+/// One panel times rows that lie one after another.
+inline void multiply_rows(const CodeKernels& k, const std::byte* w, const PackedInput& input, std::int64_t first,
+                          std::int64_t count, float* out) {
+  const std::int64_t blocks = input.cols / k.values, row = input.cols / 32 * input_words;
+  const std::int32_t* x = input.units(k.form) + first * row;
+  for (std::int64_t t = 0; t < count;) {
+    const bool alone = k.few == nullptr || count - t == 1;
+    const std::int32_t* rows[few_rows];
+    for (std::int64_t i = 0; i < few_rows; ++i) rows[i] = x + std::min(t + i, count - 1) * row;
+    if (alone)
+      k.one(w, rows, blocks, out + t * panel_rows);
+    else
+      with_room(few_rows, count - t, out + t * panel_rows, [&](float* to) { k.few(w, rows, blocks, to); });
+    t += alone ? 1 : few_rows;
+  }
+  scale_rows(input.scales + first, count, out);
+}
+
+/// `panels` panels, at most those of a tile, times rows that lie in tiles.
+inline void multiply_tiles(const CodeKernels& k, const std::byte* w, std::int64_t panel, std::int64_t panels,
+                           const PackedInput& input, std::int64_t first, std::int64_t count, float* scratch,
+                           float* out) {
+  const std::int64_t stride = count * panel_rows, row = input.cols / 32 * input_words,
+                     step = code_depth / k.tile_panels;
+  std::fill_n(out, panels * stride, 0.f);
+  auto* bytes = reinterpret_cast<std::byte*>(scratch);
+  for (std::int64_t at = 0; at < input.cols; at += step) {
+    const std::int64_t depth = std::min(step, input.cols - at);
+    for (int p = 0; p < k.tile_panels; ++p)
+      k.take_apart(w + std::min<std::int64_t>(p, panels - 1) * panel + at / k.values * k.bytes, depth / k.values, p,
+                   bytes);
+    for (std::int64_t t = first / k.tokens * k.tokens; t < first + count; t += k.tokens) {
+      const std::int32_t* x = input.units(k.form) + t * row + at / 32 * input_words * k.tokens;
+      const std::int64_t from = std::max(t, first) - t, end = std::min<std::int64_t>(k.tokens, first + count - t);
+      float* const sums = out + (t - first) * panel_rows;
+      if (panels == k.tile_panels && from == 0 && end == k.tokens) {
+        k.multiply(bytes, x, depth / 32, sums, stride);
+        continue;
+      }
+      constexpr std::int64_t most = 16;  // panels times rows of any tile
+      alignas(64) float some[most * panel_rows] = {};
+      const std::int64_t skipped = from * panel_rows, number = (end - from) * panel_rows, apart = k.tokens * panel_rows;
+      for (std::int64_t p = 0; p < panels; ++p)
+        std::copy_n(sums + p * stride + skipped, number, some + p * apart + skipped);
+      k.multiply(bytes, x, depth / 32, some, apart);
+      for (std::int64_t p = 0; p < panels; ++p)
+        std::copy_n(some + p * apart + skipped, number, sums + p * stride + skipped);
+    }
+  }
+  for (std::int64_t p = 0; p < panels; ++p) scale_rows(input.scales + first, count, out + p * stride);
+}
+
+/// out [panels][count][16] = panels, `panel` bytes each, times rows first ... of the input.
+inline void multiply(const CodeKernels& k, const std::byte* w, std::int64_t panel, std::int64_t panels,
+                     const PackedInput& input, std::int64_t first, std::int64_t count, float* scratch, float* out) {
+  const std::int64_t step = input.tiled() ? k.tile_panels : 1;
+  for (std::int64_t p = 0; p < panels; p += step, w += step * panel, out += step * count * panel_rows)
+    if (input.tiled())
+      multiply_tiles(k, w, panel, std::min(step, panels - p), input, first, count, scratch, out);
+    else
+      multiply_rows(k, w, input, first, count, out);
+}
+inline void multiply(const NumberKernels& k, const std::byte* w, std::int64_t panel, std::int64_t panels,
+                     const PackedInput& input, std::int64_t first, std::int64_t count, float* scratch, float* out) {
+  const std::int64_t stride = input.stride();
+  const float* x = input.floats + first * stride;
+  for (; panels > 0; --panels, w += panel, out += count * panel_rows) {
+    if (k.whole) {
+      k.whole(w, input, first, count, out);
+      continue;
+    }
+    std::fill_n(out, count * panel_rows, 0.f);
+    if (count <= 2) {
+      for (std::int64_t t = 0; t < count; ++t) {
+        const float* row = x + t * stride;
+        k.one(w, &row, input.cols, out + t * panel_rows);
+      }
+      continue;
+    }
+    for (std::int64_t at = 0; at < input.cols; at += float_depth) {
+      const std::int64_t depth = std::min(float_depth, input.cols - at);
+      k.load(w + at / k.values * k.bytes, depth, scratch);
+      for (std::int64_t t = 0; t < count; t += k.tokens) {
+        const float* tile[16];
+        for (std::int64_t i = 0; i < k.tokens; ++i) tile[i] = x + std::min(t + i, count - 1) * stride + at;
+        with_room(k.tokens, count - t, out + t * panel_rows,
+                  [&](float* acc) { k.multiply(reinterpret_cast<const std::byte*>(scratch), tile, depth, acc); });
+      }
+    }
+  }
+}
+
 }  // namespace packed_parts
 
 CHIMERA_FUNCTION std::size_t panel_bytes(Format format, std::int64_t cols) {
@@ -199,8 +304,8 @@ CHIMERA_FUNCTION void multiply_panels(Isa isa, const PackedRows& w, std::int64_t
   const std::byte* at = w.data + static_cast<std::size_t>(panel) * bytes;
   packed_parts::with_layout(w.format, [&](auto layout) {
     packed_parts::with_kernels(isa, [&](auto kernels) {
-      for (std::int64_t p = 0; p < panels; ++p, at += bytes, out += count * panel_rows)
-        kernels.template multiply<decltype(layout)>(at, x, first, count, scratch, out);
+      packed_parts::multiply(kernels.template of<decltype(layout)>, at, static_cast<std::int64_t>(bytes), panels, x,
+                             first, count, scratch, out);
     });
   });
 }

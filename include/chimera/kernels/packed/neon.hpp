@@ -26,12 +26,12 @@ struct Ops : packed_parts::IntegerOps<4> {
   static constexpr int tokens = 4;
 
   /// Two products fit 16 bits: 2 * 128 * 127.
+  template <bool wide>
   CHIMERA_INLINE static IVec dot(const IVec& sum, const IVec& codes, const IVec& x) {
     const auto a = reinterpret_cast<int8x16_t>(codes.v), b = reinterpret_cast<int8x16_t>(x.v);
     const int16x8_t pairs = vpaddq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b)), vmull_high_s8(a, b));
     return IVec(vpadalq_s16(sum.v, pairs));
   }
-  CHIMERA_INLINE static IVec wide_dot(const IVec& sum, const IVec& codes, const IVec& x) { return dot(sum, codes, x); }
 };
 
 }  // namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL
@@ -46,11 +46,9 @@ namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 struct Ops : packed_parts::IntegerOps<4> {
   static constexpr int tokens = 4;
 
+  template <bool wide>
   CHIMERA_TARGET CHIMERA_INLINE static IVec dot(const IVec& sum, const IVec& codes, const IVec& x) {
     return IVec(vdotq_s32(sum.v, reinterpret_cast<int8x16_t>(codes.v), reinterpret_cast<int8x16_t>(x.v)));
-  }
-  CHIMERA_TARGET CHIMERA_INLINE static IVec wide_dot(const IVec& sum, const IVec& codes, const IVec& x) {
-    return dot(sum, codes, x);
   }
 };
 

@@ -5,19 +5,51 @@
 #include <chimera/kernels/formats/half_formats.hpp>
 #include <chimera/kernels/formats/integers.hpp>
 #include <chimera/kernels/formats/k_formats.hpp>
+#include <chimera/kernels/packed/input.hpp>
 #include <chimera/kernels/simd.hpp>
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #if CHIMERA_BODIES
 namespace chimera::inline CHIMERA_ABI {
 namespace packed_parts {
 
+/// Numbers of the rows of a tile's panels that are taken apart at a time, and of f32.
+inline constexpr std::int64_t code_depth = 1024, float_depth = 256;
+
+/// What a level multiplies panels of one layout with whose numbers are codes. `blocks` are blocks of the layout.
+struct CodeKernels {
+  InputForms form;          // of x
+  int values, bytes;        // of a block
+  int tile_panels, tokens;  // of a tile: panels, and rows of x
+  int unit_bytes;           // 32 numbers of a tile's panels taken apart
+
+  /// out [16] = a panel times a row of x. `few`, where there is one, does so with `few_rows`: out [few_rows][16].
+  void (*one)(const std::byte* w, const std::int32_t* const* rows, std::int64_t blocks, float* out);
+  void (*few)(const std::byte* w, const std::int32_t* const* rows, std::int64_t blocks, float* out);
+  /// Blocks of one of a tile's panels.
+  void (*take_apart)(const std::byte* w, std::int64_t blocks, int panel, std::byte* to);
+  /// acc [tile_panels][tokens][16], panels `stride` apart, += units taken apart times the rows of a tile.
+  void (*multiply)(const std::byte* w, const std::int32_t* x, std::int64_t units, float* acc, std::int64_t stride);
+};
+
+/// The same of numbers as they are. `depth` are numbers.
+struct NumberKernels {
+  int values, bytes;  // of what lies together
+  int tokens;         // rows of x of a tile
+  void (*one)(const std::byte* w, const float* const* rows, std::int64_t depth, float* acc);
+  void (*load)(const std::byte* w, std::int64_t depth, float* to);
+  void (*multiply)(const std::byte* w, const float* const* rows, std::int64_t depth, float* acc);
+  /// Where there is one, it does all: out [count][16] = a panel times rows first ... of the input.
+  void (*whole)(const std::byte* w, const PackedInput& x, std::int64_t first, std::int64_t count, float* out) = nullptr;
+};
+
 /// A lane is a row, and holds four codes, or a sum. A level adds
 ///
 ///   tokens     rows of x that are multiplied at once
-///   dot        sum + codes x, four products a lane. Codes are 0 ... 63, x are signed bytes without -128.
-///   wide_dot   the same for signed codes of eight bits
+///   dot        sum + codes x, four products a lane. Codes are 0 ... 63, or `wide`: signed bytes; where a level has
+///              `any_bytes`, they are any unsigned ones. x are signed bytes without -128.
 ///
 /// and may have forms of its own for sums, and for the words that stand for the sums of inputs, until `total` makes
 /// them integers.
@@ -26,20 +58,36 @@ struct IntegerOps {
   static constexpr int lanes = W;  // of a register
   using FloatKernels = void;       // of another level whose products of f32 are the same
   using IVec = Ints<W>;
+  static constexpr bool any_bytes = false;
+  static constexpr bool narrow = false;   // sums of products have 16 bits
+  static constexpr bool has_few = false;  // whether several rows are worth a kernel of their own
+
+  CHIMERA_INLINE static IVec broadcast(const void* p) {
+    float x = 0;
+    std::memcpy(&x, p, sizeof x);
+    return bits_of<W>(Vec<W>(x));
+  }
 
   /// The integer that a sum stands for.
   CHIMERA_INLINE static IVec total(const IVec& sum) { return sum; }
-  /// Times a sub-block's scale, or an offset, from `multipliers`.
-  CHIMERA_INLINE static IVec total(const IVec& sum, const IVec& multipliers) { return sum * multipliers; }
-  CHIMERA_INLINE static IVec multipliers(const IVec& scales) { return scales; }
+  /// Times a scale of 8 bits.
+  CHIMERA_INLINE static IVec total(const IVec& sum, const IVec& scales) { return sum * scales; }
   /// What sums start from so that codes stand for code - 2^zero.
   CHIMERA_INLINE static IVec start(const IVec& word, int zero) { return word << zero; }
-  /// What sums of `wide_dot` start from.
-  CHIMERA_INLINE static IVec wide_start(const IVec&) { return {}; }
+
+  /// d 2^e, from the word of `power(e)`.
+  CHIMERA_INLINE static Vec<W> scaled(const Vec<W>& d, const IVec& power) { return d * from_bits<W>(power); }
+  CHIMERA_INLINE static float power(int e) { return power_of_two(e); }
 
   /// `lanes` numbers of f16.
   CHIMERA_INLINE static Vec<W> halves(const std::byte* p) { return load_f16<W>(p); }
 
+  /// The largest magnitude of x [32].
+  CHIMERA_INLINE static float largest(const float* x) {
+    Vec<W> most;
+    for (int i = 0; i < 32; i += W) most = max<W>(most, max<W>(Vec<W>::load(x + i), -Vec<W>::load(x + i)));
+    return largest_lane<W>(most);
+  }
   /// q [32] = x * inverse, to nearest. What is no number becomes some byte.
   CHIMERA_INLINE static void quantize(const float* x, float inverse, std::int8_t* q) {
     using V = Vec<W>;
@@ -59,19 +107,18 @@ struct IntegerOps {
     }
   }
   CHIMERA_INLINE static std::int32_t add(std::int32_t a, std::int32_t b) { return a + b; }
-  CHIMERA_INLINE static std::int32_t value(std::int32_t word) { return word; }
+  /// The sum that a word stands for.
+  CHIMERA_INLINE static std::int32_t value(std::int32_t word) { return -word; }
 };
 
-/// Where the instruction multiplies unsigned bytes with signed ones, as vpdpbusd: signed codes become code + 128, and
-/// sums start from -128 times the sum of x.
+/// Where the instruction multiplies any unsigned bytes with signed ones, as vpdpbusd: a word is -128 times a sum.
 template <int W>
 struct UnsignedOps : IntegerOps<W> {
   using IVec = Ints<W>;
+  static constexpr bool any_bytes = true;
 
-  CHIMERA_INLINE static IVec unsigned_codes(const IVec& codes) {
-    return IVec(codes.v ^ IVec(static_cast<std::int32_t>(0x80808080)).v);
-  }
-  CHIMERA_INLINE static IVec wide_start(const IVec& word) { return word << 7; }
+  CHIMERA_INLINE static IVec start(const IVec& word, int zero) { return word >> (7 - zero); }
+  CHIMERA_INLINE static std::int32_t value(std::int32_t word) { return word / -128; }
 };
 
 }  // namespace packed_parts

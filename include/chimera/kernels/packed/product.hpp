@@ -62,7 +62,7 @@ namespace chimera::inline CHIMERA_ABI {
 
 namespace product_parts {
 
-inline constexpr std::int64_t row_block = 128;  // rows that one task multiplies: they fit the second cache
+inline constexpr std::int64_t row_block = 252;  // rows that one task multiplies: whole tiles of any level
 
 /// Panels that are multiplied at once with one row, and with several: so much of each row's results is
 /// written together.

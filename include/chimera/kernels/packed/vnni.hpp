@@ -26,14 +26,21 @@ namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 
 struct Ops : packed_parts::UnsignedOps<8> {
   static constexpr int tokens = 4;
+  static constexpr bool has_few = true;
   using FloatKernels = packed_avx2::Kernels;
 
+  template <bool wide>
   CHIMERA_TARGET CHIMERA_INLINE static IVec dot(const IVec& sum, const IVec& codes, const IVec& x) {
     return IVec(reinterpret_cast<IVec::Native>(_mm256_dpbusd_avx_epi32(
         reinterpret_cast<__m256i>(sum.v), reinterpret_cast<__m256i>(codes.v), reinterpret_cast<__m256i>(x.v))));
   }
-  CHIMERA_TARGET CHIMERA_INLINE static IVec wide_dot(const IVec& sum, const IVec& codes, const IVec& x) {
-    return dot(sum, unsigned_codes(codes), x);
+
+  CHIMERA_TARGET CHIMERA_INLINE static float largest(const float* x) { return packed_avx2::Ops::largest(x); }
+  CHIMERA_TARGET CHIMERA_INLINE static void quantize(const float* x, float inverse, std::int8_t* q) {
+    packed_avx2::Ops::quantize(x, inverse, q);
+  }
+  CHIMERA_TARGET CHIMERA_INLINE static void sums(const std::int8_t* q, std::int32_t* words) {
+    packed_avx2::Ops::sums_times<-128>(q, words);
   }
 };
 
@@ -47,15 +54,27 @@ struct Ops : packed_parts::UnsignedOps<8> {
 namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 
 struct Ops : packed_parts::UnsignedOps<16> {
-  static constexpr int tokens = 8;
+  static constexpr int tokens = 6;
+  static constexpr bool has_few = true;
   using FloatKernels = packed_avx512::Kernels;
 
+  template <bool wide>
   CHIMERA_TARGET CHIMERA_INLINE static IVec dot(const IVec& sum, const IVec& codes, const IVec& x) {
     return IVec(reinterpret_cast<IVec::Native>(_mm512_dpbusd_epi32(
         reinterpret_cast<__m512i>(sum.v), reinterpret_cast<__m512i>(codes.v), reinterpret_cast<__m512i>(x.v))));
   }
-  CHIMERA_TARGET CHIMERA_INLINE static IVec wide_dot(const IVec& sum, const IVec& codes, const IVec& x) {
-    return dot(sum, unsigned_codes(codes), x);
+  CHIMERA_TARGET CHIMERA_INLINE static IVec broadcast(const void* p) { return packed_avx512::Ops::broadcast(p); }
+  CHIMERA_TARGET CHIMERA_INLINE static Vec<16> scaled(const Vec<16>& d, const IVec& power) {
+    return packed_avx512::Ops::scaled(d, power);
+  }
+  CHIMERA_INLINE static float power(int e) { return packed_avx512::Ops::power(e); }
+
+  CHIMERA_TARGET CHIMERA_INLINE static float largest(const float* x) { return packed_avx2::Ops::largest(x); }
+  CHIMERA_TARGET CHIMERA_INLINE static void quantize(const float* x, float inverse, std::int8_t* q) {
+    packed_avx2::Ops::quantize(x, inverse, q);
+  }
+  CHIMERA_TARGET CHIMERA_INLINE static void sums(const std::int8_t* q, std::int32_t* words) {
+    packed_avx2::Ops::sums_times<-128>(q, words);
   }
 };
 
