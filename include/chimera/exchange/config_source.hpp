@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chimera/config/config.hpp>
+#include <chimera/core/float_bits.hpp>
 #include <chimera/core/result.hpp>
 
 #include <algorithm>
@@ -46,9 +47,9 @@ namespace config_source_parts {
 
 /// "1e-05f": the shortest text that reads back as the same bits.
 inline std::string text_of(float x) {
-  if (!std::isfinite(x)) {
+  if (!is_finite(x)) {
     constexpr std::string_view limits = "std::numeric_limits<float>::";
-    return std::string(std::signbit(x) ? "-" : "").append(limits).append(std::isnan(x) ? "quiet_NaN()" : "infinity()");
+    return std::string(std::signbit(x) ? "-" : "").append(limits).append(is_nan(x) ? "quiet_NaN()" : "infinity()");
   }
   char digits[32];
   std::string text{digits, std::to_chars(digits, digits + sizeof digits, x).ptr};

@@ -1,6 +1,7 @@
 // Beam search: the likeliest whole continuations, not one likely token after another.
 #pragma once
 
+#include <chimera/core/float_bits.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/generate/top_logits.hpp>
@@ -153,7 +154,7 @@ namespace chimera::inline CHIMERA_ABI {
 CHIMERA_FUNCTION Result<void> BeamSettings::validate() const {
   if (width < 1 || width > most_beams)
     return Error{"a search has 1 to " + std::to_string(most_beams) + " beams, found " + std::to_string(width)};
-  if (!std::isfinite(length_penalty) || length_penalty < 0.f)
+  if (!is_finite(length_penalty) || length_penalty < 0.f)
     return Error{"the length penalty must be 0 or more, found " + std::to_string(length_penalty)};
   if (tokens < 1) return Error{"a search writes at least 1 token, found " + std::to_string(tokens)};
   return {};

@@ -1,6 +1,7 @@
 // One row of logits, read once: then its likeliest tokens are found without sorting the vocabulary.
 #pragma once
 
+#include <chimera/core/float_bits.hpp>
 #include <chimera/core/isa.hpp>
 #include <chimera/core/memory.hpp>
 #include <chimera/core/namespace.hpp>
@@ -101,7 +102,7 @@ struct BlockMaxima {
       for (int i = 0; i < 64; i += W) {
         const V a = V::load(v + i);
         most = max<W>(a, most);  // the second, where the first is NaN
-        unordered |= a.v != a.v;
+        unordered |= (reinterpret_cast<typename V::Bits>(a.v) & 0x7fffffff) > 0x7f800000;
       }
       maxima[block] = largest<W>(most);
     });
@@ -172,12 +173,13 @@ CHIMERA_FUNCTION Result<void> TopLogits::read(std::span<const float> logits) {
   bool nan = false;
   dispatch<BlockMaxima>(isa_, logits.data(), size(), maxima_.data(), &nan);
   best_ = *std::max_element(maxima_.data(), maxima_.data() + blocks_);
-  if (nan || best_ == infinity) {
-    const auto bad = std::find_if(logits.begin(), logits.end(), [](float x) { return !(x < infinity); });
+  if (nan || !(is_finite(best_) || is_minus_infinity(best_))) {
+    const auto bad =
+        std::find_if(logits.begin(), logits.end(), [](float x) { return !(is_finite(x) || is_minus_infinity(x)); });
     return Error{"logits are numbers or minus infinity, found " + std::to_string(*bad) + " for token " +
                  std::to_string(bad - logits.begin())};
   }
-  if (best_ == -infinity) return Error{"no token can follow: all logits are minus infinity"};
+  if (is_minus_infinity(best_)) return Error{"no token can follow: all logits are minus infinity"};
   return {};
 }
 

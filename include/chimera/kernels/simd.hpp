@@ -16,6 +16,13 @@
 
 #define CHIMERA_INLINE __attribute__((__always_inline__)) inline
 #define CHIMERA_LAMBDA __attribute__((__always_inline__))
+/// Operations of this block are done as they are written. clang has no macros for parts of -ffast-math; g++ has
+/// (core/version.hpp).
+#if defined(__clang__)
+#define CHIMERA_IN_ORDER _Pragma("clang fp reassociate(off)")
+#else
+#define CHIMERA_IN_ORDER
+#endif
 #if defined(__x86_64__) || defined(__i386__)
 #define CHIMERA_AVX2 __attribute__((__target__("avx2,fma,f16c")))
 #define CHIMERA_AVX512 __attribute__((__target__("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")))
@@ -62,24 +69,55 @@ struct Vec {
     std::memcpy(p, &v, static_cast<std::size_t>(n) * sizeof(float));
   }
 
-  CHIMERA_INLINE friend Vec operator+(const Vec& a, const Vec& b) { return Vec(a.v + b.v); }
-  CHIMERA_INLINE friend Vec operator-(const Vec& a, const Vec& b) { return Vec(a.v - b.v); }
-  CHIMERA_INLINE friend Vec operator*(const Vec& a, const Vec& b) { return Vec(a.v * b.v); }
-  CHIMERA_INLINE friend Vec operator/(const Vec& a, const Vec& b) { return Vec(a.v / b.v); }
+  CHIMERA_INLINE friend Vec operator+(const Vec& a, const Vec& b) {
+    CHIMERA_IN_ORDER
+    return Vec(a.v + b.v);
+  }
+  CHIMERA_INLINE friend Vec operator-(const Vec& a, const Vec& b) {
+    CHIMERA_IN_ORDER
+    return Vec(a.v - b.v);
+  }
+  CHIMERA_INLINE friend Vec operator*(const Vec& a, const Vec& b) {
+    CHIMERA_IN_ORDER
+    return Vec(a.v * b.v);
+  }
+  CHIMERA_INLINE friend Vec operator/(const Vec& a, const Vec& b) {
+    CHIMERA_IN_ORDER
+    return Vec(a.v / b.v);
+  }
   CHIMERA_INLINE friend Vec operator-(const Vec& a) { return Vec(-a.v); }
   CHIMERA_INLINE Vec& operator+=(const Vec& b) {
+    CHIMERA_IN_ORDER
     v += b.v;
     return *this;
   }
   CHIMERA_INLINE Vec& operator*=(const Vec& b) {
+    CHIMERA_IN_ORDER
     v *= b.v;
     return *this;
   }
 };
 
+/// x, rounded: what is done with it cannot be joined with what made it, whatever the host's flags and pragmas allow. In
+/// clang no operator above can be.
+template <int W>
+CHIMERA_INLINE Vec<W> rounded(Vec<W> x) {
+#if !defined(__clang__)
+  if constexpr (W < 16) {
+    x.v = __builtin_assoc_barrier(x.v);
+  } else {  // g++ 12 takes 16 lanes apart for it
+    std::int32_t zero = 0;
+    asm("" : "+r"(zero));
+    x.v = reinterpret_cast<typename Vec<W>::Native>(reinterpret_cast<typename Vec<W>::Bits>(x.v) ^ zero);
+  }
+#endif
+  return x;
+}
+
 /// a b + c in one instruction where there is one.
 template <int W>
 CHIMERA_INLINE Vec<W> fma(const Vec<W>& a, const Vec<W>& b, const Vec<W>& c) {
+  CHIMERA_IN_ORDER
   return Vec<W>(a.v * b.v + c.v);
 }
 
@@ -173,8 +211,8 @@ CHIMERA_INLINE Vec<W> exp(const Vec<W>& x) {
   using V = Vec<W>;
   const V clamped = min<W>(max<W>(V(-104.f), x), V(89.f));
   const V magic = 12582912.f;  // 1.5 * 2^23: adding it rounds to the nearest integer
-  const V n = fma<W>(clamped, V(1.44269504088896341f), magic) - magic;
-  const V r = fma<W>(n, V(2.12194440e-4f), fma<W>(n, V(-0.693359375f), clamped));
+  const V n = rounded<W>(fma<W>(clamped, V(1.44269504088896341f), magic)) - magic;
+  const V r = fma<W>(n, V(2.12194440e-4f), rounded<W>(fma<W>(n, V(-0.693359375f), clamped)));
   V p = fma<W>(r, V(1.9875691500e-4f), V(1.3981999507e-3f));
   p = fma<W>(p, r, V(8.3334519073e-3f));
   p = fma<W>(p, r, V(4.1665795894e-2f));
@@ -188,7 +226,7 @@ CHIMERA_INLINE Vec<W> exp(const Vec<W>& x) {
   const V low(reinterpret_cast<typename V::Native>((half + 127) << 23));
   const V high(reinterpret_cast<typename V::Native>((whole - half + 127) << 23));
   const V y = p * low * high;
-  return V(x.v == x.v ? y.v : x.v);
+  return V((reinterpret_cast<Bits>(x.v) & 0x7fffffff) > 0x7f800000 ? x.v : y.v);
 }
 
 /// ln x for normal positive x, relative error below 2e-7 (near x = 1: absolute).
@@ -224,7 +262,7 @@ template <int W>
 CHIMERA_INLINE Vec<W> softplus(const Vec<W>& x) {
   using V = Vec<W>;
   const V u = exp<W>(less<W>(V(0.f), x, -x, x));  // in (0, 1]
-  const V w = V(1.f) + u, d = w - V(1.f);
+  const V w = rounded<W>(V(1.f) + u), d = w - V(1.f);
   // ln(1 + u) = ln(w) u / (w - 1): the rounding of w cancels (Goldberg 1991, theorem 4).
   const V ratio = u / V(d.v == 0.f ? V(1.f).v : d.v);
   const V l(d.v == 0.f ? u.v : (log<W>(w) * ratio).v);

@@ -3,6 +3,7 @@
 
 #include <chimera/core/fields.hpp>
 #include <chimera/core/files.hpp>
+#include <chimera/core/float_bits.hpp>
 #include <chimera/core/metric.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/platform/platform.hpp>
@@ -59,7 +60,7 @@ CHIMERA_FUNCTION Result<MetricsLog> MetricsLog::open(const std::string& path, st
 CHIMERA_FUNCTION Result<void> MetricsLog::write(std::int64_t step, std::initializer_list<Metric> metrics) {
   std::string line = "{\"step\":" + std::to_string(step);
   for (const Metric& m : metrics)
-    line.append(",\"").append(m.name).append("\":").append(std::isfinite(m.value) ? to_text(m.value) : "null");
+    line.append(",\"").append(m.name).append("\":").append(is_finite(m.value) ? to_text(m.value) : "null");
   line += "}\n";
   if (!write_all(file_.fd(), line.data(), line.size())) return file_error("write", path_);
   return {};

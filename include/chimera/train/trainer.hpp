@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chimera/core/device.hpp>
+#include <chimera/core/float_bits.hpp>
 #include <chimera/core/memory.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/platform/platform.hpp>
@@ -182,8 +183,8 @@ CHIMERA_FUNCTION Result<Lesson> Trainer::draw(BatchSource& source, std::uint64_t
 CHIMERA_FUNCTION Skip Trainer::judge(double loss, double gradient_norm) const {
   // A spike is far above what was usual: by a factor, and by a nat, so that small losses may waver.
   const double usual = progress_.loss_mean;
-  if (!std::isfinite(loss)) return Skip::loss_not_finite;
-  if (!std::isfinite(gradient_norm)) return Skip::gradient_not_finite;
+  if (!is_finite(loss)) return Skip::loss_not_finite;
+  if (!is_finite(gradient_norm)) return Skip::gradient_not_finite;
   const bool known = settings_.spike_factor > 0 && progress_.updates >= settings_.spike_after;
   return known && loss > settings_.spike_factor * usual && loss > usual + 1 ? Skip::spike : Skip::none;
 }
@@ -210,7 +211,7 @@ CHIMERA_FUNCTION Result<bool> Trainer::step(TrainingHost& host, StepReport& repo
     ++p.skipped, ++p.skipped_in_a_row;
     parts_.learner->drop(*q_);
   }
-  if (std::isfinite(loss)) {
+  if (is_finite(loss)) {
     // A spike counts as the least loss that is one: if the loss stays that high, it is soon what is usual.
     const double heard = skip == Skip::spike ? settings_.spike_factor * p.loss_mean : loss;
     p.loss_mean = p.loss_mean == 0 ? heard : p.loss_mean + 0.05 * (heard - p.loss_mean);

@@ -1,6 +1,7 @@
 // Mamba-2 in files: llama.cpp's granitehybrid, transformers' GraniteMoeHybrid.
 #pragma once
 
+#include <chimera/core/float_bits.hpp>
 #include <chimera/exchange/layer_files.hpp>
 
 #include <algorithm>
@@ -35,7 +36,7 @@ inline constexpr std::array rows{
 
 inline constexpr std::array<std::string_view, 2> words{"mamba", "linear_attention"};
 
-inline bool limits_step(const Config& c) { return c.mamba2.dt_min > 0 || std::isfinite(c.mamba2.dt_max); }
+inline bool limits_step(const Config& c) { return c.mamba2.dt_min > 0 || is_finite(c.mamba2.dt_max); }
 
 inline std::string unknown_to_llama_cpp(const Config& c) {
   if (c.mamba2.expand != 2) return "its granitehybrid wants mamba2.expand to be 2";

@@ -3,6 +3,7 @@
 
 #include <chimera/core/batch.hpp>
 #include <chimera/core/constexpr_math.hpp>
+#include <chimera/core/float_bits.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/f32/elementwise.hpp>
@@ -105,7 +106,7 @@ struct SoftmaxRow {
     for (; whole + W <= n; whole += W) tops = max<W>(Vec<W>::load(row + whole), tops);
     float top = largest<W>(tops);
     for (std::int64_t j = whole; j < n; ++j) top = row[j] > top ? row[j] : top;
-    if (top == -std::numeric_limits<float>::infinity()) {  // nothing seen so far
+    if (is_minus_infinity(top)) {  // nothing seen so far
       std::fill(row, row + n, 0.f);
       *correction = 1.f;
       return;

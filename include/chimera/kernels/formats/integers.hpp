@@ -91,7 +91,7 @@ CHIMERA_INLINE Vec<W> from_bits(const Ints<W>& x) {
 template <int W>
 CHIMERA_INLINE Vec<W> product(const Vec<W>& a, const Vec<W>& b) {
 #if defined(__clang__)
-#pragma clang fp contract(off)
+#pragma clang fp contract(off) reassociate(off)
   return Vec<W>(a.v * b.v);
 #elif defined(__x86_64__) || defined(__i386__)
   // g++ 12 takes 16 lanes apart for __builtin_assoc_barrier.

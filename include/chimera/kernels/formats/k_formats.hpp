@@ -25,7 +25,7 @@ namespace chimera::inline CHIMERA_ABI::format_parts {
 template <int W>
 CHIMERA_INLINE Vec<W> nearest(const Vec<W>& x) {
   const Vec<W> magic = 12582912.f;  // 1.5 * 2^23
-  return x + magic - magic;
+  return rounded<W>(x + magic) - magic;
 }
 
 template <int W>
