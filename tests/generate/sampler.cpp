@@ -353,6 +353,25 @@ TEST_CASE("XTC leaves alone the least likely of those above the threshold, as of
   CHECK(draws(logits, s, 100) == draws(logits, everything(), 100));
 }
 
+TEST_CASE("mirostat leaves out penalties and DRY, and keeps biases, as llama.cpp's chain has it") {
+  const std::vector<float> logits{3.f, 2.f, 1.f, 0.f};
+  Settings s;
+  s.temperature = 1.f, s.mirostat = true, s.logit_bias = {{1, -2.f}};
+  TokenSampler plain = sampler_of(4, s);
+  s.repeat_penalty = 10.f, s.frequency_penalty = 1.f, s.presence_penalty = 1.f;
+  s.dry_multiplier = 2.f, s.dry_allowed_length = 1;
+  const auto probabilities_of = [&](float temperature) {
+    s.temperature = temperature;
+    TokenSampler sampler = sampler_of(4, s);
+    sampler.accept(std::vector<std::int32_t>{0, 1, 0, 1, 0, 1});
+    return probabilities(sampler, logits);
+  };
+  CHECK(probabilities_of(1.f) == probabilities(plain, logits));
+  CHECK(probabilities_of(0.f)[0] == 1);
+  s.mirostat = false;
+  CHECK(probabilities_of(1.f) != probabilities(plain, logits));
+}
+
 TEST_CASE("mirostat cuts at mu and steers it to tau") {
   const std::vector<float> logits{std::log(0.5f), std::log(0.25f), std::log(0.125f), std::log(0.125f)};
   Settings s;  // its filters are not used

@@ -1,6 +1,7 @@
 // From logits to the next token: penalties, filters and their order as in llama.cpp, then one seeded draw.
 #pragma once
 
+#include <chimera/core/float_bits.hpp>
 #include <chimera/core/memory.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/random.hpp>
@@ -65,7 +66,7 @@ struct TokenSamplerSettings {
   float temperature_range = 0.f;  // 0: off
   float temperature_exponent = 1.f;
 
-  // Mirostat 2 in place of all filters: the surprise of a draw is steered to tau bits, at the rate eta.
+  // Mirostat 2 in place of all filters, penalties and DRY: the surprise of a draw is steered to tau bits, at rate eta.
   bool mirostat = false;
   float mirostat_tau = 5.f;
   float mirostat_eta = 0.1f;
@@ -226,24 +227,24 @@ CHIMERA_FUNCTION Result<void> TokenSamplerSettings::validate() const {
     const char* rule;
     double found;
   } rules[] = {
-      {std::isfinite(temperature), "temperature must be a number", temperature},
+      {is_finite(temperature), "temperature must be a number", temperature},
       {top_p > 0.f && top_p <= 1.f, "top_p must be above 0 and at most 1", top_p},
       {min_p >= 0.f && min_p <= 1.f, "min_p must be between 0 and 1", min_p},
-      {std::isfinite(repeat_penalty) && repeat_penalty > 0.f, "repeat_penalty must be above 0", repeat_penalty},
-      {std::isfinite(frequency_penalty), "frequency_penalty must be a number", frequency_penalty},
-      {std::isfinite(presence_penalty), "presence_penalty must be a number", presence_penalty},
-      {std::isfinite(dry_multiplier) && dry_multiplier >= 0.f, "dry_multiplier must be 0 or more", dry_multiplier},
-      {std::isfinite(dry_base) && dry_base >= 1.f, "dry_base must be 1 or more", dry_base},
-      {std::isfinite(top_n_sigma), "top_n_sigma must be a number", top_n_sigma},
+      {is_finite(repeat_penalty) && repeat_penalty > 0.f, "repeat_penalty must be above 0", repeat_penalty},
+      {is_finite(frequency_penalty), "frequency_penalty must be a number", frequency_penalty},
+      {is_finite(presence_penalty), "presence_penalty must be a number", presence_penalty},
+      {is_finite(dry_multiplier) && dry_multiplier >= 0.f, "dry_multiplier must be 0 or more", dry_multiplier},
+      {is_finite(dry_base) && dry_base >= 1.f, "dry_base must be 1 or more", dry_base},
+      {is_finite(top_n_sigma), "top_n_sigma must be a number", top_n_sigma},
       {typical_p > 0.f && typical_p <= 1.f, "typical_p must be above 0 and at most 1", typical_p},
       {xtc_probability >= 0.f && xtc_probability <= 1.f, "xtc_probability must be between 0 and 1", xtc_probability},
       {xtc_threshold >= 0.f && xtc_threshold <= 1.f, "xtc_threshold must be between 0 and 1", xtc_threshold},
-      {std::isfinite(temperature_range) && temperature_range >= 0.f, "temperature_range must be 0 or more",
+      {is_finite(temperature_range) && temperature_range >= 0.f, "temperature_range must be 0 or more",
        temperature_range},
-      {std::isfinite(temperature_exponent) && temperature_exponent >= 0.f, "temperature_exponent must be 0 or more",
+      {is_finite(temperature_exponent) && temperature_exponent >= 0.f, "temperature_exponent must be 0 or more",
        temperature_exponent},
-      {std::isfinite(mirostat_tau) && mirostat_tau >= 0.f, "mirostat_tau must be 0 or more", mirostat_tau},
-      {std::isfinite(mirostat_eta) && mirostat_eta >= 0.f, "mirostat_eta must be 0 or more", mirostat_eta},
+      {is_finite(mirostat_tau) && mirostat_tau >= 0.f, "mirostat_tau must be 0 or more", mirostat_tau},
+      {is_finite(mirostat_eta) && mirostat_eta >= 0.f, "mirostat_eta must be 0 or more", mirostat_eta},
   };
   for (const auto& r : rules)
     if (!r.holds) return Error{r.rule + std::string(", found ") + std::to_string(r.found)};
@@ -261,7 +262,7 @@ CHIMERA_FUNCTION Result<void> TokenSamplerSettings::validate() const {
       return Error{r.name + std::string(" must be between ") + std::to_string(r.least) + " and " +
                    std::to_string(r.most) + ", found " + std::to_string(r.found)};
   for (const LogitBias& b : logit_bias)
-    if (!(b.bias < std::numeric_limits<float>::infinity()))
+    if (!(is_finite(b.bias) || is_minus_infinity(b.bias)))
       return Error{"the logit bias of token " + std::to_string(b.token) +
                    " must be a number or minus infinity, found " + std::to_string(b.bias)};
   for (const auto& breaker : dry_breakers)
@@ -335,6 +336,9 @@ CHIMERA_FUNCTION void TokenSampler::reset() {
 
 CHIMERA_FUNCTION TokenSampler::TokenSampler(const TokenSamplerSettings& settings, TopLogits top)
     : settings_(settings), top_(std::move(top)) {
+  if (settings_.mirostat)
+    settings_.repeat_penalty = 1.f, settings_.frequency_penalty = settings_.presence_penalty = 0.f,
+    settings_.dry_multiplier = 0.f;
   std::sort(settings_.dry_breakers.begin(), settings_.dry_breakers.end());
   reset();
 }
@@ -453,7 +457,8 @@ CHIMERA_FUNCTION bool TokenSampler::breaks_alone(std::int32_t token) const {
 }
 
 CHIMERA_FUNCTION TokenSampler::Candidates TokenSampler::likeliest() {
-  float floor = settings_.top_n_sigma > 0.f ? top_.best() - settings_.top_n_sigma * deviation() : -INFINITY;
+  float floor = settings_.top_n_sigma > 0.f ? top_.best() - settings_.top_n_sigma * deviation()
+                                            : -std::numeric_limits<float>::infinity();
   // If no filter between top-k and min-p asks for the others, they need not be looked at.
   if (settings_.typical_p >= 1.f && settings_.top_p >= 1.f) floor = std::max(floor, min_p_floor(top_.best()));
   // Top-p alone reaches its probability before tokens that all together have less than the rest.
@@ -468,10 +473,10 @@ CHIMERA_FUNCTION TokenSampler::Candidates TokenSampler::likeliest() {
 CHIMERA_FUNCTION float TokenSampler::deviation() const {
   double count = 0, sum = 0, squares = 0;
   for (const float x : top_.logits())
-    if (x > -INFINITY) count += 1, sum += static_cast<double>(x);
+    if (is_finite(x)) count += 1, sum += static_cast<double>(x);
   const double mean = sum / count;
   for (const float x : top_.logits())
-    if (x > -INFINITY) squares += (static_cast<double>(x) - mean) * (static_cast<double>(x) - mean);
+    if (is_finite(x)) squares += (static_cast<double>(x) - mean) * (static_cast<double>(x) - mean);
   return static_cast<float>(std::sqrt(squares / count));
 }
 
