@@ -1,6 +1,7 @@
 // The flags that say how tokens are drawn; names and meanings are llama.cpp's.
 #pragma once
 
+#include <chimera/core/read_number.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/generate/dry_breakers.hpp>
 #include <chimera/generate/sampler.hpp>
@@ -71,7 +72,7 @@ struct SamplingOptions {
       const char* const end = text.data() + text.size();
       const auto [sign, id_error] = std::from_chars(text.data(), end, bias.token);
       const char* const number = sign + (sign != end && *sign == '+');
-      const auto [rest, number_error] = std::from_chars(number, end, bias.bias);
+      const auto [rest, number_error] = chimera::read_number(number, end, bias.bias);
       if (id_error != std::errc() || number_error != std::errc() || rest != end || (*sign != '+' && *sign != '-'))
         return chimera::Error{"a logit bias is ID+BIAS or ID-BIAS, found " + text};
       s.logit_bias.push_back(bias);

@@ -5,6 +5,7 @@
 #include "progress.hpp"
 
 #include <chimera/core/files.hpp>
+#include <chimera/core/read_number.hpp>
 #include <chimera/exchange/load_tokenizer.hpp>
 #include <chimera/exchange/tokenizer_json.hpp>
 #include <chimera/io/json.hpp>
@@ -159,7 +160,7 @@ Result<std::vector<double>> shares_of(const Texts& texts, const std::vector<std:
     const std::size_t sign = w.find('=');
     const auto language = texts.language(w.substr(0, sign));
     double value = -1;
-    if (sign != std::string::npos) std::from_chars(w.data() + sign + 1, w.data() + w.size(), value);
+    if (sign != std::string::npos) (void)read_number(w.data() + sign + 1, w.data() + w.size(), value);
     if (!language || !(value >= 0 && value <= 1e6)) {
       std::string names;
       for (const std::string& name : texts.languages) names += (names.empty() ? "" : ", ") + name;

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <vector>
@@ -32,6 +33,69 @@ TEST_CASE("many short runs in a row keep their order") {
   for (int round = 0; round < 2'000; ++round)
     parallel(*q, 64, [&](std::int64_t i, int) { ++values[static_cast<std::size_t>(i)]; });
   for (int v : values) CHECK(v == 2'000);
+}
+
+TEST_CASE("runs follow each other without a task lost or done twice, with more threads than processors") {
+  struct Run {
+    std::vector<std::atomic<int>> calls;
+    static void task(void* self, std::int64_t i, int) {
+      if (i % 5 == 0) platform::seconds();  // of different length
+      ++static_cast<Run*>(self)->calls[static_cast<std::size_t>(i)];
+    }
+  };
+  ThreadTeam team(6, 6);
+  for (int round = 0; round < 3'000; ++round) {
+    const std::int64_t count = round % 41;
+    Run run{std::vector<std::atomic<int>>(static_cast<std::size_t>(count))};  // gone when a late thread comes
+    team.run(count, Run::task, &run);
+    for (const auto& c : run.calls) CHECK(c == 1);
+  }
+}
+
+TEST_CASE("a team wakes no more threads than the process may use, and none for a single one") {
+  const auto used_of = [](ThreadTeam& team) {
+    std::vector<std::atomic<int>> tasks(static_cast<std::size_t>(team.threads()));
+    for (int round = 0; round < 200; ++round)
+      team.run(
+          64,
+          [](void* all, std::int64_t, int worker) {
+            ++(*static_cast<std::vector<std::atomic<int>>*>(all))[static_cast<std::size_t>(worker)];
+          },
+          &tasks);
+    return std::count_if(tasks.begin(), tasks.end(), [](const auto& n) { return n > 0; });
+  };
+  ThreadTeam two(5, 2), one(5, 1);
+  CHECK(two.threads() == 5);
+  CHECK(used_of(two) <= 2);
+  CHECK(used_of(one) == 1);
+}
+
+TEST_CASE("the caller waits for no thread that has no task in its hands") {
+  // The first task of the second thread never ends while the first has work: the caller does all the others.
+  struct Run {
+    std::atomic<int> done{0}, held{-1};
+    static void task(void* self, std::int64_t, int worker) {
+      auto& r = *static_cast<Run*>(self);
+      int nobody = -1;
+      if (worker != 0 && r.held.compare_exchange_strong(nobody, worker))
+        while (r.done.load() < 99) platform::seconds();
+      ++r.done;
+    }
+  } run;
+  ThreadTeam team(3, 3);
+  team.run(100, Run::task, &run);
+  CHECK(run.done == 100);
+}
+
+TEST_CASE("little work is done by the caller alone") {
+  auto q = Cpu::create(4);
+  REQUIRE(q);
+  int plain = 0;  // as no other thread touches it, no atomic
+  parallel(*q, 1'000, std::int64_t{1'000}, [&](std::int64_t, int worker) { plain += 1 + worker; });
+  CHECK(plain == 1'000);
+  std::atomic<int> shared = 0;
+  parallel(*q, 1'000, std::int64_t{1} << 40, [&](std::int64_t, int) { ++shared; });
+  CHECK(shared == 1'000);
 }
 
 TEST_CASE("each worker has scratch of its own") {

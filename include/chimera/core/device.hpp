@@ -6,6 +6,7 @@
 #include <chimera/core/platform/platform.hpp>
 #include <chimera/core/result.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -24,58 +25,60 @@ struct Executor {
   void* self = nullptr;
 };
 
-/// Threads that take tasks from a shared counter. They spin for some microseconds after work, then sleep.
+/// Threads that take tasks from a shared counter, beside the caller, who takes tasks, too, and waits for no thread that
+/// has none. So a thread that the system lets wait costs no more than the task in its hands. Where that happens all the
+/// same, the caller works alone for a while, and longer if it happens again: other programs want the processors.
+/// Threads spin for some microseconds after work, then sleep. No more are woken than the process has processors.
 /// One caller at a time; a task must not start another run.
 class ThreadTeam {
  public:
   /// Starts threads - 1 workers; fewer if the system refuses, so `threads()` may be lower than asked.
-  explicit ThreadTeam(int threads) {
+  explicit ThreadTeam(int threads, int processors = platform::processors()) {
     for (int i = 1; i < threads && threads_ < max_threads; ++i) {
       Worker& w = workers_[threads_];
-      w = Worker{this, threads_, {&ThreadTeam::main, &w}};
+      w.team = this, w.index = threads_;
+      w.thread = {&ThreadTeam::serve, &w};
       if (!platform::start(w.thread)) break;
       ++threads_;
     }
+    awake_ = std::min(threads_, processors);
   }
   ThreadTeam(const ThreadTeam&) = delete;
   ThreadTeam& operator=(const ThreadTeam&) = delete;
   ~ThreadTeam() {
-    stop_.store(true, std::memory_order_relaxed);
-    epoch_.fetch_add(1, std::memory_order_release);
-    epoch_.notify_all();
-    for (int i = 1; i < threads_; ++i) platform::join(workers_[i].thread);
+    stop_.store(true);
+    for (int i = 1; i < threads_; ++i) wake(workers_[i]), platform::join(workers_[i].thread);
   }
 
   int threads() const { return threads_; }
 
   void run(std::int64_t count, TaskFunction task, void* context) {
-    if (threads_ == 1 || count <= 1) {
+    if (awake_ == 1 || count <= 1 || alone()) {
       for (std::int64_t i = 0; i < count; ++i) task(context, i, 0);
       return;
     }
     task_ = task, context_ = context, count_ = count;
-    next_.store(0, std::memory_order_relaxed);
-    busy_.store(threads_ - 1, std::memory_order_relaxed);
-    epoch_.fetch_add(1, std::memory_order_release);
-    epoch_.notify_all();
+    unfinished_.store(count, std::memory_order_relaxed);
+    left_.store(count);  // before `asleep` is read: a worker that falls asleep sees the tasks or is seen
+    for (int i = 1; i < awake_ && i < count; ++i) wake(workers_[i]);
     take(0);
-    for (int spin = 0; busy_.load(std::memory_order_acquire) != 0; ++spin) {
-      if (spin < spins) {
-        pause();
-        continue;
-      }
-      if (const int left = busy_.load(std::memory_order_acquire)) busy_.wait(left, std::memory_order_acquire);
+    for (int spin = 0; unfinished_.load(std::memory_order_acquire) != 0; ++spin) {
+      if (spin >= spins) return wait();
+      pause();
     }
   }
 
  private:
   static constexpr int max_threads = 256;
   static constexpr int spins = 4096;  // about 50 us with `pause`: longer than the gap between two kernels of a layer
+  static constexpr double shortest_rest = 1e-3, longest_rest = 0.25;  // seconds
 
   struct Worker {
     ThreadTeam* team = nullptr;
     int index = 0;
-    platform::Thread thread;
+    platform::Thread thread{};
+    std::int64_t preemptions = 0;
+    alignas(64) std::atomic<int> asleep{0};
   };
 
   static void pause() {
@@ -86,36 +89,77 @@ class ThreadTeam {
 #endif
   }
 
-  void take(int worker) {
-    for (std::int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) task_(context_, i, worker);
+  static void wake(Worker& w) {
+    if (w.asleep.load() != 0 && w.asleep.exchange(0) != 0) w.asleep.notify_one();
   }
 
-  static void main(void* self) {
+  /// Takes tasks until none is left, and says how many are done. What a run's tasks are is read once one of them is
+  /// taken: until it is done, the run lasts.
+  void take(int worker) {
+    std::int64_t done = 0;
+    for (std::int64_t left = left_.load(std::memory_order_acquire); left > 0;) {
+      if (!left_.compare_exchange_weak(left, left - 1, std::memory_order_acquire)) continue;
+      task_(context_, count_ - left, worker);
+      ++done;
+      left = left_.load(std::memory_order_acquire);
+    }
+    if (done == 0) return;
+    if (late_.load(std::memory_order_relaxed)) confess(workers_[worker]);
+    if (unfinished_.fetch_sub(done, std::memory_order_acq_rel) == done && worker != 0) unfinished_.notify_one();
+  }
+
+  /// A worker for which the caller waits says whether it did not run all the time.
+  void confess(Worker& w) {
+    const std::int64_t preemptions = platform::preemptions();
+    if (preemptions > w.preemptions) preempted_.store(true, std::memory_order_relaxed);
+    w.preemptions = preemptions;
+  }
+
+  /// Asleep until the last task is done.
+  void wait() {
+    late_.store(true, std::memory_order_relaxed);
+    for (std::int64_t left; (left = unfinished_.load(std::memory_order_acquire)) != 0;)
+      unfinished_.wait(left, std::memory_order_acquire);
+    late_.store(false, std::memory_order_relaxed);
+    if (!preempted_.exchange(false, std::memory_order_relaxed)) return;
+    const double now = platform::seconds();
+    rest_ = now - rest_end_ > 8 * rest_ ? shortest_rest : std::min(2 * rest_, longest_rest);
+    rest_end_ = now + rest_;
+    resting_ = true;
+  }
+
+  bool alone() {
+    if (resting_) resting_ = platform::seconds() < rest_end_;
+    return resting_;
+  }
+
+  static void serve(void* self) {
     auto& w = *static_cast<Worker*>(self);
     ThreadTeam& t = *w.team;
-    for (std::uint32_t seen = 0;;) {
-      for (int spin = 0; t.epoch_.load(std::memory_order_acquire) == seen; ++spin) {
-        if (spin < spins)
-          pause();
-        else
-          t.epoch_.wait(seen, std::memory_order_acquire);
+    while (!t.stop_.load(std::memory_order_relaxed)) {
+      int spin = 0;
+      while (spin < spins && t.left_.load(std::memory_order_relaxed) <= 0) pause(), ++spin;
+      if (spin < spins) {
+        t.take(w.index);
+        continue;
       }
-      ++seen;
-      if (t.stop_.load(std::memory_order_relaxed)) return;
-      t.take(w.index);
-      if (t.busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) t.busy_.notify_one();
+      w.asleep.store(1);
+      if (t.left_.load() > 0 || t.stop_.load()) w.asleep.store(0);
+      while (w.asleep.load(std::memory_order_acquire) != 0) w.asleep.wait(1, std::memory_order_acquire);
+      w.preemptions = platform::preemptions();
     }
   }
 
   Worker workers_[max_threads];
-  int threads_ = 1;
-  alignas(64) std::atomic<std::uint32_t> epoch_{0};
-  alignas(64) std::atomic<std::int64_t> next_{0};
-  alignas(64) std::atomic<int> busy_{0};
-  std::atomic<bool> stop_{false};
+  int threads_ = 1, awake_ = 1;
+  alignas(64) std::atomic<std::int64_t> left_{0};        // tasks that nobody has taken
+  alignas(64) std::atomic<std::int64_t> unfinished_{0};  // that are not done
+  std::atomic<bool> late_{false}, preempted_{false}, stop_{false};
   TaskFunction task_ = nullptr;
   void* context_ = nullptr;
   std::int64_t count_ = 0;
+  double rest_ = 0, rest_end_ = 0;  // how long, and until when the caller works alone
+  bool resting_ = false;
 };
 
 /// What layers are written for, once: kernels are overloads on their first argument, the device. `Real` is what it
@@ -133,7 +177,7 @@ class Cpu {
   /// f32 of scratch shared by a team: the packed right-hand side of one large product.
   static constexpr std::size_t shared_floats = std::size_t{3} << 20;
 
-  /// threads 0: one for each processor.
+  /// threads 0: one for each processor that the process may use.
   static Result<Cpu> create(int threads = 0) {
     if (threads < 0)
       return Error{"threads must be 0 (one for each processor) or more, found " + std::to_string(threads)};
@@ -203,6 +247,16 @@ void parallel(const Cpu& q, std::int64_t count, F&& f) {
   q.run(
       count, [](void* context, std::int64_t index, int worker) { (*static_cast<Function*>(context))(index, worker); },
       const_cast<void*>(static_cast<const void*>(&f)));
+}
+
+/// The same for tasks that go over about so many bytes, all together: few are gone over by the caller alone before
+/// another thread would have come.
+template <class F>
+void parallel(const Cpu& q, std::int64_t count, std::int64_t bytes, F&& f) {
+  constexpr std::int64_t few = std::int64_t{128}
+                               << 10;  // about 10 us, of which another thread's coming takes one or two
+  if (bytes >= few) return parallel(q, count, f);
+  for (std::int64_t i = 0; i < count; ++i) f(i, 0);
 }
 
 }  // namespace chimera

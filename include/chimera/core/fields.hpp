@@ -3,6 +3,7 @@
 //   template <class Self, class F> static void each_field(Self& self, F&& f) { f("steps", self.steps); ... }
 #pragma once
 
+#include <chimera/core/read_number.hpp>
 #include <chimera/core/result.hpp>
 
 #include <charconv>
@@ -43,7 +44,7 @@ bool from_text(std::string_view text, T& value) {
     value = static_cast<T>(number);
     return true;
   } else {
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    const auto [end, error] = read_number(text.data(), text.data() + text.size(), value);
     return error == std::errc{} && end == text.data() + text.size();
   }
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chimera/core/namespace.hpp>
+#include <chimera/core/read_number.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/core/utf8.hpp>
 
@@ -263,7 +264,7 @@ CHIMERA_FUNCTION std::optional<bool> Json::boolean() const {
 CHIMERA_FUNCTION std::optional<double> Json::number() const {
   double value = 0;
   if (!is(Kind::number)) return std::nullopt;
-  const auto [end, error] = std::from_chars(text_.data(), text_.data() + text_.size(), value);
+  const auto [end, error] = read_number(text_.data(), text_.data() + text_.size(), value);
   if (error != std::errc{}) return std::nullopt;
   return value;
 }

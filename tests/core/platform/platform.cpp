@@ -4,6 +4,9 @@
 #include "../../temporary_folder.hpp"
 
 #include <doctest/doctest.h>
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 #include <sys/stat.h>
 #include <algorithm>
@@ -194,6 +197,58 @@ TEST_CASE("folders are made, listed and brought to the disk") {
   CHECK_FALSE(platform::sync_folder(folder / "none"));
   CHECK(errno == ENOENT);
 }
+
+#if defined(__linux__)
+TEST_CASE("processors are those of the affinity") {
+  cpu_set_t before;
+  REQUIRE(::sched_getaffinity(0, sizeof before, &before) == 0);
+  int first = 0;
+  while (!CPU_ISSET(static_cast<std::size_t>(first), &before)) ++first;
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(static_cast<std::size_t>(first), &one);
+  REQUIRE(::sched_setaffinity(0, sizeof one, &one) == 0);
+  CHECK(platform::processors() == 1);
+  REQUIRE(::sched_setaffinity(0, sizeof before, &before) == 0);
+  CHECK(platform::processors() <= CPU_COUNT(&before));
+}
+
+TEST_CASE("processors are at most the quotas of control groups") {
+  using platform::posix_parts::quota;
+  TemporaryFolder root;
+  const auto group = [&](const std::string& path) {
+    for (std::size_t at = 1; at != 0; at = path.find('/', at) + 1)
+      (void)platform::make_folder(root / path.substr(0, path.find('/', at)));
+  };
+  CHECK(quota(root.path, "0::/a/b\n") == 1e9);
+  CHECK(quota(root.path, "") == 1e9);
+  CHECK(quota(root.path, "no list\n:\n0:\n::\n0::") == 1e9);
+
+  // Version 2: the least of a group and of those above it.
+  group("a/b");
+  write_file(root / "a/b/cpu.max", "max 100000\n");
+  CHECK(quota(root.path, "0::/a/b\n") == 1e9);
+  write_file(root / "a/cpu.max", "150000 100000\n");
+  CHECK(quota(root.path, "0::/a/b\n") == 1.5);
+  CHECK(quota(root.path, "0::/a/b") == 1.5);
+  write_file(root / "a/b/cpu.max", "50000 100000\n");
+  CHECK(quota(root.path, "0::/a/b\n") == 0.5);
+  CHECK(quota(root.path, "0::/other\n") == 1e9);
+  // A container sees its own group as the root.
+  write_file(root / "cpu.max", "200000 100000\n");
+  CHECK(quota(root.path, "0::/not/seen/here\n") == 2);
+  CHECK(platform::remove(root / "cpu.max"));
+
+  // Version 1, alone or beside version 2.
+  group("cpu,cpuacct/c");
+  write_file(root / "cpu,cpuacct/c/cpu.cfs_quota_us", "-1\n");
+  write_file(root / "cpu,cpuacct/c/cpu.cfs_period_us", "100000\n");
+  const std::string list = "4:memory:/c\n3:cpu,cpuacct:/c\n2:cpuset:/c\n0::/a\n";
+  CHECK(quota(root.path, list) == 1.5);
+  write_file(root / "cpu,cpuacct/c/cpu.cfs_quota_us", "100000\n");
+  CHECK(quota(root.path, list) == 1);
+}
+#endif
 
 TEST_CASE("a thread has done its work when it was joined") {
   int values[3] = {1, 2, 3};

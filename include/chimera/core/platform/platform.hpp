@@ -92,10 +92,16 @@ struct Thread {
 bool start(Thread& thread);
 /// Returns when the thread has ended. Once for each that was started.
 void join(Thread& thread);
-/// How many processors are on.
+/// How many processors the process may use: by its affinity and by the quotas of its control groups, rounded up.
 int processors();
+/// How often the system took the processor from the calling thread, which would have gone on.
+std::int64_t preemptions();
 /// Whether an AArch64 processor has the instructions for dot products of bytes: there only the system knows.
 bool has_arm_dotprod();
+
+/// The number that a text begins with, as in the C locale, rounded to nearest.
+void read_number(const char* text, float& value);
+void read_number(const char* text, double& value);
 
 /// Seconds since some moment, by a clock that nobody sets.
 double seconds();

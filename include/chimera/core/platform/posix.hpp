@@ -5,17 +5,23 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <locale.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <algorithm>
 #include <cerrno>
 #include <climits>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
+#include <string>
 #include <string_view>
 #if defined(__aarch64__)
 #include <asm/hwcap.h>
@@ -173,7 +179,78 @@ inline bool start(Thread& thread) {
 
 inline void join(Thread& thread) { ::pthread_join(static_cast<pthread_t>(thread.handle), nullptr); }
 
-inline int processors() { return static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN)); }
+namespace posix_parts {
+
+/// The processors of the affinity mask, of whatever size the system's is.
+inline int affine_processors() {
+#if defined(CPU_ALLOC)
+  for (int most = 1024; most <= 1 << 20; most *= 4) {
+    cpu_set_t* const set = CPU_ALLOC(static_cast<std::size_t>(most));
+    if (!set) break;
+    const std::size_t bytes = CPU_ALLOC_SIZE(static_cast<std::size_t>(most));
+    const bool known = ::sched_getaffinity(0, bytes, set) == 0;
+    const int count = known ? CPU_COUNT_S(bytes, set) : 0;
+    CPU_FREE(set);
+    if (known) return count;
+  }
+#endif
+  return static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN));
+}
+
+/// The beginning of a small file; nothing if there is none.
+inline std::string head_of(const std::string& path) {
+  char text[4096];
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) return {};
+  const std::int64_t n = read(file, text, sizeof text, 0);
+  ::close(file);
+  return n > 0 ? std::string(text, static_cast<std::size_t>(n)) : std::string();
+}
+
+/// The least quota, in processors, of a group and of those above it, which lie in `root`. `groups` is a process' list
+/// of them (cgroups(7)). A container may see its own group as the root: what is not there is passed over.
+inline double quota(const std::string& root, std::string_view groups) {
+  double least = 1e9;
+  const auto hold = [&](double of_period, double period) {
+    if (of_period > 0 && period > 0) least = std::min(least, of_period / period);
+  };
+  for (; !groups.empty(); groups.remove_prefix(std::min(groups.size(), groups.find('\n') + 1))) {
+    std::string_view line = groups.substr(0, groups.find('\n'));
+    if (groups.find('\n') == groups.npos) groups = {};
+    line.remove_prefix(std::min(line.size(), line.find(':') + 1));  // the hierarchy's number
+    const std::string names(line.substr(0, line.find(':')));
+    if (line.size() == names.size()) continue;
+    const bool all = names.empty(), cpu = ("," + names + ",").find(",cpu,") != names.npos;
+    if (!all && !cpu) continue;
+    for (std::string group(line.substr(names.size() + 1));; group.resize(group.rfind('/'))) {
+      if (group == "/") group.clear();
+      for (const std::string& place : {root, root + (all ? "/unified" : "/" + names), root + "/cpu"}) {
+        double of_period = 0, period = 0;
+        if (std::sscanf(head_of(place + group + "/cpu.max").c_str(), "%lf %lf", &of_period, &period) == 2)
+          hold(of_period, period);
+        hold(std::atof(head_of(place + group + "/cpu.cfs_quota_us").c_str()),
+             std::atof(head_of(place + group + "/cpu.cfs_period_us").c_str()));
+      }
+      if (group.rfind('/') == group.npos) break;
+    }
+  }
+  return least;
+}
+
+}  // namespace posix_parts
+
+inline int processors() {
+  const double quota = posix_parts::quota("/sys/fs/cgroup", posix_parts::head_of("/proc/self/cgroup"));
+  return static_cast<int>(std::max(1.0, std::min<double>(posix_parts::affine_processors(), std::ceil(quota))));
+}
+
+inline std::int64_t preemptions() {
+#if defined(RUSAGE_THREAD)
+  struct rusage usage;
+  if (::getrusage(RUSAGE_THREAD, &usage) == 0) return usage.ru_nivcsw;
+#endif
+  return 0;
+}
 
 inline bool has_arm_dotprod() {
 #if defined(__aarch64__)
@@ -182,6 +259,18 @@ inline bool has_arm_dotprod() {
   return false;
 #endif
 }
+
+namespace posix_parts {
+template <class T>
+void read_in_c_locale(T (*read)(const char*, char**, locale_t), const char* text, T& value) {
+  const locale_t c = ::newlocale(LC_ALL_MASK, "C", locale_t{});
+  value = c == locale_t{} ? T{} : read(text, nullptr, c);
+  if (c != locale_t{}) ::freelocale(c);
+}
+}  // namespace posix_parts
+
+inline void read_number(const char* text, float& value) { posix_parts::read_in_c_locale(::strtof_l, text, value); }
+inline void read_number(const char* text, double& value) { posix_parts::read_in_c_locale(::strtod_l, text, value); }
 
 inline double seconds() {
   timespec t{};

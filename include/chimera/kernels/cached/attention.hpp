@@ -95,11 +95,16 @@ struct Work {
 
 /// Calls task(run, index, worker) for index 0 .. tasks(run) - 1 of every run, in parallel.
 template <class Tasks, class Task>
-void over_runs(const Cpu& q, const Pass& pass, Tasks tasks, Task task) {
-  std::int64_t all = 0;
-  for (const Run& run : pass.runs) all += tasks(run);
+void over_runs(const Cpu& q, const Work& work, Tasks tasks, Task task) {
+  const Pass& pass = work.pass;
+  const KvShape ring = work.s.ring();
+  std::int64_t all = 0, bytes = 0;  // keys and values, as f32
+  for (const Run& run : pass.runs) {
+    all += tasks(run);
+    bytes += run.count * std::min(run.position + run.count, ring.slot_count) * ring.kv_heads * ring.row() * 8;
+  }
   if (all == 0) return;
-  parallel(q, all, [&](std::int64_t index, int worker) {
+  parallel(q, all, bytes, [&](std::int64_t index, int worker) {
     const Run* run = pass.runs.data();
     for (; index >= tasks(*run); ++run) index -= tasks(*run);
     task(*run, index, worker);
@@ -183,12 +188,12 @@ inline void attend_tokens(const Cpu& q, const Work& work) {
   const std::int64_t kv_heads = work.s.heads.kv_heads, heads = work.s.heads.heads;
   const auto parts = [&](const Run& run) { return run.count == 1 ? work.parts(run) : 0; };
   over_runs(
-      q, work.pass, [&](const Run& run) { return kv_heads * parts(run); },
+      q, work, [&](const Run& run) { return kv_heads * parts(run); },
       [&](const Run& run, std::int64_t index, int worker) {
         attend_part(q.isa(), work, run, index % kv_heads, index / kv_heads, Bump{q.scratch(worker)});
       });
   over_runs(
-      q, work.pass, [&](const Run& run) { return parts(run) > 1 ? 1 : 0; },
+      q, work, [&](const Run& run) { return parts(run) > 1 ? 1 : 0; },
       [&](const Run& run, std::int64_t, int) {
         const Softmax all = work.softmax(run.first, 0, 0);
         for (std::int64_t part = 1; part < parts(run); ++part)
@@ -200,15 +205,14 @@ inline void attend_tokens(const Cpu& q, const Work& work) {
 /// Runs of several tokens: turned, then each tile of 64 against its past and itself, then kept.
 inline void attend_pieces(const Cpu& q, const Work& work) {
   const CachedAttentionShape& s = work.s;
-  const Pass& pass = work.pass;
   const auto in_piece = [](const Run& run, std::int64_t n) { return run.count == 1 ? 0 : n; };
   over_runs(
-      q, pass, [&](const Run& run) { return in_piece(run, run.count); },
+      q, work, [&](const Run& run) { return in_piece(run, run.count); },
       [&](const Run& run, std::int64_t t, int) {
         turn(q.isa(), s, s.turning(), run.position + t, work.token(run.first + t));
       });
   over_runs(
-      q, pass, [&](const Run& run) { return in_piece(run, s.heads.kv_heads * ceil_div(run.count, tile)); },
+      q, work, [&](const Run& run) { return in_piece(run, s.heads.kv_heads * ceil_div(run.count, tile)); },
       [&](const Run& run, std::int64_t index, int worker) {
         const std::int64_t first = index / s.heads.kv_heads * tile;
         attend_tile(q.isa(), work.heads(run), work.cache(run), index % s.heads.kv_heads, work.token(run.first),
@@ -216,7 +220,7 @@ inline void attend_pieces(const Cpu& q, const Work& work) {
                     work.mixed_of(run.first));
       });
   over_runs(
-      q, pass, [&](const Run& run) { return in_piece(run, std::min(run.count, work.heads(run).window)); },
+      q, work, [&](const Run& run) { return in_piece(run, std::min(run.count, work.heads(run).window)); },
       [&](const Run& run, std::int64_t index, int) {
         const std::int64_t t = run.count - 1 - index, position = run.position + t;
         const float* token = work.token(run.first + t);

@@ -112,7 +112,8 @@ CHIMERA_FUNCTION void cached_rg_lru(const Cpu& q, const CachedRgLruShape& s, con
   float* x = temp.take(n);
   float* update = temp.take(n);
   float* decay = temp.take(n);
-  parallel(q, static_cast<std::int64_t>(pass.runs.size()) * s.heads, [&](std::int64_t index, int worker) {
+  const std::int64_t gates = pass.rows * s.channels * s.block() * 8;  // bytes
+  parallel(q, static_cast<std::int64_t>(pass.runs.size()) * s.heads, gates, [&](std::int64_t index, int worker) {
     const Run& run = pass.runs[static_cast<std::size_t>(index / s.heads)];
     cached_rg_lru_parts::one_head(q.isa(), s, run, index % s.heads, gate_input, w, {x, update, decay},
                                   q.scratch(worker), mixed);

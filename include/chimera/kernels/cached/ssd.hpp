@@ -116,7 +116,8 @@ inline void single_tokens(const Cpu& q, const CachedSsdShape& s, const Pass& pas
                      groups = static_cast<std::int64_t>(pass.runs.size()) * s.scan.groups;
   const std::int64_t wanted = std::clamp<std::int64_t>(ceil_div(2 * q.threads(), groups), 1, per_group);
   const std::int64_t most = ceil_div(per_group, wanted), blocks = ceil_div(per_group, most);
-  parallel(q, groups * blocks, [&](std::int64_t index, int worker) {
+  const std::int64_t bytes = static_cast<std::int64_t>(pass.runs.size()) * s.scan.heads * s.scan.matrix() * 8;
+  parallel(q, groups * blocks, bytes, [&](std::int64_t index, int worker) {
     const std::int64_t block = index % blocks, g = index / blocks % s.scan.groups;
     const Run& run = pass.runs[static_cast<std::size_t>(index / blocks / s.scan.groups)];
     if (run.count > 1) return;

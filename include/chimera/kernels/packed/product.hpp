@@ -169,6 +169,13 @@ inline std::int64_t multiply_and_finish(Isa isa, const PackedMatrix& w, std::int
   return panels;
 }
 
+inline std::int64_t weight_bytes(const PackedMatrix& w) {
+  std::int64_t bytes = 0;
+  for (std::size_t i = 0; i < w.count; ++i)
+    bytes += static_cast<std::int64_t>(packed_bytes(w.parts[i].rows.format, w.parts[i].rows.rows, w.cols));
+  return bytes;
+}
+
 /// Of one row. Every worker prepares it for itself: cheaper than waiting for one that does.
 inline void multiply_one(const Cpu& q, const PackedMatrix& w, std::int64_t panels, const ProductInput& x,
                          const Then& then) {
@@ -178,7 +185,7 @@ inline void multiply_one(const Cpu& q, const PackedMatrix& w, std::int64_t panel
     stretches[i].next.store(panels * i / count, std::memory_order_relaxed);
     stretches[i].end = panels * (i + 1) / count;
   }
-  parallel(q, q.threads(), [&](std::int64_t index, int worker) {
+  parallel(q, q.threads(), weight_bytes(w), [&](std::int64_t index, int worker) {
     if (std::all_of(stretches, stretches + count, [](const Stretch& s) { return s.left() == 0; })) return;
     Bump scratch{q.scratch(worker)};
     const PackedInput input = bind_packed_input(scratch, w.forms(), 1, w.cols);
@@ -200,12 +207,12 @@ inline void multiply_one(const Cpu& q, const PackedMatrix& w, std::int64_t panel
 inline void multiply_rows(const Cpu& q, const PackedMatrix& w, std::int64_t panels, std::int64_t rows,
                           const ProductInput& x, const Then& then, Bump temp) {
   const PackedInput input = bind_packed_input(temp, w.forms(), rows, w.cols);
-  parallel(q, rows, [&](std::int64_t i, int worker) {
+  parallel(q, rows, rows * w.cols * std::int64_t{sizeof(float)}, [&](std::int64_t i, int worker) {
     pack_input(q.isa(), input, i, input_row(q.isa(), x, w.cols, i, q.scratch(worker)));
   });
   const std::int64_t share = std::max<std::int64_t>(1, panels / (std::int64_t{8} * q.threads()));
   const std::int64_t shares = (panels + share - 1) / share, blocks = (rows + row_block - 1) / row_block;
-  parallel(q, shares * blocks, [&](std::int64_t index, int worker) {
+  parallel(q, shares * blocks, weight_bytes(w) * rows, [&](std::int64_t index, int worker) {
     // The row blocks of a share follow each other: its weights are in the caches then.
     const std::int64_t first = index % blocks * row_block, at = index / blocks * share;
     const std::int64_t end = std::min(at + share, panels);
