@@ -25,8 +25,46 @@ case $how in
   no_exceptions)
     "$compiler" $plain -O0 -fno-exceptions -fno-rtti "$host" -o host
     ;;
+  libcxx) # another standard library, whose std::from_chars takes no floats
+    echo '#include <version>
+int main() {}' >none.cpp
+    "$compiler" -stdlib=libc++ none.cpp -o none || { echo "SKIPPED: libc++ is not installed"; exit; }
+    "$compiler" $plain -O0 -stdlib=libc++ "$chimera/tests/core/read_number.cpp" "$chimera/tests/core/fields.cpp" \
+      "$chimera/tests/main.cpp" -o numbers
+    ./numbers
+    "$compiler" $plain $quick -stdlib=libc++ "$host" -o host
+    ;;
   one_level)
     "$compiler" $plain -O1 -DCHIMERA_ISA=base "$host" -o host
+    ;;
+  floating_point) # flags and pragmas that bend its rules: no compilation with one sentence, or right numbers
+    exact() { "$compiler" $plain -DCHIMERA_ISA=base "$@" "$chimera/tests/embed/exact.cpp" -pthread -o host; }
+    refused() { # refused SENTENCE FLAGS
+      sentence=$1 && shift
+      ! exact "$@" 2>errors || { echo "it compiled: $*"; exit 1; }
+      grep -m 1 'error:' errors | grep -F "$sentence" || { cat errors; exit 1; }
+    }
+    right() { exact -w "$@" && ./host || { echo "with $*"; exit 1; }; }
+    rules='chimera: its numbers need the rules of floating point; compile files that include it with -fno-fast-math'
+    refused "$rules" -ffast-math
+    refused "$rules" -Ofast
+    refused "$rules" -ffinite-math-only
+    right
+    right -Ofast -fno-fast-math
+    right -fno-signed-zeros -fno-trapping-math -fno-math-errno
+    right -ffp-contract=off
+    if "$compiler" --version | grep -q clang; then # knows no macros for parts of -ffast-math
+      right -funsafe-math-optimizations -fno-math-errno
+      right -fno-honor-nans -fassociative-math -fno-signed-zeros -fno-trapping-math
+      right -fno-honor-infinities -freciprocal-math -ffp-contract=fast
+      right -DPRAGMAS='"float_control(precise, off)"'
+    else
+      refused "$rules" -fassociative-math -fno-signed-zeros -fno-trapping-math
+      refused "$rules" -freciprocal-math
+      refused 'chimera: it needs double constants; compile without -fsingle-precision-constant' \
+        -fsingle-precision-constant
+      right -DPRAGMAS='"GCC optimize (\"fast-math\")"'
+    fi
     ;;
   mixed_flags)
     "$compiler" $plain -O1 -Dmain=host_plain -c "$host" -o plain.o
@@ -38,6 +76,84 @@ case $how in
     mv prefix moved
     flags=$(PKG_CONFIG_PATH=$work/moved/share/pkgconfig pkg-config --cflags --libs chimera)
     "$compiler" $quick -std=c++20 "$host" $flags -o host
+    ;;
+  install_paths) # folders that are absolute, have spaces, lie below DESTDIR; Hana alone; what is installed goes again
+    cat >small.cpp <<'END'
+#include <chimera/io/json.hpp>
+#include <cstdio>
+int main() { std::puts(chimera::Json::parse("[1]") ? "read" : "not read"); }
+END
+    mkdir user
+    cat >user/CMakeLists.txt <<'END'
+cmake_minimum_required(VERSION 3.23)
+project(user LANGUAGES CXX)
+find_package(chimera CONFIG REQUIRED)
+add_executable(small ../small.cpp)
+target_link_libraries(small PRIVATE chimera::chimera)
+END
+    built=0
+    install_with() { # install_with OPTIONS...: into a build folder of its own
+      built=$((built + 1))
+      CXX=$compiler cmake -S "$chimera" -B "build $built" -DCHIMERA_BUILD_TESTS=OFF -DCHIMERA_BUILD_EXAMPLES=OFF \
+        -DCHIMERA_BUILD_BENCH=OFF "$@"
+      cmake --install "build $built"
+    }
+    use() { # use FOLDER...: of a chimera.pc, of a package
+      test -f "$1/chimera.pc"
+      (eval "\"\$compiler\" -std=c++20 small.cpp $(PKG_CONFIG_PATH=$1 pkg-config --cflags --libs chimera) -o small")
+      test "$(./small)" = read
+      rm -rf small used
+      CXX=$compiler cmake -S user -B used -Dchimera_DIR="$2"
+      cmake --build used
+      test "$(used/small)" = read
+    }
+    whole() { # whole PREFIX: nothing that README names is missing
+      for file in share/doc/chimera/LICENSE include/chimera/chimera.hpp share/pkgconfig/chimera.pc; do
+        test -f "$1/$file"
+      done
+    }
+    echo "== a prefix with a space, moved"
+    install_with -DCMAKE_INSTALL_PREFIX="$work/a prefix"
+    mv "a prefix" "another prefix"
+    whole "another prefix"
+    use "$work/another prefix/share/pkgconfig" "$work/another prefix/share/cmake/chimera"
+    echo "== absolute folders"
+    install_with -DCMAKE_INSTALL_PREFIX="$work/out" -DCMAKE_INSTALL_INCLUDEDIR="$work/dev out/include"
+    use "$work/out/share/pkgconfig" "$work/out/share/cmake/chimera"
+    install_with -DCMAKE_INSTALL_PREFIX="$work/b" -DCMAKE_INSTALL_INCLUDEDIR="$work/c/include" \
+      -DCMAKE_INSTALL_DATADIR="$work/d e/share" -DCMAKE_INSTALL_LIBDIR="$work/f/lib" \
+      -DCMAKE_INSTALL_BINDIR="$work/g/bin"
+    use "$work/d e/share/pkgconfig" "$work/d e/share/cmake/chimera"
+    echo "== DESTDIR, and uninstalling"
+    DESTDIR="$work/stage" install_with -DCMAKE_INSTALL_PREFIX=/usr
+    whole stage/usr
+    use "$work/stage/usr/share/pkgconfig" "$work/stage/usr/share/cmake/chimera"
+    touch stage/usr/include/of_others.h
+    DESTDIR="$work/stage" cmake --build "build $built" --target uninstall
+    test "$(find stage -type f)" = stage/usr/include/of_others.h -a -z "$(find stage -name '*chimera*')"
+    echo "== Boost.Hana alone"
+    mkdir -p "hana alone/boost"
+    for folder in /usr/include /usr/local/include; do
+      if [ -d $folder/boost/hana ]; then cp -r $folder/boost/hana "hana alone/boost/"; break; fi
+    done
+    install_with -DCMAKE_INSTALL_PREFIX="$work/h" -DBOOST_HANA="$work/hana alone" -DCMAKE_DISABLE_FIND_PACKAGE_Boost=ON
+    CXX=$compiler cmake -S user -B alone -Dchimera_DIR="$work/h/share/cmake/chimera" \
+      -DCMAKE_DISABLE_FIND_PACKAGE_Boost=ON
+    cmake --build alone
+    test "$(alone/small)" = read
+    ! cmake -S "$chimera" -B none -DBOOST_HANA="$work/user" 2>why
+    tr -s '\n ' ' ' <why | grep -q 'BOOST_HANA must be a folder with boost/hana/tuple.hpp, found .*/user'
+    echo "== what is compiled once is optimised in any build, and an empty build type is told once"
+    CXX=$compiler cmake -S "$chimera" -B debug -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS=-O0 \
+      -DCMAKE_EXPORT_COMPILE_COMMANDS=ON -DCHIMERA_BUILD_TESTS=OFF -DCHIMERA_BUILD_EXAMPLES=OFF \
+      -DCHIMERA_BUILD_BENCH=OFF
+    test "$(grep -o ' -O[^ ]*' debug/compile_commands.json | tail -n 1)" = ' -O2'
+    CXX=$compiler cmake -S "$chimera" -B empty -DCHIMERA_BUILD_TESTS=OFF -DCHIMERA_BUILD_EXAMPLES=OFF \
+      -DCHIMERA_BUILD_BENCH=OFF 2>first
+    cmake empty 2>second
+    grep -q 'CMAKE_BUILD_TYPE is empty' first
+    if grep -q 'CMAKE_BUILD_TYPE is empty' second; then exit 1; fi
+    exit 0
     ;;
   find_package)
     install_to "$work/prefix"

@@ -1,0 +1,16 @@
+# The target chimera::hana: Boost.Hana, from the folder BOOST_HANA if that is set, which holds boost/hana.hpp and needs
+# to hold no other part of Boost, else from an installed Boost.
+if(NOT TARGET chimera::hana)
+  add_library(chimera::hana INTERFACE IMPORTED GLOBAL)
+  if(BOOST_HANA)
+    if(NOT EXISTS "${BOOST_HANA}/boost/hana/tuple.hpp")
+      message(FATAL_ERROR "chimera: BOOST_HANA must be a folder with boost/hana/tuple.hpp, found ${BOOST_HANA}")
+    endif()
+    set_target_properties(chimera::hana PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${BOOST_HANA}")
+  else()
+    if(NOT TARGET Boost::headers)
+      find_package(Boost 1.70 REQUIRED)
+    endif()
+    set_target_properties(chimera::hana PROPERTIES INTERFACE_LINK_LIBRARIES Boost::headers)
+  endif()
+endif()
