@@ -295,6 +295,49 @@ TEST_CASE("a stop during validation is resumed by validating") {
   CHECK(find_checkpoint(folder.path).ok());
 }
 
+TEST_CASE("a checkpoint does not wait for the validation at its step") {
+  TemporaryFolder folder;
+  TrainerSettings s = quick();
+  s.checkpoint_interval = 10;
+  struct Killed : Listener {  // looks at what a kill in the midst of a validation would leave
+    std::string folder;
+    std::int64_t left = 0;
+    bool should_stop() override {
+      if (steps.size() == 20 && list_checkpoints(folder)->size() > 0) left = list_checkpoints(folder)->front();
+      return left == 20;
+    }
+  } host;
+  host.folder = folder.path;
+  TestRun run(s, folder.path);
+  REQUIRE(run.trainer->run(host).ok());
+  CHECK(host.left == 20);
+  CHECK(host.validations.size() == 1);  // of step 10
+
+  TestRun resumed(s, folder.path);
+  REQUIRE(resumed.trainer->resume());
+  CHECK(resumed.run() == Ended::finished);
+  REQUIRE(resumed.host.validations.size() == 3);
+  CHECK(resumed.host.validations.front().step == 20);  // made good
+  CHECK(read_checkpoint_header(folder / "checkpoint-000040.chimera")->progress.validation_step == 40);
+}
+
+TEST_CASE("what was learned is saved before the last validation") {
+  TemporaryFolder folder;
+  TestRun run(quick(), folder.path);
+  struct Last : Listener {
+    std::string folder;
+    bool saved = false;
+    void on_validation(const ValidationReport& r) override {
+      Listener::on_validation(r);
+      saved = r.step == 40 && find_checkpoint(folder).ok();
+    }
+  } host;
+  host.folder = folder.path;
+  REQUIRE(run.trainer->run(host).ok());
+  CHECK(host.saved);
+  CHECK(host.checkpoints.size() == 1);
+}
+
 TEST_CASE("checkpoints come at their interval and old ones go") {
   TemporaryFolder folder;
   TrainerSettings s = quick();
@@ -357,6 +400,27 @@ TEST_CASE("resuming says which settings and data are others") {
   CHECK(resumed->note == "steps 40 is now 60, batch 4 is now 2; the training data had 18000 tokens and now has 9000");
   CHECK(run.run() == Ended::finished);
   CHECK(run.trainer->progress().step == 60);
+}
+
+TEST_CASE("resuming says that the data is other data of the same size") {
+  TemporaryFolder folder;
+  std::string text = bigram::text(20'000);
+  TestRun(quick(), folder.path, 1, text).run();
+  TestRun same(quick(), folder.path, 1, text);
+  CHECK(same.trainer->resume()->note == "");
+  text[9'000] ^= 1;
+  TestRun other(quick(), folder.path, 1, text);
+  CHECK(other.trainer->resume()->note == "the training data is not the same: as many tokens, and others");
+
+  // A checkpoint of a version that did not know says nothing.
+  Progress old = same.trainer->progress();
+  old.data_checksum = 0, old.step = 41;
+  const std::size_t n = bigram::model().arena_floats;
+  std::vector<float> zeros(n);
+  const std::array state{Section::of("weights", zeros.data(), n), Section::of("moment1", zeros.data(), n),
+                         Section::of("moment2", zeros.data(), n)};
+  REQUIRE(save_checkpoint(checkpoint_path(folder.path, 41), bigram::model(), old, quick(), state).ok());
+  CHECK(other.trainer->resume()->note == "");
 }
 
 TEST_CASE("a full disk ends the run with its reason; the last checkpoint stays") {
@@ -438,6 +502,22 @@ TEST_CASE("a validation split in which nothing counts ends no run early") {
   const auto ended = made->run(run.host);
   REQUIRE(ended);
   CHECK(*ended == Ended::finished);
+  CHECK(run.host.validations.size() == 4);
+  CHECK(run.host.validations.back().targets == 0);
+  CHECK(made->progress().validation_step == 0);  // there is no validation loss
+}
+
+TEST_CASE("a step in which no target counts is skipped, and said to be one") {
+  std::string text;
+  for (int i = 0; i < 200; ++i) text += "<|endoftext|>\n";
+  TrainerSettings s = quick();
+  s.skip_limit = 5;
+  TestRun run(s, "", 1, text);
+  const auto before = run.weights();
+  check_mentions(run.error(), "the last because no target counts");
+  CHECK(run.host.steps.front().skip == Skip::no_targets);
+  CHECK(std::isnan(run.host.steps.front().loss));
+  CHECK(run.weights() == before);
 }
 
 TEST_CASE("a run that cannot be: one sentence") {

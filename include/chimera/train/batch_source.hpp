@@ -52,6 +52,8 @@ struct BatchSource {
   virtual std::uint64_t rows(std::int64_t length) const = 0;
   /// All tokens that it has: to notice other data.
   virtual std::int64_t tokens() const = 0;
+  /// Of all tokens, to notice other data of the same size; 0: not known.
+  virtual std::uint32_t checksum() const { return 0; }
 };
 
 }  // namespace chimera::inline CHIMERA_ABI

@@ -65,6 +65,7 @@ struct Progress {
   std::int64_t skipped_in_a_row = 0;
   std::uint64_t data_drawn = 0;      // rows that the source of batches has given; with settings.seed, its state
   std::int64_t data_tokens = 0;      // of the training split: to notice other data
+  std::uint32_t data_checksum = 0;   // of its tokens; 0: not known
   double loss_mean = 0;              // running mean, to tell a spike
   double validation_loss = 0;        // the last
   std::int64_t validation_step = 0;  // after which step that was; 0: none yet
@@ -74,7 +75,8 @@ struct Progress {
   static void each_field(Self& s, F&& f) {
     f("step", s.step), f("updates", s.updates), f("tokens", s.tokens);
     f("skipped", s.skipped), f("skipped_in_a_row", s.skipped_in_a_row);
-    f("data_drawn", s.data_drawn), f("data_tokens", s.data_tokens), f("loss_mean", s.loss_mean);
+    f("data_drawn", s.data_drawn), f("data_tokens", s.data_tokens);
+    f("data_checksum", s.data_checksum), f("loss_mean", s.loss_mean);
     f("validation_loss", s.validation_loss), f("validation_step", s.validation_step), f("seconds", s.seconds);
   }
 };

@@ -19,6 +19,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -95,8 +96,8 @@ class Trainer {
   TrainingParts parts_;
   TrainerSettings settings_;
   std::string folder_;
-  bool fresh_ = true;  // neither trained nor loaded
-  std::int64_t saved_step_ = 0;
+  bool fresh_ = true;                                   // neither trained nor loaded
+  std::int64_t saved_step_ = 0, saved_validation_ = 0;  // of the newest checkpoint, and of the validation in it
   Progress progress_;
   Buffer weights_, memory_;
   BatchBuffer rows_;                 // of one step
@@ -144,7 +145,7 @@ CHIMERA_FUNCTION Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& m
       if (Result<void> s = source->validate(settings.context, model.config->vocab); !s) return s.error();
   if (!folder.empty())
     if (Result<void> s = make_folder(folder); !s) return s.error();
-  t.progress_.data_tokens = t.parts_.train->tokens();
+  t.progress_.data_tokens = t.parts_.train->tokens(), t.progress_.data_checksum = t.parts_.train->checksum();
   const std::size_t memory = std::max(t.parts_.learner->bytes(settings.batch, settings.context),
                                       model.loss_bytes(settings.batch, settings.context));
   const std::size_t weights = sizeof(float) * model.arena_floats;
@@ -196,9 +197,10 @@ CHIMERA_FUNCTION Result<bool> Trainer::step(TrainingHost& host, StepReport& repo
   if (!lesson) return lesson.error();
   const auto learned = parts_.learner->measure(*q_, weights_.data(), *lesson, memory_.bytes(), host);
   if (!learned) return false;
-  const double loss = learned->loss.mean();
+  const bool counts = learned->loss.count > 0;
+  const double loss = counts ? learned->loss.mean() : std::numeric_limits<double>::quiet_NaN();
   const double rate = settings_.learning_rate * settings_.resolved_schedule().factor(progress_.step + 1);
-  const Skip skip = judge(loss, learned->norm);
+  const Skip skip = counts ? judge(loss, learned->norm) : Skip::no_targets;
 
   Progress& p = progress_;
   ++p.step;
@@ -242,8 +244,20 @@ CHIMERA_FUNCTION Result<Ended> Trainer::run(TrainingHost& host) {
     return how;
   };
   const auto due = [&](std::int64_t interval) { return interval > 0 && progress_.step % interval == 0; };
+  // What is due after a step. What was learned is saved before a validation that may take long: a run which is killed
+  // in its midst goes on from here.
+  const auto pause = [&]() -> Result<bool> {
+    if (due(settings_.checkpoint_interval))
+      if (Result<void> s = checkpoint(host); !s) return s.error();
+    return due(settings_.validation_interval) ? validated(host) : true;
+  };
   const double start = now();
   const std::int64_t first = progress_.step;
+  if (first > 0 && first < settings_.steps) {
+    const auto whole = pause();
+    if (!whole) return whole.error();
+    if (!*whole) return end(Ended::stopped);
+  }
   while (progress_.step < settings_.steps) {
     StepReport report;
     const auto stepped = step(host, report);
@@ -257,14 +271,11 @@ CHIMERA_FUNCTION Result<Ended> Trainer::run(TrainingHost& host) {
                    std::to_string(progress_.skipped_in_a_row) + " steps in a row were skipped, the last because " +
                    std::string(name(report.skip))};
     if (progress_.step >= settings_.steps) break;
-    if (due(settings_.validation_interval)) {
-      const auto whole = validated(host);
-      if (!whole) return whole.error();
-      if (!*whole) return end(Ended::stopped);
-    }
-    if (due(settings_.checkpoint_interval))
-      if (Result<void> s = checkpoint(host); !s) return s.error();
+    const auto whole = pause();
+    if (!whole) return whole.error();
+    if (!*whole) return end(Ended::stopped);
   }
+  if (Result<void> s = checkpoint(host); !s) return s.error();
   const auto whole = validated(host);
   if (!whole) return whole.error();
   return end(*whole ? Ended::finished : Ended::stopped);
@@ -276,7 +287,7 @@ CHIMERA_FUNCTION Result<bool> Trainer::validated(TrainingHost& host) {
   const auto report = validate(&host);
   if (!report) return report.error();
   if (report->stopped) return false;
-  progress_.validation_loss = report->loss, progress_.validation_step = report->step;
+  if (report->targets > 0) progress_.validation_loss = report->loss, progress_.validation_step = report->step;
   host.on_validation(*report);
   return true;
 }
@@ -331,20 +342,22 @@ CHIMERA_FUNCTION Result<void> Trainer::save(const std::string& path) {
 CHIMERA_FUNCTION Result<CheckpointHeader> Trainer::load(const std::string& path) {
   auto header = load_checkpoint(path, model_, state());
   if (!header) return header;
-  const std::int64_t data_tokens = progress_.data_tokens;
+  const Progress now = progress_;
   progress_ = header->progress;
-  progress_.data_tokens = data_tokens;
-  saved_step_ = progress_.step;
+  progress_.data_tokens = now.data_tokens, progress_.data_checksum = now.data_checksum;
+  saved_step_ = progress_.step, saved_validation_ = progress_.validation_step;
   fresh_ = false;
   return header;
 }
 
-/// Saves to the folder, unless that was done at this step.
+/// Saves to the folder, unless that was done at this step; once more if it was validated since.
 CHIMERA_FUNCTION Result<void> Trainer::checkpoint(TrainingHost& host) {
-  if (folder_.empty() || progress_.step == saved_step_) return {};
+  const bool again = progress_.step == saved_step_;
+  if (folder_.empty() || (again && progress_.validation_step == saved_validation_)) return {};
   const std::string path = checkpoint_path(folder_, progress_.step);
   if (Result<void> s = save(path); !s) return s;
-  saved_step_ = progress_.step;
+  saved_step_ = progress_.step, saved_validation_ = progress_.validation_step;
+  if (again) return {};
   host.on_checkpoint(path);
   return remove_old_checkpoints(folder_, progress_.step, settings_.keep);
 }
@@ -365,6 +378,8 @@ CHIMERA_FUNCTION Result<Resumed> Trainer::resume() {
     if (header->progress.data_tokens != progress_.data_tokens)
       tell("the training data had " + std::to_string(header->progress.data_tokens) + " tokens and now has " +
            std::to_string(progress_.data_tokens));
+    else if (header->progress.data_checksum != 0 && header->progress.data_checksum != progress_.data_checksum)
+      tell("the training data is not the same: as many tokens, and others");
     resumed.path = path, resumed.step = progress_.step;
     return resumed;
   }

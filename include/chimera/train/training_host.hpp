@@ -9,7 +9,7 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-enum class Skip : std::uint8_t { none, loss_not_finite, gradient_not_finite, spike };
+enum class Skip : std::uint8_t { none, loss_not_finite, gradient_not_finite, spike, no_targets };
 
 constexpr std::string_view name(Skip skip) {
   switch (skip) {
@@ -17,6 +17,7 @@ constexpr std::string_view name(Skip skip) {
     case Skip::loss_not_finite: return "the loss is not finite";
     case Skip::gradient_not_finite: return "the gradient is not finite";
     case Skip::spike: return "the loss is a spike";
+    case Skip::no_targets: return "no target counts";
   }
   return "";
 }
@@ -24,7 +25,7 @@ constexpr std::string_view name(Skip skip) {
 /// One step, told after it.
 struct StepReport {
   std::int64_t step = 0, steps = 0;  // this one, counted from 1, of how many
-  double loss = 0;                   // nats per target, before the step; or what the objective says
+  double loss = 0;                   // nats per target, before the step; or what the objective says; NaN without any
   double gradient_norm = 0;          // before clipping
   double learning_rate = 0;
   std::int64_t tokens = 0;  // read since the run began
@@ -37,9 +38,9 @@ struct StepReport {
 };
 
 struct ValidationReport {
-  std::int64_t step = 0;  // steps done
-  double loss = 0;        // nats per target; or what the objective says
-  std::int64_t targets = 0;
+  std::int64_t step = 0;     // steps done
+  double loss = 0;           // nats per target; or what the objective says
+  std::int64_t targets = 0;  // that count; 0: the loss means nothing
   double seconds = 0;
   bool stopped = false;  // by the host, before the end: the loss means nothing
 };

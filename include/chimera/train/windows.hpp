@@ -1,6 +1,7 @@
 // Windows of a corpus as rows to learn from: a repeatable order, and documents that do not see each other.
 #pragma once
 
+#include <chimera/core/checksum.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/random.hpp>
 #include <chimera/core/result.hpp>
@@ -8,6 +9,7 @@
 #include <chimera/train/corpus.hpp>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -54,6 +56,9 @@ class Windows : public BatchSource {
   CHIMERA_FUNCTION std::uint64_t rows(std::int64_t length) const override;
 
   std::int64_t tokens() const override { return range_.size(); }
+
+  /// CRC-32C of the tokens as int32.
+  CHIMERA_FUNCTION std::uint32_t checksum() const override;
 
   /// The first token of window `number`, as an index into the corpus. Needs what `check` asks for.
   std::int64_t start(std::uint64_t number, std::int64_t length) const;
@@ -116,6 +121,18 @@ CHIMERA_FUNCTION Result<void> Windows::fill(std::uint64_t first, BatchBuffer& ba
 CHIMERA_FUNCTION std::uint64_t Windows::rows(std::int64_t length) const {
   const std::int64_t targets = std::max<std::int64_t>(range_.size() - 1, 0);
   return static_cast<std::uint64_t>((order_ == WindowOrder::in_order ? targets + length - 1 : targets) / length);
+}
+
+CHIMERA_FUNCTION std::uint32_t Windows::checksum() const {
+  std::array<std::int32_t, 4096> tokens;
+  std::uint32_t sum = 0;
+  for (std::int64_t at = range_.begin; at < range_.end;) {
+    const std::int64_t n = std::min(range_.end - at, static_cast<std::int64_t>(tokens.size()));
+    range_.corpus->read(at, n, tokens.data());
+    sum = crc32c(tokens.data(), static_cast<std::size_t>(n) * sizeof tokens[0], sum);
+    at += n;
+  }
+  return sum;
 }
 
 CHIMERA_FUNCTION std::int64_t Windows::start(std::uint64_t number, std::int64_t length) const {
