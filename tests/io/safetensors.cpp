@@ -119,14 +119,38 @@ TEST_CASE("an index that lies is an error") {
     says(map("\"t\":\"" + std::string(name) + "\""), "is not the name of a file beside the index");
   says(map(R"("t":")" + std::string(300, 'a') + R"(.safetensors")"), "is not the name of a file");
   says(map(R"("t":"none.safetensors")"), "No such file");
-  says(map(R"("t":"b.safetensors")"), "tensor t is not in the shard b.safetensors");
-  says(map(R"("t":"a.safetensors","u":"a.safetensors")"), "tensor u is not in the shard a.safetensors");
-  says(map(R"("t":"b.safetensors","u":"a.safetensors")"), "tensor t is not in the shard b.safetensors");
-  says(map(R"("t":"a.safetensors","u":"t.safetensors")"), "two tensors named t");
+  says(map(""), "names no shard");
   SafetensorsLimits limits;
   limits.shards = 1;
   write_file(folder / "model.safetensors.index.json", R"({"weight_map":{"t":"a.safetensors","u":"b.safetensors"}})");
   says(Safetensors::open(folder.path, limits).error().message, "more than 1 shards");
+  limits.shards = 2, limits.tensors = 1;
+  says(Safetensors::open(folder.path, limits).error().message, "more than 1 tensors");
+}
+
+TEST_CASE("an index says which shards there are, and no more") {
+  TemporaryFolder folder;
+  write_file(folder / "a.safetensors", shard("t"));
+  write_file(folder / "b.safetensors", shard("u"));
+  std::string other = shard("t");
+  other.back() ^= 1;
+  write_file(folder / "c.safetensors", other);
+  write_file(folder / "stray.safetensors", shard("x"));
+  const auto names = [&](const std::string& members) {
+    const auto file =
+        Safetensors::open(write_file(folder / "model.safetensors.index.json", "{\"weight_map\":{" + members + "}}"));
+    std::string found;
+    if (!file) return file.error().message;
+    for (const SafetensorsTensor& t : file->tensors()) found += t.name;
+    return found;
+  };
+  CHECK(names(R"("t":"a.safetensors","u":"b.safetensors","lm_head.weight":"a.safetensors")") == "tu");  // too many
+  CHECK(names(R"("mtp.fc.weight":"a.safetensors","u":"b.safetensors")") == "tu");                       // too few
+  CHECK(names(R"("t":"b.safetensors","u":"a.safetensors")") == "tu");                                   // elsewhere
+  CHECK(names(R"("t":"a.safetensors","u":"c.safetensors")") == "t");
+  const auto file = Safetensors::open(folder.path);  // the last of a name
+  REQUIRE(file);
+  CHECK(static_cast<char>(file->tensor("t")->data.back()) == other.back());
 }
 
 TEST_CASE("each prefix and each changed bit of an index is an error or the same shards") {

@@ -21,6 +21,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -85,7 +86,8 @@ class Safetensors {
 
   Result<void> add_file(const std::string& path, const SafetensorsLimits& limits);
 
-  /// Index: {"weight_map": {"tensor": "file beside the index"}}.
+  /// Index: {"weight_map": {"tensor": "file beside the index"}}. It says which files there are, and no more: tensors
+  /// that it names may be missing, or elsewhere.
   Result<void> add_shards(const std::string& path, const SafetensorsLimits& limits);
 
   /// The name of a file, and nothing that leads elsewhere.
@@ -196,20 +198,25 @@ CHIMERA_FUNCTION Result<void> Safetensors::add_shards(const std::string& path, c
     if (shards.size() == limits.shards) return wrong("it names more than " + std::to_string(limits.shards) + " shards");
     shards.insert(place, *name);
   }
-  std::vector<std::size_t> ends;  // of each shard's tensors
+  if (shards.empty()) return wrong("it names no shard");
+  // As transformers has it: all that is in the shards counts, whatever the index says of it, the last of each name.
+  std::unordered_map<std::string, std::size_t> places;
+  std::vector<SafetensorsTensor> tensors;
   for (const std::string& shard : shards) {
     if (Result<void> s = add_file(folder_of(path) + "/" + shard, limits); !s) return s;
-    ends.push_back(tensors_.size());
+    for (SafetensorsTensor& t : tensors_) {
+      const auto [place, is_new] = places.emplace(t.name, tensors.size());
+      if (!is_new)
+        tensors[place->second] = std::move(t);
+      else
+        tensors.push_back(std::move(t));
+    }
+    if (tensors.size() > limits.tensors)
+      return wrong("it has more than " + std::to_string(limits.tensors) + " tensors");
+    tensors_.clear();
   }
-  for (const auto& [key, value] : map->members()) {
-    const std::string name = *key.string();
-    const SafetensorsTensor* t = tensor(name);
-    const auto at = static_cast<std::size_t>(t ? t - tensors_.data() : 0);
-    const auto shard = static_cast<std::size_t>(std::upper_bound(ends.begin(), ends.end(), at) - ends.begin());
-    if (!t || shards[shard] != *value.string())
-      return wrong("tensor " + name + " is not in the shard " + *value.string());
-  }
-  return {};
+  tensors_ = std::move(tensors);
+  return index_.build(tensors_, name_of, "tensors");
 }
 
 CHIMERA_FUNCTION bool Safetensors::plain(std::string_view name) {
@@ -234,7 +241,7 @@ CHIMERA_FUNCTION Result<void> Safetensors::add(std::span<const std::byte> bytes,
   for (const auto& [key, value] : header->members()) {
     std::string name = *key.string();
     if (name == "__metadata__") {
-      if (Result<void> s = add_metadata(value, limits, first == 0); !s) return s;
+      if (Result<void> s = add_metadata(value, limits, files_.empty()); !s) return s;
       continue;
     }
     if (name.empty() || !tensor_file_parts::printable(name)) return Error{"a tensor's name is empty or not printable"};
