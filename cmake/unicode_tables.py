@@ -8,7 +8,8 @@ Unicode 16.0 is what the regex engines of tiktoken 0.14 and tokenizers 0.23 know
 import regex
 
 # In the order of CharClass and GraphemeClass in unicode.hpp; what matches none is the first of each, "other".
-CHARS = [r"[\r\n]", r"[\s--\r\n]", r"\p{N}", r"\p{M}", r"\p{Lu}", r"\p{Ll}", r"\p{Lt}", r"\p{Lm}", r"\p{Lo}"]
+CHARS = [r"[\r\n]", r"[\s--\r\n]", r"\p{N}", r"\p{M}", r"\p{Lu}", r"\p{Ll}", r"\p{Lt}", r"\p{Lm}", r"\p{Lo}",
+         r"\p{P}"]
 GRAPHEMES = [r"[\p{GCB=Control}\r\n]", r"[\p{GCB=Extend}--\p{InCB=Linker}\u200c]", r"\u200c", r"\p{InCB=Linker}",
              r"\p{GCB=ZWJ}", r"\p{GCB=Regional_Indicator}", r"\p{GCB=Prepend}", r"\p{GCB=SpacingMark}", r"\p{GCB=L}",
              r"\p{GCB=V}", r"\p{GCB=T}", r"[\p{GCB=LV}\p{GCB=LVT}]", r"\p{Extended_Pictographic}", r"\p{InCB=Consonant}"]
@@ -28,7 +29,13 @@ while len(classes) > BLOCK and classes[-BLOCK:] == classes[-2 * BLOCK:-BLOCK]:
 index, blocks = [], {}
 for start in range(0, len(classes), BLOCK):
     index.append(blocks.setdefault(tuple(classes[start:start + BLOCK]), len(blocks)))
-assert index[0] == 0 and len(blocks) <= 256, len(blocks)
+assert index[0] == 0
+# Between the last letters and the selectors of plane 14 nothing is assigned.
+selectors = 0xE0000 // BLOCK
+gap = max(i for i in range(selectors) if index[i] != index[selectors - 1]) + 1
+gap_blocks = selectors - gap - 1  # one of them stays
+assert len(set(index[gap:selectors])) == 1
+del index[gap + 1:selectors]
 
 
 def array(type, name, values):
@@ -53,8 +60,11 @@ print(f"""// Classes of all code points in Unicode 16.0. Made by cmake/unicode_t
 namespace chimera {{
 
 // clang-format off
-/// Which block of `unicode_classes` holds the {BLOCK} code points from {BLOCK} i on; the last entry also stands for all behind.
-{array("std::uint8_t", "unicode_index", index)}
+/// Of the blocks of {BLOCK} code points those from {gap + 1} on, so many, are like the one before them, and not listed.
+inline constexpr std::uint32_t unicode_gap = {gap + 1}, unicode_gap_blocks = {gap_blocks};
+
+/// Which block of `unicode_classes` holds those of each; the last entry also stands for all behind.
+{array("std::uint16_t", "unicode_index", index)}
 
 /// CharClass + 16 GraphemeClass, in blocks of {BLOCK}.
 {array("std::uint8_t", "unicode_classes", [c for block in blocks for c in block])}

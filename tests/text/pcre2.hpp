@@ -4,9 +4,12 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
+#include <algorithm>
 #include <cstddef>
+#include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 class Pcre2 {
@@ -45,4 +48,42 @@ class Pcre2 {
  private:
   pcre2_code* code_ = nullptr;
   pcre2_match_data* match_ = nullptr;
+};
+
+/// The pieces of a text by expressions that stand a line each: every one cuts what those before it left, and keeps what
+/// it does not match.
+class Pcre2Rules {
+ public:
+  explicit Pcre2Rules(std::string_view lines) {
+    for (std::size_t end; !lines.empty(); lines.remove_prefix(std::min(end + 1, lines.size()))) {
+      end = std::min(lines.find('\n'), lines.size());
+      stages_.push_back(std::make_unique<Pcre2>(lines.substr(0, end)));
+    }
+  }
+
+  bool ok() const {
+    return std::all_of(stages_.begin(), stages_.end(), [](const auto& stage) { return stage->ok(); });
+  }
+
+  std::vector<std::string_view> pieces(std::string_view text) const {
+    std::vector<std::string_view> all{text};
+    if (text.empty()) all.clear();
+    for (const auto& stage : stages_) {
+      std::vector<std::string_view> next;
+      for (const std::string_view piece : all) {
+        const char* at = piece.data();
+        const auto add = [&](const char* end) {
+          if (end > at) next.emplace_back(at, static_cast<std::size_t>(end - at));
+          at = end;
+        };
+        for (const std::string_view match : stage->find_all(piece)) add(match.data()), add(match.data() + match.size());
+        add(piece.data() + piece.size());
+      }
+      all = std::move(next);
+    }
+    return all;
+  }
+
+ private:
+  std::vector<std::unique_ptr<Pcre2>> stages_;
 };

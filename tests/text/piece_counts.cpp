@@ -38,7 +38,7 @@ TEST_CASE("pieces are counted as one split of each text has them, whatever the t
       CHECK(wrong == 0);
       CHECK(found == expected.size() - static_cast<std::size_t>(std::count_if(expected.begin(), expected.end(),
                                                                               [](auto& e) { return e.second == 0; })));
-      CHECK(counts.total(1) == 4 + 1);
+      CHECK(counts.total(1) == (r.id == PreTokenizer::llama_cpp ? 6 : 5));  // which cuts " (" in two
     }
   }
 }

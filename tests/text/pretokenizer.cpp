@@ -47,6 +47,13 @@ TEST_CASE("Devanagari words stay whole with qwen35 and o200k; digits are cut") {
   CHECK(pieces(PreTokenizer::o200k, text) == Pieces{"नमस्ते", " दुनिया", ",", " ", "202", "4", " है", "।", " don't"});
 }
 
+TEST_CASE("rules that a GGUF file does not name are llama.cpp's own") {
+  CHECK(pieces(PreTokenizer::llama_cpp, "the (don't) 12345 the!!  x\n\ny") ==
+        Pieces{"the", " ", "(", "don", "'", "t", ")", " ", "123", "45", " the", "!!", " ", " x", "\n", "\n", "y"});
+  CHECK(pieces(PreTokenizer::llama_cpp, "a  $5 \u00A7`1\u0968345678") ==
+        Pieces{"a", "  ", "$", "5", " ", "\u00A7", "`", "1\u0968", "345", "678"});
+}
+
 TEST_CASE("pieces of broken UTF-8 make up the whole text") {
   std::mt19937_64 random(5);
   for (int round = 0; round < 20'000; ++round) {
@@ -65,7 +72,7 @@ TEST_CASE("pieces of broken UTF-8 make up the whole text") {
 }
 
 TEST_CASE("pieces are the matches of the regular expression in PCRE2, on random text") {
-  std::vector<std::vector<std::string>> of(10);
+  std::vector<std::vector<std::string>> of(static_cast<std::size_t>(CharClass::end));
   const Pcre2 unassigned(R"(\p{Cn}|\x{180E})");  // U+180E: white space to Perl once, and to PCRE2 still
   for (std::uint32_t c = 0; c < 0x110000; ++c)
     if ((c < 0xD800 || c > 0xDFFF) && unassigned.find_all(utf8(c)).empty())
@@ -75,7 +82,7 @@ TEST_CASE("pieces are the matches of the regular expression in PCRE2, on random 
                                        "3",       "!",   "।",   "क",   "ि",  "्",   "é", "Ñ"};
   std::mt19937_64 random(7);
   for (const auto& r : pretokenizer_rules) {
-    const Pcre2 regex(r.regex);
+    const Pcre2Rules regex(r.regex);
     REQUIRE(regex.ok());
     for (int round = 0; round < 60'000; ++round) {
       std::string text;
@@ -84,7 +91,7 @@ TEST_CASE("pieces are the matches of the regular expression in PCRE2, on random 
         text += chars[random() % chars.size()];
       }
       INFO(r.name << ": " << text);
-      REQUIRE(pieces(r.id, text) == regex.find_all(text));
+      REQUIRE(pieces(r.id, text) == regex.pieces(text));
     }
   }
 }
@@ -92,7 +99,7 @@ TEST_CASE("pieces are the matches of the regular expression in PCRE2, on random 
 TEST_CASE("pieces are the matches of the regular expression in PCRE2, on real text") {
   for (const char* file : {"corpora/hindi_help.txt", "corpora/english_help.txt", "tokenizer/o200k_golden.jsonl"}) {
     const std::string text = read_data(file);
-    for (const auto& r : pretokenizer_rules) CHECK(pieces(r.id, text) == Pcre2(r.regex).find_all(text));
+    for (const auto& r : pretokenizer_rules) CHECK(pieces(r.id, text) == Pcre2Rules(r.regex).pieces(text));
   }
 }
 

@@ -71,12 +71,12 @@ class Encoder {
 namespace chimera {
 
 CHIMERA_FUNCTION void Encoder::encode(std::string_view text, Special control, std::vector<std::int32_t>& out) {
-  const char* const end = text.data() + text.size();
   t_->split_specials(text, control, [&](auto part) {
     if constexpr (std::is_same_v<decltype(part), std::int32_t>) {
       out.push_back(part);
     } else {
-      split(t_->vocabulary().pretokenizer, part, [&](std::string_view piece) { wait(piece, end, out); });
+      split(t_->vocabulary().pretokenizer, part,
+            [&](std::string_view piece) { wait(piece, part.data() + part.size(), out); });
       add_waiting(out);
     }
   });

@@ -14,17 +14,19 @@
 
 namespace chimera {
 
-enum class PreTokenizer : std::uint8_t { gpt2, llama3, qwen2, qwen35, cl100k, o200k, tekken };
+enum class PreTokenizer : std::uint8_t { gpt2, llama3, qwen2, qwen35, cl100k, o200k, tekken, llama_cpp };
 
-/// What a rule set is called in GGUF files (`tokenizer.ggml.pre`) and how files for other programs spell it.
+/// What a rule set is called in GGUF files (`tokenizer.ggml.pre`) and how files for other programs spell it. Of
+/// several expressions, a line each, every one cuts what those before it left.
 struct PreTokenizerRules {
   PreTokenizer id;
   std::string_view name, regex;
 };
 
 /// In the order of PreTokenizer. o200k goes out under the name whose rules in llama.cpp keep marks in words and look up
-/// whole words first, as o200k does; under "gpt-4o" llama.cpp cuts Devanagari at its vowel signs.
-inline constexpr std::array<PreTokenizerRules, 7> pretokenizer_rules{{
+/// whole words first, as o200k does; under "gpt-4o" llama.cpp cuts Devanagari at its vowel signs. llama_cpp: what
+/// llama.cpp takes for files that do not name their rules.
+inline constexpr std::array<PreTokenizerRules, 8> pretokenizer_rules{{
     {PreTokenizer::gpt2, "gpt-2", R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)"},
     {PreTokenizer::llama3, "llama-bpe",
      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|)"
@@ -46,6 +48,11 @@ inline constexpr std::array<PreTokenizerRules, 7> pretokenizer_rules{{
      R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|)"
      R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|)"
      R"(\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
+    {PreTokenizer::llama_cpp, "default",
+     "[\\p{P}\\$\\+<=>\\^~\\|]+\n"
+     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)\n"
+     "\\p{N}+\n"
+     "[0-9][0-9][0-9]"},
 }};
 
 /// Other names of the same rules in GGUF files.
@@ -185,12 +192,48 @@ inline const char* cased_word(const char* at, const char* start, const char* end
   return all > start ? all : at;
 }
 
+/// Whether three ASCII digits are at `at`.
+inline bool three_digits(const char* at, const char* end) {
+  const auto digit = [&](int i) { return at[i] >= '0' && at[i] <= '9'; };
+  return end - at >= 3 && digit(0) && digit(1) && digit(2);
+}
+
+/// A piece of the rules llama_cpp. In their order: what is cut off as punctuation ends what is before it as the end of
+/// a text does; there gpt2's rules act; then numbers are cut from the blank before them, and by three digits.
+inline const char* llama_cpp_piece_end(const char* at, const char* end) {
+  const auto cut_off = [](const char* c, Char is) {
+    return is.is(any_of(punctuation)) ||
+           (is.bytes == 1 && std::string_view("$+<=>^~|").find(*c) != std::string_view::npos);
+  };
+  const auto run_of = [&](const char* from, auto&& belongs) {
+    for (Char c = char_at(from, end); c.bytes > 0 && belongs(from, c); c = char_at(from, end)) from += c.bytes;
+    return from;
+  };
+  const Char first = char_at(at, end);
+  if (first.is(any_of(number))) {
+    if (three_digits(at, end)) return at + 3;
+    return run_of(at, [&](const char* c, Char is) { return is.is(any_of(number)) && !three_digits(c, end); });
+  }
+  if (cut_off(at, first)) return run_of(at, cut_off);
+  const char* behind_blank = at + (*at == ' ');
+  if (const char* word = run<letters>(behind_blank, end); word > behind_blank) return word;
+  if (behind_blank > at && char_at(behind_blank, end).is(any_of(number))) return behind_blank;
+  const auto is_symbol = [&](const char* c, Char is) {
+    return !is.is(spaces | letters | any_of(number)) && !cut_off(c, is);
+  };
+  if (const char* symbol = run_of(behind_blank, is_symbol); symbol > behind_blank) return symbol;
+  const char* last = at;  // character of the white space
+  const char* blank = run_of(at, [&](const char* c, Char is) { return is.is(spaces) && (last = c, true); });
+  return blank == end || cut_off(blank, char_at(blank, end)) || last == at ? blank : last;
+}
+
 }  // namespace pretokenizer_parts
 
 /// Where the piece ends that begins at `at`, which must not be `end`. Bytes that are no UTF-8 count as symbols.
 template <PreTokenizer P>
 const char* piece_end(const char* at, const char* end) {
   using namespace pretokenizer_parts;
+  if constexpr (P == PreTokenizer::llama_cpp) return llama_cpp_piece_end(at, end);
   constexpr bool cased = P == PreTokenizer::o200k || P == PreTokenizer::tekken;
   constexpr bool gpt2 = P == PreTokenizer::gpt2;
   constexpr bool marks_in_words = P == PreTokenizer::qwen35;
@@ -260,6 +303,7 @@ void split(PreTokenizer rules, std::string_view text, Use&& use) {
     case PreTokenizer::cl100k: return split<PreTokenizer::cl100k>(text, use);
     case PreTokenizer::o200k: return split<PreTokenizer::o200k>(text, use);
     case PreTokenizer::tekken: return split<PreTokenizer::tekken>(text, use);
+    case PreTokenizer::llama_cpp: return split<PreTokenizer::llama_cpp>(text, use);
   }
 }
 

@@ -5,6 +5,7 @@
 #include <chimera/core/memory.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
+#include <chimera/text/normalize.hpp>
 #include <chimera/text/pretokenizer.hpp>
 #include <chimera/text/short_text.hpp>
 #include <chimera/text/vocabulary.hpp>
@@ -55,7 +56,8 @@ class Tokenizer {
   std::optional<std::int32_t> special(std::string_view text) const;
 
   /// Calls `use(std::string_view text)` for text between special tokens and `use(std::int32_t id)` for those, in turn.
-  /// Of tokens that begin at the same place the longest counts.
+  /// Of tokens that begin at the same place the longest counts. Text is in form C if the vocabulary asks for that; it
+  /// may end with the call.
   template <class Use>
   void split_specials(std::string_view text, Special control, Use&& use) const;
 
@@ -110,13 +112,14 @@ class Tokenizer {
   void merge_short(std::string_view piece, std::vector<std::int32_t>& out) const;
   void merge_long(std::string_view piece, Buffers& buffers, std::vector<std::int32_t>& out) const;
 
-  /// Special tokens sorted by their text, and whether one begins with a byte. [0]: user-defined; [1]: control as well.
+  /// Special tokens sorted by their text, and whether one begins with a byte.
   struct Specials {
     std::vector<std::int32_t> sorted;
     std::array<bool, 256> begins{};
   };
-  const Specials& specials(Special control) const { return specials_[control == Special::as_token ? 1 : 0]; }
-  std::optional<std::int32_t> longest_special(std::string_view text, Special control) const;
+  template <class Use>
+  void split_by(const Specials& specials, std::string_view text, Use&& use) const;
+  std::optional<std::int32_t> longest_special(const Specials& specials, std::string_view text) const;
 
   Vocabulary v_;
   std::array<std::uint32_t, 256> byte_tokens_{};
@@ -125,7 +128,7 @@ class Tokenizer {
   std::vector<std::uint64_t, TableAllocator<std::uint64_t>> pairs_;
   std::vector<std::uint32_t> merged_;  // the token that a merge of this rank makes
   int pair_shift_ = 0;
-  std::array<Specials, 2> specials_;
+  std::array<std::array<Specials, 2>, 2> specials_;  // [user-defined; control as well][as they stand; normalized]
 };
 
 class Tokenizer::Buffers {
@@ -136,12 +139,26 @@ class Tokenizer::Buffers {
 
 template <class Use>
 void Tokenizer::split_specials(std::string_view text, Special control, Use&& use) const {
-  const auto& begins = specials(control).begins;
+  const auto& [as_they_stand, normalized] = specials_[control == Special::as_token ? 1 : 0];
+  split_by(as_they_stand, text, [&](auto part) {
+    if constexpr (std::is_same_v<decltype(part), std::int32_t>) {
+      use(part);
+    } else if (v_.nfc) {
+      std::string buffer;
+      split_by(normalized, to_nfc(part, buffer), use);
+    } else {
+      split_by(normalized, part, use);
+    }
+  });
+}
+
+template <class Use>
+void Tokenizer::split_by(const Specials& specials, std::string_view text, Use&& use) const {
   std::size_t from = 0;
-  if (!specials(control).sorted.empty())
+  if (!specials.sorted.empty())
     for (std::size_t at = 0; at < text.size(); ++at) {
-      if (!begins[static_cast<unsigned char>(text[at])]) continue;
-      const auto id = longest_special(text.substr(at), control);
+      if (!specials.begins[static_cast<unsigned char>(text[at])]) continue;
+      const auto id = longest_special(specials, text.substr(at));
       if (!id) continue;
       if (at > from) use(text.substr(from, at - from));
       use(*id);
@@ -174,7 +191,9 @@ CHIMERA_FUNCTION Result<void> Tokenizer::index() {
   if (v_.tokens.size() > Vocabulary::max_tokens)
     return Error{"expected at most " + std::to_string(Vocabulary::max_tokens) + " tokens, found " +
                  std::to_string(v_.tokens.size())};
-  for (const std::int32_t id : {v_.bos, v_.eos, v_.eot, v_.unknown, v_.padding})
+  std::vector<std::int32_t> ids = v_.ends;
+  ids.insert(ids.end(), {v_.bos, v_.eos, v_.eot, v_.unknown, v_.padding});
+  for (const std::int32_t id : ids)
     if (id < -1 || id >= size())
       return Error{"expected special ids below the number of tokens, " + std::to_string(size()) + ", found " +
                    std::to_string(id)};
@@ -304,20 +323,22 @@ CHIMERA_FUNCTION void Tokenizer::index_specials() {
   for (std::int32_t id = 0; id < size(); ++id) {
     const Token& t = v_.tokens[static_cast<std::size_t>(id)];
     if (t.bytes.empty() || !(is_control(t) || t.type == TokenType::user_defined)) continue;
-    for (Specials& s : specials_) {
-      if (&s == &specials_[0] && is_control(t)) continue;
+    for (auto& list : specials_) {
+      if (&list == &specials_[0] && is_control(t)) continue;
+      Specials& s = list[t.normalized ? 1 : 0];
       s.sorted.push_back(id);
       s.begins[static_cast<unsigned char>(t.bytes.front())] = true;
     }
   }
-  for (Specials& s : specials_)
-    std::stable_sort(s.sorted.begin(), s.sorted.end(), [&](auto a, auto b) { return bytes(a) < bytes(b); });
+  for (auto& list : specials_)
+    for (Specials& s : list)
+      std::stable_sort(s.sorted.begin(), s.sorted.end(), [&](auto a, auto b) { return bytes(a) < bytes(b); });
 }
 
 /// The longest special token that `text` begins with.
-CHIMERA_FUNCTION std::optional<std::int32_t> Tokenizer::longest_special(std::string_view text, Special control) const {
-  const auto& sorted = specials(control).sorted;
-  auto first = sorted.begin(), last = sorted.end();  // those that agree with the text so far
+CHIMERA_FUNCTION std::optional<std::int32_t> Tokenizer::longest_special(const Specials& specials,
+                                                                        std::string_view text) const {
+  auto first = specials.sorted.begin(), last = specials.sorted.end();  // those that agree with the text so far
   std::optional<std::int32_t> found;
   for (std::size_t n = 0; first != last; ++n) {
     if (bytes(*first).size() == n) {
@@ -419,14 +440,14 @@ CHIMERA_FUNCTION std::vector<std::int32_t> Tokenizer::encode(std::string_view te
 CHIMERA_FUNCTION bool Tokenizer::ends_text(std::int32_t id) const {
   constexpr std::array<std::string_view, 5> names{"<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>",
                                                   "</s>"};
-  return id >= 0 && (id == v_.eos || id == v_.eot ||
+  return id >= 0 && (id == v_.eos || id == v_.eot || std::find(v_.ends.begin(), v_.ends.end(), id) != v_.ends.end() ||
                      (is_control(id) && std::find(names.begin(), names.end(), bytes(id)) != names.end()));
 }
 
 CHIMERA_FUNCTION std::optional<std::int32_t> Tokenizer::special(std::string_view text) const {
-  const auto found = longest_special(text, Special::as_token);
-  if (!found || bytes(*found) != text) return std::nullopt;
-  return found;
+  for (const Specials& s : specials_[1])
+    if (const auto found = longest_special(s, text); found && bytes(*found) == text) return found;
+  return std::nullopt;
 }
 
 CHIMERA_FUNCTION void Tokenizer::encode_piece(std::string_view piece, std::uint64_t hash, Buffers& buffers,

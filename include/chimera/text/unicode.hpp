@@ -5,6 +5,7 @@
 
 #include <chimera/text/unicode_tables.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -12,7 +13,8 @@
 namespace chimera {
 
 /// The general categories that tokenizers tell apart; no code point is in two. line_end: CR and LF; space: the rest of
-/// White_Space, which is `\s` of regular expressions; upper, lower, title, modifier, letter: Lu, Ll, Lt, Lm, Lo.
+/// White_Space, which is `\s` of regular expressions; upper, lower, title, modifier, letter: Lu, Ll, Lt, Lm, Lo;
+/// punctuation: P.
 enum class CharClass : std::uint8_t {
   other,
   line_end,
@@ -24,6 +26,7 @@ enum class CharClass : std::uint8_t {
   title,
   modifier,
   letter,
+  punctuation,
   end
 };
 
@@ -74,8 +77,11 @@ inline CodePoint first_code_point(std::string_view text) {
 
 /// Both classes of a code point, as the table packs them.
 constexpr std::uint8_t packed_classes(std::uint32_t c) {
-  const std::size_t block = c / 128;
-  return unicode_classes[unicode_index[block < unicode_index.size() ? block : unicode_index.size() - 1] * 128 +
+  std::size_t block = c / 128;
+  if (block >= unicode_gap)
+    block = std::max<std::size_t>(block, unicode_gap + unicode_gap_blocks - 1) - unicode_gap_blocks;
+  return unicode_classes[unicode_index[block < unicode_index.size() ? block : unicode_index.size() - 1] *
+                             std::size_t{128} +
                          c % 128];
 }
 constexpr CharClass char_class(std::uint32_t c) { return static_cast<CharClass>(packed_classes(c) & 15); }

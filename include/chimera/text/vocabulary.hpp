@@ -21,6 +21,14 @@ enum class TokenType : std::uint8_t { normal = 1, unknown, control, user_defined
 struct Token {
   std::string bytes;
   TokenType type = TokenType::unused;
+  bool normalized = false;  // of a user-defined or control one: it is looked for where all others are found already
+};
+
+/// A chat template for some other purpose than usual, as for tools.
+struct NamedTemplate {
+  std::string name, jinja;
+
+  bool operator==(const NamedTemplate&) const = default;
 };
 
 /// What a tokenizer is made of; files hold this. All 256 single bytes must be normal tokens.
@@ -31,10 +39,14 @@ struct Vocabulary {
   std::vector<std::pair<std::int32_t, std::int32_t>> merges;  // left and right id, the first merge first
   bool merge_by_rank = false;  // instead of a list: what joins to a normal token merges, the lowest id first
   bool whole_words = false;    // a piece that is a token is that token, whether merges lead to it or not
+  bool nfc = false;            // text is brought to form C first (text/normalize.hpp); GGUF files cannot say so
   PreTokenizer pretokenizer = PreTokenizer::qwen35;
   std::int32_t bos = -1, eos = -1, eot = -1, unknown = -1, padding = -1;  // -1: none
+  std::vector<std::int32_t> ends;                                         // further tokens that end a text
   bool add_bos = false, add_eos = false;                                  // what the model expects around a prompt
   std::string chat_template;                                              // Jinja
+  std::vector<NamedTemplate> named_templates;                             // others beside it
+  std::string note;  // for the user: what its file says and cannot be; may be empty
 };
 
 /// The tokens of text/bytes.hpp, up to `size` ids, the last of which are reserved.
