@@ -96,6 +96,42 @@ class TokenIndex {
   std::unordered_map<std::string_view, std::int32_t> ids_;
 };
 
+/// Says in the vocabulary what its file says and cannot be. A few of these are enough.
+inline void add_note(Vocabulary& v, const std::string& text) {
+  if (v.note.size() < 1000) v.note.append(v.note.empty() ? "" : "; ").append(text);
+}
+
+/// The id that `where` of the file names, or -1, with a note, if it is that of no token. All tokens are there already.
+inline std::int32_t known_id(Vocabulary& v, const std::string& where, std::int64_t id) {
+  if (id >= 0 && id < static_cast<std::int64_t>(v.tokens.size())) return static_cast<std::int32_t>(id);
+  add_note(v, where + " is " + std::to_string(id) + ", and there are " + std::to_string(v.tokens.size()) +
+                  " tokens: it is passed over");
+  return -1;
+}
+
+/// Adds a token that ends a text, unless there is none or it is known as one.
+inline void add_end(Vocabulary& v, std::int32_t id) {
+  constexpr std::size_t most = 64;
+  if (id < 0 || id == v.eos || id == v.eot || std::find(v.ends.begin(), v.ends.end(), id) != v.ends.end()) return;
+  if (v.ends.size() < most) return v.ends.push_back(id);
+  add_note(v, "of the tokens that end a text " + std::to_string(most) + " are used");
+}
+
+/// Adds a chat template; "default" is the usual one. Names become those of files.
+inline void add_template(Vocabulary& v, std::string name, std::string jinja) {
+  constexpr std::size_t most = 64;
+  constexpr std::string_view plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+  if (name == "default") {
+    v.chat_template = std::move(jinja);
+  } else if (name.empty() || name.size() > most || name.find_first_not_of(plain) != std::string::npos) {
+    add_note(v, "a chat template is passed over, for its name is not of letters and digits");
+  } else {
+    for (NamedTemplate& t : v.named_templates)
+      if (t.name == name) return void(t.jinja = std::move(jinja));
+    if (v.named_templates.size() < most) v.named_templates.push_back({std::move(name), std::move(jinja)});
+  }
+}
+
 /// Makes room for the id; false if it is none, or beyond what a file of `entries` tokens may hold.
 inline bool make_room(Vocabulary& v, std::int64_t id, std::size_t entries) {
   constexpr std::size_t gap = 65536;

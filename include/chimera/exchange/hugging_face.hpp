@@ -14,6 +14,7 @@
 #include <chimera/io/json.hpp>
 #include <chimera/io/safetensors.hpp>
 #include <chimera/model/any_model.hpp>
+#include <chimera/text/vocabulary.hpp>
 
 #include <algorithm>
 #include <array>
@@ -22,12 +23,20 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace chimera::inline CHIMERA_ABI {
 
 /// Ids that a config.json names; -1: there is none.
 struct SpecialIds {
   std::int32_t bos = -1, eos = -1, pad = -1;
+  std::vector<std::int32_t> ends{};  // further tokens that end a text
+
+  static SpecialIds of(const Vocabulary& v) {
+    SpecialIds ids{v.bos, v.eos, v.padding, v.ends};
+    if (v.eot >= 0 && v.eot != v.eos) ids.ends.insert(ids.ends.begin(), v.eot);
+    return ids;
+  }
 };
 
 namespace hugging_face_parts {
@@ -70,6 +79,14 @@ inline std::string unknown_to_transformers(const Config& c) {
   return "";
 }
 
+inline void add_ids(JsonMembers& m, const SpecialIds& ids) {
+  std::string ends = ids.eos < 0 ? "" : std::to_string(ids.eos);
+  for (const std::int32_t id : ids.ends) ends += (ends.empty() ? "" : ", ") + std::to_string(id);
+  m.add_id("bos_token_id", ids.bos);
+  m.add("eos_token_id", ends.empty() ? "null" : ends.find(',') == std::string::npos ? ends : "[" + ends + "]");
+  m.add_id("pad_token_id", ids.pad);
+}
+
 inline std::string config_json(const Config& c, Format format, const SpecialIds& ids) {
   const std::string_view type = type_of(c);
   JsonMembers m;
@@ -84,7 +101,7 @@ inline std::string config_json(const Config& c, Format format, const SpecialIds&
   m.add_flag("tie_word_embeddings", c.tied);
   m.add_number("initializer_range", 0.02f);
   m.add_flag("use_cache", true);
-  m.add_id("bos_token_id", ids.bos), m.add_id("eos_token_id", ids.eos), m.add_id("pad_token_id", ids.pad);
+  add_ids(m, ids);
   if (type.starts_with("granite")) {
     m.add_number("embedding_multiplier", c.embedding_scale);
     m.add_number("residual_multiplier", c.residual_scale);
@@ -122,7 +139,7 @@ inline std::string_view hugging_face_architecture(const Config& c) {
 /// generation_config.json
 inline std::string generation_config_json(const SpecialIds& ids) {
   JsonMembers m;
-  m.add_id("bos_token_id", ids.bos), m.add_id("eos_token_id", ids.eos), m.add_id("pad_token_id", ids.pad);
+  hugging_face_parts::add_ids(m, ids);
   return m.text() + "\n";
 }
 

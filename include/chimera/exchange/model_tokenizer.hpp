@@ -3,6 +3,7 @@
 
 #include <chimera/core/files.hpp>
 #include <chimera/core/namespace.hpp>
+#include <chimera/core/platform/platform.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/exchange/load_tokenizer.hpp>
 #include <chimera/exchange/tokenizer_gguf.hpp>
@@ -15,6 +16,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 namespace chimera {
 
@@ -41,7 +43,7 @@ Result<Tokenizer> tokenizer_of(const Gguf& file, int vocab);
 /// The tokenizer in a GGUF file, or in the folder that `path` is or lies in; bytes if there is none.
 Result<Tokenizer> tokenizer_of(const std::string& path, int vocab);
 
-/// tokenizer.json and tokenizer_config.json.
+/// tokenizer.json, tokenizer_config.json, and chat templates in files of their own, as transformers has them since 5.
 Result<void> save_tokenizer(const std::string& folder, const Tokenizer& tokenizer);
 
 }  // namespace chimera
@@ -74,6 +76,7 @@ CHIMERA_FUNCTION Result<Tokenizer> with_special_ids(const Tokenizer& tokenizer) 
   if (v.eos < 0) v.eos = id("<|endoftext|>");
   if (v.bos < 0) v.bos = v.eos;
   if (v.eot < 0) v.eot = id("<|im_end|>");
+  std::erase_if(v.ends, [&](std::int32_t end) { return end == v.eos || end == v.eot; });
   if (v.padding < 0) v.padding = id("<|pad|>") >= 0 ? id("<|pad|>") : v.eos;
   if (v.chat_template.empty() && id("<|im_start|>") >= 0 && id("<|im_end|>") >= 0) v.chat_template = chatml_template;
   return Tokenizer::create(std::move(v));
@@ -117,6 +120,17 @@ CHIMERA_FUNCTION Result<Tokenizer> tokenizer_of(const std::string& path, int voc
 
 CHIMERA_FUNCTION Result<void> save_tokenizer(const std::string& folder, const Tokenizer& tokenizer) {
   if (Result<void> s = write_text(folder + "/tokenizer.json", tokenizer_json(tokenizer)); !s) return s;
+  const Vocabulary& v = tokenizer.vocabulary();
+  const std::string usual = folder + "/chat_template.jinja", more = folder + "/additional_chat_templates";
+  if (!v.chat_template.empty()) {
+    if (Result<void> s = write_text(usual, v.chat_template); !s) return s;
+  } else if (exists(usual) && !platform::remove(usual)) {
+    return file_error("remove", usual);  // it was of another tokenizer
+  }
+  if (!v.named_templates.empty())
+    if (Result<void> s = make_folder(more); !s) return s;
+  for (const NamedTemplate& t : v.named_templates)
+    if (Result<void> s = write_text(more + "/" + t.name + ".jinja", t.jinja); !s) return s;
   return write_text(folder + "/tokenizer_config.json", tokenizer_config_json(tokenizer));
 }
 

@@ -38,15 +38,17 @@ CHIMERA_FUNCTION Result<Tokenizer> read_tokenizer(const Gguf& file) {
   if (!model) return model.error();
   if (*model != "gpt2")
     return Error{"tokenizer.ggml.model: expected \"gpt2\" (byte-level BPE), found \"" + std::string(*model) + "\""};
-  std::string_view name = "gpt-2";
+  Vocabulary v;
+  std::string_view name = "default";
   if (file.has("tokenizer.ggml.pre")) {
     const auto pre = file.text("tokenizer.ggml.pre");
     if (!pre) return pre.error();
     name = *pre;
+  } else {
+    add_note(v, "the file has no tokenizer.ggml.pre, so text is cut by llama.cpp's default rules, perhaps not its own");
   }
   const auto pretokenizer = pretokenizer_named(name);
   if (!pretokenizer) return Error{"tokenizer.ggml.pre: no known rules have the name \"" + std::string(name) + "\""};
-  Vocabulary v;
   v.pretokenizer = *pretokenizer;
   // What llama.cpp derives from the name alone.
   constexpr std::array<std::string_view, 3> by_merges{"gpt-4o", "smaug-bpe", "chatglm-bpe"};
@@ -69,8 +71,7 @@ CHIMERA_FUNCTION Result<Tokenizer> read_tokenizer(const Gguf& file) {
   v.tokens.reserve(tokens->size());
   for (std::size_t id = 0; id < tokens->size(); ++id) {
     const std::int64_t type = types.empty() ? 1 : types[id];
-    if (type < 0 || type > 6) return Error{"tokenizer.ggml.token_type: expected 1 to 6, found " + std::to_string(type)};
-    if (type <= 1)
+    if (type < 2 || type > 6)  // a type that llama.cpp does not know is nothing special to it
       v.tokens.push_back(letter_token((*tokens)[id]));
     else
       v.tokens.push_back({std::string((*tokens)[id]), static_cast<TokenType>(type)});
@@ -88,17 +89,20 @@ CHIMERA_FUNCTION Result<Tokenizer> read_tokenizer(const Gguf& file) {
       v.merges.push_back(*ids);
     }
   }
-  for (const auto& [key, id] :
-       {std::pair{"bos", &v.bos}, {"eos", &v.eos}, {"eot", &v.eot}, {"unknown", &v.unknown}, {"padding", &v.padding}}) {
+  std::int32_t eom = -1;
+  for (const auto& [key, id] : {std::pair{"bos", &v.bos},
+                                {"eos", &v.eos},
+                                {"eot", &v.eot},
+                                {"eom", &eom},
+                                {"unknown", &v.unknown},
+                                {"padding", &v.padding}}) {
     const std::string whole = "tokenizer.ggml." + std::string(key) + "_token_id";
     if (!file.has(whole)) continue;
     const auto value = file.integer(whole);
     if (!value) return value.error();
-    if (*value < 0 || *value >= static_cast<std::int64_t>(v.tokens.size()))
-      return Error{whole + ": expected the id of one of " + std::to_string(v.tokens.size()) + " tokens, found " +
-                   std::to_string(*value)};
-    *id = static_cast<std::int32_t>(*value);
+    *id = known_id(v, whole, *value);
   }
+  add_end(v, eom);
   for (const auto& [key, flag] :
        {std::pair{"tokenizer.ggml.add_bos_token", &v.add_bos}, {"tokenizer.ggml.add_eos_token", &v.add_eos}}) {
     if (!file.has(key)) continue;
@@ -107,6 +111,10 @@ CHIMERA_FUNCTION Result<Tokenizer> read_tokenizer(const Gguf& file) {
     *flag = *value;
   }
   if (const auto chat = file.text("tokenizer.chat_template")) v.chat_template = *chat;
+  if (const auto names = file.texts("tokenizer.chat_templates"))
+    for (const std::string_view chat : *names)
+      if (const auto jinja = file.text("tokenizer.chat_template." + std::string(chat)))
+        add_template(v, std::string(chat), std::string(*jinja));
   return Tokenizer::create(std::move(v));
 }
 
@@ -130,13 +138,27 @@ CHIMERA_FUNCTION void set_tokenizer(GgufWriter& file, const Tokenizer& tokenizer
   file.set("tokenizer.ggml.tokens", tokens);
   file.set("tokenizer.ggml.token_type", types);
   file.set("tokenizer.ggml.merges", merges);
-  for (const auto& [key, id] :
-       {std::pair{"bos", v.bos}, {"eos", v.eos}, {"eot", v.eot}, {"unknown", v.unknown}, {"padding", v.padding}})
+  // A file has room for three tokens that end a text.
+  std::vector<std::int32_t> ends = v.ends;
+  if (v.eot >= 0) ends.insert(ends.begin(), v.eot);
+  ends.resize(2, -1);
+  for (const auto& [key, id] : {std::pair{"bos", v.bos},
+                                {"eos", v.eos},
+                                {"eot", ends[0]},
+                                {"eom", ends[1]},
+                                {"unknown", v.unknown},
+                                {"padding", v.padding}})
     if (id >= 0) file.set("tokenizer.ggml." + std::string(key) + "_token_id", static_cast<std::uint32_t>(id));
   file.set("tokenizer.ggml.add_bos_token", v.add_bos);
   file.set("tokenizer.ggml.add_eos_token", v.add_eos);
   file.set("tokenizer.ggml.add_space_prefix", false);
   if (!v.chat_template.empty()) file.set("tokenizer.chat_template", v.chat_template);
+  std::vector<std::string> names;
+  for (const NamedTemplate& t : v.named_templates) {
+    file.set("tokenizer.chat_template." + t.name, t.jinja);
+    names.push_back(t.name);
+  }
+  if (!names.empty()) file.set("tokenizer.chat_templates", names);
 }
 
 }  // namespace chimera

@@ -6,25 +6,43 @@
 #include <chimera/core/result.hpp>
 #include <chimera/exchange/byte_level.hpp>
 #include <chimera/io/json.hpp>
+#include <chimera/text/normalize.hpp>
 #include <chimera/text/pretokenizer.hpp>
 #include <chimera/text/tokenizer.hpp>
 #include <chimera/text/vocabulary.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
+#include <vector>
 
 namespace chimera {
 
-/// tokenizer.json, and tokenizer_config.json, which knows bos, eos and the chat template; "" if there is none. A
-/// normalizer to NFC is passed over: text goes in as it is.
-Result<Tokenizer> read_tokenizer_json(std::string_view text, std::string_view config = "");
+/// The texts of files that lie beside a tokenizer.json; empty: there is no such file.
+struct TokenizerTexts {
+  std::string_view tokenizer;                       // tokenizer.json
+  std::string_view config{};                        // tokenizer_config.json: special tokens, chat templates
+  std::string_view special_tokens{};                // special_tokens_map.json, which older folders have
+  std::string_view generation{}, model{};           // generation_config.json, config.json: what ends a text
+  std::string_view chat_template{};                 // chat_template.jinja, which is before the one of `config`
+  std::string_view old_chat_template{};             // chat_template.json, which is behind it
+  std::span<const NamedTemplate> more_templates{};  // additional_chat_templates/NAME.jinja
+};
+
+/// Where several files name a special token, the first counts that has one of the vocabulary; every token that ends a
+/// text in any of them ends one.
+Result<Tokenizer> read_tokenizer_json(const TokenizerTexts& texts);
+inline Result<Tokenizer> read_tokenizer_json(std::string_view text, std::string_view config = "") {
+  return read_tokenizer_json(TokenizerTexts{.tokenizer = text, .config = config});
+}
 
 /// The text of a tokenizer.json.
 std::string tokenizer_json(const Tokenizer& tokenizer);
@@ -39,6 +57,8 @@ namespace chimera {
 
 namespace tokenizer_json_parts {
 
+using namespace byte_level_parts;
+
 // What a tokenizer.json of ours says of each part; `read_pretokenizer` reads the same.
 
 inline std::string byte_level(bool use_regex) {
@@ -48,8 +68,14 @@ inline std::string byte_level(bool use_regex) {
 
 inline std::string pretokenizer_json(PreTokenizer id) {
   if (id == PreTokenizer::gpt2) return byte_level(true);
-  return R"({"type": "Sequence", "pretokenizers": [{"type": "Split", "pattern": {"Regex": )" +
-         json_quoted(rules(id).regex) + R"(}, "behavior": "Isolated", "invert": false}, )" + byte_level(false) + "]}";
+  std::string text = R"({"type": "Sequence", "pretokenizers": [)";
+  std::string_view rest = rules(id).regex;
+  for (std::size_t end; !rest.empty(); rest.remove_prefix(std::min(end + 1, rest.size()))) {
+    end = std::min(rest.find('\n'), rest.size());
+    text += R"({"type": "Split", "pattern": {"Regex": )" + json_quoted(rest.substr(0, end)) +
+            R"(}, "behavior": "Isolated", "invert": false}, )";
+  }
+  return text + byte_level(false) + "]}";
 }
 
 inline std::string text_at(const Json& object, std::string_view name) {
@@ -64,6 +90,7 @@ inline bool flag_at(const Json& object, std::string_view name, bool otherwise) {
 
 inline Result<PreTokenizer> read_pretokenizer(const Json& json) {
   std::optional<PreTokenizer> found;
+  std::string regexes;  // a line each
   bool byte_level = false;
   const auto read = [&](const Json& part) -> Result<void> {
     const std::string type = text_at(part, "type");
@@ -82,9 +109,8 @@ inline Result<PreTokenizer> read_pretokenizer(const Json& json) {
     const bool inverted = flag_at(part, "invert", false);
     if (!(behavior == "Isolated" && !inverted) && !(behavior == "Removed" && inverted))
       return Error{"pre_tokenizer: expected the behavior \"Isolated\", found \"" + behavior + "\""};
-    if (found || byte_level) return Error{"pre_tokenizer: expected one rule to split by, found two"};
-    found = pretokenizer_of_regex(regex);
-    if (!found) return Error{"pre_tokenizer: no known rules have the regular expression " + regex.substr(0, 200)};
+    if (byte_level) return Error{"pre_tokenizer: expected Split before ByteLevel, found it behind"};
+    regexes += (regexes.empty() ? "" : "\n") + regex;
     return {};
   };
   if (text_at(json, "type") != "Sequence") {
@@ -93,8 +119,26 @@ inline Result<PreTokenizer> read_pretokenizer(const Json& json) {
     for (const Json& part : parts->elements())
       if (Result<void> s = read(part); !s) return s.error();
   }
+  if (!regexes.empty()) {
+    if (found) return Error{"pre_tokenizer: expected one rule to split by, found two"};
+    found = pretokenizer_of_regex(regexes);
+    if (!found) return Error{"pre_tokenizer: no known rules have the regular expression " + regexes.substr(0, 200)};
+  }
   if (!byte_level || !found) return Error{"pre_tokenizer: expected Split and ByteLevel, or ByteLevel alone"};
   return *found;
+}
+
+/// Of several merges of the same pair the last counts, as in `tokenizers`.
+inline void keep_last(std::vector<std::pair<std::int32_t, std::int32_t>>& merges) {
+  std::unordered_set<std::uint64_t> known;
+  known.reserve(merges.size());
+  auto kept = merges.end();
+  for (auto at = merges.end(); at != merges.begin();) {
+    --at;
+    if (known.insert(static_cast<std::uint64_t>(at->first) << 32 | static_cast<std::uint32_t>(at->second)).second)
+      *--kept = *at;
+  }
+  merges.erase(merges.begin(), kept);
 }
 
 /// What a TemplateProcessing, alone or in a Sequence, puts before and behind a text.
@@ -115,29 +159,78 @@ inline void read_template(const Json& json, const auto& id_of, Vocabulary& v) {
   }
 }
 
-inline Result<void> read_config(std::string_view text, const auto& id_of, Vocabulary& v) {
-  const auto json = Json::parse(text);
-  if (!json) return Error{"tokenizer_config.json: " + json.error().message};
-  for (const auto& [name, id] :
-       {std::pair{"bos_token", &v.bos}, {"eos_token", &v.eos}, {"unk_token", &v.unknown}, {"pad_token", &v.padding}}) {
-    const auto token = json->find(name);
-    if (!token) continue;
+/// Special tokens by their texts, of tokenizer_config.json or special_tokens_map.json. `named`: those of before.
+inline void read_special_tokens(const Json& json, const auto& id_of, Vocabulary& v, std::array<bool, 4>& named) {
+  constexpr std::array<const char*, 4> names{"bos_token", "eos_token", "unk_token", "pad_token"};
+  const std::array<std::int32_t*, 4> ids{&v.bos, &v.eos, &v.unknown, &v.padding};
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const auto token = json.find(names[i]);
+    if (!token || named[i]) continue;
     const std::string content =
         token->is(Json::Kind::object) ? text_at(*token, "content") : token->string().value_or("");
-    if (const std::int32_t known = id_of(content); known >= 0) *id = known;
+    if (const std::int32_t id = id_of(content); id >= 0) *ids[i] = id, named[i] = true;
   }
-  v.add_bos = flag_at(*json, "add_bos_token", v.add_bos);
-  v.add_eos = flag_at(*json, "add_eos_token", v.add_eos);
-  v.chat_template = text_at(*json, "chat_template");
-  return {};
+}
+
+/// A text, or a list of texts with names, one of them "default".
+inline void read_chat_templates(const Json& json, Vocabulary& v) {
+  const auto found = json.find("chat_template");
+  if (!found || found->is(Json::Kind::null)) return;
+  v.chat_template.clear(), v.named_templates.clear();
+  if (const auto jinja = found->string()) v.chat_template = *jinja;
+  if (!found->is(Json::Kind::array)) return;
+  for (const Json& item : found->elements()) add_template(v, text_at(item, "name"), text_at(item, "template"));
+}
+
+/// Ids of special tokens in config.json or generation_config.json, numbers or lists. The first counts where none is
+/// known yet, and all that end a text do.
+inline void read_special_ids(std::string_view text, const std::string& file, Vocabulary& v) {
+  if (text.empty()) return;
+  const auto json = Json::parse(text);
+  if (!json) return add_note(v, file + " is passed over: " + json.error().message);
+  for (const auto& [name, id] :
+       {std::pair{"bos_token_id", &v.bos}, {"eos_token_id", &v.eos}, {"pad_token_id", &v.padding}}) {
+    const auto read = [&](const Json& value) {
+      if (value.is(Json::Kind::null)) return;
+      const auto number = value.integer();
+      if (number == -1) return;  // as older files say that there is none
+      const std::int32_t found = known_id(v, file + ", \"" + name + "\"", number.value_or(-1));
+      if (*id < 0) *id = found;
+      if (id == &v.eos) add_end(v, found);
+    };
+    const auto value = json->find(name);
+    if (!value) continue;
+    if (!value->is(Json::Kind::array)) {
+      read(*value);
+      continue;
+    }
+    for (const Json& item : value->elements()) read(item);
+  }
+}
+
+/// No normalizer, NFC, or a sequence of such: whether it is NFC.
+inline Result<bool> read_normalizer(const Json& json) {
+  if (json.is(Json::Kind::null)) return false;
+  const std::string type = text_at(json, "type");
+  if (type == "NFC") return true;
+  const auto parts = json.find("normalizers");
+  if (type != "Sequence" || !parts || !parts->is(Json::Kind::array))
+    return Error{"normalizer: expected none or NFC, found \"" + type + "\""};
+  bool nfc = false;
+  for (const Json& part : parts->elements()) {
+    const auto read = read_normalizer(part);
+    if (!read) return read;
+    nfc = nfc || *read;
+  }
+  return nfc;
 }
 
 }  // namespace tokenizer_json_parts
 
-CHIMERA_FUNCTION Result<Tokenizer> read_tokenizer_json(std::string_view text, std::string_view config) {
+CHIMERA_FUNCTION Result<Tokenizer> read_tokenizer_json(const TokenizerTexts& texts) {
   using namespace byte_level_parts;
   using namespace tokenizer_json_parts;
-  const auto json = Json::parse(text);
+  const auto json = Json::parse(texts.tokenizer);
   if (!json) return json.error();
   const auto model = json->at("model", Json::Kind::object);
   if (!model) return model.error();
@@ -147,11 +240,13 @@ CHIMERA_FUNCTION Result<Tokenizer> read_tokenizer_json(std::string_view text, st
     if (const std::string found = text_at(*model, part); !found.empty())
       return Error{"model: expected no " + std::string(part) + ", found \"" + found + "\""};
   if (flag_at(*model, "byte_fallback", false)) return Error{"model: expected byte-level BPE, found byte_fallback"};
-  if (const auto normalizer = json->find("normalizer"); normalizer && normalizer->is(Json::Kind::object))
-    if (const std::string type = text_at(*normalizer, "type"); type != "NFC")
-      return Error{"normalizer: expected none or NFC, found \"" + type + "\""};
 
   Vocabulary v;
+  if (const auto normalizer = json->find("normalizer")) {
+    const auto nfc = read_normalizer(*normalizer);
+    if (!nfc) return nfc.error();
+    v.nfc = *nfc;
+  }
   v.whole_words = flag_at(*model, "ignore_merges", false);
   const auto pretokenizer = json->at("pre_tokenizer", Json::Kind::object);
   if (!pretokenizer) return pretokenizer.error();
@@ -187,8 +282,11 @@ CHIMERA_FUNCTION Result<Tokenizer> read_tokenizer_json(std::string_view text, st
           return Error{"added_tokens: " + std::string(flag) + " of \"" + *content + "\" is not supported"};
       if (content->empty() || !make_room(v, *id, entries + added.size()))
         return Error{"added_tokens: \"" + *content + "\" of id " + std::to_string(*id) + " does not fit"};
-      v.tokens[static_cast<std::size_t>(*id)] = {
-          *content, flag_at(token, "special", false) ? TokenType::control : TokenType::user_defined};
+      Token& added_token = v.tokens[static_cast<std::size_t>(*id)];
+      added_token = {*content, flag_at(token, "special", false) ? TokenType::control : TokenType::user_defined,
+                     flag_at(token, "normalized", false)};
+      std::string buffer;
+      if (v.nfc && added_token.normalized) added_token.bytes = to_nfc(*content, buffer);
       added.emplace(*content, static_cast<std::int32_t>(*id));
     }
 
@@ -210,13 +308,36 @@ CHIMERA_FUNCTION Result<Tokenizer> read_tokenizer_json(std::string_view text, st
     v.merges.push_back(*ids);
   }
 
+  keep_last(v.merges);
+
   const auto id_of = [&](const std::string& content) {
-    const auto found = added.find(content);
-    return found == added.end() ? -1 : found->second;
+    if (const auto found = added.find(content); found != added.end()) return found->second;
+    return content.empty() ? -1 : index.find(content);
   };
   if (const auto processor = json->find("post_processor")) read_template(*processor, id_of, v);
-  if (!config.empty())
-    if (Result<void> s = read_config(config, id_of, v); !s) return s.error();
+  if (!texts.old_chat_template.empty()) {
+    const auto old = Json::parse(texts.old_chat_template);
+    if (old)
+      read_chat_templates(*old, v);
+    else
+      add_note(v, "chat_template.json is passed over: " + old.error().message);
+  }
+  std::array<bool, 4> named{};
+  if (!texts.config.empty()) {
+    const auto config = Json::parse(texts.config);
+    if (!config) return Error{"tokenizer_config.json: " + config.error().message};
+    read_special_tokens(*config, id_of, v, named);
+    v.add_bos = flag_at(*config, "add_bos_token", v.add_bos);
+    v.add_eos = flag_at(*config, "add_eos_token", v.add_eos);
+    read_chat_templates(*config, v);
+  }
+  if (!texts.special_tokens.empty())
+    if (const auto map = Json::parse(texts.special_tokens)) read_special_tokens(*map, id_of, v, named);
+  read_special_ids(texts.generation, "generation_config.json", v);
+  read_special_ids(texts.model, "config.json", v);
+  if (!texts.chat_template.empty() || !texts.more_templates.empty())
+    v.chat_template = texts.chat_template, v.named_templates.clear();
+  for (const NamedTemplate& t : texts.more_templates) add_template(v, t.name, t.jinja);
   return Tokenizer::create(std::move(v));
 }
 
@@ -239,8 +360,9 @@ CHIMERA_FUNCTION std::string tokenizer_json(const Tokenizer& tokenizer) {
     add_word(token.bytes, id);  // the package gives an added token that is not in the vocabulary an id of its own
     added += (added.empty() ? "\n    {\"id\": " : ",\n    {\"id\": ") + std::to_string(id) +
              ", \"content\": " + json_quoted(token.bytes) +
-             ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": false, \"special\": " +
-             (token.type == TokenType::user_defined ? "false}" : "true}");
+             ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": " +
+             (token.normalized ? "true" : "false") +
+             ", \"special\": " + (token.type == TokenType::user_defined ? "false}" : "true}");
   }
   for (const auto& [left, right] : v.merges)
     merges += (merges.empty() ? "\n      [" : ",\n      [") + json_quoted(to_letters(tokenizer.bytes(left))) + ", " +
@@ -267,8 +389,9 @@ CHIMERA_FUNCTION std::string tokenizer_json(const Tokenizer& tokenizer) {
                 "], \"special_tokens\": {" + specials + "}}";
   }
   return "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n  \"added_tokens\": [" + added +
-         "\n  ],\n  \"normalizer\": null,\n  \"pre_tokenizer\": " + pretokenizer_json(v.pretokenizer) +
-         ",\n  \"post_processor\": " + processor + ",\n  \"decoder\": " + byte_level(true) +
+         "\n  ],\n  \"normalizer\": " + (v.nfc ? "{\"type\": \"NFC\"}" : "null") +
+         ",\n  \"pre_tokenizer\": " + pretokenizer_json(v.pretokenizer) + ",\n  \"post_processor\": " + processor +
+         ",\n  \"decoder\": " + byte_level(true) +
          ",\n  \"model\": {\n    \"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, "
          "\"continuing_subword_prefix\": null,\n    \"end_of_word_suffix\": null, \"fuse_unk\": false, "
          "\"byte_fallback\": false, \"ignore_merges\": " +
@@ -284,7 +407,16 @@ CHIMERA_FUNCTION std::string tokenizer_config_json(const Tokenizer& tokenizer) {
     if (id >= 0) out += ",\n  \"" + std::string(name) + "\": " + json_quoted(tokenizer.bytes(id));
   out += std::string(",\n  \"add_bos_token\": ") + (v.add_bos ? "true" : "false") +
          ",\n  \"add_eos_token\": " + (v.add_eos ? "true" : "false");
-  if (!v.chat_template.empty()) out += ",\n  \"chat_template\": " + json_quoted(v.chat_template);
+  std::string named;
+  const auto add_named = [&](std::string_view name, std::string_view jinja) {
+    named += ", {\"name\": " + json_quoted(name) + ", \"template\": " + json_quoted(jinja) + "}";
+  };
+  if (!v.named_templates.empty() && !v.chat_template.empty()) add_named("default", v.chat_template);
+  for (const NamedTemplate& t : v.named_templates) add_named(t.name, t.jinja);
+  if (!named.empty())
+    out += ",\n  \"chat_template\": [" + named.substr(2) + "]";
+  else if (!v.chat_template.empty())
+    out += ",\n  \"chat_template\": " + json_quoted(v.chat_template);
   return out + "\n}\n";
 }
 
