@@ -1,5 +1,6 @@
 // chimera-chat: a conversation with a model, on a terminal or through pipes.
 #include "model_option.hpp"
+#include "noted_tokenizer.hpp"
 #include "program.hpp"
 #include "sampling_options.hpp"
 #include "session_options.hpp"
@@ -152,7 +153,7 @@ Status converse(const Options& options) {
   if (!saved) return saved.error();
   const auto cpu = Cpu::create(options.threads);
   if (!cpu) return cpu.error();
-  const auto tokenizer = saved->tokenizer();
+  const auto tokenizer = noted(saved->tokenizer());
   if (!tokenizer) return tokenizer.error();
   const auto form = choose_template(options.form, *tokenizer);
   if (!form) return form.error();

@@ -1,5 +1,6 @@
 // chimera-convert: the same model in another form: a checkpoint, a GGUF file, a Hugging Face folder.
 #include "model_option.hpp"
+#include "noted_tokenizer.hpp"
 #include "numbers.hpp"
 #include "program.hpp"
 #include "run_options.hpp"
@@ -63,9 +64,16 @@ Status to_gguf(const Whole& whole, const Options& options, const FileType& type)
   const AnyModel& model = whole.model();
   if (const std::string why = unknown_to_llama_cpp(*model.config); !why.empty())
     std::fprintf(stderr, "note: llama.cpp cannot run this model, chimera can: %s\n", why.c_str());
+  if (whole.tokenizer.vocabulary().nfc)
+    std::fprintf(stderr,
+                 "note: the tokenizer brings text to Unicode's form C, which a GGUF file cannot say: letters and "
+                 "marks that are written apart get other ids there\n");
+  if (whole.tokenizer.vocabulary().ends.size() > 2)
+    std::fprintf(stderr, "note: of the tokens that end a text a GGUF file has room for three\n");
   const auto words = [&](GgufWriter& file) { set_tokenizer(file, whole.tokenizer, model.config->vocab); };
   if (Status s = save_gguf(whole.cpu, options.out, model, whole.weights.data(), type, options.name, words); !s)
     return s;
+  if (!is_file(options.out)) return {};  // a device or a pipe, which has nothing beside it
   CardFacts facts = facts_of(whole, options);
   facts.file = name_of(options.out);
   facts.architecture = gguf_architecture(*model.config);
@@ -76,8 +84,7 @@ Status to_gguf(const Whole& whole, const Options& options, const FileType& type)
 
 Status to_hugging_face(const Whole& whole, const Options& options, Format format) {
   const AnyModel& model = whole.model();
-  const Vocabulary& v = whole.tokenizer.vocabulary();
-  const SpecialIds ids{v.bos, v.eos, v.padding};
+  const SpecialIds ids = SpecialIds::of(whole.tokenizer.vocabulary());
   if (Status s = save_hugging_face(whole.cpu, options.out, model, whole.weights.data(), format, ids); !s) return s;
   CardFacts facts = facts_of(whole, options);
   facts.architecture = hugging_face_architecture(*model.config);
@@ -112,7 +119,7 @@ Status convert(Options& options) {
   if (!cpu) return cpu.error();
   auto weights = saved->weights(*cpu);
   if (!weights) return weights.error();
-  auto tokenizer = saved->tokenizer();
+  auto tokenizer = noted(saved->tokenizer());
   if (!tokenizer) return tokenizer.error();
   Whole whole{*saved, *cpu, std::move(*weights), std::move(*tokenizer)};
   if (options.name.empty()) options.name = name_of(options.in);

@@ -1,5 +1,6 @@
 // chimera-generate: writes text with a trained model.
 #include "model_option.hpp"
+#include "noted_tokenizer.hpp"
 #include "program.hpp"
 #include "progress.hpp"
 #include "sampling_options.hpp"
@@ -35,7 +36,7 @@ Status generate(const Options& options) {
   const auto weights = saved->packed(*cpu);
   if (!weights) return weights.error();
   const Config& config = saved->config();
-  const auto tokenizer = saved->tokenizer();
+  const auto tokenizer = noted(saved->tokenizer());
   if (!tokenizer) return tokenizer.error();
 
   // Without a prompt the text begins as after a line break.

@@ -1,6 +1,7 @@
 // chimera-perplexity: how well a model foretells a text. Chunks, and what of them counts, are llama.cpp's, so that
 // figures compare.
 #include "model_option.hpp"
+#include "noted_tokenizer.hpp"
 #include "numbers.hpp"
 #include "program.hpp"
 #include "progress.hpp"
@@ -83,7 +84,7 @@ Status measure(const Options& options) {
   if (!saved) return saved.error();
   const auto cpu = Cpu::create(options.threads);
   if (!cpu) return cpu.error();
-  const auto tokenizer = saved->tokenizer();
+  const auto tokenizer = noted(saved->tokenizer());
   if (!tokenizer) return tokenizer.error();
   const auto text = MappedFile::open(options.text);
   if (!text) return text.error();

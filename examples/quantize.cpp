@@ -1,5 +1,6 @@
 // chimera-quantize: a GGUF file in another format, with what that costs.
 #include "model_option.hpp"
+#include "noted_tokenizer.hpp"
 #include "numbers.hpp"
 #include "program.hpp"
 #include "progress.hpp"
@@ -45,7 +46,7 @@ struct Perplexity {
 Result<Perplexity> perplexity(const Cpu& q, const std::string& path, const Options& options) {
   const auto file = Gguf::open(path);
   if (!file) return file.error();
-  const auto tokenizer = read_tokenizer(*file);
+  const auto tokenizer = noted(read_tokenizer(*file));
   if (!tokenizer) return Error{"cannot read the tokenizer of " + path + ": " + tokenizer.error().message};
   const auto text = MappedFile::open(options.text);
   if (!text) return text.error();

@@ -1,5 +1,6 @@
 // chimera-tokenize: learns a tokenizer from texts, and uses it.
 #include "aligned_sentences.hpp"
+#include "noted_tokenizer.hpp"
 #include "numbers.hpp"
 #include "program.hpp"
 #include "progress.hpp"
@@ -12,6 +13,7 @@
 #include <chimera/text/bpe_parity.hpp>
 #include <chimera/text/bpe_trainer.hpp>
 #include <chimera/text/encoder.hpp>
+#include <chimera/text/normalize.hpp>
 #include <chimera/text/piece_counts.hpp>
 #include <chimera/text/token_statistics.hpp>
 
@@ -59,12 +61,14 @@ std::string script_language(std::string_view text) {
   return letters == 0 ? "other" : devanagari * 2 >= letters ? "hi" : latin * 2 >= letters ? "en" : "other";
 }
 
-/// Calls `use(line, number)` for each line; stops at the first Error.
+/// Calls `use(line, number)` for each line that is not blank; stops at the first Error.
 template <class Use>
 Status each_line(std::string_view text, Use&& use) {
   for (std::int64_t number = 1; !text.empty(); ++number) {
     const std::size_t end = std::min(text.find('\n'), text.size());
-    if (Status s = use(text.substr(0, end), number); !s)
+    const std::string_view line = text.substr(0, end);
+    const bool blank = line.find_first_not_of(" \t\r") == std::string_view::npos;
+    if (Status s = blank ? Status{} : use(line, number); !s)
       return Error{"line " + std::to_string(number) + ": " + s.error().message};
     text.remove_prefix(std::min(end + 1, text.size()));
   }
@@ -233,13 +237,18 @@ Status train(const Options& options) {
 Status statistics(const Options& options) {
   auto q = Cpu::create(options.threads);
   if (!q) return q.error();
-  auto tokenizer = load_tokenizer(options.tokenizer);
+  auto tokenizer = noted(load_tokenizer(options.tokenizer));
   if (!tokenizer) return tokenizer.error();
   Texts texts;
   for (const std::string& input : options.inputs)
     if (Status s = texts.add(input); !s) return s;
   if (!options.parallel.empty())
     if (Status s = texts.add_parallel(options.parallel); !s) return s;
+  if (tokenizer->vocabulary().nfc)
+    for (CountedText& each : texts.texts) {
+      std::string& buffer = texts.sentences.emplace_back();
+      each.text = to_nfc(each.text, buffer);
+    }
   if (texts.texts.empty()) return Error{"name texts with --input, aligned sentences with --parallel, or both"};
   const PieceCounts counts = PieceCounts::count(*q, tokenizer->vocabulary().pretokenizer, texts.texts, texts.columns());
   print_report(*q, *tokenizer, texts, counts);
@@ -277,7 +286,7 @@ std::string joined(const std::vector<std::int32_t>& ids, std::string_view separa
 }
 
 Status encode(const Options& options) {
-  const auto tokenizer = load_tokenizer(options.tokenizer);
+  const auto tokenizer = noted(load_tokenizer(options.tokenizer));
   if (!tokenizer) return tokenizer.error();
   const auto input = read_all(options.file);
   if (!input) return input.error();
@@ -312,7 +321,7 @@ Result<std::int32_t> known_id(const Tokenizer& tokenizer, std::string_view text)
 }
 
 Status decode(const Options& options) {
-  const auto tokenizer = load_tokenizer(options.tokenizer);
+  const auto tokenizer = noted(load_tokenizer(options.tokenizer));
   if (!tokenizer) return tokenizer.error();
   const auto input = read_all(options.file);
   if (!input) return input.error();

@@ -3,6 +3,7 @@
 #include "config_words.hpp"
 #include "curve.hpp"
 #include "engine.hpp"
+#include "noted_tokenizer.hpp"
 #include "numbers.hpp"
 #include "program.hpp"
 #include "progress.hpp"
@@ -234,6 +235,9 @@ class Run : public TrainingHost {
   }
 
   void on_validation(const ValidationReport& r) override {
+    if (r.targets == 0)
+      return say(formatted("step %lld: nothing in the validation data counts, so there is no validation loss",
+                           static_cast<long long>(r.step)));
     curve_.validation.push_back({r.step, r.loss});
     record(
         metrics_.write(r.step, {{"validation_loss", r.loss}, {"validation_targets", static_cast<double>(r.targets)}}));
@@ -318,12 +322,12 @@ Result<Beginning> begin(const Options& options) {
   if (!options.from.empty()) {
     auto saved = SavedModel::open(options.from, all_models(), find_training_engine);
     if (!saved) return saved.error();
-    auto tokenizer = saved->tokenizer();
+    auto tokenizer = noted(saved->tokenizer());
     if (tokenizer && !is_bytes(*tokenizer)) b.tokenizer = std::move(*tokenizer);
     b.from = std::move(*saved);
   }
   if (!options.tokenizer.empty()) {
-    const auto loaded = load_tokenizer(options.tokenizer);
+    const auto loaded = noted(load_tokenizer(options.tokenizer));
     if (!loaded) return loaded.error();
     auto tokenizer = with_special_ids(*loaded);
     if (!tokenizer) return tokenizer.error();

@@ -63,6 +63,8 @@ printf '%s\n' '{"text": "the river\n\u0928\ud83e\udd81 \"<|im_end|>"}' '{"specia
 check 'JSON lines' sh -c "$encode --jsonl texts.jsonl >ids.jsonl && test \$(wc -l <ids.jsonl) -eq 3"
 check 'a special token in JSON lines' sh -c "sed -n 2p ids.jsonl | grep -qx '{\"ids\": \[693\]}'"
 check 'no text in JSON lines' sh -c "sed -n 3p ids.jsonl | grep -qx '{\"ids\": \[\]}'"
+printf '{"text": "a"}\r\n\n \t\n{"text": "b"}\n\n' >blank.jsonl
+check 'blank lines are passed over' sh -c "$encode --jsonl blank.jsonl >blank.ids && test \$(wc -l <blank.ids) -eq 2"
 printf '%s\n' '{"text": "the river\nन🦁 \"<|im_end|>"}' '{"text": "<|im_end|>"}' '{"text": ""}' >expected
 check 'and back' sh -c "$decode --jsonl ids.jsonl | cmp - expected"
 check 'statistics' sh -c "chimera-tokenize stats --tokenizer first.json --input hindi.txt --parallel pairs.jsonl | grep -q '^aligned hi'"

@@ -49,6 +49,9 @@ bool exists(const std::string& path);
 
 bool is_folder(const std::string& path);
 
+/// By way of links: no folder, device or pipe.
+bool is_file(const std::string& path);
+
 /// The part of a path before its last slash: where the file lies.
 std::string folder_of(const std::string& path);
 
@@ -159,6 +162,11 @@ CHIMERA_FUNCTION bool is_folder(const std::string& path) {
   return info && info->kind == platform::FileInfo::folder;
 }
 
+CHIMERA_FUNCTION bool is_file(const std::string& path) {
+  const auto info = platform::info(path);
+  return info && info->kind == platform::FileInfo::file;
+}
+
 CHIMERA_FUNCTION std::string folder_of(const std::string& path) {
   const std::size_t slash = path.rfind('/');
   return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
@@ -264,9 +272,9 @@ CHIMERA_FUNCTION Result<AtomicFile> AtomicFile::create(const std::string& path) 
   if (before.ok()) {
     const auto info = platform::info(before.fd());
     if (!info) return file_error("write", path);
-    const bool is_file = info->kind == platform::FileInfo::file;
-    if (!is_file || !target) {
-      if (is_file && !platform::resize(before.fd(), 0)) return file_error("write", path);
+    const bool regular = info->kind == platform::FileInfo::file;
+    if (!regular || !target) {
+      if (regular && !platform::resize(before.fd(), 0)) return file_error("write", path);
       f.file_ = std::move(before);
       return f;
     }
