@@ -91,10 +91,7 @@ Status to_hugging_face(const Whole& whole, const Options& options, Format format
   facts.format = format_info(format)->name;
   facts.transformers = true;
   if (Status s = save_tokenizer(options.out, whole.tokenizer); !s) return s;
-  for (const auto& [file, text] : {std::pair{"generation_config.json", generation_config_json(ids)},
-                                   std::pair{"README.md", model_card(model, facts)}})
-    if (Status s = write_text(options.out + "/" + file, text); !s) return s;
-  return {};
+  return write_text(options.out + "/README.md", model_card(model, facts));
 }
 
 /// The moments of training begin anew. A tokenizer that is not bytes lies beside the checkpoint.

@@ -1,6 +1,7 @@
 // The frame of all programs: exit codes, errors, flags.
 #pragma once
 
+#include <chimera/core/files.hpp>
 #include <chimera/core/result.hpp>
 
 #include <CLI/CLI.hpp>
@@ -22,11 +23,15 @@ inline int fail(const char* program, const chimera::Error& error) {
   return failure;
 }
 
-/// The whole of a program: what is thrown inside (by CLI11, or for want of memory) ends it with a message, too.
+/// The whole of a program: what is thrown inside (by CLI11, or for want of memory) ends it with a message, too, and so
+/// does output that cannot be written.
 template <class F>
 int run_program(const char* name, F program) noexcept {
   try {
-    return program();
+    const int code = program();
+    if (code != success) return code;
+    if (std::fflush(stdout) != 0) return fail(name, chimera::file_error("write", "standard output"));
+    return std::ferror(stdout) ? fail(name, {"cannot write all of the standard output"}) : code;
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%s: %s\n", name, e.what());
     return failure;

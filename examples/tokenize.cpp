@@ -414,7 +414,6 @@ int program(int argc, char** argv) {
     } else {
       status = encoding->parsed() ? encode(options) : decoding->parsed() ? decode(options) : statistics(options);
     }
-    if (status && (std::fflush(stdout) != 0 || std::ferror(stdout))) status = file_error("write", "standard output");
     return status;
   });
 }

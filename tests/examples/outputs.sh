@@ -65,6 +65,9 @@ expect 1 'No space left' chimera-quantize model.gguf full.gguf q8_0
 expect 1 'No space left' chimera-convert run full.gguf
 expect 1 'No space left' chimera-tokenize train --vocab 280 --input text.txt --out full.gguf
 expect 1 'No space left' chimera-config model.gguf --name mine --out full.gguf
+for command in 'chimera-info --list' 'chimera-info --config nano' 'chimera-tokenize encode --tokenizer model.gguf text.txt' 'chimera-config model.gguf --name mine'; do
+  check "no room for what it prints: $command" sh -c "! $command >/dev/full 2>said && grep -q 'cannot write .*No space' said"
+done
 check 'the devices stay' test -c null.gguf -a -c full.gguf
 check 'nothing is left' sh -c 'test -z "$(ls | grep partial)"'
 

@@ -141,6 +141,13 @@ TEST_CASE("metadata that makes no model is an error that names the key") {
   error("granitehybrid.attention.value_length", std::uint32_t{8}, "value_length");
 }
 
+TEST_CASE("swish is another name of silu") {
+  std::string text = json_of(hybrid);
+  const std::size_t at = text.find("\"silu\"");
+  REQUIRE(at != std::string::npos);
+  CHECK(config_of_json(text.replace(at, 6, "\"swish\"")).ok());
+}
+
 TEST_CASE("a config.json that makes no model is an error that names the member") {
   const auto error = [&](std::string_view before, std::string_view after, std::string_view expected) {
     std::string text = json_of(hybrid);

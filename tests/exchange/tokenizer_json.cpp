@@ -174,6 +174,19 @@ TEST_CASE("what ends a text may stand in config.json and generation_config.json,
   CHECK(Folder{{"special_tokens_map.json", R"({"eos_token": "<|im_end|>"})"}}.read().eos == 258);
 }
 
+TEST_CASE("all tokens that end a text go out beside a tokenizer.json") {
+  Vocabulary v = small_vocabulary();
+  v.eos = 256, v.eot = 258, v.ends = {273, 65};
+  const TemporaryFolder out;
+  REQUIRE(save_tokenizer(out.path, good(Tokenizer::create(v))).ok());
+  CHECK(read_file(out / "generation_config.json").find("\"eos_token_id\": [256, 258, 273, 65]") != std::string::npos);
+  const Tokenizer t = good(tokenizer_of(out.path, 300));
+  for (const std::int32_t id : {256, 258, 273, 65}) CHECK(t.ends_text(id));
+  v.eot = -1, v.ends.clear();
+  REQUIRE(save_tokenizer(out.path, good(Tokenizer::create(v))).ok());
+  CHECK(read_file(out / "generation_config.json").find("\"eos_token_id\": 256,") != std::string::npos);
+}
+
 TEST_CASE("an id of no token in a config is told and is none") {
   Vocabulary v = Folder{{"config.json", R"({"eos_token_id": [258, 274, 4294967295], "pad_token_id": -1})"}}.read();
   CHECK(v.eos == 258);

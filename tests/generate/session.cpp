@@ -123,6 +123,17 @@ TEST_CASE("a session counts positions and reads a long prompt in pieces") {
   CHECK(std::vector<float>(logits->begin(), logits->begin() + 4) == std::vector<float>{1, 2, 0, 1});
 }
 
+TEST_CASE("a loop over the logits of a step needs no name for its result") {
+  const Cpu q = std::move(*Cpu::create(1));
+  const PackedModel model = packed(q, echo_model());
+  auto session = Session::create(q, model);
+  REQUIRE(session);
+  std::vector<float> seen;
+  for (const float logit : *session->step(15)) seen.push_back(logit);
+  REQUIRE(seen.size() == 16);
+  CHECK(std::vector<float>(seen.begin(), seen.begin() + 4) == std::vector<float>{1, 15, 0, 1});
+}
+
 TEST_CASE("a session of a smaller context has the same bits in less memory") {
   const Cpu q = std::move(*Cpu::create(2));
   for (const KvFormat kv : {KvFormat::f16, KvFormat::q8_0}) {

@@ -10,11 +10,11 @@
 #include <chimera/exchange/gguf_model.hpp>
 #include <chimera/exchange/layers.hpp>
 #include <chimera/exchange/same_meaning.hpp>
+#include <chimera/exchange/special_ids.hpp>
 #include <chimera/exchange/weights.hpp>
 #include <chimera/io/json.hpp>
 #include <chimera/io/safetensors.hpp>
 #include <chimera/model/any_model.hpp>
-#include <chimera/text/vocabulary.hpp>
 
 #include <algorithm>
 #include <array>
@@ -23,21 +23,8 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 namespace chimera::inline CHIMERA_ABI {
-
-/// Ids that a config.json names; -1: there is none.
-struct SpecialIds {
-  std::int32_t bos = -1, eos = -1, pad = -1;
-  std::vector<std::int32_t> ends{};  // further tokens that end a text
-
-  static SpecialIds of(const Vocabulary& v) {
-    SpecialIds ids{v.bos, v.eos, v.padding, v.ends};
-    if (v.eot >= 0 && v.eot != v.eos) ids.ends.insert(ids.ends.begin(), v.eot);
-    return ids;
-  }
-};
 
 namespace hugging_face_parts {
 
@@ -79,14 +66,6 @@ inline std::string unknown_to_transformers(const Config& c) {
   return "";
 }
 
-inline void add_ids(JsonMembers& m, const SpecialIds& ids) {
-  std::string ends = ids.eos < 0 ? "" : std::to_string(ids.eos);
-  for (const std::int32_t id : ids.ends) ends += (ends.empty() ? "" : ", ") + std::to_string(id);
-  m.add_id("bos_token_id", ids.bos);
-  m.add("eos_token_id", ends.empty() ? "null" : ends.find(',') == std::string::npos ? ends : "[" + ends + "]");
-  m.add_id("pad_token_id", ids.pad);
-}
-
 inline std::string config_json(const Config& c, Format format, const SpecialIds& ids) {
   const std::string_view type = type_of(c);
   JsonMembers m;
@@ -101,7 +80,7 @@ inline std::string config_json(const Config& c, Format format, const SpecialIds&
   m.add_flag("tie_word_embeddings", c.tied);
   m.add_number("initializer_range", 0.02f);
   m.add_flag("use_cache", true);
-  add_ids(m, ids);
+  ids.add_to(m);
   if (type.starts_with("granite")) {
     m.add_number("embedding_multiplier", c.embedding_scale);
     m.add_number("residual_multiplier", c.residual_scale);
@@ -134,13 +113,6 @@ inline Result<Format> format_of(const SafetensorsTensor& t) {
 /// The class of transformers that runs it.
 inline std::string_view hugging_face_architecture(const Config& c) {
   return hugging_face_parts::class_of(hugging_face_parts::type_of(c));
-}
-
-/// generation_config.json
-inline std::string generation_config_json(const SpecialIds& ids) {
-  JsonMembers m;
-  hugging_face_parts::add_ids(m, ids);
-  return m.text() + "\n";
 }
 
 /// Fills `weights`, model.arena_floats of them, from the folder's safetensors. Errors as those of load_gguf.

@@ -6,6 +6,7 @@
 #include <chimera/core/platform/platform.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/exchange/load_tokenizer.hpp>
+#include <chimera/exchange/special_ids.hpp>
 #include <chimera/exchange/tokenizer_gguf.hpp>
 #include <chimera/exchange/tokenizer_json.hpp>
 #include <chimera/io/gguf.hpp>
@@ -43,7 +44,8 @@ Result<Tokenizer> tokenizer_of(const Gguf& file, int vocab);
 /// The tokenizer in a GGUF file, or in the folder that `path` is or lies in; bytes if there is none.
 Result<Tokenizer> tokenizer_of(const std::string& path, int vocab);
 
-/// tokenizer.json, tokenizer_config.json, and chat templates in files of their own, as transformers has them since 5.
+/// tokenizer.json, tokenizer_config.json, generation_config.json, which names all tokens that end a text, and chat
+/// templates in files of their own, as transformers has them since 5.
 Result<void> save_tokenizer(const std::string& folder, const Tokenizer& tokenizer);
 
 }  // namespace chimera
@@ -131,6 +133,8 @@ CHIMERA_FUNCTION Result<void> save_tokenizer(const std::string& folder, const To
     if (Result<void> s = make_folder(more); !s) return s;
   for (const NamedTemplate& t : v.named_templates)
     if (Result<void> s = write_text(more + "/" + t.name + ".jinja", t.jinja); !s) return s;
+  const std::string generation = generation_config_json(SpecialIds::of(v));
+  if (Result<void> s = write_text(folder + "/generation_config.json", generation); !s) return s;
   return write_text(folder + "/tokenizer_config.json", tokenizer_config_json(tokenizer));
 }
 
