@@ -68,6 +68,8 @@ TEST_CASE("a team wakes no more threads than the process may use, and none for a
   CHECK(two.threads() == 5);
   CHECK(used_of(two) <= 2);
   CHECK(used_of(one) == 1);
+  CHECK(two.at_once() == 2);
+  CHECK(Cpu::create(64)->at_once() <= platform::processors());
 }
 
 TEST_CASE("the caller waits for no thread that has no task in its hands") {

@@ -51,6 +51,8 @@ class ThreadTeam {
   }
 
   int threads() const { return threads_; }
+  /// Threads that run at the same time: no more than there are processors.
+  int at_once() const { return awake_; }
 
   void run(std::int64_t count, TaskFunction task, void* context) {
     if (awake_ == 1 || count <= 1 || alone()) {
@@ -209,6 +211,8 @@ class Cpu {
 #endif
   }
   int threads() const { return executor_.threads; }
+  /// Threads that run at the same time: for so many work is divided.
+  int at_once() const { return team_ ? team_->at_once() : executor_.threads; }
   float* scratch(int worker) const { return scratch_.get()->data() + scratch_floats * worker; }
   float* shared() const { return scratch(threads()); }
 

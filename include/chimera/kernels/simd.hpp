@@ -102,7 +102,7 @@ struct Vec {
 /// clang no operator above can be.
 template <int W>
 CHIMERA_INLINE Vec<W> rounded(Vec<W> x) {
-#if !defined(__clang__)
+#if !defined(__clang__) && !defined(__CUDACC__)  // nvcc's front end does not know the builtin
   if constexpr (W < 16) {
     x.v = __builtin_assoc_barrier(x.v);
   } else {  // g++ 12 takes 16 lanes apart for it

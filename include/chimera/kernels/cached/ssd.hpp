@@ -114,7 +114,7 @@ inline void single_tokens(const Cpu& q, const CachedSsdShape& s, const Pass& pas
                           const CachedSsdWeights& w, float* gated) {
   const std::int64_t per_group = s.scan.per_group(),
                      groups = static_cast<std::int64_t>(pass.runs.size()) * s.scan.groups;
-  const std::int64_t wanted = std::clamp<std::int64_t>(ceil_div(2 * q.threads(), groups), 1, per_group);
+  const std::int64_t wanted = std::clamp<std::int64_t>(ceil_div(2 * q.at_once(), groups), 1, per_group);
   const std::int64_t most = ceil_div(per_group, wanted), blocks = ceil_div(per_group, most);
   const std::int64_t bytes = static_cast<std::int64_t>(pass.runs.size()) * s.scan.heads * s.scan.matrix() * 8;
   parallel(q, groups * blocks, bytes, [&](std::int64_t index, int worker) {

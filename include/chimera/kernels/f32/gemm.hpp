@@ -381,7 +381,7 @@ inline void multiply_shared(const Cpu& q, std::int64_t m, std::int64_t n, std::i
         dispatch<PackB>(isa, b.from(p + d, j + s), std::min(pack_cols, cols - s), std::min(depth, steps - d),
                         packed + s * steps + d * gemm_tile_cols(lanes(isa)), steps);
       });
-      const GemmGrid grid = gemm_grid(m, cols, gemm_tile_rows(lanes(isa)), q.threads());
+      const GemmGrid grid = gemm_grid(m, cols, gemm_tile_rows(lanes(isa)), q.at_once());
       const std::int64_t across = ceil_div(cols, grid.cols);
       parallel(q, ceil_div(m, grid.rows) * across, [&](std::int64_t t, int worker) {
         const std::int64_t r = t / across * grid.rows, s = t % across * grid.cols;
@@ -408,7 +408,7 @@ CHIMERA_FUNCTION void gemm(const Cpu& q, std::int64_t m, std::int64_t n, std::in
   using namespace gemm_parts;
   if (m <= 0 || n <= 0) return;
   if (k <= 0 || m * n * k < 1 << 18) return gemm_serial(q.isa(), q.scratch(0), m, n, k, alpha, a, b, beta, c, ldc);
-  const auto share = [&](std::int64_t size) { return round_up(ceil_div(size, 4 * q.threads()), 64); };
+  const auto share = [&](std::int64_t size) { return round_up(ceil_div(size, 4 * q.at_once()), 64); };
   if (const VectorProduct v = as_vector_product(m, n, a, b, ldc); v.possible) {
     const std::int64_t rows = share(v.rows);
     return parallel(q, ceil_div(v.rows, rows), [&](std::int64_t t, int) {

@@ -179,13 +179,13 @@ inline std::int64_t weight_bytes(const PackedMatrix& w) {
 /// Of one row. Every worker prepares it for itself: cheaper than waiting for one that does.
 inline void multiply_one(const Cpu& q, const PackedMatrix& w, std::int64_t panels, const ProductInput& x,
                          const Then& then) {
-  const int count = std::min(q.threads(), max_stretches);
+  const int count = std::min(q.at_once(), max_stretches);
   Stretch stretches[max_stretches];
   for (int i = 0; i < count; ++i) {
     stretches[i].next.store(panels * i / count, std::memory_order_relaxed);
     stretches[i].end = panels * (i + 1) / count;
   }
-  parallel(q, q.threads(), weight_bytes(w), [&](std::int64_t index, int worker) {
+  parallel(q, q.at_once(), weight_bytes(w), [&](std::int64_t index, int worker) {
     if (std::all_of(stretches, stretches + count, [](const Stretch& s) { return s.left() == 0; })) return;
     Bump scratch{q.scratch(worker)};
     const PackedInput input = bind_packed_input(scratch, w.forms(), 1, w.cols);
@@ -210,7 +210,7 @@ inline void multiply_rows(const Cpu& q, const PackedMatrix& w, std::int64_t pane
   parallel(q, rows, rows * w.cols * std::int64_t{sizeof(float)}, [&](std::int64_t i, int worker) {
     pack_input(q.isa(), input, i, input_row(q.isa(), x, w.cols, i, q.scratch(worker)));
   });
-  const std::int64_t share = std::max<std::int64_t>(1, panels / (std::int64_t{8} * q.threads()));
+  const std::int64_t share = std::max<std::int64_t>(1, panels / (std::int64_t{8} * q.at_once()));
   const std::int64_t shares = (panels + share - 1) / share, blocks = (rows + row_block - 1) / row_block;
   parallel(q, shares * blocks, weight_bytes(w) * rows, [&](std::int64_t index, int worker) {
     // The row blocks of a share follow each other: its weights are in the caches then.
