@@ -177,6 +177,7 @@ TEST_CASE("a config.json that makes no model is an error that names the member")
   error("\"hidden_act\"", "\"time_step_limit\": [0.2, 0.1], \"hidden_act\"", "time_step_limit");
   error("\"hidden_act\"", "\"time_step_limit\": 0.1, \"hidden_act\"", "time_step_limit");
   error("\"hidden_act\"", "\"attn_logit_softcapping\": 50.0, \"hidden_act\"", "attn_logit_softcapping: expected 0");
+  error("\"hidden_act\"", "\"normalization_function\": \"layernorm\", \"hidden_act\"", "normalization_function");
   error("\"hidden_act\"", "\"quantization_config\": {}, \"hidden_act\"", "quantization_config");
   error("\"mamba_n_heads\": 8", "\"mamba_n_heads\": 7", "mamba_n_heads");
   error("\"vocab_size\": 272", "\"vocab_size\": 1e300", "vocab_size");
@@ -282,6 +283,17 @@ TEST_CASE("of an account of the rotation in a config.json that counts which coun
                    turned(RopeScaling::yarn, 10'000, 4, 32)));
   CHECK(same_meaning(read(R"("rope_scaling": {"type": "yarn", "factor": 4, "beta_fast": 0, "beta_slow": null})"),
                      turned(RopeScaling::yarn, 10'000, 4)));
+}
+
+TEST_CASE("factors of the rotation go out in a tensor, and llama.cpp is told no other scaling") {
+  const TemporaryFolder folder;
+  const auto file = Gguf::open(gguf_of(folder, rotations()[4]));
+  REQUIRE(file.ok());
+  CHECK(*file->text("llama.rope.scaling.type") == "none");  // for longrope it wants two tensors
+  CHECK(file->tensor("rope_freqs.weight"));
+  Config c = plain;
+  c.attention.rope.scaling = RopeScaling::linear, c.attention.rope.factor = 2, c.attention.rope.attention_factor = 0.5f;
+  CHECK(contains(hugging_face_parts::unknown_to_transformers(c), "YaRN and LongRoPE alone"));
 }
 
 TEST_CASE("dynamic scaling goes out as what it is at the whole context") {

@@ -1,6 +1,7 @@
 # families.py PEER_LOGITS [COUNT [SEED]]: random shapes and settings of dense Llama, Mistral, Qwen2, Qwen3 and Granite
 # models, drawn anew at each run, as Hugging Face folders of transformers and as GGUF files of gguf-py: our logits beside
-# those of transformers, and of llama.cpp where it is there. Every shape is compiled: minutes for 60.
+# those of transformers, and of llama.cpp where it is there. Two thirds of them can be GGUF files: 90, which is the
+# default, give 60 in both forms. Every shape is compiled: minutes.
 import concurrent.futures
 import json
 import pathlib
@@ -228,7 +229,7 @@ def one(program, folder, index, seed):
 
 if __name__ == "__main__":
     program = pathlib.Path(sys.argv[1]).resolve()
-    count = int(sys.argv[2]) if len(sys.argv) > 2 else 60
+    count = int(sys.argv[2]) if len(sys.argv) > 2 else 90
     seed = int(sys.argv[3]) if len(sys.argv) > 3 else int(time.time())
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)

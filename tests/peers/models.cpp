@@ -54,6 +54,45 @@ constexpr Config yarn = [] {
   return c;
 }();
 
+constexpr Config qwen2 = [] {
+  Config c = plain;
+  c.attention.qkv_bias = true;
+  return c;
+}();
+constexpr Config qwen3 = [] {
+  Config c = plain;
+  c.attention.head_dim = 24, c.attention.qk_norm = true, c.tied = false;
+  return c;
+}();
+constexpr Config mistral = [] {
+  Config c = plain;
+  c.attention.window = 20;
+  return c;
+}();
+constexpr Config granite = [] {
+  Config c = hybrid;
+  c.layers = pattern("A A"), c.attention.scale = 0.1f;
+  c.attention.qkv_bias = c.attention.output_bias = true;
+  return c;
+}();
+constexpr Config limited_steps = [] {
+  Config c = hybrid;
+  c.mamba2.dt_min = 0.05f, c.mamba2.dt_max = 0.2f;
+  return c;
+}();
+constexpr Config longrope = [] {
+  Config c = plain;
+  c.attention.rope = {.scaling = RopeScaling::longrope, .factor = 4, .original_context = 64};
+  for (std::size_t i = 0; i < 8; ++i)
+    c.attention.rope.short_factor[i] = 1, c.attention.rope.long_factor[i] = 1.f + static_cast<float>(i);
+  return c;
+}();
+constexpr Config dynamic_positions = [] {
+  Config c = plain;
+  c.attention.rope = {.scaling = RopeScaling::dynamic_ntk, .factor = 4, .original_context = 64};
+  return c;
+}();
+
 constexpr Config bitnet{.vocab = 280,
                         .width = 256,
                         .context = 256,
@@ -71,7 +110,9 @@ void draw(const AnyModel& m, float* weights) {
     Random random{5, t.offset, 0};
     for (std::int64_t i = 0; i < t.size(); ++i) {
       float& w = weights[t.offset + static_cast<std::size_t>(i)];
-      w = t.rows > 1 ? 4 * w : w + random.uniform(-0.1f, 0.1f);
+      const bool norm = t.name().ends_with("q_norm.weight") || t.name().ends_with("k_norm.weight");
+      const float most = norm || t.name().ends_with(".bias") ? 0.5f : 0.1f;
+      w = t.rows > 1 ? 4 * w : w + random.uniform(-most, most);
     }
   }
 }
@@ -121,6 +162,7 @@ Status write(const Cpu& q, const std::string& folder, const std::string& name, c
   const std::string text = "Hello, \u0928\u092E\u0938\u094D\u0924\u0947 12\n\t<|im_end|>x";
   std::FILE* file = std::fopen((path + ".txt").c_str(), "w");
   if (!file) return file_error("write", path + ".txt");
+  line(file, "llama_cpp", std::vector<int>{unknown_to_llama_cpp(C).empty()});
   line(file, "bytes", encode_bytes(text));
   line(file, "text", tokenizer->encode(text));
   line(file, "special", tokenizer->encode(text, Special::as_token));
@@ -132,10 +174,14 @@ Status write_all(const std::string& folder) {
   const auto q = Cpu::create(1);
   if (!q) return q.error();
   if (Status s = make_folder(folder); !s) return s;
-  for (const Status& s : {write<hybrid>(*q, folder, "hybrid"), write<no_positions>(*q, folder, "no_positions"),
-                          write<llama3_positions>(*q, folder, "llama3_positions"), write<plain>(*q, folder, "plain"),
-                          write<yarn>(*q, folder, "yarn"), write<bitnet>(*q, folder, "bitnet"),
-                          write<bitnet>(*q, folder, "bitnet_ternary", "tq2_0")})
+  for (const Status& s :
+       {write<hybrid>(*q, folder, "hybrid"), write<no_positions>(*q, folder, "no_positions"),
+        write<llama3_positions>(*q, folder, "llama3_positions"), write<plain>(*q, folder, "plain"),
+        write<yarn>(*q, folder, "yarn"), write<qwen2>(*q, folder, "qwen2"), write<qwen3>(*q, folder, "qwen3"),
+        write<mistral>(*q, folder, "mistral"), write<granite>(*q, folder, "granite"),
+        write<limited_steps>(*q, folder, "limited_steps"), write<longrope>(*q, folder, "longrope"),
+        write<dynamic_positions>(*q, folder, "dynamic_positions"), write<bitnet>(*q, folder, "bitnet"),
+        write<bitnet>(*q, folder, "bitnet_ternary", "tq2_0")})
     if (!s) return s;
   return {};
 }

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace chimera::inline CHIMERA_ABI {
@@ -68,6 +69,7 @@ inline void refuse_unknown(const JsonFields& json, FileFields<JsonFields>& p, bo
                           "rope_interleaved",
                           "swin_norm",
                           "use_bidirectional_attention",
+                          "use_mrope",
                           "attn_temperature_tuning",
                           "attention_chunk_size",
                           "num_experts",
@@ -80,6 +82,10 @@ inline void refuse_unknown(const JsonFields& json, FileFields<JsonFields>& p, bo
   if (!granite)
     for (const char* key : {"embedding_multiplier", "residual_multiplier", "logits_scaling", "attention_multiplier"})
       p.demand_neutral(key, {1});
+  for (const auto& [key, expected] :
+       {std::pair("normalization_function", "rmsnorm"), std::pair("hidden_activation", "silu")})
+    if (const std::string found = p.text(key, expected); found != expected)
+      p.demand(false, "\"" + std::string(key) + "\": expected " + expected + ", found " + found);
   for (const char* key : {"quantization_config", "per_layer_config", "no_rope_layers"})
     p.demand(!json.has(key), "\"" + std::string(key) + "\": models with it are not known here");
 }

@@ -287,8 +287,7 @@ inline void write_rope(const GgufNumbers& file, const Config& c) {
       file.set(scaling + "yarn_beta_slow", r.beta_slow);
       attention_factor /= yarn_temperature(r.factor);  // which llama.cpp multiplies in by itself
       break;
-    case RopeScaling::longrope: file.set(scaling + "type", "longrope"); break;
-    default: file.set(scaling + "type", "none");
+    default: file.set(scaling + "type", "none");  // rope_freqs.weight, which goes with it, says the rest
   }
   if (r.scaling != RopeScaling::none)
     file.number(scaling + "original_context_length", r.original_context ? r.original_context : c.context);
@@ -325,6 +324,9 @@ inline std::string unknown_to_transformers(const Config& c, std::string_view typ
   if (a.position == Position::rope && !turns_wholly(c)) return its + "turns all channels of a head";
   if (a.qkv_bias != a.output_bias && type != "qwen2")
     return its + "has biases of all of attention's matrices or of none";
+  const bool tempered = a.rope.scaling == RopeScaling::yarn || a.rope.scaling == RopeScaling::longrope;
+  if (a.position == Position::rope && a.rope.attention_factor != 0 && a.rope.attention_factor != 1 && !tempered)
+    return its + "multiplies cos and sin by a factor in YaRN and LongRoPE alone";
   if (type == "qwen2" && a.output_bias) return "its qwen2 has no bias of the output";
   if (type == "mistral" && a.qkv_bias) return "its mistral has no biases";
   if (a.qk_norm && (type != "qwen3" || !has_plain_scale(c)))
@@ -464,7 +466,7 @@ inline std::string rope_json(const Config& c) {
   m.add_number("factor", r.factor);
   if (r.scaling == RopeScaling::linear || r.scaling == RopeScaling::dynamic_ntk) return m.text();
   m.add_number("original_max_position_embeddings", std::int64_t{r.original_context ? r.original_context : c.context});
-  if (r.attention_factor != 0) m.add_number("attention_factor", r.attention_factor);
+  if (r.attention_factor != 0 && r.scaling != RopeScaling::llama3) m.add_number("attention_factor", r.attention_factor);
   if (r.scaling == RopeScaling::yarn) {
     m.add_number("beta_fast", r.beta_fast), m.add_number("beta_slow", r.beta_slow);
     if (r.mscale != 0) m.add_number("mscale", r.mscale);
