@@ -55,7 +55,8 @@ TEST_CASE("a tokenizer.json of another kind is refused with a reason") {
         "normalizer: expected none or NFC, found \"Lowercase\"");
   CHECK(error("'s|'t", "'s|'x").starts_with("pre_tokenizer: no known rules have the regular expression (?i:'s|'x"));
   CHECK(error("\"Isolated\"", "\"Removed\"") == "pre_tokenizer: expected the behavior \"Isolated\", found \"Removed\"");
-  CHECK(error("\"Split\"", "\"Digits\"") == "pre_tokenizer: expected Split and ByteLevel, found \"Digits\"");
+  CHECK(error("\"Split\"", "\"Whitespace\"") == "pre_tokenizer: expected Split and ByteLevel, found \"Whitespace\"");
+  CHECK(error("\"Split\"", "\"Digits\"") == "pre_tokenizer: expected Digits one by one, found individual_digits false");
   CHECK(error("\"add_prefix_space\": false", "\"add_prefix_space\": true") ==
         "pre_tokenizer: add_prefix_space is not supported");
   CHECK(error("\"lstrip\": false", "\"lstrip\": true") == "added_tokens: lstrip of \"<|endoftext|>\" is not supported");
@@ -202,6 +203,12 @@ TEST_CASE("an id of no token in a config is told and is none") {
   v = Folder{{"generation_config.json", many + "1]}"}}.read();
   CHECK(v.ends.size() == 64);
   CHECK(v.note.size() < 2'000);
+}
+
+TEST_CASE("what ends a text is read from a config.json with numbers that are none, too") {
+  const Vocabulary v = Folder{{"config.json", R"({"time_step_limit": [0.0, Infinity], "eos_token_id": 258})"}}.read();
+  CHECK(v.eos == 258);
+  CHECK(v.note == "");
 }
 
 TEST_CASE("chat templates stand in files of their own, before those of tokenizer_config.json") {

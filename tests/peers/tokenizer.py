@@ -38,6 +38,7 @@ RULES = {
 RULES["qwen2 with NFC"] = RULES["qwen2"]
 RULES["default"] = (r"[\p{P}\$\+<=>\^~\|]+" "\n" r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)" "\n"
                     r"\p{N}+" "\n" r"[0-9][0-9][0-9]")  # llama.cpp's, one behind the other
+RULES["smollm"] = r"\p{N}"  # and gpt2's behind it
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<x>", "<x>y"]
 
 
@@ -100,7 +101,10 @@ def beside_llama(name, path):
 
 for name, regex in RULES.items():
     made = tokenizers.Tokenizer(models.BPE(ignore_merges=name in ("llama3", "o200k", "tekken")))
-    if regex:
+    if name == "smollm":
+        made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True),
+                                                      pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    elif regex:
         made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(r), "isolated") for r in regex.split("\n")] +
                                                      [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     else:
@@ -126,7 +130,7 @@ for name, regex in RULES.items():
         gguf = f"{folder.name}/{name}.gguf"
         subprocess.run([program, "write", path, gguf], check=True)
         wrong = beside_llama(f"{name}: our file in llama.cpp", gguf)
-        failures += wrong if name in ("qwen35", "default") else 0
+        failures += wrong if name in ("qwen35", "default", "smollm") else 0
 
 if data:
     ranks_file = folder.name + "/o200k_base.tiktoken"

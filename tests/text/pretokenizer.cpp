@@ -33,6 +33,7 @@ TEST_CASE("rule sets are told by name and by regular expression") {
     CHECK(pretokenizer_of_regex(r.regex) == r.id);
   }
   CHECK(pretokenizer_named("gpt-4o") == PreTokenizer::o200k);
+  CHECK(pretokenizer_named("refact") == PreTokenizer::smollm);
   CHECK(!pretokenizer_named("falcon"));
   CHECK(!pretokenizer_of_regex(".*"));
   CHECK(pretokenizer_of_regex(
@@ -45,6 +46,11 @@ TEST_CASE("Devanagari words stay whole with qwen35 and o200k; digits are cut") {
   CHECK(pieces(PreTokenizer::qwen35, text) ==
         Pieces{"नमस्ते", " दुनिया", ",", " ", "2", "0", "2", "4", " है", "।", " don", "'t"});
   CHECK(pieces(PreTokenizer::o200k, text) == Pieces{"नमस्ते", " दुनिया", ",", " ", "202", "4", " है", "।", " don't"});
+}
+
+TEST_CASE("numbers one by one, and what is before one as at the end of a text") {
+  CHECK(pieces(PreTokenizer::smollm, "in 2024,  12 don't\n\n3  x") ==
+        Pieces{"in", " ", "2", "0", "2", "4", ",", "  ", "1", "2", " don", "'t", "\n\n", "3", " ", " x"});
 }
 
 TEST_CASE("rules that a GGUF file does not name are llama.cpp's own") {

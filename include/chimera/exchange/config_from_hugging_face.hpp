@@ -7,6 +7,7 @@
 #include <chimera/core/result.hpp>
 #include <chimera/exchange/file_fields.hpp>
 #include <chimera/exchange/layers.hpp>
+#include <chimera/exchange/python_json.hpp>
 #include <chimera/io/json.hpp>
 
 #include <algorithm>

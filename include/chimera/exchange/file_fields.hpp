@@ -69,10 +69,6 @@ class JsonFields {
   Json object_;
 };
 
-/// A config.json as JSON: Python's json writes Infinity, -Infinity and NaN as they are, which become objects as
-/// transformers 5 writes them.
-std::string config_json_text(std::string_view text);
-
 /// Reads what a config needs; every number is held against its bounds. After the first error, which `status` keeps,
 /// what is read is the lower bound or nothing.
 template <class File>
@@ -263,30 +259,6 @@ CHIMERA_FUNCTION std::string JsonFields::first_object() const {
   for (const Json::Member& m : object_.members())
     if (m.value.is(Json::Kind::object)) return m.key.string().value_or("");
   return "";
-}
-
-CHIMERA_FUNCTION std::string config_json_text(std::string_view text) {
-  std::string out;
-  for (std::size_t at = 0; at < text.size();) {
-    if (text[at] == '"') {
-      std::size_t end = at + 1;
-      while (end < text.size() && text[end] != '"') end += text[end] == '\\' ? 2 : 1;
-      end = std::min(end + 1, text.size());
-      out += text.substr(at, end - at);
-      at = end;
-      continue;
-    }
-    bool found = false;
-    for (const std::string_view word : {"-Infinity", "Infinity", "NaN"}) {
-      if (!text.substr(at).starts_with(word)) continue;
-      out.append("{\"__float__\": \"").append(word).append("\"}");
-      at += word.size();
-      found = true;
-      break;
-    }
-    if (!found) out += text[at++];
-  }
-  return out;
 }
 
 }  // namespace chimera

@@ -5,6 +5,7 @@
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
 #include <chimera/exchange/byte_level.hpp>
+#include <chimera/exchange/python_json.hpp>
 #include <chimera/io/json.hpp>
 #include <chimera/text/normalize.hpp>
 #include <chimera/text/pretokenizer.hpp>
@@ -69,6 +70,8 @@ inline std::string byte_level(bool use_regex) {
 inline std::string pretokenizer_json(PreTokenizer id) {
   if (id == PreTokenizer::gpt2) return byte_level(true);
   std::string text = R"({"type": "Sequence", "pretokenizers": [)";
+  if (id == PreTokenizer::smollm)
+    return text + R"({"type": "Digits", "individual_digits": true}, )" + byte_level(true) + "]}";
   std::string_view rest = rules(id).regex;
   for (std::size_t end; !rest.empty(); rest.remove_prefix(std::min(end + 1, rest.size()))) {
     end = std::min(rest.find('\n'), rest.size());
@@ -91,7 +94,7 @@ inline bool flag_at(const Json& object, std::string_view name, bool otherwise) {
 inline Result<PreTokenizer> read_pretokenizer(const Json& json) {
   std::optional<PreTokenizer> found;
   std::string regexes;  // a line each
-  bool byte_level = false;
+  bool byte_level = false, digits = false;
   const auto read = [&](const Json& part) -> Result<void> {
     const std::string type = text_at(part, "type");
     if (type == "ByteLevel") {
@@ -99,7 +102,13 @@ inline Result<PreTokenizer> read_pretokenizer(const Json& json) {
       if (flag_at(part, "add_prefix_space", true)) return Error{"pre_tokenizer: add_prefix_space is not supported"};
       if (!flag_at(part, "use_regex", true)) return {};
       if (found) return Error{"pre_tokenizer: expected one rule to split by, found two"};
-      found = PreTokenizer::gpt2;
+      found = digits ? PreTokenizer::smollm : PreTokenizer::gpt2;
+      return {};
+    }
+    if (type == "Digits" && !byte_level && !digits && regexes.empty()) {
+      digits = true;
+      if (!flag_at(part, "individual_digits", false))
+        return Error{"pre_tokenizer: expected Digits one by one, found individual_digits false"};
       return {};
     }
     if (type != "Split") return Error{"pre_tokenizer: expected Split and ByteLevel, found \"" + type + "\""};
@@ -124,7 +133,8 @@ inline Result<PreTokenizer> read_pretokenizer(const Json& json) {
     found = pretokenizer_of_regex(regexes);
     if (!found) return Error{"pre_tokenizer: no known rules have the regular expression " + regexes.substr(0, 200)};
   }
-  if (!byte_level || !found) return Error{"pre_tokenizer: expected Split and ByteLevel, or ByteLevel alone"};
+  if (!byte_level || !found || (digits && *found != PreTokenizer::smollm))
+    return Error{"pre_tokenizer: expected Split and ByteLevel, Digits and ByteLevel, or ByteLevel alone"};
   return *found;
 }
 
@@ -186,7 +196,8 @@ inline void read_chat_templates(const Json& json, Vocabulary& v) {
 /// known yet, and all that end a text do.
 inline void read_special_ids(std::string_view text, const std::string& file, Vocabulary& v) {
   if (text.empty()) return;
-  const auto json = Json::parse(text);
+  const std::string strict = config_json_text(text);
+  const auto json = Json::parse(strict);
   if (!json) return add_note(v, file + " is passed over: " + json.error().message);
   for (const auto& [name, id] :
        {std::pair{"bos_token_id", &v.bos}, {"eos_token_id", &v.eos}, {"pad_token_id", &v.padding}}) {

@@ -14,7 +14,7 @@
 
 namespace chimera {
 
-enum class PreTokenizer : std::uint8_t { gpt2, llama3, qwen2, qwen35, cl100k, o200k, tekken, llama_cpp };
+enum class PreTokenizer : std::uint8_t { gpt2, llama3, qwen2, qwen35, cl100k, o200k, tekken, llama_cpp, smollm };
 
 /// What a rule set is called in GGUF files (`tokenizer.ggml.pre`) and how files for other programs spell it. Of
 /// several expressions, a line each, every one cuts what those before it left.
@@ -26,7 +26,7 @@ struct PreTokenizerRules {
 /// In the order of PreTokenizer. o200k goes out under the name whose rules in llama.cpp keep marks in words and look up
 /// whole words first, as o200k does; under "gpt-4o" llama.cpp cuts Devanagari at its vowel signs. llama_cpp: what
 /// llama.cpp takes for files that do not name their rules.
-inline constexpr std::array<PreTokenizerRules, 8> pretokenizer_rules{{
+inline constexpr std::array<PreTokenizerRules, 9> pretokenizer_rules{{
     {PreTokenizer::gpt2, "gpt-2", R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)"},
     {PreTokenizer::llama3, "llama-bpe",
      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|)"
@@ -53,10 +53,13 @@ inline constexpr std::array<PreTokenizerRules, 8> pretokenizer_rules{{
      "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)\n"
      "\\p{N}+\n"
      "[0-9][0-9][0-9]"},
+    {PreTokenizer::smollm, "smollm",
+     "\\p{N}\n"
+     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"},
 }};
 
 /// Other names of the same rules in GGUF files.
-inline constexpr std::array<PreTokenizerRules, 18> pretokenizer_aliases{{
+inline constexpr std::array<PreTokenizerRules, 25> pretokenizer_aliases{{
     {PreTokenizer::gpt2, "gpt2", ""},
     {PreTokenizer::gpt2, "phi-2", ""},
     {PreTokenizer::gpt2, "mpt", ""},
@@ -75,6 +78,13 @@ inline constexpr std::array<PreTokenizerRules, 18> pretokenizer_aliases{{
     {PreTokenizer::qwen2, "megrez", ""},
     {PreTokenizer::o200k, "gpt-4o", ""},
     {PreTokenizer::o200k, "llama4", ""},
+    {PreTokenizer::smollm, "refact", ""},
+    {PreTokenizer::smollm, "command-r", ""},
+    {PreTokenizer::smollm, "starcoder", ""},
+    {PreTokenizer::smollm, "codeshell", ""},
+    {PreTokenizer::smollm, "exaone", ""},
+    {PreTokenizer::smollm, "minerva-7b", ""},
+    {PreTokenizer::smollm, "mellum2", ""},
 }};
 
 constexpr const PreTokenizerRules& rules(PreTokenizer id) { return pretokenizer_rules[static_cast<std::size_t>(id)]; }
@@ -235,7 +245,8 @@ const char* piece_end(const char* at, const char* end) {
   using namespace pretokenizer_parts;
   if constexpr (P == PreTokenizer::llama_cpp) return llama_cpp_piece_end(at, end);
   constexpr bool cased = P == PreTokenizer::o200k || P == PreTokenizer::tekken;
-  constexpr bool gpt2 = P == PreTokenizer::gpt2;
+  constexpr bool single_numbers = P == PreTokenizer::smollm;  // and what is before one ends there as a text does
+  constexpr bool gpt2 = P == PreTokenizer::gpt2 || single_numbers;
   constexpr bool marks_in_words = P == PreTokenizer::qwen35;
   constexpr unsigned words = marks_in_words ? letters | any_of(mark) : letters;
   constexpr unsigned symbols = ~(spaces | words | any_of(number, CharClass::end));
@@ -250,7 +261,9 @@ const char* piece_end(const char* at, const char* end) {
 
   if constexpr (gpt2) {
     if (const char* word = run<words>(behind_blank, end); word > behind_blank) return word;
-    if (const char* count = run<any_of(number)>(behind_blank, end); count > behind_blank) return count;
+    if (single_numbers && first.is(any_of(number))) return at + first.bytes;
+    if (const char* count = run<any_of(number)>(behind_blank, end); count > behind_blank)
+      return single_numbers ? behind_blank : count;
   } else {
     const bool before_word = first.is(none_of(line_end, number) & ~letters);
     const char* start = before_word ? at + first.bytes : at;
@@ -280,6 +293,7 @@ const char* piece_end(const char* at, const char* end) {
   }
   if (P == PreTokenizer::cl100k && blank == end) return end;
   if (!gpt2 && newlines) return newlines;
+  if (single_numbers && char_at(blank, end).is(any_of(number))) return blank;
   return blank == end || last == at ? blank : last;  // the last blank goes with what follows
 }
 
@@ -304,6 +318,7 @@ void split(PreTokenizer rules, std::string_view text, Use&& use) {
     case PreTokenizer::o200k: return split<PreTokenizer::o200k>(text, use);
     case PreTokenizer::tekken: return split<PreTokenizer::tekken>(text, use);
     case PreTokenizer::llama_cpp: return split<PreTokenizer::llama_cpp>(text, use);
+    case PreTokenizer::smollm: return split<PreTokenizer::smollm>(text, use);
   }
 }
 
