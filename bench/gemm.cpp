@@ -44,7 +44,7 @@ double best(const Cpu& q, const Product& x, double budget) {
   if (!a || !b || !c) return 0;
   const ConstView va = x.a == 't' ? transposed(a->data(), x.m) : row_major(a->data(), x.k);
   const ConstView vb = x.b == 't' ? transposed(b->data(), x.k) : row_major(b->data(), x.n);
-  return roofline::best_seconds(budget, [&] { gemm(q, x.m, x.n, x.k, 1, va, vb, 0, c->data(), x.n); });
+  return roofline::best_seconds(budget, [&] { training_gemm(q, x.m, x.n, x.k, 1, va, vb, 0, c->data(), x.n); });
 }
 
 }  // namespace
@@ -60,10 +60,11 @@ int main(int argc, char** argv) {
     }
     return 0;
   }
+  const Cpu rounding = q->with(Precision::bf16);
   for (const Product& x : products) {
-    const double peak = roofline::measure_peak_f32(*q),
-                 rate = 2. * static_cast<double>(x.m * x.n * x.k) / best(*q, x, 0.3);
-    std::printf("%-24s %5ld x %5ld x %5ld  %7.1f GFLOP/s  %3.0f %% of peak\n", x.name, x.m, x.n, x.k, rate * 1e-9,
-                100 * rate / peak);
+    const double peak = roofline::measure_peak_f32(*q), operations = 2. * static_cast<double>(x.m * x.n * x.k);
+    const double f32 = operations / best(*q, x, 0.3), bf16 = operations / best(rounding, x, 0.3);
+    std::printf("%-24s %5ld x %5ld x %5ld  %7.1f GFLOP/s  %3.0f %% of peak   bf16 %7.1f GFLOP/s, %4.2f x\n", x.name,
+                x.m, x.n, x.k, f32 * 1e-9, 100 * f32 / peak, bf16 * 1e-9, bf16 / f32);
   }
 }

@@ -1,6 +1,6 @@
-// Tokens a second of whole training steps (forward, backward, clipping, AdamW), and the memory they take, of the two models
-// that train_step.py also times with PyTorch and of the 700M preset (batch 1 x 512, recomputing activations).
-// usage: train_step [attention|hybrid|700m] [steps]
+// Tokens a second of whole training steps (forward, backward, clipping, AdamW), and the memory they take, of the two
+// models that train_step.py also times with PyTorch and of the 700M preset (batch 1 x 512, recomputing activations).
+// usage: train_step [attention|hybrid|700m] [steps] [f32|bf16]
 #include <chimera/chimera.hpp>
 #include <chimera/kernels/roofline.hpp>
 
@@ -37,9 +37,10 @@ int fail(const Error& error) {
   return 1;
 }
 
-int time_steps(const AnyModel& model, std::int64_t sequences, std::int64_t length, int steps) {
-  auto cpu = Cpu::create();
-  if (!cpu) return fail(cpu.error());
+int time_steps(const AnyModel& model, std::int64_t sequences, std::int64_t length, int steps, Precision precision) {
+  auto whole = Cpu::create();
+  if (!whole) return fail(whole.error());
+  const Cpu cpu = whole->with(precision);
   auto optimizer = AdamW::create(model.tensors, model.arena_floats, {});
   if (!optimizer) return fail(optimizer.error());
   auto learner = Gradient::create(model, std::make_unique<AdamW>(std::move(*optimizer)), 1.0);
@@ -58,8 +59,8 @@ int time_steps(const AnyModel& model, std::int64_t sequences, std::int64_t lengt
   double best = 1e30, loss = 0;
   for (int i = 0; i <= steps; ++i) {  // the first touches all memory and counts only if it is alone
     const auto start = std::chrono::steady_clock::now();
-    const auto learned = learner->measure(*cpu, weights->data(), {.batches = {&batch, 1}}, memory->bytes(), host);
-    learner->update(*cpu, weights->data(), {.number = i + 1, .rate = 3e-4});
+    const auto learned = learner->measure(cpu, weights->data(), {.batches = {&batch, 1}}, memory->bytes(), host);
+    learner->update(cpu, weights->data(), {.number = i + 1, .rate = 3e-4});
     loss = learned->loss.mean();
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     if (i <= 1 || seconds < best) best = seconds;
@@ -70,7 +71,7 @@ int time_steps(const AnyModel& model, std::int64_t sequences, std::int64_t lengt
   getrusage(RUSAGE_SELF, &usage);
   std::printf("%s parameters %lld tokens_per_second %.1f share_of_peak %.3f loss %.4f peak_memory_gib %.2f\n",
               model.name.data(), static_cast<long long>(model.parameters), rate,
-              flops / roofline::measure_peak_f32(*cpu), loss, static_cast<double>(usage.ru_maxrss) / (1 << 20));
+              flops / roofline::measure_peak_f32(cpu), loss, static_cast<double>(usage.ru_maxrss) / (1 << 20));
   return 0;
 }
 
@@ -79,9 +80,10 @@ int time_steps(const AnyModel& model, std::int64_t sequences, std::int64_t lengt
 int main(int argc, char** argv) {
   const std::string_view which = argc > 1 ? argv[1] : "attention";
   const int steps = argc > 2 ? std::atoi(argv[2]) : 3;
-  if (which == "attention") return time_steps(any_model<all_attention>("attention"), 8, 256, steps);
-  if (which == "hybrid") return time_steps(any_model<mamba_hybrid>("hybrid"), 4, 256, steps);
-  if (which == "700m") return time_steps(any_model<presets::hybrid_700m>("700m"), 1, 512, steps);
-  std::fprintf(stderr, "usage: train_step [attention|hybrid|700m] [steps]\n");
+  const Precision precision = argc > 3 && argv[3] == std::string_view("bf16") ? Precision::bf16 : Precision::f32;
+  if (which == "attention") return time_steps(any_model<all_attention>("attention"), 8, 256, steps, precision);
+  if (which == "hybrid") return time_steps(any_model<mamba_hybrid>("hybrid"), 4, 256, steps, precision);
+  if (which == "700m") return time_steps(any_model<presets::hybrid_700m>("700m"), 1, 512, steps, precision);
+  std::fprintf(stderr, "usage: train_step [attention|hybrid|700m] [steps] [f32|bf16]\n");
   return 2;
 }

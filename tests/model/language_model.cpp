@@ -1,5 +1,5 @@
-// Whole models: gradients against finite differences, decoding and prefill against the full pass, recomputation, documents,
-// threads, and the table of weights.
+// Whole models: gradients against finite differences, decoding and prefill against the full pass, recomputation,
+// documents, threads, and the table of weights.
 #include <chimera/chimera.hpp>
 
 #include "dpo.hpp"
@@ -276,6 +276,33 @@ TEST_CASE("loss and gradients are the same bits for every number of threads") {
     CHECK(one.loss == many.loss);
     CHECK(one.gradients == many.gradients);
   }
+}
+
+/// Of more than 2^18 products each.
+constexpr Config wide{.vocab = 512,
+                      .width = 128,
+                      .context = 64,
+                      .layers = pattern("M A"),
+                      .attention = {.heads = 4},
+                      .mamba2 = {.head_dim = 32, .state = 16},
+                      .ffn = {.hidden = 256}};
+
+TEST_CASE("gradients of BF16 products are near those of f32, and the same bits for every number of threads") {
+  const AnyModel model = any_model<wide>("wide");
+  const std::vector<float> w = random_weights(model);
+  const Text text(wide.vocab);
+  const Cpu one = cpu(1), two = cpu(2);
+  const Trained exact = train(one, model, w, text.batch(false));
+  const Trained rounded = train(one.with(Precision::bf16), model, w, text.batch(false));
+  CHECK(rounded.loss == doctest::Approx(exact.loss).epsilon(1e-2));
+  CHECK(rounded.gradients != exact.gradients);
+  double product = 0, a = 0, b = 0;
+  for (std::size_t i = 0; i < exact.gradients.size(); ++i) {
+    const double x = exact.gradients[i], y = rounded.gradients[i];
+    product += x * y, a += x * x, b += y * y;
+  }
+  CHECK(product / std::sqrt(a * b) > 0.995);
+  CHECK(train(two.with(Precision::bf16), model, w, text.batch(false)).gradients == rounded.gradients);
 }
 
 TEST_CASE("every instruction level gives the same gradients, to rounding") {

@@ -164,6 +164,9 @@ class ThreadTeam {
   bool resting_ = false;
 };
 
+/// What large products of training round their inputs to. Sums are f32.
+enum class Precision : std::uint8_t { f32, bf16 };
+
 /// What layers are written for, once: kernels are overloads on their first argument, the device. `Real` is what it
 /// holds activations in, and matrices that it multiplies.
 template <class D>
@@ -191,6 +194,7 @@ class Cpu {
       static_cast<ThreadTeam*>(team)->run(count, task, context);
     };
     cpu.executor_ = {.threads = cpu.team_->threads(), .run = run, .self = cpu.team_.get()};
+    cpu.own_ = cpu.team_.get();
     return with_scratch(std::move(cpu));
   }
 
@@ -212,12 +216,21 @@ class Cpu {
   }
   int threads() const { return executor_.threads; }
   /// Threads that run at the same time: for so many work is divided.
-  int at_once() const { return team_ ? team_->at_once() : executor_.threads; }
-  float* scratch(int worker) const { return scratch_.get()->data() + scratch_floats * worker; }
+  int at_once() const { return own_ ? own_->at_once() : executor_.threads; }
+  Precision precision() const { return precision_; }
+  float* scratch(int worker) const { return memory_ + scratch_floats * worker; }
   float* shared() const { return scratch(threads()); }
 
   /// Lowers (never raises) the instruction level to the best that the processor runs: how tests run every variant.
   void limit(Isa isa) { isa_ = best_isa(isa < isa_ ? isa : isa_); }
+
+  /// This device with products of another precision. It has no threads and no memory of its own: one of the two works
+  /// at a time, and this one lives longer.
+  Cpu with(Precision precision) const {
+    Cpu cpu;
+    cpu.isa_ = isa_, cpu.precision_ = precision, cpu.executor_ = executor_, cpu.own_ = own_, cpu.memory_ = memory_;
+    return cpu;
+  }
 
   /// By way of a pointer, so that a team wakes and sleeps in the code that started it: a library that was compiled
   /// apart has a table of sleepers of its own, in which nobody sleeps.
@@ -234,6 +247,7 @@ class Cpu {
     if (!buffer) return buffer.error();
     cpu.scratch_.reset(new (std::nothrow) Buffer(std::move(*buffer)));
     if (!cpu.scratch_) return Error{"out of memory for scratch buffers"};
+    cpu.memory_ = cpu.scratch_->data();
     return cpu;
   }
 
@@ -241,6 +255,9 @@ class Cpu {
   std::unique_ptr<ThreadTeam> team_;
   std::unique_ptr<Buffer> scratch_;
   Executor executor_;
+  const ThreadTeam* own_ = nullptr;  // of team_, or lent; null: the host's threads
+  float* memory_ = nullptr;          // of scratch_, or lent
+  Precision precision_ = Precision::f32;
 };
 
 /// Calls f(index, worker) for every index in [0, count), in parallel and in no order. Results must not depend on the

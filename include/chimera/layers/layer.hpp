@@ -99,19 +99,19 @@ struct Linear {
 /// y [rows, out] = scale x W^T + beta y.   Rows of x and y lie ldx and ldy apart.
 inline void linear(const Device auto& q, Linear s, Matrix m, std::int64_t rows, float scale, const float* x,
                    std::int64_t ldx, float beta, float* y, std::int64_t ldy) {
-  gemm(q, rows, s.out, s.in, scale, row_major(x, ldx), transposed(m.w, s.in), beta, y, ldy);
+  training_gemm(q, rows, s.out, s.in, scale, row_major(x, ldx), transposed(m.w, s.in), beta, y, ldy);
 }
 
 /// dx [rows, in] = scale dy W + beta dx
 inline void linear_input_gradient(const Device auto& q, Linear s, Matrix m, std::int64_t rows, float scale,
                                   const float* dy, std::int64_t ldy, float beta, float* dx, std::int64_t ldx) {
-  gemm(q, rows, s.in, s.out, scale, row_major(dy, ldy), row_major(m.w, s.in), beta, dx, ldx);
+  training_gemm(q, rows, s.in, s.out, scale, row_major(dy, ldy), row_major(m.w, s.in), beta, dx, ldx);
 }
 
 /// dW += scale dy^T x
 inline void linear_weight_gradient(const Device auto& q, Linear s, MatrixGradient dm, std::int64_t rows, float scale,
                                    const float* dy, std::int64_t ldy, const float* x, std::int64_t ldx) {
-  gemm(q, s.out, s.in, rows, scale, transposed(dy, ldy), row_major(x, ldx), 1.f, dm.w, s.in);
+  training_gemm(q, s.out, s.in, rows, scale, transposed(dy, ldy), row_major(x, ldx), 1.f, dm.w, s.in);
 }
 
 /// dW += scale dy^T x, then dx = scale dy W + beta dx. Rows of x and dx lie ldx apart; dx may be x.

@@ -2,6 +2,7 @@
 // another version and a person can read them.
 #pragma once
 
+#include <chimera/core/device.hpp>
 #include <chimera/core/fields.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
@@ -34,6 +35,8 @@ struct TrainerSettings {
   double label_smoothing = 0;  // of the training loss: what every token of the vocabulary gets of the target's share
   double z_loss = 0;           // of the training loss: times the squared log of the softmax's sum
 
+  Precision precision = Precision::f32;  // of large products; bf16 is for processors that have it (avx512_bf16)
+
   std::int64_t validation_interval = 100;  // steps; 0: only at the end
   std::int64_t validation_tokens = 0;      // of the validation split that are evaluated; 0: all
   std::int64_t checkpoint_interval = 500;  // steps; 0: only at the end
@@ -54,6 +57,7 @@ struct TrainerSettings {
     f("floor", s.floor);
     AdamWSettings::each_field(s.adamw, f);
     f("clip", s.clip), f("label_smoothing", s.label_smoothing), f("z_loss", s.z_loss);
+    f("precision", s.precision);
     f("validation_interval", s.validation_interval), f("validation_tokens", s.validation_tokens);
     f("checkpoint_interval", s.checkpoint_interval), f("keep", s.keep);
     f("spike_factor", s.spike_factor), f("spike_after", s.spike_after), f("skip_limit", s.skip_limit);
@@ -106,6 +110,7 @@ CHIMERA_FUNCTION Result<void> TrainerSettings::validate() const {
   if (keep < 1) return wrong("keep must be at least 1", keep);
   if (!(spike_factor >= 0)) return wrong("spike_factor must not be negative", spike_factor);
   if (skip_limit < 1) return wrong("skip_limit must be at least 1", skip_limit);
+  if (precision > Precision::bf16) return wrong("precision must be 0 or 1", precision);
   if (schedule > ScheduleShape::wsd_sqrt) return wrong("schedule must be 0, 1 or 2", schedule);
   if (order > WindowOrder::shuffled) return wrong("sampling must be 0 or 1", order);
   return {};

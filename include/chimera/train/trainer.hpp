@@ -21,6 +21,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -91,7 +92,7 @@ class Trainer {
   Result<bool> validated(TrainingHost& host);
   Result<void> checkpoint(TrainingHost& host);
 
-  const Cpu* q_ = nullptr;
+  std::optional<Cpu> q_;  // the host's, with the precision of the settings
   AnyModel model_;
   TrainingParts parts_;
   TrainerSettings settings_;
@@ -139,7 +140,8 @@ CHIMERA_FUNCTION Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& m
     parts.objective.z_loss = static_cast<float>(settings.z_loss);
 
   Trainer t;
-  t.q_ = &q, t.model_ = model, t.parts_ = std::move(parts), t.settings_ = settings, t.folder_ = folder;
+  t.q_ = q.with(settings.precision), t.model_ = model, t.parts_ = std::move(parts), t.settings_ = settings,
+  t.folder_ = folder;
   for (const BatchSource* source : {t.parts_.train.get(), t.validates() ? t.parts_.validation.get() : nullptr})
     if (source)
       if (Result<void> s = source->validate(settings.context, model.config->vocab); !s) return s.error();

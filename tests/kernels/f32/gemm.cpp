@@ -3,6 +3,7 @@
 #include <Eigen/Dense>
 #include <chimera/kernels/f32/gemm.hpp>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <limits>
 #include <vector>
@@ -136,6 +137,67 @@ TEST_CASE("gemm agrees with Eigen") {
     }
 }
 
+/// To BF16, to nearest, as its bits say; numbers below the normal ones are 0.
+float as_bf16(float x) {
+  std::uint32_t bits = 0;
+  std::memcpy(&bits, &x, 4);
+  bits += 0x7fff + (bits >> 16 & 1);
+  bits &= 0xffff0000;
+  std::memcpy(&x, &bits, 4);
+  return std::fabs(x) < std::numeric_limits<float>::min() ? 0.f : x;
+}
+
+TEST_CASE(
+    "products of BF16 are those of rounded numbers, in the same bits at every level and for every number of threads") {
+  std::vector<Cpu> devices;
+  for (Isa isa : {Isa::base, Isa::avx2, Isa::avx512, Isa::avx512_bf16})
+    for (Cpu& q : teams(isa)) devices.push_back(std::move(q));
+  for (const Shape& s :
+       {Shape{64, 64, 64}, {65, 63, 67}, {100, 300, 100}, {169, 40, 1031}, {34, 130, 2100}, {300, 33, 33}})
+    for (int flips = 0; flips < 4; ++flips) {
+      CAPTURE(s.k);
+      CAPTURE(flips);
+      const Matrix a(s.m, s.k, flips & 1, 1), b(s.k, s.n, flips & 2, 2);
+      Matrix near_a = a, near_b = b;
+      for (Matrix* m : {&near_a, &near_b})
+        for (float& x : m->data) x = as_bf16(x);
+      near_a.view.p = near_a.data.data(), near_b.view.p = near_b.data.data();
+      const std::vector<float> before = noise(s.m * s.n, 3);
+      std::vector<float> want = before, first;
+      gemm_reference(s.m, s.n, s.k, 2, near_a.view, near_b.view, 1, want.data(), s.n);
+      for (const Cpu& q : devices) {
+        CAPTURE(name(q.isa()));
+        std::vector<float> c = before;
+        training_gemm(q.with(Precision::bf16), s.m, s.n, s.k, 2, a.view, b.view, 1, c.data(), s.n);
+        if (first.empty()) first = c;
+        CHECK(difference(c, want, s.n, s.n) <= 4e-6 * std::sqrt(static_cast<double>(s.k) + 1));
+        CHECK(same_bits(c, first));
+      }
+    }
+}
+
+TEST_CASE("what is no number stays so in products of BF16, and what is below the normal numbers is nothing") {
+  constexpr std::int64_t n = 64;
+  std::vector<float> a(n * n, 1.f), b(n * n, 1.f), first;
+  a[0] = not_a_number, a[n] = HUGE_VALF, a[2 * n] = -HUGE_VALF, a[2 * n + 1] = HUGE_VALF, a[3 * n] = 3.4e38f;
+  for (std::int64_t i = 0; i < n; ++i) a[static_cast<std::size_t>(4 * n + i)] = 1e-39f;
+  std::uint32_t loud = 0x7f800001;  // no number, whose bits of weight in BF16 are those of infinity
+  std::memcpy(&a[5 * n], &loud, 4);
+  for (Isa isa : {Isa::base, Isa::avx2, Isa::avx512, Isa::avx512_bf16})
+    for (const Cpu& q : teams(isa)) {
+      std::vector<float> c(n * n);
+      training_gemm(q.with(Precision::bf16), n, n, n, 1, row_major(a.data(), n), row_major(b.data(), n), 0, c.data(),
+                    n);
+      CHECK(std::isnan(c[0]));
+      CHECK(c[n] == HUGE_VALF);
+      CHECK(std::isnan(c[2 * n]));
+      CHECK(c[3 * n] == HUGE_VALF);
+      CHECK(c[4 * n] == 0);
+      CHECK(std::isnan(c[5 * n]));
+      CHECK(c[6 * n] == n);
+    }
+}
+
 TEST_CASE("products in a batch are those products") {
   constexpr std::int64_t count = 3, m = 5, n = 4, k = 6, wide = count * k;
   const std::vector<float> a = noise(m * wide, 1), b = noise(count * k * n, 2);
@@ -222,9 +284,10 @@ TEST_CASE("tiles of twice the width give the same product") {
         const Matrix a(s.m, s.k, flips & 1, 1), b(s.k, s.n, flips & 2, 2);
         std::vector<float> c(static_cast<std::size_t>(s.m * s.n), 1.f), want = c;
         float* const packed = q->shared();
-        dispatch<Doubled<gemm_parts::PackB>>(q->isa(), b.view, s.n, s.k, packed, s.k);
-        dispatch<Doubled<gemm_parts::MultiplyPacked>>(q->isa(), q->scratch(0), s.m, s.n, s.k, gemm_depth(s.k), 0.5f,
-                                                      a.view, static_cast<const float*>(packed), 2.f, c.data(), s.n);
+        dispatch<Doubled<gemm_parts::PackB<gemm_parts::Floats>>>(q->isa(), b.view, s.n, s.k, packed, s.k);
+        dispatch<Doubled<gemm_parts::MultiplyPacked<gemm_parts::Floats>>>(
+            q->isa(), q->scratch(0), s.m, s.n, s.k, gemm_depth(s.k), 0.5f, a.view, static_cast<const float*>(packed),
+            2.f, c.data(), s.n, false);
         gemm_reference(s.m, s.n, s.k, 0.5f, a.view, b.view, 2, want.data(), s.n);
         CHECK(difference(c, want, s.n, s.n) < 2e-5);
       }

@@ -2,10 +2,15 @@
 //
 // Every element of C is summed over k in order, in blocks of `gemm_depth(k)`, whatever the split into tasks: results
 // are the same, bit for bit, for every number of threads, and for `gemm` and `gemm_serial`.
+//
+// With Precision::bf16 a large product rounds A and B to BF16 while it packs them, two steps of k in a word, and sums
+// in f32 as vdpbf16ps does: the odd step of a pair, then the even one; numbers below the normal ones are 0. Processors
+// without that instruction get the same bits by f32.
 #pragma once
 
 #include <chimera/core/device.hpp>
 #include <chimera/core/namespace.hpp>
+#include <chimera/kernels/formats/integers.hpp>
 #include <chimera/kernels/simd.hpp>
 
 #include <algorithm>
@@ -40,7 +45,9 @@ constexpr std::int64_t round_up(std::int64_t x, std::int64_t unit) { return ceil
 /// Steps of k between two visits of C, in equal blocks. One packed panel of B then fills half of a 32 KiB L1 cache.
 inline constexpr std::int64_t gemm_most_depth = 256;
 
-constexpr std::int64_t gemm_depth(std::int64_t k) { return round_up(ceil_div(k, ceil_div(k, gemm_most_depth)), 16); }
+constexpr std::int64_t gemm_depth(std::int64_t k, std::int64_t most = gemm_most_depth) {
+  return round_up(ceil_div(k, ceil_div(k, most)), 16);
+}
 
 /// Rows of A packed at once (L2) and columns of B packed at once by `gemm_serial`.
 inline constexpr std::int64_t gemm_rows = 168, gemm_cols = 512;
@@ -119,6 +126,12 @@ void gemm_serial(Isa isa, float* scratch, std::int64_t m, std::int64_t n, std::i
 /// reads C. Uses the scratch of all workers and the shared scratch.
 void gemm(const Cpu& q, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a, ConstView b,
           float beta, float* c, std::int64_t ldc);
+
+/// The same as the device's precision says, for more than 32 rows and 2^18 products. A template, so that nothing but
+/// training compiles it.
+template <Device D>
+void training_gemm(const D& q, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a, ConstView b,
+                   float beta, float* c, std::int64_t ldc);
 
 /// `count` products of one shape, whose matrices begin a_stride, b_stride and c_stride floats apart.
 void gemm_batched(const Cpu& q, std::int64_t count, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
@@ -218,15 +231,6 @@ CHIMERA_INLINE void pack(ConstView v, std::int64_t vectors, std::int64_t k, floa
   }
 }
 
-/// Packs k x n of B into panels that are k_all deep.
-struct PackB {
-  template <int W>
-  CHIMERA_INLINE static void run(ConstView b, std::int64_t n, std::int64_t k, float* out, std::int64_t k_all) {
-    constexpr int cols = GemmTile<W>::cols;
-    pack<W, cols>(b.transpose(), n, k, out, cols * k_all);
-  }
-};
-
 /// x in every lane, made where it is used: g++ 12 lifts the Vec<W>(x) of alpha and beta over the k loop of a tile,
 /// which has no register left for them.
 template <int W>
@@ -234,12 +238,152 @@ CHIMERA_INLINE Vec<W> broadcast(float x) {
   return Vec<W>(x - typename Vec<W>::Native{});
 }
 
+/// Rounded to BF16, to nearest; numbers below the normal ones to 0. In the high half of each lane.
+template <int W>
+CHIMERA_INLINE Ints<W> bf16_of(const Vec<W>& x) {
+  const Ints<W> bits = bits_of<W>(x);
+  const Ints<W> nearest = (bits + ((bits >> 16) & 1) + 0x7fff) & static_cast<std::int32_t>(0xffff0000);
+  const Ints<W> quiet = (bits | 0x00400000) & static_cast<std::int32_t>(0xffff0000);
+  const Ints<W> magnitude = bits & 0x7fffffff;
+  return Ints<W>(magnitude.v > 0x7f800000 ? quiet.v : magnitude.v < 0x00800000 ? (bits.v & INT32_MIN) : nearest.v);
+}
+
+/// As `pack`, with two steps of k in a word: out[panel][pair][line], the even step in the low half. An odd last step
+/// has a partner of 0.
+template <int W, int P>
+CHIMERA_INLINE void pack_pairs(ConstView v, std::int64_t vectors, std::int64_t k, float* out,
+                               std::int64_t panel_stride) {
+  constexpr std::int64_t step = 32, lanes_of_panel = (P + W - 1) / W * W;
+  for (std::int64_t p0 = 0; p0 < k; p0 += step)
+    for (std::int64_t i = 0; i < vectors; i += P) {
+      const std::int64_t n = std::min(step, k - p0);
+      float some[step * P + 2 * W] = {};
+      pack<W, P>(v.from(i, p0), std::min<std::int64_t>(P, vectors - i), n, some, 0);
+      if (n % 2 != 0) std::fill_n(some + n * P, P, 0.f);
+      float* to = out + i / P * panel_stride + p0 / 2 * P;
+      for (std::int64_t p = 0; p < n; p += 2, to += P) {
+        float pairs[lanes_of_panel];
+#pragma GCC unroll 8
+        for (int l = 0; l < P; l += W) {
+          const Ints<W> even = bf16_of<W>(Vec<W>::load(some + p * P + l));
+          const Ints<W> odd = bf16_of<W>(Vec<W>::load(some + (p + 1) * P + l));
+          from_bits<W>((((even >> 16) & 0xffff) | odd)).store(pairs + l);
+        }
+        std::memcpy(to, pairs, P * sizeof(float));
+      }
+    }
+}
+
+/// How panels hold steps of k, and what a tile makes of them: s += A B for `words` words.
+struct Floats {
+  static constexpr std::int64_t steps = 1;  // of a word
+  template <int W, int P>
+  CHIMERA_INLINE static void pack_lines(ConstView v, std::int64_t vectors, std::int64_t k, float* out,
+                                        std::int64_t panel_stride) {
+    pack<W, P>(v, vectors, k, out, panel_stride);
+  }
+  template <int W>
+  CHIMERA_INLINE static void add(std::int64_t words, const float* a, const float* b, Vec<W> (&s)[GemmTile<W>::rows][2],
+                                 bool) {
+    using V = Vec<W>;
+    for (std::int64_t p = 0; p < words; ++p, a += GemmTile<W>::rows, b += GemmTile<W>::cols) {
+      const V b0 = V::load(b), b1 = V::load(b + W);
+#pragma GCC unroll 14
+      for (int r = 0; r < GemmTile<W>::rows; ++r) {
+        const V x = broadcast<W>(a[r]);
+        s[r][0] = fma<W>(x, b0, s[r][0]);
+        s[r][1] = fma<W>(x, b1, s[r][1]);
+      }
+    }
+  }
+};
+
+#if defined(__x86_64__)
+/// sums [14][32] = A B by vdpbf16ps, of panels of pairs. A function by itself, whose rows are constants: else g++ 12
+/// keeps some of the sums in memory.
+template <int... r>
+__attribute__((__noinline__)) CHIMERA_AVX512 void add_pairs(std::integer_sequence<int, r...>, std::int64_t words,
+                                                            const float* a, const float* b, float* sums) {
+  using Native = Vec<16>::Native;
+  constexpr int rows = sizeof...(r);
+  Native left[rows] = {}, right[rows] = {};
+  for (std::int64_t p = 0; p < words; ++p, a += rows, b += 32) {
+    const Native b0 = Vec<16>::load(b).v, b1 = Vec<16>::load(b + 16).v;
+    const auto add = [&](const float* from, Native& s0, Native& s1) CHIMERA_LAMBDA CHIMERA_AVX512 {
+      Native x;
+      asm("vpbroadcastd %1, %0" : "=v"(x) : "m"(*from));
+      asm("vdpbf16ps %2, %1, %0" : "+v"(s0) : "v"(x), "v"(b0));
+      asm("vdpbf16ps %2, %1, %0" : "+v"(s1) : "v"(x), "v"(b1));
+    };
+    (add(a + r, left[r], right[r]), ...);
+  }
+  ((Vec<16>(left[r]).store(sums + 32 * r), Vec<16>(right[r]).store(sums + 32 * r + 16)), ...);
+}
+#endif
+
+struct Pairs {
+  static constexpr std::int64_t steps = 2;
+  template <int W, int P>
+  CHIMERA_INLINE static void pack_lines(ConstView v, std::int64_t vectors, std::int64_t k, float* out,
+                                        std::int64_t panel_stride) {
+    pack_pairs<W, P>(v, vectors, k, out, panel_stride);
+  }
+  /// x y + s, and 0 for what is below the normal numbers.
+  template <int W>
+  CHIMERA_INLINE static Vec<W> flushed(const Vec<W>& x, const Vec<W>& y, const Vec<W>& s) {
+    const Vec<W> r = fma<W>(x, y, s);
+    const Ints<W> magnitude = bits_of<W>(r) & 0x7fffffff;
+    return from_bits<W>(Ints<W>(magnitude.v < 0x00800000 ? (bits_of<W>(r).v & INT32_MIN) : bits_of<W>(r).v));
+  }
+  template <int W>
+  CHIMERA_INLINE static void add(std::int64_t words, const float* a, const float* b, Vec<W> (&s)[GemmTile<W>::rows][2],
+                                 bool native) {
+    using V = Vec<W>;
+#if defined(__x86_64__)
+    if constexpr (W == 16)
+      if (native) {
+        float sums[GemmTile<W>::rows][2 * W];
+        add_pairs(std::make_integer_sequence<int, GemmTile<W>::rows>(), words, a, b, &sums[0][0]);
+#pragma GCC unroll 14
+        for (int r = 0; r < GemmTile<W>::rows; ++r) s[r][0] = V::load(sums[r]), s[r][1] = V::load(sums[r] + W);
+        return;
+      }
+#endif
+    (void)native;
+    const auto odd = [](const V& pair) CHIMERA_LAMBDA {
+      return from_bits<W>(bits_of<W>(pair) & static_cast<std::int32_t>(0xffff0000));
+    };
+    const auto even = [](const V& pair) CHIMERA_LAMBDA { return from_bits<W>(bits_of<W>(pair) << 16); };
+    for (std::int64_t p = 0; p < words; ++p, a += GemmTile<W>::rows, b += GemmTile<W>::cols)
+#pragma GCC unroll 2
+      for (int h = 0; h < 2; ++h) {
+        const V pair = V::load(b + h * W);
+#pragma GCC unroll 14
+        for (int r = 0; r < GemmTile<W>::rows; ++r) {
+          const V x = broadcast<W>(a[r]);
+          s[r][h] = flushed<W>(even(x), even(pair), flushed<W>(odd(x), odd(pair), s[r][h]));
+        }
+      }
+  }
+};
+
+/// Packs k x n of B into panels that are `words` words deep.
+template <class Products>
+struct PackB {
+  template <int W>
+  CHIMERA_INLINE static void run(ConstView b, std::int64_t n, std::int64_t k, float* out, std::int64_t words) {
+    constexpr int cols = GemmTile<W>::cols;
+    Products::template pack_lines<W, cols>(b.transpose(), n, k, out, cols * words);
+  }
+};
+
 /// C[m,n] = alpha A[m,k] B[k,n] + beta C for m <= gemm_rows and a packed B, with `depth` steps of k at a time.
+template <class Products>
 struct MultiplyPacked {
   /// One tile: C[rows,cols] = alpha A B + beta C with rows <= Tile::rows, cols <= Tile::cols and both panels packed.
   template <int W>
-  CHIMERA_INLINE static void tile(std::int64_t rows, std::int64_t cols, std::int64_t k, float alpha, const float* a,
-                                  const float* b, float beta, float* c, std::int64_t ldc) {
+  CHIMERA_INLINE static void tile(std::int64_t rows, std::int64_t cols, std::int64_t words, float alpha, const float* a,
+                                  const float* b, float beta, float* c, std::int64_t ldc, bool native) {
     using V = Vec<W>;
     using Tile = GemmTile<W>;
     for (std::int64_t r = 0; r < rows; ++r) {
@@ -247,15 +391,7 @@ struct MultiplyPacked {
       __builtin_prefetch(c + r * ldc + cols - 1, 1);
     }
     V s[Tile::rows][2];
-    for (std::int64_t p = 0; p < k; ++p, a += Tile::rows, b += Tile::cols) {
-      const V b0 = V::load(b), b1 = V::load(b + W);
-#pragma GCC unroll 14
-      for (int r = 0; r < Tile::rows; ++r) {
-        const V x = broadcast<W>(a[r]);
-        s[r][0] = fma<W>(x, b0, s[r][0]);
-        s[r][1] = fma<W>(x, b1, s[r][1]);
-      }
-    }
+    Products::template add<W>(words, a, b, s, native);
     const bool whole = rows == Tile::rows && cols == Tile::cols;
     const auto bytes = static_cast<std::size_t>(cols) * sizeof(float);
     float edge[Tile::rows * Tile::cols];
@@ -280,15 +416,18 @@ struct MultiplyPacked {
 
   template <int W>
   CHIMERA_INLINE static void run(float* scratch, std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t depth,
-                                 float alpha, ConstView a, const float* b, float beta, float* c, std::int64_t ldc) {
+                                 float alpha, ConstView a, const float* b, float beta, float* c, std::int64_t ldc,
+                                 bool native) {
     using Tile = GemmTile<W>;
+    const std::int64_t all = ceil_div(k, Products::steps);
     for (std::int64_t p = 0; p < k; p += depth, beta = 1) {
-      const std::int64_t steps = std::min(depth, k - p);
-      pack<W, Tile::rows>(a.from(0, p), m, steps, scratch, Tile::panel_a);
+      const std::int64_t steps = std::min(depth, k - p), words = ceil_div(steps, Products::steps);
+      Products::template pack_lines<W, Tile::rows>(a.from(0, p), m, steps, scratch, Tile::panel_a);
       for (std::int64_t j = 0; j < n; j += Tile::cols)
         for (std::int64_t i = 0; i < m; i += Tile::rows)
-          tile<W>(std::min<std::int64_t>(Tile::rows, m - i), std::min<std::int64_t>(Tile::cols, n - j), steps, alpha,
-                  scratch + i / Tile::rows * Tile::panel_a, b + j * k + p * Tile::cols, beta, c + i * ldc + j, ldc);
+          tile<W>(std::min<std::int64_t>(Tile::rows, m - i), std::min<std::int64_t>(Tile::cols, n - j), words, alpha,
+                  scratch + i / Tile::rows * Tile::panel_a, b + j * all + p / Products::steps * Tile::cols, beta,
+                  c + i * ldc + j, ldc, native);
     }
   }
 };
@@ -355,39 +494,42 @@ inline void multiply_serial(Isa isa, float* scratch, std::int64_t m, std::int64_
     const std::int64_t cols = std::min(gemm_cols, n - j);
     for (std::int64_t p = 0; p < k; p += depth) {
       const std::int64_t steps = std::min(depth, k - p);
-      dispatch<PackB>(isa, b.from(p, j), cols, steps, scratch, steps);
+      dispatch<PackB<Floats>>(isa, b.from(p, j), cols, steps, scratch, steps);
       for (std::int64_t i = 0; i < m; i += gemm_rows)
-        dispatch<MultiplyPacked>(isa, rest, std::min(gemm_rows, m - i), cols, steps, depth, alpha, a.from(i, p),
-                                 scratch, p == 0 ? beta : 1.f, c + i * ldc + j, ldc);
+        dispatch<MultiplyPacked<Floats>>(isa, rest, std::min(gemm_rows, m - i), cols, steps, depth, alpha, a.from(i, p),
+                                         scratch, p == 0 ? beta : 1.f, c + i * ldc + j, ldc, false);
     }
   }
 }
 
 /// Packs B for all threads, as much of it as the shared scratch holds, then computes blocks of C.
-inline void multiply_shared(const Cpu& q, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a,
-                            ConstView b, float beta, float* c, std::int64_t ldc) {
+template <class Products>
+void multiply_shared(const Cpu& q, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a,
+                     ConstView b, float beta, float* c, std::int64_t ldc) {
   const Isa isa = q.isa();
   constexpr std::int64_t most_blocks = 8, pack_cols = 128;
-  const std::int64_t depth = gemm_depth(k), blocks = ceil_div(k, depth);
+  const bool native = isa == Isa::avx512_bf16;
+  const std::int64_t depth = gemm_depth(k, gemm_most_depth * Products::steps), blocks = ceil_div(k, depth);
   const std::int64_t part = ceil_div(blocks, ceil_div(blocks, most_blocks)) * depth;
-  const std::int64_t most_cols = static_cast<std::int64_t>(Cpu::shared_floats) / part / pack_cols * pack_cols;
+  const std::int64_t most_cols =
+      static_cast<std::int64_t>(Cpu::shared_floats) / ceil_div(part, Products::steps) / pack_cols * pack_cols;
   float* const packed = q.shared();
   for (std::int64_t p = 0; p < k; p += part)
     for (std::int64_t j = 0; j < n; j += most_cols) {
       const std::int64_t steps = std::min(part, k - p), cols = std::min(most_cols, n - j);
-      const std::int64_t deep = ceil_div(steps, depth);
+      const std::int64_t deep = ceil_div(steps, depth), words = ceil_div(steps, Products::steps);
       parallel(q, ceil_div(cols, pack_cols) * deep, [&](std::int64_t t, int) {
         const std::int64_t s = t / deep * pack_cols, d = t % deep * depth;
-        dispatch<PackB>(isa, b.from(p + d, j + s), std::min(pack_cols, cols - s), std::min(depth, steps - d),
-                        packed + s * steps + d * gemm_tile_cols(lanes(isa)), steps);
+        dispatch<PackB<Products>>(isa, b.from(p + d, j + s), std::min(pack_cols, cols - s), std::min(depth, steps - d),
+                                  packed + s * words + d / Products::steps * gemm_tile_cols(lanes(isa)), words);
       });
       const GemmGrid grid = gemm_grid(m, cols, gemm_tile_rows(lanes(isa)), q.at_once());
       const std::int64_t across = ceil_div(cols, grid.cols);
       parallel(q, ceil_div(m, grid.rows) * across, [&](std::int64_t t, int worker) {
         const std::int64_t r = t / across * grid.rows, s = t % across * grid.cols;
-        dispatch<MultiplyPacked>(isa, q.scratch(worker), std::min(grid.rows, m - r), std::min(grid.cols, cols - s),
-                                 steps, depth, alpha, a.from(r, p), packed + s * steps, p == 0 ? beta : 1.f,
-                                 c + r * ldc + j + s, ldc);
+        dispatch<MultiplyPacked<Products>>(isa, q.scratch(worker), std::min(grid.rows, m - r),
+                                           std::min(grid.cols, cols - s), steps, depth, alpha, a.from(r, p),
+                                           packed + s * words, p == 0 ? beta : 1.f, c + r * ldc + j + s, ldc, native);
       });
     }
 }
@@ -417,13 +559,26 @@ CHIMERA_FUNCTION void gemm(const Cpu& q, std::int64_t m, std::int64_t n, std::in
                              c + i * v.stride, v.stride);
     });
   }
-  if (m > gemm_few_rows) return multiply_shared(q, m, n, k, alpha, a, b, beta, c, ldc);
+  if (m > gemm_few_rows) return multiply_shared<Floats>(q, m, n, k, alpha, a, b, beta, c, ldc);
   const std::int64_t cols = std::min(gemm_cols, share(n));
   parallel(q, ceil_div(n, cols), [&](std::int64_t t, int worker) {
     const std::int64_t j = t * cols;
     multiply_serial(q.isa(), q.scratch(worker), m, std::min(cols, n - j), k, alpha, a, b.from(0, j), beta, c + j, ldc);
   });
 }
+
+template <Device D>
+void training_gemm(const D& q, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a, ConstView b,
+                   float beta, float* c, std::int64_t ldc) {
+  const bool large = m > gemm_few_rows && n > 1 && k > 0 && m * n * k >= 1 << 18;
+  if (large && q.precision() == Precision::bf16)
+    return gemm_parts::multiply_shared<gemm_parts::Pairs>(q, m, n, k, alpha, a, b, beta, c, ldc);
+  gemm(q, m, n, k, alpha, a, b, beta, c, ldc);
+}
+#if defined(CHIMERA_COMPILE)
+template void training_gemm(const Cpu& q, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a,
+                            ConstView b, float beta, float* c, std::int64_t ldc);
+#endif
 
 CHIMERA_FUNCTION void gemm_batched(const Cpu& q, std::int64_t count, std::int64_t m, std::int64_t n, std::int64_t k,
                                    float alpha, ConstView a, std::int64_t a_stride, ConstView b, std::int64_t b_stride,
