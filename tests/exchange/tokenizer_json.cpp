@@ -165,6 +165,12 @@ TEST_CASE("what ends a text may stand in config.json and generation_config.json,
   v = Folder{{model, R"({"eos_token_id": 65})"}, {generation, R"({"eos_token_id": [258, 256]})"}}.read();
   CHECK(v.eos == 258);
   CHECK(v.ends == Ids{256, 65});
+  v = Folder{{model, R"({"time_step_limit": [0.0, Infinity], "eos_token_id": 258})"},
+             {"tokenizer_config.json", R"({"model_max_length": Infinity, "bos_token": "<|im_end|>"})"}}
+          .read();
+  CHECK(v.eos == 258);
+  CHECK(v.bos == 258);
+  CHECK(v.note == "");
   Folder named{{"tokenizer_config.json", R"({"eos_token": {"content": "<|endoftext|>"}, "bos_token": "a"})"},
                {generation, R"({"eos_token_id": [258, 256], "bos_token_id": 257})"}};
   v = named.read();

@@ -335,7 +335,8 @@ CHIMERA_FUNCTION Result<Tokenizer> read_tokenizer_json(const TokenizerTexts& tex
   }
   std::array<bool, 4> named{};
   if (!texts.config.empty()) {
-    const auto config = Json::parse(texts.config);
+    const std::string plain = config_json_text(texts.config);
+    const auto config = Json::parse(plain);
     if (!config) return Error{"tokenizer_config.json: " + config.error().message};
     read_special_tokens(*config, id_of, v, named);
     v.add_bos = flag_at(*config, "add_bos_token", v.add_bos);
