@@ -77,8 +77,8 @@ expect 1 'english.txt' chimera-tokenize encode --tokenizer english.txt empty.txt
 expect 1 'cannot open missing.txt' $encode missing.txt
 printf '{"text": "a"}\n{"text": 3}\n' >bad.jsonl
 expect 1 'line 2: "text": expected a string, found a number' $encode --jsonl bad.jsonl
-printf '{"text": "a"}\n\n{"text": "b"}\n' >bad.jsonl
-expect 1 'line 2: expected a value' $encode --jsonl bad.jsonl
+printf '{"text": "a"}\n\n{"text": 3}\n' >bad.jsonl
+expect 1 'line 3: "text": expected a string' $encode --jsonl bad.jsonl
 printf '{"text": "a", "special": 1}\n' >bad.jsonl
 expect 1 'line 1: "special": expected a boolean' $encode --jsonl bad.jsonl
 printf '{"text": "a\377"}\n' >bad.jsonl
