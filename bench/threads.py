@@ -4,8 +4,9 @@ usage: threads.py PATH_TO_chimera-bench MODEL... [--before PATH_TO_another_chime
                   [--busy 0,1,2] [--rounds N] [--llama]
 
 --busy: loops that run beside, for each processor that may be used. A round measures every number of threads in turn, so
-that what else the machine does meets all of them; figures are medians over the rounds, ratios medians of each round's
-ratio to one thread. --before measures an older build in the same rounds. --llama: llama.cpp, too (llama-cpp-python from
+that what else the machine does meets all of them. Beside other programs one run may be many times another: a round's
+figure is tokens by time over all of its runs (harmonic mean). Figures are medians over the rounds, ratios medians of
+each round's ratio to the first number of threads. --before measures an older build in the same rounds. --llama: llama.cpp, too (llama-cpp-python from
 PyPI), on files that it opens.
 """
 import argparse
@@ -17,17 +18,17 @@ import subprocess
 import sys
 import time
 
-PROMPT, GENERATE = 128, 64
+PROMPT, GENERATE, RUNS = 128, 64, 9
 BUSY_LOOP = "while True: pass"
 
 
 def of_chimera(program, model, threads):
     """Tokens a second of a prompt, and one by one."""
     run = subprocess.run(
-        [program, "--model", model, "-t", str(threads), "-p", str(PROMPT), "-n", str(GENERATE), "-r", "3",
-         "--no-roofline", "--json"], capture_output=True, text=True, check=True)
+        [program, "--model", model, "-t", str(threads), "-p", str(PROMPT), "-n", str(GENERATE), "-r",
+         str(RUNS), "--no-roofline", "--json"], capture_output=True, text=True, check=True)
     figures = json.loads(run.stdout)
-    return figures["prefill_tps"], figures["decode_tps"]
+    return statistics.harmonic_mean(figures["prefill_runs"]), statistics.harmonic_mean(figures["decode_runs"])
 
 
 def of_llama(_, model, threads):
@@ -53,7 +54,7 @@ def run_llama(model, threads):
         llama_cpp.llama_synchronize(context)
 
     runs = []
-    for _ in range(4):
+    for _ in range(RUNS + 1):
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
         start = time.perf_counter()
         read(PROMPT)
@@ -61,7 +62,7 @@ def run_llama(model, threads):
         for _ in range(GENERATE):
             read(1)
         runs.append((PROMPT / (middle - start), GENERATE / (time.perf_counter() - middle)))
-    print(json.dumps([statistics.median(r[i] for r in runs[1:]) for i in (0, 1)]))
+    print(json.dumps([statistics.harmonic_mean([r[i] for r in runs[1:]]) for i in (0, 1)]))
 
 
 def main():
