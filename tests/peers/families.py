@@ -1,7 +1,7 @@
 # families.py PEER_LOGITS [COUNT [SEED]]: random shapes and settings of dense Llama, Mistral, Qwen2, Qwen3 and Granite
-# models, drawn anew at each run, as Hugging Face folders of transformers and as GGUF files of gguf-py: our logits beside
-# those of transformers, and of llama.cpp where it is there. Two thirds of them can be GGUF files: 90, which is the
-# default, give 60 in both forms. Every shape is compiled: minutes.
+# models, drawn anew at each run, as Hugging Face folders of transformers and as GGUF files of gguf-py: our logits
+# beside those of transformers, and of llama.cpp where it is there. Two thirds of them can be GGUF files: 90, which is
+# the default, give 60 in both forms. Every shape is compiled: minutes.
 import concurrent.futures
 import json
 import pathlib
@@ -75,7 +75,7 @@ def draw(family, r):
 
 
 def write_folder(c, folder, seed):
-    """The folder, and its logits by transformers."""
+    """The folder; the model of transformers and its weights."""
     torch.manual_seed(seed)
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(c | dict(
@@ -138,7 +138,8 @@ def write_gguf(c, tensors, path):
             w.add_rope_scaling_attn_factors(rope["attention_factor"] / (0.1 * numpy.log(rope["factor"]) + 1))
     if kind == "llama3":
         turns = rope["original_max_position_embeddings"] * plain / (2 * numpy.pi)
-        smooth = numpy.clip((turns - rope["low_freq_factor"]) / (rope["high_freq_factor"] - rope["low_freq_factor"]), 0, 1)
+        low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+        smooth = numpy.clip((turns - low) / (high - low), 0, 1)
         w.add_tensor("rope_freqs.weight", (1 / ((1 - smooth) / rope["factor"] + smooth)).astype(numpy.float32))
     if kind == "longrope":
         original = rope["original_max_position_embeddings"]
@@ -183,8 +184,8 @@ def ours(program, path, tokens, piece, vocab):
 
 def llama_logits(path, c, tokens):
     try:
-        llama = llama_cpp.Llama(str(path), n_ctx=c["max_position_embeddings"], n_batch=256, n_threads=1, logits_all=True,
-                                verbose=False, type_k=0, type_v=0, flash_attn=False)
+        llama = llama_cpp.Llama(str(path), n_ctx=c["max_position_embeddings"], n_batch=256, n_threads=1,
+                                logits_all=True, verbose=False, type_k=0, type_v=0, flash_attn=False)
         llama.eval(tokens)
         return numpy.array(llama.scores[:len(tokens)])
     except Exception:  # what it cannot load
