@@ -46,9 +46,9 @@ struct Stage {
   Cpu cpu = std::move(*Cpu::create(1));
   PackedModel weights = std::move(*PackedModel::create(cpu, scripted_model(), nullptr));
   Tokenizer tokenizer = std::move(*byte_tokenizer(256));
-  const ChatTemplate& form = *chat_template_named("plain");
+  const ChatTemplate& form;
 
-  Stage() { was_read.clear(); }
+  explicit Stage(std::string_view name = "plain") : form(*chat_template_named(name)) { was_read.clear(); }
   Conversation begin(ConversationSettings settings = {}, SessionSettings session = {}) {
     return std::move(*Conversation::create(tokenizer, form, std::move(*Session::create(cpu, weights, session)),
                                            std::move(*TokenSampler::create(256, {.temperature = 0.f})), settings));
@@ -80,6 +80,15 @@ TEST_CASE("a conversation reads each message once") {
   was_read.clear();
   CHECK(answer(c, "again", "No.\n\n") == "No.");
   CHECK(was_read == render(stage.form, c.messages(), false));
+}
+
+TEST_CASE("a model that knows no conversations continues what is said, paragraph by paragraph") {
+  Stage stage("text");
+  Conversation c = stage.begin({.tokens = 7});
+  CHECK(answer(c, "Once", " upon\n\n") == " upon");
+  CHECK(answer(c, "The end", " came slowly") == " came s");
+  CHECK(answer(c, "Then", "!\n\n") == "!");
+  CHECK(was_read == "Once upon\n\nThe end came s\n\nThen!\n\n");
 }
 
 TEST_CASE("an answer ends at a stop string, after the most tokens, or when it is stopped, and the end is made up") {

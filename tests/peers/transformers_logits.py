@@ -26,9 +26,7 @@ def compare(case):
     text = case.text_bytes.decode()
     models.check(f"{case.name}: the same tokens", tokenizer(text)["input_ids"] == case.special)
     models.check(f"{case.name}: the same text of them", tokenizer.decode(case.text) == text)
-    chat = tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True)
-    models.check(f"{case.name}: the chat template",
-                 chat == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n")
+    models.check(f"{case.name}: no chat template, since it was not trained to chat", not tokenizer.chat_template)
 
 
 models.run(compare)

@@ -55,11 +55,12 @@ TEST_CASE("conversations are written as llama.cpp writes them") {
         "<|start_of_role|>user<|end_of_role|>Bye<|end_of_text|>\n");
   CHECK(render(named("plain"), conversation, true) ==
         "system:\nBe brief.\n\nuser:\nhi\n\nassistant:\nHello!\n\nuser:\nBye\n\nassistant:\n");
+  CHECK(render(named("text"), conversation, true) == "Be brief.\n\n hi\nHello!\n\nBye");
   for (const ChatTemplate& t : chat_templates) {
     CHECK(render(t, {}, false).empty());
     CHECK(t.after_text.starts_with(t.end));
     const ChatMessage blank{"user", " \n "};
-    CHECK(render(t, {&blank, 1}, false).find("user") != std::string::npos);
+    CHECK((render(t, {&blank, 1}, false).find("user") != std::string::npos) == t.roles);
   }
 }
 

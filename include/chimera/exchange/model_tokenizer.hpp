@@ -33,9 +33,9 @@ Result<Tokenizer> byte_tokenizer(int vocab);
 /// Whether all of its text is single bytes.
 bool is_bytes(const Tokenizer& tokenizer);
 
-/// The same tokens; where the file did not say, <|endoftext|> ends a text and starts one, and conversations are written
-/// as chatml_template does if the tokens for it are there. What is not said other programs guess wrongly. Ids that are
-/// only there to fill a model's vocabulary lose their names, and so write nothing.
+/// The same tokens; where the file did not say, <|endoftext|> ends a text and starts one: what is not said other programs
+/// guess wrongly. A model whose file has no chat template was not trained to chat, and gets none. Ids that are only
+/// there to fill a model's vocabulary lose their names, and so write nothing.
 Result<Tokenizer> with_special_ids(const Tokenizer& tokenizer);
 
 /// The tokenizer in the GGUF file of a model of `vocab` tokens; bytes if there is none.
@@ -61,7 +61,6 @@ CHIMERA_FUNCTION Result<Tokenizer> byte_tokenizer(int vocab) {
   v.tokens.resize(static_cast<std::size_t>(size));
   for (std::int32_t* id : {&v.bos, &v.eos, &v.eot, &v.padding})
     if (*id >= size) *id = -1;
-  if (size == byte_vocab) v.chat_template = chatml_template;
   return Tokenizer::create(std::move(v));
 }
 
@@ -80,7 +79,6 @@ CHIMERA_FUNCTION Result<Tokenizer> with_special_ids(const Tokenizer& tokenizer) 
   if (v.eot < 0) v.eot = id("<|im_end|>");
   std::erase_if(v.ends, [&](std::int32_t end) { return end == v.eos || end == v.eot; });
   if (v.padding < 0) v.padding = id("<|pad|>") >= 0 ? id("<|pad|>") : v.eos;
-  if (v.chat_template.empty() && id("<|im_start|>") >= 0 && id("<|im_end|>") >= 0) v.chat_template = chatml_template;
   return Tokenizer::create(std::move(v));
 }
 

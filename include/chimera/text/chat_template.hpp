@@ -30,14 +30,17 @@ struct ChatTemplate {
   std::string_view end;  // begins after_text: what a model writes when its answer is complete
   bool trims = false;    // space around a text is left out
   bool special = true;   // before_role and end are special tokens
+  bool roles = true;     // else a message is its text alone, and what is written after it continues it
 };
 
-/// plain: for models that know no special tokens. An answer is one paragraph.
-inline constexpr std::array<ChatTemplate, 4> chat_templates{{
+/// plain: for models that know no special tokens. text: for those that know no conversations. An answer of these is one
+/// paragraph.
+inline constexpr std::array<ChatTemplate, 5> chat_templates{{
     {"chatml", "<|im_start|>", "\n", "<|im_end|>\n", "<|im_end|>"},
     {"llama3", "<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>", "<|eot_id|>", true},
     {"granite", "<|start_of_role|>", "<|end_of_role|>", "<|end_of_text|>\n", "<|end_of_text|>"},
     {"plain", "", ":\n", "\n\n", "\n\n", true, false},
+    {"text", "", "", "\n\n", "\n\n", false, false, false},
 }};
 
 /// The template of that name; null if there is none.
@@ -76,7 +79,9 @@ namespace chat_parts {
 /// Hands out the parts of a conversation in turn: form(text) of the template's, text(text) of a message's.
 template <class Form, class Text>
 void write_chat(const ChatTemplate& t, std::span<const ChatMessage> messages, bool begin_answer, Form form, Text text) {
-  const auto head = [&](std::string_view role) { form(t.before_role), text(role), form(t.after_role); };
+  const auto head = [&](std::string_view role) {
+    if (t.roles) form(t.before_role), text(role), form(t.after_role);
+  };
   for (const ChatMessage& m : messages) {
     std::string_view trimmed = m.text;
     if (t.trims) {
@@ -84,7 +89,8 @@ void write_chat(const ChatTemplate& t, std::span<const ChatMessage> messages, bo
       trimmed.remove_prefix(std::min(trimmed.find_first_not_of(space), trimmed.size()));
       trimmed = trimmed.substr(0, trimmed.find_last_not_of(space) + 1);
     }
-    head(m.role), text(trimmed), form(t.after_text);
+    head(m.role), text(trimmed);
+    if (t.roles || m.role != "user") form(t.after_text);
   }
   if (begin_answer) head("assistant");
 }
