@@ -110,7 +110,9 @@ Result<Figures> measure(const SavedModel& saved, const Weights& weights, const C
                  " tokens, and the context holds " + grouped(config.context)};
   const auto packed = saved.packed(cpu);
   if (!packed) return packed.error();
-  auto session = Session::create(cpu, *packed, options.session);
+  SessionSettings settings = options.session;
+  if (settings.context == 0) settings.context = options.prompt + options.generate;
+  auto session = create_session(cpu, *packed, settings);
   if (!session) return session.error();
   figures.load = seconds_since(start);
   const auto tokens = random_tokens(options.prompt + options.generate, config.vocab);
@@ -198,7 +200,7 @@ void print_table(const SavedModel& saved, const Weights& weights, const Cpu& cpu
               size_text(f.memory).c_str());
 }
 
-Status bench(const Options& options, Clock::time_point start) {
+Result<void> bench(const Options& options, Clock::time_point start) {
   const auto saved = open_model(options.model);
   if (!saved) return saved.error();
   const auto weights = weights_of(*saved);
@@ -215,21 +217,23 @@ Status bench(const Options& options, Clock::time_point start) {
 int program(int argc, char** argv) {
   const auto start = Clock::now();
   Options options;
-  CLI::App app{"Measures how fast a model reads a prompt and writes.", "chimera-bench"};
-  app.footer(engine_help);
-  app.option_defaults()->always_capture_default()->take_last();
-  app.add_option("--model", options.model, model_help)->required();
-  app.add_option("-t,--threads", options.threads, "0: one for each processor")->check(non_negative());
-  app.add_option("-p,--prompt", options.prompt, "tokens to read at once; they are random")->check(positive());
-  app.add_option("-n,--generate", options.generate, "tokens to read one by one, after the prompt")
+  Flags app{"Measures how fast a model reads a prompt and writes.", "chimera-bench"};
+  app.end_help("chimera-bench -m model.gguf -p 512 -n 128", engine_help);
+  add_model_option(app, options.model)->required();
+  add_threads_option(app, options.threads);
+  app.add_option("-p,--prompt,--n-prompt", options.prompt, "tokens of a prompt, random ones")->check(positive());
+  app.add_option("-n,--generate,--n-gen", options.generate, "tokens after the prompt, one by one")
       ->check(non_negative());
-  app.add_option("-r,--repeat", options.repeat, "runs, after one that counts for the first token alone")
+  app.add_option("-r,--repeat,--repetitions", options.repeat, "runs to measure, after a first one that warms up")
       ->check(non_negative());
-  app.add_option("--piece", options.session.piece, "tokens of a prompt in one pass")->check(positive());
+  app.add_option("--piece", options.session.piece, "tokens of a prompt that are read at once")->check(positive());
+  app.add_option("-c,--ctx-size,--context", options.session.context,
+                 "tokens that the session holds; 0: the prompt and those after it")
+      ->check(non_negative());
   add_kv_option(app, options.session.kv);
   app.add_flag_callback(
       "--no-roofline", [&] { options.roofline = false; },
-      "spare the second that it takes to measure what the machine can do");
+      "do not measure what the machine can do, which takes a second");
   app.add_flag("--json", options.json, "write one JSON object: medians, best and single runs");
   return run(app, argc, argv, [&] { return bench(options, start); });
 }

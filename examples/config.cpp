@@ -32,7 +32,7 @@ std::string stem(const std::string& path) {
 }
 
 /// Writes the C++ file that holds the GGUF file.
-Status write_embedding(const Options& options, const std::string& name) {
+Result<void> write_embedding(const Options& options, const std::string& name) {
   constexpr std::size_t most = std::size_t{1} << 30;  // code of the usual kind reaches 2 GiB of its program
   const auto gguf = Gguf::open(options.file);
   if (!gguf) return Error{"only a GGUF file can be embedded: " + gguf.error().message};
@@ -47,7 +47,7 @@ Status write_embedding(const Options& options, const std::string& name) {
   return source ? write_text(options.embed, *source) : source.error();
 }
 
-Status write_config(const Options& options) {
+Result<void> write_config(const Options& options) {
   const auto config = config_from_file(options.file);
   if (!config) return config.error();
   const std::string path = subject(options.file);
@@ -58,7 +58,7 @@ Status write_config(const Options& options) {
   const auto header = config_header(*config, name, facts, !options.embed.empty());
   if (!header) return header.error();
   if (!options.embed.empty())
-    if (Status s = write_embedding(options, name); !s) return s;
+    if (Result<void> s = write_embedding(options, name); !s) return s;
   if (options.out.empty()) {
     std::fputs(header->c_str(), stdout);
     if (std::fflush(stdout) != 0 || std::ferror(stdout)) return file_error("write", "the header");
@@ -69,17 +69,23 @@ Status write_config(const Options& options) {
 
 int program(int argc, char** argv) {
   Options options;
-  CLI::App app{"Writes the config of a model's file as a C++ header.", "chimera-config"};
-  app.option_defaults()->always_capture_default()->take_last();
-  app.add_option("FILE", options.file,
+  Flags app{"Writes the config of a model's file as a C++ header.", "chimera-config"};
+  app.end_help("chimera-config model.gguf --name tiny --out tiny.hpp");
+  app.add_option("FILE,-m,--model", options.file,
                  "a .gguf file, a Hugging Face folder or its config.json, a run's folder or a checkpoint in it")
+      ->type_name("PATH")
+      ->default_str("")
       ->required();
-  app.add_option("--name", options.name, "of the constexpr chimera::Config; empty: made from FILE's name");
-  app.add_option("--out", options.out, "the header to write; empty: standard output");
-  app.add_option(
-      "--embed", options.embed,
-      "a C++ file to write as well, which takes all of a GGUF file into the program; the header then declares\n"
-      "std::span<const std::byte> NAME_file()");
+  app.add_option("--name", options.name, "of the constexpr chimera::Config; without it, made from FILE's name")
+      ->default_str("");
+  app.add_option("--out", options.out, "the header to write; without it, standard output")
+      ->type_name("FILE")
+      ->default_str("");
+  app.add_option("--embed", options.embed,
+                 "a C++ file to write too, which holds all of a GGUF file; the header then declares "
+                 "std::span<const std::byte> NAME_file()")
+      ->type_name("FILE")
+      ->default_str("");
   return run(app, argc, argv, [&] { return write_config(options); });
 }
 

@@ -3,11 +3,13 @@
 #include "noted_tokenizer.hpp"
 #include "numbers.hpp"
 #include "program.hpp"
+#include "replacing.hpp"
 #include "run_options.hpp"
 
 #include <chimera/exchange/model_card.hpp>
 #include <chimera/exchange/tokenizer_gguf.hpp>
 #include <chimera/io/gguf_writer.hpp>
+#include <chimera/text/chat_template.hpp>
 
 using namespace chimera;
 
@@ -16,6 +18,7 @@ namespace {
 struct Options {
   std::string in, out, format = "f32", name;
   int threads = 0;
+  bool force = false, chat = false;
 };
 
 /// The last part of a path, without an ending slash.
@@ -60,7 +63,7 @@ CardFacts facts_of(const Whole& whole, const Options& options) {
   return facts;
 }
 
-Status to_gguf(const Whole& whole, const Options& options, const FileType& type) {
+Result<void> to_gguf(const Whole& whole, const Options& options, const FileType& type) {
   const AnyModel& model = whole.model();
   if (const std::string why = unknown_to_llama_cpp(*model.config); !why.empty())
     std::fprintf(stderr, "note: llama.cpp cannot run this model, chimera can: %s\n", why.c_str());
@@ -71,7 +74,7 @@ Status to_gguf(const Whole& whole, const Options& options, const FileType& type)
   if (whole.tokenizer.vocabulary().ends.size() > 2)
     std::fprintf(stderr, "note: of the tokens that end a text a GGUF file has room for three\n");
   const auto words = [&](GgufWriter& file) { set_tokenizer(file, whole.tokenizer, model.config->vocab); };
-  if (Status s = save_gguf(whole.cpu, options.out, model, whole.weights.data(), type, options.name, words); !s)
+  if (Result<void> s = save_gguf(whole.cpu, options.out, model, whole.weights.data(), type, options.name, words); !s)
     return s;
   if (!is_file(options.out)) return {};  // a device or a pipe, which has nothing beside it
   CardFacts facts = facts_of(whole, options);
@@ -82,24 +85,25 @@ Status to_gguf(const Whole& whole, const Options& options, const FileType& type)
   return write_text(options.out + ".md", model_card(model, facts));
 }
 
-Status to_hugging_face(const Whole& whole, const Options& options, Format format) {
+Result<void> to_hugging_face(const Whole& whole, const Options& options, Format format) {
   const AnyModel& model = whole.model();
   const SpecialIds ids = SpecialIds::of(whole.tokenizer.vocabulary());
-  if (Status s = save_hugging_face(whole.cpu, options.out, model, whole.weights.data(), format, ids); !s) return s;
+  if (Result<void> s = save_hugging_face(whole.cpu, options.out, model, whole.weights.data(), format, ids); !s)
+    return s;
   CardFacts facts = facts_of(whole, options);
   facts.architecture = hugging_face_architecture(*model.config);
   facts.format = format_info(format)->name;
   facts.transformers = true;
-  if (Status s = save_tokenizer(options.out, whole.tokenizer); !s) return s;
+  if (Result<void> s = save_tokenizer(options.out, whole.tokenizer); !s) return s;
   return write_text(options.out + "/README.md", model_card(model, facts));
 }
 
 /// The moments of training begin anew. A tokenizer that is not bytes lies beside the checkpoint.
-Status to_checkpoint(Whole& whole, const Options& options) {
+Result<void> to_checkpoint(Whole& whole, const Options& options) {
   const CheckpointHeader header = whole.saved.header.value_or(CheckpointHeader{});
-  if (Status s = make_folder(folder_of(options.out)); !s) return s;
+  if (Result<void> s = make_folder(folder_of(options.out)); !s) return s;
   if (!is_bytes(whole.tokenizer))
-    if (Status s = save_tokenizer(folder_of(options.out), whole.tokenizer); !s) return s;
+    if (Result<void> s = save_tokenizer(folder_of(options.out), whole.tokenizer); !s) return s;
   auto optimizer = AdamW::create(whole.model().tensors, whole.model().arena_floats, header.settings.adamw);
   if (!optimizer) return optimizer.error();
   std::vector<Section> state{Section::of("weights", whole.weights.data(), whole.model().arena_floats)};
@@ -107,40 +111,66 @@ Status to_checkpoint(Whole& whole, const Options& options) {
   return save_checkpoint(options.out, whole.model(), header.progress, header.settings, state);
 }
 
-Status convert(Options& options) {
+/// Nothing that is read is written over, nor anything else unless the user agrees.
+Result<void> check_out(const SavedModel& saved, const Options& options) {
+  const std::string& out = options.out;
+  if (same_file(options.in, out) || same_file(saved.path, out))
+    return Error{"IN and OUT are the same: name another OUT"};
+  if (is_folder(out) && same_file(folder_of(saved.path), out))
+    return Error{"IN lies in the folder " + out + ", whose files would be replaced: name another OUT"};
+  if (options.force) return {};
+  if (Result<void> s = may_replace(out); !s) return s;
+  if (out.ends_with(".gguf")) return may_replace(out + ".md");
+  return out.ends_with(".chimera") ? may_replace(folder_of(out) + "/tokenizer.json") : Result<void>{};
+}
+
+Result<void> convert(Options& options) {
   const FileType* type = file_type_named(options.format);
   if (!type) return Error{"expected a format like f32, f16, bf16, q8_0 or q4_k_m, found " + options.format};
   const auto saved = open_model(options.in);
   if (!saved) return saved.error();
+  while (options.out.size() > 1 && options.out.ends_with('/')) options.out.pop_back();
+  if (Result<void> s = check_out(*saved, options); !s) return s;
   const auto cpu = Cpu::create(options.threads);
   if (!cpu) return cpu.error();
   auto weights = saved->weights(*cpu);
   if (!weights) return weights.error();
   auto tokenizer = noted(saved->tokenizer());
   if (!tokenizer) return tokenizer.error();
+  if (options.chat) {
+    Vocabulary v = tokenizer->vocabulary();
+    v.chat_template = chatml_template;
+    tokenizer = Tokenizer::create(std::move(v));
+    if (!tokenizer || !chat_template_of(*tokenizer))
+      return Error{"the tokenizer has no <|im_start|> and <|im_end|>, which --chat needs"};
+  }
   Whole whole{*saved, *cpu, std::move(*weights), std::move(*tokenizer)};
   if (options.name.empty()) options.name = name_of(options.in);
 
   const bool gguf = options.out.ends_with(".gguf"), checkpoint = options.out.ends_with(".chimera");
-  while (options.out.size() > 1 && options.out.ends_with('/')) options.out.pop_back();
-  const Status status = gguf         ? to_gguf(whole, options, *type)
-                        : checkpoint ? to_checkpoint(whole, options)
-                                     : to_hugging_face(whole, options, type->format);
+  const Result<void> status = gguf         ? to_gguf(whole, options, *type)
+                              : checkpoint ? to_checkpoint(whole, options)
+                                           : to_hugging_face(whole, options, type->format);
   if (!status) return status;
-  std::fprintf(stderr, "wrote %s: %s weights\n", options.out.c_str(), grouped(saved->model.parameters).c_str());
+  std::fprintf(stderr, "wrote %s: %s weights\n", shell_word(options.out).c_str(),
+               grouped(saved->model.parameters).c_str());
   return {};
 }
 
 int program(int argc, char** argv) {
   Options options;
-  CLI::App app{"Writes a model in another form.", "chimera-convert"};
-  app.option_defaults()->always_capture_default()->take_last();
-  app.add_option("IN", options.in, model_help)->required();
+  Flags app{"Writes a model in another form.", "chimera-convert"};
+  app.end_help("chimera-convert runs/first first.gguf --format q8_0", engine_help);
+  app.add_option("IN,-m,--model", options.in, model_help)->type_name("PATH")->default_str("")->required();
   app.add_option("OUT", options.out, "NAME.gguf: a GGUF file; NAME.chimera: a checkpoint; else a Hugging Face folder")
       ->required();
-  app.add_option("--format", options.format, "of the matrices in OUT: f32, f16, bf16; in GGUF also q8_0, q4_k_m, ...");
-  app.add_option("--name", options.name, "of the model in OUT; if not given, that of IN");
-  app.add_option("--threads", options.threads, "0: one for each processor")->check(non_negative());
+  app.add_option("--format,--outtype", options.format,
+                 "of the matrices in OUT: f32, f16, bf16; in GGUF also q8_0, q4_k_m, ...");
+  app.add_option("--name", options.name, "of the model in OUT; without it, that of IN")->default_str("");
+  app.add_flag("--force", options.force, "write over OUT if it exists, without asking")->default_str("");
+  app.add_flag("--chat", options.chat, "say in OUT that the model was trained on conversations in ChatML")
+      ->default_str("");
+  add_threads_option(app, options.threads);
   return run(app, argc, argv, [&] { return convert(options); });
 }
 

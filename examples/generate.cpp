@@ -4,6 +4,8 @@
 #include "program.hpp"
 #include "progress.hpp"
 #include "sampling_options.hpp"
+#include "session_options.hpp"
+#include "text_options.hpp"
 
 #include <chimera/core/device.hpp>
 #include <chimera/generate/beam_search.hpp>
@@ -14,21 +16,29 @@
 #include <chimera/text/tokenizer.hpp>
 
 #include <algorithm>
+#include <csignal>
+#include <cstdint>
 
 using namespace chimera;
 
 namespace {
 
+volatile std::sig_atomic_t stop_asked = 0;
+
 struct Options {
-  std::string model, prompt;
-  std::int64_t tokens = 200;
+  std::string model;
+  TextOptions text;
+  std::int64_t tokens = -1;
   int threads = 0;
+  SessionSettings session;
   SamplingOptions sampling;
   BeamSettings beams{.width = 1};
 };
 
-Status generate(const Options& options) {
-  if (Status s = options.beams.validate(); !s) return s;
+Result<void> generate(const Options& options) {
+  if (Result<void> s = options.beams.validate(); !s) return s;
+  const auto text = options.text.text();
+  if (!text) return text.error();
   const auto saved = open_model(options.model);
   if (!saved) return saved.error();
   const auto cpu = Cpu::create(options.threads);
@@ -40,18 +50,21 @@ Status generate(const Options& options) {
   if (!tokenizer) return tokenizer.error();
 
   // Without a prompt the text begins as after a line break.
-  std::vector<std::int32_t> prompt = tokenizer->encode(options.prompt.empty() ? "\n" : options.prompt);
+  std::vector<std::int32_t> prompt = tokenizer->encode(text->empty() ? "\n" : *text);
   if (const Vocabulary& v = tokenizer->vocabulary(); v.add_bos && v.bos >= 0) prompt.insert(prompt.begin(), v.bos);
-  if (static_cast<std::int64_t>(prompt.size()) > config.context)
-    return Error{"the prompt has " + std::to_string(prompt.size()) + " tokens, the context of " +
-                 std::string(saved->model.name) + " holds " + std::to_string(config.context) + ": shorten the prompt"};
-  auto session = Session::create(*cpu, *weights);
+  auto session = create_session(*cpu, *weights, options.session);
   if (!session) return session.error();
-  const auto sampling = options.sampling.settings_for(*tokenizer);
+  if (static_cast<std::int64_t>(prompt.size()) > session->context())
+    return Error{"the prompt has " + std::to_string(prompt.size()) + " tokens, the context of " +
+                 std::string(saved->model.name) + " holds " + std::to_string(session->context()) +
+                 (session->context() < config.context ? ": give a larger -c" : ": shorten the prompt")};
+  SamplingOptions flags = options.sampling;
+  if (options.beams.width > 1) flags.seed = 0;  // nothing is drawn
+  const auto sampling = flags.settings_for(*tokenizer, options.text);
   if (!sampling) return sampling.error();
   auto sampler = TokenSampler::create(config.vocab, *sampling);
   if (!sampler) return sampler.error();
-  auto stop = StopStrings::create(options.sampling.stop);
+  auto stop = StopStrings::create(options.sampling.stops(options.text));
   if (!stop) return stop.error();
 
   auto start = Clock::now();
@@ -61,40 +74,46 @@ Status generate(const Options& options) {
   const double prompt_seconds = seconds_since(start);
   start = Clock::now();
   TokenDecoder decoder(*tokenizer);
-  std::fputs(options.prompt.c_str(), stdout);
+  std::fwrite(text->data(), 1, text->size(), stdout);
   std::int64_t written = 0;
+  const std::int64_t room = session->context() - session->position() + 1;  // the last token takes no place
+  const bool slides = options.session.slide;
+  const std::int64_t most = options.tokens >= 0 ? options.tokens : slides && options.tokens == -1 ? INT64_MAX : room;
   const auto write = [&](std::int32_t token) {
-    std::fputs(stop->push(decoder.push(token)).c_str(), stdout);
+    const std::string part = stop->push(decoder.push(token));
+    std::fwrite(part.data(), 1, part.size(), stdout);
     std::fflush(stdout);
     ++written;
   };
   bool full = false;
   if (options.beams.width != 1) {
     BeamSettings beams = options.beams;
-    beams.tokens = std::min(options.tokens, session->context() - session->position() + 1);
+    beams.tokens = std::min(most, room);
     const auto found = beam_search(*session, beams, [&](std::int32_t token) { return tokenizer->ends_text(token); });
     if (!found) return found.error();
-    full = beams.tokens < options.tokens && !found->front().ended;
+    full = beams.tokens == room && !found->front().ended;
     for (const std::int32_t token : found->front().tokens)
       if (!stop->stopped() && !tokenizer->ends_text(token)) write(token);
   } else {
-    while (logits && written < options.tokens && !stop->stopped()) {
+    while (logits && written < most && !stop->stopped() && stop_asked == 0) {
       const auto token = sampler->draw(*logits);
       if (!token) return token.error();
       if (tokenizer->ends_text(*token)) break;
       write(*token);
-      full = session->position() == session->context();
+      full = !slides && session->position() == session->context();
       if (full) break;
       logits = session->step(*token);
     }
   }
-  std::printf("%s\n", (stop->push(decoder.flush()) + stop->flush()).c_str());
+  const std::string rest = stop->push(decoder.flush()) + stop->flush() + "\n";
+  std::fwrite(rest.data(), 1, rest.size(), stdout);
   if (!logits) return logits.error();
   if (std::fflush(stdout) != 0 || std::ferror(stdout)) return file_error("write", "the text");
 
   const double seconds = seconds_since(start);
-  if (full && written < options.tokens)
-    std::fprintf(stderr, "stopped: the context of %lld tokens is full\n", static_cast<long long>(session->context()));
+  if (full && (options.tokens == -1 || written < options.tokens))
+    std::fprintf(stderr, "stopped: the context of %lld tokens is full; --slide goes on without the oldest\n",
+                 static_cast<long long>(session->context()));
   std::fprintf(stderr, "prompt: %zu tokens, %.0f tok/s; text: %lld tokens, %.0f tok/s\n", prompt.size(),
                static_cast<double>(prompt.size()) / prompt_seconds, static_cast<long long>(written),
                static_cast<double>(written) / seconds);
@@ -103,18 +122,37 @@ Status generate(const Options& options) {
 
 int program(int argc, char** argv) {
   Options options;
-  CLI::App app{"Writes text with a trained model.", "chimera-generate"};
-  app.footer(engine_help);
-  app.option_defaults()->always_capture_default()->take_last();
-  app.add_option("--model", options.model, model_help)->required();
-  app.add_option("--prompt", options.prompt, "the text to continue");
-  app.add_option("--tokens", options.tokens, "tokens to write, at most")->check(non_negative());
+  Flags app{"Writes text with a trained model.", "chimera-generate"};
+  app.end_help("chimera-generate -m model.gguf -p 'Once upon a time' -n 200", engine_help);
+  add_model_option(app, options.model)->required();
+  auto* prompt =
+      app.add_option("-p,--prompt", options.text.prompt, "the text to continue; without it, what comes through a pipe")
+          ->default_str("");
+  app.add_option("-f,--file", options.text.file, "a file with the text to continue; -: standard input")
+      ->type_name("FILE")
+      ->default_str("")
+      ->excludes(prompt);
+  app.add_option("-n,--predict,--n-predict,--tokens", options.tokens,
+                 "tokens to write, at most; -1: until the text ends, -2: until the context is full")
+      ->check(at_least(-2));
+  add_threads_option(app, options.threads);
+  add_context_option(app, options.session);
+  add_kv_option(app, options.session.kv);
+  app.add_flag("--slide,--context-shift", options.session.slide,
+               "when the context is full, forget the oldest keys and values and go on");
+  options.text.add_escape(app);
   app.add_option("--beams", options.beams.width,
                  "above 1: search for the likeliest text with so many beams, in place of sampling");
-  app.add_option("--length-penalty", options.beams.length_penalty, "in it: 0 prefers short texts, more longer ones");
-  app.add_option("--threads", options.threads, "0: one for each processor")->check(non_negative());
+  app.add_option("--length-penalty", options.beams.length_penalty,
+                 "of that search: 0 prefers short texts, larger numbers longer ones");
   options.sampling.add(app);
-  return run(app, argc, argv, [&] { return generate(options); });
+  return run(app, argc, argv, [&] {
+    struct sigaction action {};
+    action.sa_handler = [](int) { stop_asked = 1; };
+    action.sa_flags = static_cast<int>(SA_RESETHAND);
+    sigaction(SIGINT, &action, nullptr);
+    return generate(options);
+  });
 }
 
 }  // namespace

@@ -16,7 +16,7 @@ namespace {
 
 struct Options {
   std::string config, model;
-  std::int64_t batch = 8, context = 256;
+  std::int64_t batch = 8, context = 0;
   bool list = false, tensors = false;
 };
 
@@ -133,7 +133,7 @@ void print_tensors(const AnyModel& model, bool all) {
   row("all", formatted("%16s", grouped(model.parameters).c_str()));
 }
 
-void print_costs(const AnyModel& model, std::int64_t batch, std::int64_t context) {
+void print_costs(const AnyModel& model, std::int64_t batch, std::int64_t context, std::int64_t session) {
   const auto bytes = [](std::size_t n) { return size_text(static_cast<double>(n)); };
   const std::size_t weights = sizeof(float) * model.arena_floats;
   if (model.train_bytes) {
@@ -148,11 +148,11 @@ void print_costs(const AnyModel& model, std::int64_t batch, std::int64_t context
   std::printf("\nmemory of validation\n");
   row("weights", bytes(weights));
   row("activations", bytes(model.loss_bytes(batch, context)));
-  std::printf("\nmemory of decoding, a session of %s tokens\n", grouped(model.config->context).c_str());
+  std::printf("\nmemory of decoding, a session of %s tokens\n", grouped(session).c_str());
   row("weights", bytes(weights));
   for (const auto& [format, name] : {std::pair(KvFormat::f16, "state, keys and values f16"),
                                      std::pair(KvFormat::q8_0, "state, keys and values q8_0")})
-    row(name, bytes(model.state_bytes(format, model.config->context)));
+    row(name, bytes(model.state_bytes(format, session)));
   row("work", bytes(model.decode_bytes(SessionSettings{}.piece)));
 
   const double flops = model.flops(context);
@@ -177,8 +177,8 @@ void print_checkpoint(const SavedModel& saved) {
   std::printf("\n");
 }
 
-Status info(const Options& options) {
-  if (options.list) return print_list(), Status{};
+Result<void> info(const Options& options) {
+  if (options.list) return print_list(), Result<void>{};
   AnyModel model;
   if (!options.model.empty()) {
     const auto saved = open_model(options.model);
@@ -186,7 +186,7 @@ Status info(const Options& options) {
     if (saved->form == SavedModel::Form::checkpoint) {
       const auto file = Checkpoint::open(saved->path);
       if (!file) return file.error();
-      if (Status s = file->validate(); !s) return s;
+      if (Result<void> s = file->validate(); !s) return s;
       print_checkpoint(*saved);
     }
     model = saved->model;
@@ -195,27 +195,34 @@ Status info(const Options& options) {
     if (!found) return found.error();
     model = *found;
   }
-  TrainerSettings settings{.batch = options.batch,
-                           .context = std::min<std::int64_t>(options.context, model.config->context)};
-  if (Status s = settings.validate(); !s) return s;
+  TrainerSettings settings{
+      .batch = options.batch,
+      .context = std::min<std::int64_t>(options.context > 0 ? options.context : 256, model.config->context)};
+  if (Result<void> s = settings.validate(); !s) return s;
   print_config(model);
   print_tensors(model, options.tensors);
-  print_costs(model, settings.batch, settings.context);
+  const std::int64_t session = options.context > 0 ? settings.context : model.config->context;
+  print_costs(model, settings.batch, settings.context, session);
   return {};
 }
 
 int program(int argc, char** argv) {
   Options options;
-  CLI::App app{"Says what a model is made of and what it costs.", "chimera-info"};
-  app.footer(engine_help);
-  app.option_defaults()->always_capture_default()->take_last();
-  auto* what = app.add_option_group("what", "one of these");
-  what->add_option("--config", options.config, "a model by its name");
-  what->add_option("--model", options.model, model_help);
-  what->add_flag("--list", options.list, "all names");
-  what->require_option(1);
-  app.add_option("--batch", options.batch, "sequences of a training batch");
-  app.add_option("--context", options.context, "tokens of a sequence");
+  Flags app{"Says what a model is made of and what it costs.", "chimera-info"};
+  app.end_help("chimera-info -m model.gguf -c 4096", engine_help);
+  auto* config =
+      app.add_option("--config", options.config, "a preset, by its name")->type_name("NAME")->default_str("");
+  auto* model = app.add_option("MODEL,-m,--model", options.model, model_help)->type_name("PATH")->default_str("");
+  auto* list = app.add_flag("--list", options.list, "the names of all presets");
+  config->excludes(model), list->excludes(config), list->excludes(model);
+  app.callback([&] {
+    if (!options.list && options.config.empty() && options.model.empty())
+      throw CLI::RequiredError("--model, --config or --list");
+  });
+  app.add_option("-b,--batch", options.batch, "sequences of a training batch")->check(at_least(1));
+  app.add_option("-c,--ctx-size,--context", options.context,
+                 "tokens of a sequence; 0: 256 in training, and as many as the model was made for in a session")
+      ->check(non_negative());
   app.add_flag("--tensors", options.tensors, "list the tensors of each block");
   return run(app, argc, argv, [&] { return info(options); });
 }

@@ -1,4 +1,4 @@
-// chimera-perplexity: how well a model foretells a text. Chunks, and what of them counts, are llama.cpp's, so that
+// chimera-perplexity: how well a model predicts a text. Chunks, and what of them counts, are llama.cpp's, so that
 // figures compare.
 #include "model_option.hpp"
 #include "noted_tokenizer.hpp"
@@ -6,6 +6,7 @@
 #include "program.hpp"
 #include "progress.hpp"
 #include "session_options.hpp"
+#include "text_options.hpp"
 
 #include <chimera/generate/reader.hpp>
 #include <chimera/generate/session.hpp>
@@ -44,9 +45,9 @@ struct Score {
 };
 
 /// Reads chunks, each with a session of its own.
-Status read_chunks(Reader& reader, std::span<Session> sessions, std::span<const std::int32_t> tokens,
-                   std::int64_t context, std::int32_t bos, Score& score) {
-  // The first half gives the model something to go by, and does not count; after the last token nothing is foretold.
+Result<void> read_chunks(Reader& reader, std::span<Session> sessions, std::span<const std::int32_t> tokens,
+                         std::int64_t context, std::int32_t bos, Score& score) {
+  // The first half gives the model something to go by, and does not count; after the last token comes nothing.
   const std::size_t length = static_cast<std::size_t>(context) - 1, half = (length + 1) / 2;
   struct Chunk {
     std::vector<std::int32_t> tokens, next;
@@ -69,7 +70,7 @@ Status read_chunks(Reader& reader, std::span<Session> sessions, std::span<const 
                      .targets = chunks[c].next,
                      .log_probabilities = chunks[c].log_probabilities.data(),
                      .answer = false});
-  if (Status s = reader.read(turns); !s) return s;
+  if (Result<void> s = reader.read(turns); !s) return s;
   for (std::size_t i = half; i < length; ++i)
     for (const Chunk& chunk : chunks) {
       const double nll = -static_cast<double>(chunk.log_probabilities[i]);
@@ -79,29 +80,28 @@ Status read_chunks(Reader& reader, std::span<Session> sessions, std::span<const 
   return {};
 }
 
-Status measure(const Options& options) {
+Result<void> measure(const Options& options) {
   const auto saved = open_model(options.model);
   if (!saved) return saved.error();
   const auto cpu = Cpu::create(options.threads);
   if (!cpu) return cpu.error();
   const auto tokenizer = noted(saved->tokenizer());
   if (!tokenizer) return tokenizer.error();
-  const auto text = MappedFile::open(options.text);
+  const auto text = read_text(options.text);
   if (!text) return text.error();
   const Config& config = saved->config();
   if (options.context > config.context)
-    return Error{"--context must be at most the model's " + grouped(config.context) + ", found " +
+    return Error{"-c must be at most the model's context of " + grouped(config.context) + ", found " +
                  grouped(options.context)};
 
-  std::vector<std::int32_t> tokens = tokenizer->encode(text->text());
+  std::vector<std::int32_t> tokens = tokenizer->encode(*text);
   const Vocabulary& v = tokenizer->vocabulary();
   const std::int32_t bos = v.add_bos ? v.bos : -1;
   if (bos >= 0) tokens.insert(tokens.begin(), bos);
   std::int64_t chunks = static_cast<std::int64_t>(tokens.size()) / options.context;
   if (chunks < 1)
     return Error{options.text + " has " + grouped(static_cast<std::int64_t>(tokens.size())) +
-                 " tokens, and a chunk takes " + grouped(options.context) +
-                 ": name a longer text or a smaller --context"};
+                 " tokens, and a chunk takes " + grouped(options.context) + ": give a longer text or a smaller -c"};
   if (options.chunks > 0) chunks = std::min(chunks, options.chunks);
 
   const auto packed = saved->packed(*cpu);
@@ -109,9 +109,11 @@ Status measure(const Options& options) {
   auto reader = Reader::create(*cpu, *packed);
   if (!reader) return reader.error();
   std::vector<Session> sessions;
+  SessionSettings settings = options.session;
+  settings.context = options.context;
   for (std::int64_t i = 0; i < std::min(chunks, options.together); ++i) {
-    auto session = Session::create(*reader, options.session);
-    if (!session) return session.error();
+    auto session = Session::create(*reader, settings);
+    if (!session) return Error{session.error().message + "; --together 1 reads one chunk at a time"};
     sessions.push_back(std::move(*session));
   }
 
@@ -122,8 +124,8 @@ Status measure(const Options& options) {
     const std::int64_t count = std::min(options.together, chunks - done);
     const auto part = std::span(tokens).subspan(static_cast<std::size_t>(done * options.context),
                                                 static_cast<std::size_t>(count * options.context));
-    if (Status s = read_chunks(*reader, std::span(sessions).first(static_cast<std::size_t>(count)), part,
-                               options.context, bos, score);
+    if (Result<void> s = read_chunks(*reader, std::span(sessions).first(static_cast<std::size_t>(count)), part,
+                                     options.context, bos, score);
         !s) {
       line.end();
       return s;
@@ -152,20 +154,18 @@ Status measure(const Options& options) {
 
 int program(int argc, char** argv) {
   Options options;
-  CLI::App app{"Says how well a model foretells a text.", "chimera-perplexity"};
-  app.footer(
-      std::string(
-          "The text is read in chunks, each without what came before it, and the second half of each counts.\n\n") +
-      engine_help);
-  app.option_defaults()->always_capture_default()->take_last();
-  app.add_option("FILE", options.text, "a text")->required();
-  app.add_option("--model", options.model, model_help)->required();
-  app.add_option("--context", options.context, "tokens of a chunk")
-      ->check(CLI::Range(std::int64_t{4}, std::int64_t{1} << 30));
-  app.add_option("--chunks", options.chunks, "at most; 0: all")->check(non_negative());
-  app.add_option("--together", options.together, "chunks that are read side by side")->check(CLI::Range(1, 256));
+  Flags app{"Measures how well a model predicts a text: the lower the perplexity, the better.", "chimera-perplexity"};
+  app.end_help("chimera-perplexity -m model.gguf -f text.txt",
+               std::string("The text is read in chunks, each without what came before it. The second half of each "
+                           "chunk counts, as in\nllama.cpp.\n\n") +
+                   engine_help);
+  app.add_option("FILE,-f,--file", options.text, "a text; -: standard input")->type_name("FILE")->required();
+  add_model_option(app, options.model)->required();
+  app.add_option("-c,--ctx-size,--context", options.context, "tokens of a chunk")->check(at_least(4));
+  app.add_option("--chunks", options.chunks, "of the text, at most; 0: all")->check(non_negative());
+  app.add_option("--together", options.together, "chunks that are read side by side")->check(between(1, 256));
   add_kv_option(app, options.session.kv);
-  app.add_option("--threads", options.threads, "0: one for each processor")->check(non_negative());
+  add_threads_option(app, options.threads);
   app.add_flag("--json", options.json, "write one JSON object");
   return run(app, argc, argv, [&] { return measure(options); });
 }

@@ -4,12 +4,11 @@
 #include "numbers.hpp"
 #include "program.hpp"
 #include "progress.hpp"
+#include "replacing.hpp"
 
 #include <chimera/exchange/quantize.hpp>
 #include <chimera/exchange/tokenizer_gguf.hpp>
 #include <chimera/io/json.hpp>
-
-#include <sys/stat.h>
 
 using namespace chimera;
 
@@ -29,13 +28,7 @@ std::string type_names() {
   return names;
 }
 
-/// Both paths lead to one file.
-bool same_file(const std::string& a, const std::string& b) {
-  struct stat x, y;
-  return ::stat(a.c_str(), &x) == 0 && ::stat(b.c_str(), &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
-/// How well a model foretells a text.
+/// How well a model predicts a text.
 struct Perplexity {
   double loss = 0;  // nats a token
   std::int64_t tokens = 0;
@@ -128,14 +121,14 @@ std::string report_json(const Options& options, const Outcome& outcome) {
   return text + "\n  ]\n}\n";
 }
 
-Status write_report(const Options& options, const Outcome& outcome) {
+Result<void> write_report(const Options& options, const Outcome& outcome) {
   auto file = AtomicFile::create(options.report);
   if (!file) return file.error();
-  if (Status s = file->write(report_json(options, outcome)); !s) return s;
+  if (Result<void> s = file->write(report_json(options, outcome)); !s) return s;
   return file->commit();
 }
 
-Status quantize(const Options& options) {
+Result<void> quantize(const Options& options) {
   const FileType* type = file_type_named(options.format);
   if (!type) return Error{"expected a format of " + type_names() + ", found " + options.format};
   if (same_file(options.in, options.out)) return Error{"IN and OUT are the same file: name another OUT"};
@@ -158,7 +151,7 @@ Status quantize(const Options& options) {
     bytes += format_bytes(t.format, t.size());
     again |= format_info(t.format)->values > 1;
   }
-  if (again) std::fprintf(stderr, "note: %s is quantized already, and its errors stay\n", options.in.c_str());
+  if (again) std::fprintf(stderr, "note: %s is quantized already; the errors of that stay\n", options.in.c_str());
 
   const auto start = Clock::now();
   ProgressLine line;
@@ -176,7 +169,7 @@ Status quantize(const Options& options) {
   for (const QuantizedTensor& t : outcome.tensors) written += t.bytes_written;
 
   print_table(outcome);
-  std::fprintf(stderr, "wrote %s: %s became %s in %.1f s, %.0f MB/s\n", options.out.c_str(),
+  std::fprintf(stderr, "wrote %s: %s became %s in %.1f s, %.0f MB/s\n", shell_word(options.out).c_str(),
                size_text(static_cast<double>(bytes)).c_str(), size_text(static_cast<double>(written)).c_str(),
                outcome.seconds, static_cast<double>(bytes) / outcome.seconds / 1e6);
   if (!options.text.empty()) {
@@ -192,17 +185,19 @@ Status quantize(const Options& options) {
 
 int program(int argc, char** argv) {
   Options options;
-  CLI::App app{"Writes a GGUF file in another format and says how far its numbers moved.", "chimera-quantize"};
-  app.option_defaults()->always_capture_default()->take_last();
-  app.add_option("IN", options.in, "a GGUF file")->required();
-  app.add_option("OUT", options.out, "the GGUF file to write")->required();
-  app.add_option("FORMAT", options.format, "one of " + type_names())->required();
-  app.add_option("--threads", options.threads, "0: one for each processor")->check(non_negative());
-  app.add_option("--report", options.report, "also write the errors of all tensors to this file, as JSON");
-  app.add_option("--text", options.text, "measure the model's perplexity on this text, before and after");
-  app.add_option("--context", options.context, "tokens that the model sees of the text at once")->check(positive());
-  app.add_option("--tokens", options.tokens, "of the text, 0: all")->check(non_negative());
-  app.footer(engine_help);
+  Flags app{"Writes a GGUF file in another format, and says how far its numbers moved.", "chimera-quantize"};
+  app.end_help("chimera-quantize model.gguf small.gguf q4_k_m --text text.txt", engine_help);
+  app.add_option("IN,-m,--model", options.in, "a GGUF file")->type_name("FILE")->default_str("")->required();
+  app.add_option("OUT", options.out, "the GGUF file to write")->default_str("")->required();
+  app.add_option("FORMAT", options.format, "one of " + type_names())->default_str("")->required();
+  add_threads_option(app, options.threads);
+  app.add_option("--report", options.report, "a file to write the errors of all tensors to, as JSON")->default_str("");
+  app.add_option("-f,--file,--text", options.text, "a text to measure the perplexity on, before and after")
+      ->type_name("FILE")
+      ->default_str("");
+  app.add_option("-c,--ctx-size,--context", options.context, "tokens of the text that are read at once")
+      ->check(at_least(1));
+  app.add_option("-n,--tokens", options.tokens, "of the text, at most; 0: all")->check(non_negative());
   return run(app, argc, argv, [&] { return quantize(options); });
 }
 

@@ -4,6 +4,7 @@
 #include "numbers.hpp"
 #include "program.hpp"
 #include "progress.hpp"
+#include "text_options.hpp"
 
 #include <chimera/core/files.hpp>
 #include <chimera/core/read_number.hpp>
@@ -17,15 +18,10 @@
 #include <chimera/text/piece_counts.hpp>
 #include <chimera/text/token_statistics.hpp>
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <algorithm>
 #include <charconv>
 #include <csignal>
 #include <deque>
-#include <iostream>
-#include <iterator>
 #include <numeric>
 
 using namespace chimera;
@@ -36,7 +32,8 @@ volatile std::sig_atomic_t stop_asked = 0;
 
 struct Options {
   std::vector<std::string> inputs, weights, specials{byte_specials.begin(), byte_specials.end()};
-  std::string out, parallel, tokenizer, file;
+  std::string out, parallel, tokenizer;
+  TextOptions text;
   std::int64_t vocab = 32768;
   double parity = 1.19;
   PreTokenizer rules = PreTokenizer::qwen35;
@@ -63,12 +60,12 @@ std::string script_language(std::string_view text) {
 
 /// Calls `use(line, number)` for each line that is not blank; stops at the first Error.
 template <class Use>
-Status each_line(std::string_view text, Use&& use) {
+Result<void> each_line(std::string_view text, Use&& use) {
   for (std::int64_t number = 1; !text.empty(); ++number) {
     const std::size_t end = std::min(text.find('\n'), text.size());
     const std::string_view line = text.substr(0, end);
     const bool blank = line.find_first_not_of(" \t\r") == std::string_view::npos;
-    if (Status s = blank ? Status{} : use(line, number); !s)
+    if (Result<void> s = blank ? Result<void>{} : use(line, number); !s)
       return Error{"line " + std::to_string(number) + ": " + s.error().message};
     text.remove_prefix(std::min(end + 1, text.size()));
   }
@@ -91,7 +88,7 @@ struct Texts {
   }
 
   /// `input`: FILE or LANGUAGE=FILE.
-  Status add(const std::string& input) {
+  Result<void> add(const std::string& input) {
     const std::size_t sign = exists(input) ? std::string::npos : input.find('=');
     auto file = MappedFile::open(sign == std::string::npos ? input : input.substr(sign + 1));
     if (!file) return file.error();
@@ -104,10 +101,10 @@ struct Texts {
   }
 
   /// Call after the last `add`. The file has lines {"en": "...", "hi": "..."}.
-  Status add_parallel(const std::string& path) {
+  Result<void> add_parallel(const std::string& path) {
     auto file = MappedFile::open(path);
     if (!file) return file.error();
-    const Status status = each_line(file->text(), [&](std::string_view line, std::int64_t) -> Status {
+    const Result<void> status = each_line(file->text(), [&](std::string_view line, std::int64_t) -> Result<void> {
       const auto json = Json::parse(line);
       if (!json) return json.error();
       auto en = json->string_at("en"), hi = json->string_at("hi");
@@ -179,7 +176,7 @@ Result<std::vector<double>> shares_of(const Texts& texts, const std::vector<std:
   return shares;
 }
 
-Status train(const Options& options) {
+Result<void> train(const Options& options) {
   const auto start = Clock::now();
   auto out = AtomicFile::create(options.out);
   if (!out) return out.error();
@@ -187,13 +184,13 @@ Status train(const Options& options) {
   if (!q) return q.error();
   Texts texts;
   for (const std::string& input : options.inputs)
-    if (Status s = texts.add(input); !s) return s;
+    if (Result<void> s = texts.add(input); !s) return s;
   const auto shares = shares_of(texts, options.weights);
   if (!shares) return shares.error();
   const auto en = texts.language("en"), hi = texts.language("hi");
   const bool balanced = en && hi && options.weights.empty();
   if (!options.parallel.empty()) {
-    if (Status s = texts.add_parallel(options.parallel); !s) return s;
+    if (Result<void> s = texts.add_parallel(options.parallel); !s) return s;
   } else if (balanced) {
     for (const AlignedSentence& s : aligned_sentences) texts.add_pair(std::string(s.en), std::string(s.hi));
   }
@@ -227,23 +224,23 @@ Status train(const Options& options) {
   if (!tokenizer) return tokenizer.error();
   if (tokenizer->size() < options.vocab)
     std::fprintf(stderr, "the texts have no more than %s tokens\n", grouped(tokenizer->size()).c_str());
-  if (Status s = out->write(tokenizer_json(*tokenizer)); !s) return s;
-  if (Status s = out->commit(); !s) return s;
+  if (Result<void> s = out->write(tokenizer_json(*tokenizer)); !s) return s;
+  if (Result<void> s = out->commit(); !s) return s;
   std::fprintf(stderr, "saved %s, %.1f s\n", options.out.c_str(), seconds_since(start));
   print_report(*q, *tokenizer, texts, counts);
   return {};
 }
 
-Status statistics(const Options& options) {
+Result<void> statistics(const Options& options) {
   auto q = Cpu::create(options.threads);
   if (!q) return q.error();
   auto tokenizer = noted(load_tokenizer(options.tokenizer));
   if (!tokenizer) return tokenizer.error();
   Texts texts;
   for (const std::string& input : options.inputs)
-    if (Status s = texts.add(input); !s) return s;
+    if (Result<void> s = texts.add(input); !s) return s;
   if (!options.parallel.empty())
-    if (Status s = texts.add_parallel(options.parallel); !s) return s;
+    if (Result<void> s = texts.add_parallel(options.parallel); !s) return s;
   if (tokenizer->vocabulary().nfc)
     for (CountedText& each : texts.texts) {
       std::string& buffer = texts.sentences.emplace_back();
@@ -256,22 +253,9 @@ Status statistics(const Options& options) {
 }
 
 /// The text of the file, or of standard input if none is named.
-Result<std::string> read_all(const std::string& path) {
-  if (path.empty() || path == "-") {
-    std::string text{std::istreambuf_iterator<char>(std::cin), {}};
-    if (std::cin.bad()) return file_error("read", "standard input");
-    return text;
-  }
-  if (FileHandle file(::open(path.c_str(), O_RDONLY | O_CLOEXEC)); file.ok()) {
-    struct stat s;
-    if (::fstat(file.fd(), &s) == 0 && S_ISREG(s.st_mode) && s.st_size == 0) return std::string();
-  }
-  const auto file = MappedFile::open(path);
-  if (!file) return file.error();
-  return std::string(file->text());
-}
+Result<std::string> read_all(const std::string& path) { return read_text(path.empty() ? "-" : path); }
 
-Status write_out(std::string_view text) {
+Result<void> write_out(std::string_view text) {
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size()) return file_error("write", "standard output");
   return {};
 }
@@ -285,16 +269,17 @@ std::string joined(const std::vector<std::int32_t>& ids, std::string_view separa
   return text;
 }
 
-Status encode(const Options& options) {
+Result<void> encode(const Options& options) {
   const auto tokenizer = noted(load_tokenizer(options.tokenizer));
   if (!tokenizer) return tokenizer.error();
-  const auto input = read_all(options.file);
+  const auto input = options.text.prompt.empty() ? read_all(options.text.file)
+                                                 : Result<std::string>(options.text.flag_text(options.text.prompt));
   if (!input) return input.error();
   Encoder encoder(*tokenizer);
   if (!options.jsonl)
     return write_out(joined(encoder.encode(*input, options.special ? Special::as_token : Special::as_text), " ") +
                      "\n");
-  return each_line(*input, [&](std::string_view line, std::int64_t) -> Status {
+  return each_line(*input, [&](std::string_view line, std::int64_t) -> Result<void> {
     const auto json = Json::parse(line);
     if (!json) return json.error();
     const auto text = json->string_at("text");
@@ -320,33 +305,33 @@ Result<std::int32_t> known_id(const Tokenizer& tokenizer, std::string_view text)
   return id;
 }
 
-Status decode(const Options& options) {
+Result<void> decode(const Options& options) {
   const auto tokenizer = noted(load_tokenizer(options.tokenizer));
   if (!tokenizer) return tokenizer.error();
-  const auto input = read_all(options.file);
+  const auto input = read_all(options.text.file);
   if (!input) return input.error();
   std::vector<std::int32_t> ids;
-  const auto add = [&](std::string_view text) -> Status {
+  const auto add = [&](std::string_view text) -> Result<void> {
     const auto id = known_id(*tokenizer, text);
     if (!id) return id.error();
     ids.push_back(*id);
     return {};
   };
   if (options.jsonl)
-    return each_line(*input, [&](std::string_view line, std::int64_t) -> Status {
+    return each_line(*input, [&](std::string_view line, std::int64_t) -> Result<void> {
       const auto json = Json::parse(line);
       if (!json) return json.error();
       const auto list = json->at("ids", Json::Kind::array);
       if (!list) return list.error();
       ids.clear();
       for (const Json id : list->elements())
-        if (Status s = add(id.text()); !s) return s;
+        if (Result<void> s = add(id.text()); !s) return s;
       return write_out("{\"text\": " + json_quoted(tokenizer->decode(ids)) + "}\n");
     });
   constexpr std::string_view blanks = " \t\r\n,[]";
   for (std::size_t at = input->find_first_not_of(blanks); at != std::string::npos;) {
     const std::size_t end = std::min(input->find_first_of(blanks, at), input->size());
-    if (Status s = add(std::string_view(*input).substr(at, end - at)); !s) return s;
+    if (Result<void> s = add(std::string_view(*input).substr(at, end - at)); !s) return s;
     at = input->find_first_not_of(blanks, end);
   }
   return write_out(tokenizer->decode(ids));
@@ -354,27 +339,43 @@ Status decode(const Options& options) {
 
 int program(int argc, char** argv) {
   Options options;
-  CLI::App app{"Learns a tokenizer from texts, and uses it.", "chimera-tokenize"};
+  Flags app{"Learns a tokenizer from texts, and uses it.", "chimera-tokenize"};
+  app.end_help("chimera-tokenize train --vocab 8192 --input text.txt --out tokenizer.json");
   app.require_subcommand(1);
 
-  CLI::App* training = app.add_subcommand("train", "learns byte-pair encoding and writes it as tokenizer.json");
+  CLI::App* training =
+      app.add_subcommand("train", "learns byte-pair encoding from texts and writes it as tokenizer.json");
   CLI::App* encoding = app.add_subcommand("encode", "text to token ids");
   CLI::App* decoding = app.add_subcommand("decode", "token ids to text");
-  CLI::App* statistic = app.add_subcommand("stats", "what a tokenizer makes of texts");
-  for (CLI::App* command : {training, encoding, decoding, statistic})
+  CLI::App* statistic = app.add_subcommand("stats", "how many tokens a tokenizer makes of texts");
+  for (CLI::App* command : {training, encoding, decoding, statistic}) {
     command->option_defaults()->always_capture_default()->take_last();
+    command->set_help_flag("-h,--help", "print this and end");
+    command->group("Commands");
+  }
+  training->footer(
+      "Example:\n  chimera-tokenize train --vocab 8192 --input english.txt hindi.txt --out tokenizer.json");
+  encoding->footer("Example:\n  chimera-tokenize encode --tokenizer tokenizer.json -p 'Hello, world'");
+  decoding->footer("Example:\n  echo 72 105 | chimera-tokenize decode --tokenizer tokenizer.json");
+  statistic->footer("Example:\n  chimera-tokenize stats --tokenizer tokenizer.json --input text.txt");
 
-  training->add_option("--vocab", options.vocab, "tokens, with 256 bytes and the special ones");
-  training->add_option("--out", options.out, "the tokenizer.json to write")->required();
+  training->add_option("--vocab", options.vocab, "tokens, 256 bytes and the special ones among them");
+  training->add_option("--out", options.out, "the tokenizer.json to write")
+      ->type_name("FILE")
+      ->default_str("")
+      ->required();
   training
       ->add_option("--weight", options.weights,
-                   "LANGUAGE=NUMBER: its part in the mix, 1 for each that is not named; "
-                   "without this the mix of hi and en is searched that brings parity")
+                   "LANGUAGE=NUMBER: its share of the mix, 1 for each that is not named; "
+                   "without this the mix of hi and en is searched that --parity asks for")
       ->take_all()
       ->default_str("");
-  training->add_option("--parity", options.parity, "tokens of Hindi for one of English to reach, at most")
+  training->add_option("--parity", options.parity, "tokens of Hindi for each of English in the same sentences, at most")
       ->check(positive());
-  training->add_option("--special", options.specials, "special tokens, which get the last ids")->take_all();
+  training->add_option("--special", options.specials, "special tokens, which get the last ids")
+      ->take_all()
+      ->type_name("NAME ...")
+      ->default_str("<|endoftext|>, <|im_start|>, <|im_end|> and six more");
   add_choice(*training, "--pretokenizer", options.rules,
              {{"qwen35", PreTokenizer::qwen35},
               {"o200k", PreTokenizer::o200k},
@@ -387,23 +388,36 @@ int program(int argc, char** argv) {
   for (CLI::App* command : {training, statistic}) {
     CLI::Option* inputs =
         command->add_option("--input", options.inputs,
-                            "text files, FILE or LANGUAGE=FILE; if not said, the language is hi or en by the script");
-    inputs->take_all()->expected(1, CLI::detail::expected_max_vector_size)->default_str("");
+                            "text files, FILE or LANGUAGE=FILE; without a language it is hi or en, by the script");
+    inputs->take_all()->expected(1, CLI::detail::expected_max_vector_size)->type_name("FILE ...")->default_str("");
     if (command == training) inputs->required();
-    command->add_option("--parallel", options.parallel,
-                        R"(aligned sentences to compare the languages on, lines {"en": "...", "hi": "..."})");
-    command->add_option("--threads", options.threads, "0: one for each processor")->check(non_negative());
+    command
+        ->add_option("--parallel", options.parallel,
+                     R"(aligned sentences to compare the languages on, lines {"en": "...", "hi": "..."})")
+        ->type_name("FILE")
+        ->default_str("");
+    add_threads_option(*command, options.threads);
   }
   for (CLI::App* command : {encoding, decoding, statistic})
-    command->add_option("--tokenizer", options.tokenizer, "tokenizer.json, a .tiktoken file or a GGUF")->required();
-  encoding->add_option("FILE", options.file, "the text; standard input if left out");
+    command->add_option("-m,--tokenizer,--model", options.tokenizer, "tokenizer.json, a .tiktoken file or a GGUF file")
+        ->type_name("FILE")
+        ->default_str("")
+        ->required();
+  auto* prompt = encoding->add_option("-p,--prompt", options.text.prompt, "the text itself")->default_str("");
+  encoding->add_option("FILE,-f,--file", options.text.file, "a file with the text; without it, standard input")
+      ->type_name("FILE")
+      ->default_str("")
+      ->excludes(prompt);
+  options.text.add_escape(*encoding);
   encoding->add_flag("--special", options.special, "names of special tokens in the text count as such");
   encoding->add_flag("--jsonl", options.jsonl, R"(lines {"text": "...", "special": false} to lines {"ids": [...]})");
-  decoding->add_option("FILE", options.file, "the ids, with blanks between; standard input if left out");
+  decoding->add_option("FILE,-f,--file", options.text.file, "a file with the ids; without it, standard input")
+      ->type_name("FILE")
+      ->default_str("");
   decoding->add_flag("--jsonl", options.jsonl, R"(lines {"ids": [...]} to lines {"text": "..."})");
 
   return run(app, argc, argv, [&] {
-    Status status;
+    Result<void> status;
     if (training->parsed()) {
       struct sigaction action {};
       action.sa_handler = [](int) { stop_asked = 1; };

@@ -3,6 +3,7 @@
 #include "config_words.hpp"
 #include "curve.hpp"
 #include "engine.hpp"
+#include "memory.hpp"
 #include "noted_tokenizer.hpp"
 #include "numbers.hpp"
 #include "program.hpp"
@@ -26,6 +27,7 @@
 #include <chimera/train/metrics.hpp>
 #include <chimera/train/trainer.hpp>
 
+#include <unistd.h>
 #include <algorithm>
 #include <csignal>
 #include <cstdlib>
@@ -59,42 +61,46 @@ struct Options {
 
 /// The flags given, over what `options` holds. A value if the program should end at once.
 std::optional<int> parse_flags(int argc, char** argv, Options& options) {
-  CLI::App app{"Trains a language model on text.", "chimera-train"};
-  app.option_defaults()->always_capture_default()->take_last();
+  Flags app{"Trains a language model on text.", "chimera-train"};
   RunOptions& run = options.run;
   TrainerSettings& s = run.settings;
-  app.footer(
-      "Example: chimera-train --data text.txt --out runs/first --minutes 5\n"
-      "A config that is no preset is compiled for this machine, once, and kept in ~/.cache/chimera/engines.");
+  app.end_help("chimera-train --data text.txt --out runs/first --minutes 5",
+               "A config that is no preset is compiled for this machine, once, and kept in ~/.cache/chimera/engines.");
   CLI::Option* shape = app.add_option(
       "--config", options.shape,
-      "the model: a preset (chimera-info --list) or a C++ header with a config, then NAME=VALUE for fields,\n"
+      "the model: a preset (chimera-info --list) or a C++ header with a config, then NAME=VALUE for fields, "
       "as in --config nano width=256 layers=\"M M A\" count=9 heads=8 hidden=640");
-  shape->take_all()->expected(1, CLI::detail::expected_max_vector_size)->default_str(run.config);
-  app.add_option("--data", run.data, "a text file, a token shard, or a folder of shards");
-  app.add_option("--out", options.out, "the run's folder")->required();
+  shape->take_all()->expected(1, CLI::detail::expected_max_vector_size)->type_name("WORD ...")->default_str(run.config);
+  app.add_option("-f,--data", run.data, "a text file, a token shard, or a folder of shards")
+      ->type_name("PATH")
+      ->default_str("");
+  app.add_option("--out", options.out, "the run's folder")->type_name("PATH")->default_str("")->required();
   CLI::Option* tokenizer =
       app.add_option("--tokenizer", options.tokenizer,
-                     "tokenizer.json, *.tiktoken, *.gguf, or a folder: what makes tokens of a text, else bytes; the\n"
-                     "model's vocabulary follows it");
+                     "tokenizer.json, *.tiktoken, *.gguf, or a folder: what makes tokens of a text, else bytes; the "
+                     "model's vocabulary follows it")
+          ->type_name("PATH")
+          ->default_str("");
   CLI::Option* from = app.add_option(
-      "--from", options.from,
+      "-m,--from,--model", options.from,
       "begin with the weights, config and tokenizer of this model: a run, a GGUF file, a Hugging Face folder");
-  from->excludes(shape);
+  from->type_name("PATH")->default_str("")->excludes(shape);
   app.add_flag("--resume", options.resume, "go on with the run in that folder; flags given change its settings")
       ->excludes(tokenizer)
       ->excludes(from);
-  app.add_option("--recipe", options.recipe, "a ready-made run; flags given change its settings: shakespeare");
-  app.add_option("-t,--threads", options.threads, "0: one for each processor")->check(non_negative());
+  app.add_option("--recipe", options.recipe, "a ready-made run; flags given change its settings: shakespeare")
+      ->type_name("NAME")
+      ->default_str("");
+  add_threads_option(app, options.threads);
 
   CLI::Option* steps = app.add_option("--steps", s.steps, "length of the run, in updates");
   app.add_option("--minutes", run.minutes, "length of the run, by the clock; validation not counted")
       ->check(non_negative())
       ->excludes(steps);
   app.add_option("-b,--batch", s.batch, "sequences computed at once");
-  app.add_option("-c,--context", s.context, "tokens of a sequence");
+  app.add_option("-c,--ctx-size,--context", s.context, "tokens of a sequence");
   app.add_option("--accumulation", s.accumulation, "batches of one update");
-  app.add_option("-s,--seed", s.seed, "of weights, order of the data, and dropout");
+  app.add_option("-s,--seed", s.seed, "of the first weights, the order of the data, and dropout");
   add_choice(app, "--sampling", s.order, {{"random", WindowOrder::random}, {"shuffled", WindowOrder::shuffled}},
              "where sequences start");
 
@@ -105,10 +111,10 @@ std::optional<int> parse_flags(int argc, char** argv, Options& options) {
       "of the learning rate");
   app.add_option("--warmup", s.warmup, "updates in which the rate grows; -1: a hundredth of the run");
   app.add_option("--decay", s.decay, "last updates, in which it falls (wsd); -1: a fifth of the run");
-  app.add_option("--floor", s.floor, "last learning rate / peak");
-  app.add_option("--beta1", s.adamw.beta1, "AdamW");
-  app.add_option("--beta2", s.adamw.beta2, "AdamW");
-  app.add_option("--weight-decay", s.adamw.weight_decay, "AdamW");
+  app.add_option("--floor", s.floor, "the last learning rate, as a part of the peak");
+  app.add_option("--beta1", s.adamw.beta1, "of AdamW: decay of the mean gradient");
+  app.add_option("--beta2", s.adamw.beta2, "of AdamW: decay of the mean square");
+  app.add_option("--weight-decay", s.adamw.weight_decay, "of AdamW");
   app.add_option("--clip", s.clip, "largest norm of the gradient; 0: no limit");
   app.add_option("--label-smoothing", s.label_smoothing, "share of each target that all tokens get, in training");
   app.add_option("--z-loss", s.z_loss, "weight of log(sum of exp(logits))^2 in the training loss");
@@ -118,15 +124,14 @@ std::optional<int> parse_flags(int argc, char** argv, Options& options) {
   app.add_flag_callback(
       "--bf16", [&s] { s.precision = Precision::bf16; }, "the same as --precision bf16");
 
-  app.add_option("--validation-fraction", run.validation_fraction, "of the data, at its end")
-      ->check(CLI::Range(0., 1.));
-  app.add_option("--validation-interval", s.validation_interval, "updates; 0: only at the end");
-  app.add_option("--validation-tokens", s.validation_tokens, "evaluated each time; 0: all");
-  app.add_option("--checkpoint-interval", s.checkpoint_interval, "updates; 0: only at the end");
-  app.add_option("--keep", s.keep, "checkpoints that stay");
-  app.add_option("--sample-every", options.sample_every, "seconds; show what the model writes by then; 0: never")
+  app.add_option("--validation-fraction", run.validation_fraction, "of the data, at its end")->check(between(0, 1));
+  app.add_option("--validation-interval", s.validation_interval, "updates between validations; 0: only at the end");
+  app.add_option("--validation-tokens", s.validation_tokens, "tokens of each validation; 0: all");
+  app.add_option("--checkpoint-interval", s.checkpoint_interval, "updates between checkpoints; 0: only at the end");
+  app.add_option("--keep", s.keep, "newest checkpoints to keep");
+  app.add_option("--sample-every", options.sample_every, "seconds between samples of what the model writes; 0: none")
       ->check(non_negative());
-  app.add_option("-p,--sample-prompt", options.sample_prompt, "the text that it continues");
+  app.add_option("-p,--sample-prompt", options.sample_prompt, "the text that the samples continue")->default_str("");
   const auto code = parse(app, argc, argv);
   if (!code && steps->count() > 0) run.minutes = 0;
   return code;
@@ -134,18 +139,6 @@ std::optional<int> parse_flags(int argc, char** argv, Options& options) {
 
 /// The last part of a path.
 std::string_view name_of(std::string_view path) { return path.substr(path.rfind('/') + 1); }
-
-/// Bytes that programs can still get from the system; 0: unknown.
-double available_memory() {
-  double kibibytes = 0;
-  if (std::FILE* file = std::fopen("/proc/meminfo", "r")) {
-    char line[128];
-    while (std::fgets(line, sizeof line, file))
-      if (std::sscanf(line, "MemAvailable: %lf", &kibibytes) == 1) break;
-    std::fclose(file);
-  }
-  return 1024 * kibibytes;
-}
 
 /// Linux promises more memory than it has and kills who believes it: better to say so before. `work`: bytes besides
 /// weights, gradients and moments.
@@ -489,7 +482,7 @@ Status train(Options& options) {
   if (progress.step == done)
     std::fprintf(stderr, "the run is complete; to train on, resume it with more --steps than %s\n",
                  grouped(done).c_str());
-  std::fprintf(stderr, "%s", loss_chart(host.curve()).c_str());
+  if (::isatty(STDERR_FILENO) == 1) std::fprintf(stderr, "%s", loss_chart(host.curve()).c_str());
   std::fprintf(stderr, "curve: %s\ntext: chimera-generate --model %s\n", shell_word(options.out + "/loss.svg").c_str(),
                shell_word(options.out).c_str());
   if (progress.validation_step > 0) std::printf("val loss %.4f\n", progress.validation_loss);

@@ -4,6 +4,8 @@
 #include "../numbers.hpp"
 #include "../program.hpp"
 #include "../progress.hpp"
+#include "../sampling_options.hpp"
+#include "../session_options.hpp"
 #include "frame_times.hpp"
 #include "scene.hpp"
 #include "voice.hpp"
@@ -42,6 +44,8 @@ struct Options {
   std::int64_t frames = 0;
   double budget = 2;
   int threads = 1;
+  std::int64_t seed = -1;
+  SessionSettings session;
   TokenSamplerSettings sampling;
 };
 
@@ -71,7 +75,7 @@ class Game {
         picture_(terminal_.size().first, terminal_.size().second),
         scene_(picture_.width(), picture_.height()) {}
 
-  Status run() {
+  Result<void> run() {
     voice_.hear(
         "It is night. An old storyteller sits by a fire and talks with a traveller.\n\nTraveller: Good evening. "
         "May I sit with you?\nStoryteller:");
@@ -79,7 +83,7 @@ class Game {
     for (std::int64_t frame = 0; !quit_ && !terminal_.stopped() && (options_.frames == 0 || frame < options_.frames);) {
       const auto begin = Clock::now();
       const double processor = processor_milliseconds();
-      if (Status s = draw_frame(); !s) return s;
+      if (Result<void> s = draw_frame(); !s) return s;
       last_ = milliseconds(Clock::now() - begin);
       frames_.add(last_), own_.add(processor_milliseconds() - processor);
       wait_until(start + ++frame * std::chrono::nanoseconds(16'666'667));
@@ -99,7 +103,7 @@ class Game {
   }
 
  private:
-  Status draw_frame() {
+  Result<void> draw_frame() {
     listen();
     if (scene_.move())
       voice_.hear("\nTraveller: I caught a firefly! Now I have " + std::to_string(scene_.caught()) + ".\nStoryteller:");
@@ -107,7 +111,7 @@ class Game {
     const std::int64_t spoken = voice_.spoken();
     const double before = processor_milliseconds();
     const auto begin = Clock::now();
-    if (Status s = voice_.think(std::chrono::nanoseconds(static_cast<std::int64_t>(options_.budget * 1e6))); !s)
+    if (Result<void> s = voice_.think(std::chrono::nanoseconds(static_cast<std::int64_t>(options_.budget * 1e6))); !s)
       return s;
     if (voice_.speaking() || voice_.spoken() > spoken) {
       thinking_ += milliseconds(Clock::now() - begin);
@@ -177,7 +181,7 @@ class Game {
   bool quit_ = false;
 };
 
-Status play(const Options& options) {
+Result<void> play(const Options& options) {
   const auto cpu = Cpu::create(options.threads);
   if (!cpu) return cpu.error();
   TokenSamplerSettings sampling = options.sampling;
@@ -197,14 +201,17 @@ Status play(const Options& options) {
   }
   if (!tokenizer) return tokenizer.error();
   if (!weights) return weights.error();
-  auto voice = Voice::create(*cpu, *weights, *tokenizer, sampling);
+  sampling.seed = chosen_seed(options.seed);
+  auto session = create_session(*cpu, *weights, Voice::settings_of(options.session));
+  if (!session) return session.error();
+  auto voice = Voice::create(std::move(*session), *tokenizer, sampling);
   if (!voice) return voice.error();
 
   std::optional<Terminal> terminal(std::in_place);
   if (!terminal->present() && options.frames == 0)
     return Error{"expected a terminal to play on, or --frames to play alone without one"};
   Game game(options, *voice, *terminal);
-  const Status status = game.run();
+  const Result<void> status = game.run();
   terminal.reset();
   game.report();
   return status;
@@ -212,15 +219,18 @@ Status play(const Options& options) {
 
 int program(int argc, char** argv) {
   Options options;
-  CLI::App app{"A small game at 60 frames a second in which a model speaks.", "game_loop"};
-  app.option_defaults()->always_capture_default()->take_last();
-  app.add_option("--model", options.model, std::string(model_help) + "; without one the storyteller murmurs");
-  app.add_option("--frames", options.frames, "play alone for so many frames, with or without a terminal; 0: you play")
+  Flags app{"A small game at 60 frames a second in which a model speaks.", "game_loop"};
+  app.end_help("game_loop -m model.gguf", engine_help);
+  add_model_option(app, options.model)->description(std::string(model_help) + "; without one the storyteller says random letters");
+  app.add_option("--frames", options.frames,
+                 "frames that the game plays by itself, with or without a terminal; 0: you play")
       ->check(non_negative());
-  app.add_option("--budget", options.budget, "ms of each frame in which the model thinks")->check(positive());
-  app.add_option("--threads", options.threads, "of the model; 0: one for each processor")->check(non_negative());
-  app.add_option("--temperature,--temp", options.sampling.temperature, "higher: more surprising");
-  app.add_option("-s,--seed", options.sampling.seed, "the same seed gives the same words");
+  app.add_option("--budget", options.budget, "milliseconds of each frame that the model has")->check(positive());
+  add_threads_option(app, options.threads);
+  add_context_option(app, options.session);
+  add_kv_option(app, options.session.kv);
+  app.add_option("--temp,--temperature", options.sampling.temperature, "higher is more surprising");
+  add_seed_option(app, options.seed);
   return run(app, argc, argv, [&] { return play(options); });
 }
 

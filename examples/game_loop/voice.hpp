@@ -20,30 +20,32 @@ class Voice {
  public:
   using Clock = std::chrono::steady_clock;
 
-  /// What it is given must outlive it. All memory that thinking needs is taken here.
-  static chimera::Result<Voice> create(const chimera::Cpu& cpu, const chimera::PackedModel& weights,
-                                       const chimera::Tokenizer& tokenizer,
+  /// Short pieces: a step ends at most one block's time for a piece after its budget. A game has no end, so what is
+  /// older than the context is forgotten.
+  static chimera::SessionSettings settings_of(chimera::SessionSettings session) {
+    session.piece = piece, session.slide = true;
+    return session;
+  }
+
+  /// A session of those settings. The tokenizer must outlive the voice. All memory that thinking needs is taken here.
+  static chimera::Result<Voice> create(chimera::Session session, const chimera::Tokenizer& tokenizer,
                                        const chimera::TokenSamplerSettings& settings) {
-    // Short pieces: a step ends at most one block's time for a piece after its budget. A game has no end, so what is
-    // older than the context is forgotten.
-    auto session = chimera::Session::create(cpu, weights, {.piece = piece, .slide = true});
-    if (!session) return session.error();
     // The system hands out memory when it is touched first, which may take 20 ms: here, not within a frame.
-    if (const auto logits = session->prefill(std::array<std::int32_t, piece>{}); !logits) return logits.error();
-    session->reset();
-    auto sampler = chimera::TokenSampler::create(weights.config().vocab, settings);
+    if (const auto logits = session.prefill(std::array<std::int32_t, piece>{}); !logits) return logits.error();
+    session.reset();
+    auto sampler = chimera::TokenSampler::create(session.weights().config().vocab, settings);
     if (!sampler) return sampler.error();
-    return Voice(tokenizer, std::move(*session), std::move(*sampler));
+    return Voice(tokenizer, std::move(session), std::move(*sampler));
   }
 
   /// Something to answer. It waits until the answer at hand is over; of several that wait the last counts.
   void hear(std::string text) { heard_ = std::move(text); }
 
   /// Reads and speaks for about that long.
-  chimera::Status think(std::chrono::nanoseconds budget) {
+  chimera::Result<void> think(std::chrono::nanoseconds budget) {
     const auto end = Clock::now() + budget;
     if (!speaking_ && !heard_.empty())
-      if (chimera::Status s = begin_answer(); !s) return s;
+      if (chimera::Result<void> s = begin_answer(); !s) return s;
     while (speaking_) {
       const auto left = end - Clock::now();
       if (left <= left.zero()) break;
@@ -51,7 +53,7 @@ class Voice {
       const auto logits = session_.work(left);
       read_ += session_.position() - before;
       if (logits.empty()) break;
-      if (chimera::Status s = say(logits); !s) return s;
+      if (chimera::Result<void> s = say(logits); !s) return s;
     }
     return {};
   }
@@ -70,7 +72,7 @@ class Voice {
   Voice(const chimera::Tokenizer& tokenizer, chimera::Session session, chimera::TokenSampler sampler)
       : tokenizer_(&tokenizer), decoder_(tokenizer), session_(std::move(session)), sampler_(std::move(sampler)) {}
 
-  chimera::Status begin_answer() {
+  chimera::Result<void> begin_answer() {
     std::vector<std::int32_t> tokens = tokenizer_->encode(heard_);
     if (static_cast<std::int64_t>(tokens.size()) > session_.context())
       tokens.erase(tokens.begin(), tokens.end() - session_.context());
@@ -80,7 +82,7 @@ class Voice {
     return session_.push(tokens);
   }
 
-  chimera::Status say(std::span<const float> logits) {
+  chimera::Result<void> say(std::span<const float> logits) {
     const auto token = sampler_.draw(logits);
     if (!token) return token.error();
     const std::string text = decoder_.push(*token);

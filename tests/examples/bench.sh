@@ -34,10 +34,10 @@ expect 0 'chunk' $perplexity --model model.gguf --together 1 --threads 1
 check 'the same however it is computed' cmp stdout together
 expect 0 'chunk 3 of 3' $perplexity --model run --chunks 3 --json --kv f32
 check 'JSON' sh -c 'grep -q "\"chunks\": 3, \"tokens\": 93" stdout && grep -q "\"perplexity\": [0-9]" stdout'
-expect 2 'FILE is required' chimera-perplexity --model run
-expect 2 'context' $perplexity --model run --context 3
+expect 2 'file is required' chimera-perplexity --model run
+expect 2 'at least 4, found 3' $perplexity --model run --context 3
 expect 1 'cannot open missing.txt' chimera-perplexity missing.txt --model run
-expect 1 "context must be at most the model's 1,024" $perplexity --model run --context 2000
+expect 1 "must be at most the model's context of 1,024" $perplexity --model run --context 2000
 head -c 400 short.txt >shorter.txt
-expect 1 'has 400 tokens, and a chunk takes 512: name a longer text or a smaller --context' chimera-perplexity shorter.txt --model run
+expect 1 'has 400 tokens, and a chunk takes 512: give a longer text or a smaller -c' chimera-perplexity shorter.txt --model run
 finish

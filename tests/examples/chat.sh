@@ -1,8 +1,9 @@
 # chimera-chat through pipes: turns, commands, Ctrl-C, and what it says when something is wrong.
+tests=$(cd "$(dirname "$0")" && pwd)
 . "$(dirname "$0")/common.sh"
 expect 0 'saved' chimera-train $small --steps 2 --data "$text" --out run
-chat="chimera-chat --model run --tokens 12 --temp 0"
-endless="chimera-chat --model run --tokens 0 --temp 0 --logit-bias 256-inf --logit-bias 258-inf"
+chat="chimera-chat --model run --template chatml --tokens 12 --temp 0"
+endless="chimera-chat --model run --template chatml --tokens -1 --temp 0 --logit-bias 256-inf --logit-bias 258-inf"
 
 # say LINES ARGUMENTS...: what the chat answers is in stdout, its exit code in $code.
 say() {
@@ -44,23 +45,58 @@ for kv in f32 q8_0 q4_0; do
 done
 say 'hello\n' $chat --template plain
 check 'a plain template' test $code -eq 0 -a -s stdout
+say '/exit\nhello\n' $chat
+check '/exit ends' sh -c "test $code -eq 0 -a ! -s stdout"
 say '/help\n/quit\nhello\n' $chat
 check '/help lists the commands, /quit ends' sh -c "test $code -eq 0 -a ! -s stdout && grep -q '^/save FILE' stderr"
 say '/usr/bin is a folder\n' $chat
 check 'a path is no command' test $code -eq 0 -a -s stdout
+
+say 'hello\n/reset\n' $chat
+check '/reset answers' grep -q '^the conversation is forgotten$' stderr
+
+printf 'A model that was not trained to chat\n'
+plain='chimera-chat --model run --tokens 12 --temp 0'
+say 'struct' $plain
+check 'it says so' grep -q '^note: this model was not trained to chat (its file has no chat template)' stderr
+cp stdout continued
+chimera-generate --model run --prompt struct --tokens 12 --temp 0 2>stderr | sed '1s/^struct//' >generated
+check 'and continues the text' sh -c 'head -c 5 generated | cmp -n 5 - continued'
+expect 0 'wrote' chimera-convert run chatty.gguf --chat
+check 'a file says that a model was' sh -c 'printf "hello\n" | chimera-chat --model chatty.gguf --tokens 3 --temp 0 2>note && ! grep -q "not trained" note'
+
+printf 'The first message as a flag\n'
+$chat -p 'hello' >stdout 2>stderr </dev/null
+check 'of -p' cmp stdout once
+printf 'hello\n' >message
+$chat -f message >stdout 2>stderr </dev/null
+check 'of -f' cmp stdout once
+say 'hello' $chat -f -
+check 'of standard input' cmp stdout once
+say 'hello\n' $chat -c 64 --kv q8_0
+check 'a smaller context' test $code -eq 0 -a -s stdout
+expect 1 "at most the model's context of 1024 tokens, found 2000" $chat -c 2000
+
+printf 'A terminal\n'
+if python3 -c 'import pty' 2>python; then
+  check 'keys, pastes and lines as they should be' python3 "$tests/terminal.py" run
+else
+  printf 'SKIPPED: there is no python3 to play a terminal\n'
+fi
 
 printf 'Saving\n'
 say 'hello\nand now?\n' $chat --system 'Be brief.'
 cp stdout both
 say 'hello\n/save talk\n' $chat --system 'Be brief.'
 cp stdout parts
+check '/save answers' grep -q '^saved talk$' stderr
 check 'the file begins with the conversation' grep -aq '"role": "user", "content": "hello"' talk
 say '/load talk\nand now?\n/save again\n' $chat
 cat stdout >>parts
 check 'it goes on as if it had not been saved' cmp parts both
 check 'and tells how much was there' grep -q 'loaded 3 messages' stderr
 say '/load talk\nand now?\n' $chat --kv q8_0
-check 'what another cache remembers is read anew' sh -c "test $code -eq 0 && grep -q 'the text is read anew: .*format of keys and values' stderr"
+check 'what another cache remembers is read again' sh -c "test $code -eq 0 && grep -q 'the text will be read again: .*format of keys and values' stderr"
 printf '{"template": "chatml", "read": false, "end_is_read": false, "messages": []}' >empty
 say '/load empty\nhello\n' $chat
 check 'an empty conversation' cmp stdout once
@@ -83,7 +119,7 @@ printf '{"template": "chatml", "read": true, "end_is_read": false, "messages": [
 refuse 'expected a role of system, user or assistant, found king' '/load king\n' $chat
 head -c 2000 talk >cut
 say '/load cut\nand now?\n' $chat
-check 'what a damaged file remembers is read anew' sh -c "test $code -eq 0 && grep -q 'the text is read anew: .*not whole' stderr"
+check 'what a damaged file remembers is read again' sh -c "test $code -eq 0 && grep -q 'the text will be read again: .*not whole' stderr"
 long=$(head -c 1100 /dev/zero | tr '\0' x)
 refuse 'the message takes .* of the context of 1024 1024 are left: /reset starts anew' "$long\n" $chat
 refuse 'the context of 1024 tokens is full: /reset starts anew' 'hello\n' $endless

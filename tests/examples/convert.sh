@@ -22,7 +22,7 @@ check 'chimera-info reads a GGUF file' chimera-info --model run.gguf
 check 'chimera-info reads a folder' chimera-info --model folder
 
 for format in f16 bf16 q8_0 q4_k_m; do
-  expect 0 'wrote small.gguf' chimera-convert run small.gguf --format $format
+  expect 0 'wrote small.gguf' chimera-convert run small.gguf --format $format --force
   says small.gguf >other
   check "$format writes something" test -s other
 done
@@ -49,6 +49,27 @@ expect 0 'prompt: 4 tokens' chimera-generate --model more --prompt struct --toke
 expect 2 'excludes' chimera-train $small --data "$text" --from bpe.gguf --out other
 expect 2 'excludes' chimera-train --resume --out more --tokenizer words
 expect 1 'holds a run' chimera-train $small --data "$text" --tokenizer words --out more --steps 2
+
+printf 'What is there is not lost\n'
+cp run.gguf kept.gguf
+ln -s run.gguf link.gguf
+ln run.gguf twin.gguf
+expect 1 'run.gguf exists: --force writes over it' chimera-convert folder run.gguf
+expect 1 'the folder folder is not empty: --force writes over it' chimera-convert run folder
+for out in run.gguf ./run.gguf link.gguf twin.gguf; do
+  expect 1 'IN and OUT are the same' chimera-convert run.gguf $out --force
+done
+ln -s folder other-name
+expect 1 'IN and OUT are the same' chimera-convert folder other-name --force
+expect 1 'IN and OUT are the same' chimera-convert run run/ --force
+expect 1 'IN lies in the folder run' chimera-convert run/checkpoint-000004.chimera run --force
+expect 1 'tokenizer.json exists: --force' chimera-convert run bpe/x.chimera
+check 'the file is as it was' cmp run.gguf kept.gguf
+printf 'old' >old.gguf
+expect 1 'old.gguf exists' chimera-convert run old.gguf
+expect 0 'wrote old.gguf' chimera-convert run old.gguf --force
+mkdir 'a folder'
+expect 0 "wrote 'a folder/x.gguf'" chimera-convert run 'a folder/x.gguf'
 
 expect 1 'found q7' chimera-convert run x.gguf --format q7
 expect 1 'F32, F16 or BF16' chimera-convert run x/ --format q8_0

@@ -21,10 +21,10 @@ linked
 expect 0 'wrote' chimera-quantize model.gguf link.gguf q8_0
 written quantize link.gguf
 linked
-expect 0 'wrote' chimera-convert run link.gguf
+expect 0 'wrote' chimera-convert run link.gguf --force
 written convert link.gguf
 linked
-expect 0 'wrote' chimera-convert run link.chimera
+expect 0 'wrote' chimera-convert run link.chimera --force
 written checkpoint link.chimera
 linked
 expect 0 'saved' chimera-tokenize train --vocab 280 --input text.txt --out link.gguf

@@ -25,7 +25,7 @@ printf 'own_layer\n'
 own_layer "$text" own.gguf >stdout
 check 'it learns' grep -aq '^validation: [012]\.[0-9]* nats a byte' stdout
 check 'it writes' test "$(wc -c <stdout)" -gt 100
-expect 1 'a word of the pattern has no layer' chimera-generate --model own.gguf
+expect 1 'its layers have the word W' chimera-generate --model own.gguf
 
 printf 'conversation\n'
 conversation run 'hello' 'and now?' >stdout

@@ -16,7 +16,7 @@ printf '%s\n' '{"en": "The river is old.", "hi": "नदी पुरानी �
 train="chimera-tokenize train --vocab 700 --out tokenizer.json --input"
 
 printf 'Flags\n'
-expect 2 'subcommand is required' chimera-tokenize
+expect 2 'a command is required' chimera-tokenize
 expect 2 'out is required' chimera-tokenize train --input english.txt
 expect 2 'input is required' chimera-tokenize train --out tokenizer.json
 expect 2 'tokenizer is required' chimera-tokenize encode
