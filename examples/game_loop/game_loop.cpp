@@ -221,7 +221,8 @@ int program(int argc, char** argv) {
   Options options;
   Flags app{"A small game at 60 frames a second in which a model speaks.", "game_loop"};
   app.end_help("game_loop -m model.gguf", engine_help);
-  add_model_option(app, options.model)->description(std::string(model_help) + "; without one the storyteller says random letters");
+  add_model_option(app, options.model)
+      ->description(std::string(model_help) + "; without one the storyteller says random letters");
   app.add_option("--frames", options.frames,
                  "frames that the game plays by itself, with or without a terminal; 0: you play")
       ->check(non_negative());

@@ -74,6 +74,14 @@ expect 1 'has 6 tokens, the context of nano holds 5: give a larger -c' $generate
 for kv in f32 q8_0 q4_0; do expect 0 'tok/s' $generate -p x -n 5 --kv $kv; done
 check 'a smaller context takes less memory' sh -c 'chimera-info -m run -c 64 | grep -q "a session of 64 tokens"'
 
+printf 'A context that does not fit\n'
+expect 0 'saved' chimera-train $small --config nano context=2000000000 --steps 1 --data "$text" --out huge
+expect 1 'by a session of 2000000000 tokens; .*; -c [0-9]* needs [0-9.]* .iB, -c [0-9]* --kv q8_0 needs' chimera-generate -m huge -p x
+expect 0 'tok/s' chimera-generate -m huge -p x -n 3 -c 100
+expect 0 'seed' chimera-chat -m huge -p x -n 3 -c 100 --kv q4_0
+check 'chimera-bench takes no more than it needs' chimera-bench -m huge -p 20 -n 5 -r 1 --no-roofline
+expect 0 'chunk' chimera-perplexity -m huge -f "$text" -c 64 --chunks 2
+
 printf 'Seeds\n'
 chimera-generate -m run -p x -n 30 >one 2>stderr
 check 'a random one is printed' grep -q '^seed [0-9][0-9]*$' stderr

@@ -33,9 +33,9 @@ Result<Tokenizer> byte_tokenizer(int vocab);
 /// Whether all of its text is single bytes.
 bool is_bytes(const Tokenizer& tokenizer);
 
-/// The same tokens; where the file did not say, <|endoftext|> ends a text and starts one: what is not said other programs
-/// guess wrongly. A model whose file has no chat template was not trained to chat, and gets none. Ids that are only
-/// there to fill a model's vocabulary lose their names, and so write nothing.
+/// The same tokens; where the file did not say, <|endoftext|> ends a text and starts one: what is not said other
+/// programs guess wrongly. A model whose file has no chat template was not trained to chat, and gets none. Ids that are
+/// only there to fill a model's vocabulary lose their names, and so write nothing.
 Result<Tokenizer> with_special_ids(const Tokenizer& tokenizer);
 
 /// The tokenizer in the GGUF file of a model of `vocab` tokens; bytes if there is none.

@@ -115,9 +115,12 @@ CHIMERA_FUNCTION Result<AnyModel> SavedModel::choose(std::span<const AnyModel> m
   for (const AnyModel& m : models)
     if (m.name == name && (!config || same_meaning(*m.config, *config))) return m;
   if (!config) return Error{"no config is named \"" + std::string(name) + "\""};
-  for (const AnyModel& m : models)
-    if (same_meaning(*m.config, *config)) return m;
-  if (make) return make(*config);
+  // One of another context computes the same, but is not what the file says.
+  for (const bool any_context : {false, true}) {
+    if (any_context && make) return make(*config);
+    for (const AnyModel& m : models)
+      if (same_meaning(*m.config, *config) && (any_context || m.config->context == config->context)) return m;
+  }
   return Error{"no model of this program has its config"};
 }
 
