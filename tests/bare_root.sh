@@ -41,13 +41,27 @@ in_root() {
     ${http_proxy:+http_proxy="$http_proxy"} ${https_proxy:+https_proxy="$https_proxy"} sh -c "cd /root/chimera && $1"
 }
 
-# timed NAME COMMAND: the last lines it prints, and how long it took
+# Seconds of processors that the commands so far took, which other load does not change much.
+processors() {
+  times >"$work/times"
+  awk 'NR == 2 { split($0, t, /[ms ]+/); printf "%d", 60 * (t[1] + t[3]) + t[2] + t[4] }' "$work/times"
+}
+
+# told RESULT NAME LINES: how long it took, and the last lines it printed
+told() {
+  processors >"$work/after"
+  printf '%-7s %4d s, %4d s of processors  %s\n' "$1" $(($(date +%s) - begin)) $(($(cat "$work/after") - before)) "$2"
+  tail -n "${3:-2}" "$work/log" | cut -c 1-160 | sed 's/^/                  /'
+}
+
+# timed NAME COMMAND
 failed=0
 timed() {
   begin=$(date +%s)
+  processors >"$work/before"
+  before=$(cat "$work/before")
   if in_root "$2" >"$work/log" 2>&1 </dev/null; then result=ok; else result=FAILED failed=$((failed + 1)); fi
-  printf '%-7s %4d s  %s\n' $result $(($(date +%s) - begin)) "$1"
-  tail -n "${3:-2}" "$work/log" | cut -c 1-160 | sed 's/^/                  /'
+  told $result "$1" "${3:-2}"
 }
 
 try() {
@@ -68,23 +82,21 @@ try() {
   mount -t proc proc "$root/proc" && mounted=$root/proc
   git clone -q "$project" "$root/root/chimera"
 
-  begin_all=$(date +%s)
   timed 'quickstart, from the clone to the sample' 'sh examples/quickstart.sh' 40
-  echo "                  $(($(date +%s) - begin_all)) s in all"
   timed 'build all the programs' 'cmake --build build/programs'
   cat >"$root/root/chimera/path" <<'END'
 PATH=$PWD/build/programs/examples:$PATH
 run=$(ls -d runs/quickstart-*)
 END
   timed '1 train a tokenizer' '. ./path; chimera-tokenize train --vocab 1000 --input $run/text.txt --out words.json'
-  timed '2 train with it' '. ./path; chimera-train --tokenizer words.json --data $run/text.txt --out runs/first --steps 200'
-  timed '3 resume' '. ./path; chimera-train --resume --out runs/first --steps 220'
+  timed '2 train with it' '. ./path; chimera-train --tokenizer words.json --data $run/text.txt --out runs/first --minutes 0.5'
+  timed '3 resume' '. ./path; chimera-train --resume --out runs/first --minutes 0.6'
   timed '4 generate' '. ./path; chimera-generate --model runs/first --prompt "The" --tokens 40'
   timed '5 chat, from standard input' '. ./path; echo "Hello" | chimera-chat --model runs/first --tokens 40'
   timed '6 convert' '. ./path; chimera-convert runs/first first.gguf && chimera-convert runs/first first/'
   timed '7 quantize' '. ./path; chimera-quantize first.gguf small.gguf q8_0 --text words.json'
   if [ -n "${CHIMERA_PYTHON:-}" ]; then
-    begin=$(date +%s)
+    begin=$(date +%s) before=$(cat "$work/after")
     if (cd "$root/root/chimera" && "$CHIMERA_PYTHON" -c '
 import gguf, transformers
 print(len(gguf.GGUFReader("first.gguf").tensors), "tensors in GGUF")
@@ -95,12 +107,11 @@ print(words.decode(model.generate(**words("The", return_tensors="pt"), max_new_t
     else
       result=FAILED failed=$((failed + 1))
     fi
-    printf '%-7s %4d s  %s\n' $result $(($(date +%s) - begin)) '8 open in transformers and gguf'
-    tail -n 2 "$work/log" | cut -c 1-160 | sed 's/^/                  /'
+    told $result '8 open in transformers and gguf'
   else
     echo 'SKIPPED         8 open in transformers and gguf: CHIMERA_PYTHON names no Python'
   fi
-  timed '9 embed' 'cmake -S examples/embed -B build/embed -DMODEL=$PWD/small.gguf >/dev/null && cmake --build build/embed &&
+  timed '9 embed' 'cmake -G Ninja -S examples/embed -B build/embed -DMODEL=$PWD/small.gguf >/dev/null && cmake --build build/embed &&
     build/embed/host'
   timed '10 game' '. ./path; find build/programs -name game_loop -type f -exec {} --model small.gguf --frames 300 \;'
   [ -z "$mounted" ] || umount "$mounted"
