@@ -256,7 +256,7 @@ CHIMERA_FUNCTION Result<Tokenizer> read_tokenizer_json(const TokenizerTexts& tex
   if (const auto normalizer = json->find("normalizer")) {
     const auto nfc = read_normalizer(*normalizer);
     if (!nfc) return nfc.error();
-    v.nfc = *nfc;
+    v.nfc = *nfc ? to_nfc : nullptr;
   }
   v.whole_words = flag_at(*model, "ignore_merges", false);
   const auto pretokenizer = json->at("pre_tokenizer", Json::Kind::object);

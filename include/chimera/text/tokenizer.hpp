@@ -5,7 +5,6 @@
 #include <chimera/core/memory.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
-#include <chimera/text/normalize.hpp>
 #include <chimera/text/pretokenizer.hpp>
 #include <chimera/text/short_text.hpp>
 #include <chimera/text/vocabulary.hpp>
@@ -145,7 +144,7 @@ void Tokenizer::split_specials(std::string_view text, Special control, Use&& use
       use(part);
     } else if (v_.nfc) {
       std::string buffer;
-      split_by(normalized, to_nfc(part, buffer), use);
+      split_by(normalized, v_.nfc(part, buffer), use);
     } else {
       split_by(normalized, part, use);
     }

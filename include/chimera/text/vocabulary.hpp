@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -39,7 +40,9 @@ struct Vocabulary {
   std::vector<std::pair<std::int32_t, std::int32_t>> merges;  // left and right id, the first merge first
   bool merge_by_rank = false;  // instead of a list: what joins to a normal token merges, the lowest id first
   bool whole_words = false;    // a piece that is a token is that token, whether merges lead to it or not
-  bool nfc = false;            // text is brought to form C first (text/normalize.hpp); GGUF files cannot say so
+  // to_nfc of text/normalize.hpp, or null: text is brought to form C first. GGUF files cannot say so, and programs that
+  // read no others do without its tables.
+  std::string_view (*nfc)(std::string_view text, std::string& buffer) = nullptr;
   PreTokenizer pretokenizer = PreTokenizer::qwen35;
   std::int32_t bos = -1, eos = -1, eot = -1, unknown = -1, padding = -1;  // -1: none
   std::vector<std::int32_t> ends;                                         // further tokens that end a text
