@@ -45,12 +45,12 @@ std::vector<float> fed_weights(std::uint64_t seed = 1) {
 }
 
 PackedModel fed_packed(const Cpu& q, std::uint64_t seed = 1) {
-  return std::move(*PackedModel::create(q, fed_model, fed_weights(seed).data()));
+  return *PackedModel::create(q, fed_model, fed_weights(seed).data());
 }
 
 /// A file of the model, with or without a tokenizer.
 std::string write_model(const std::string& path, const std::vector<float>& weights, bool tokenizer = true) {
-  const Cpu q = std::move(*Cpu::create(1));
+  const Cpu q = *Cpu::create(1);
   const auto words = [&](GgufWriter& file) {
     if (tokenizer) set_tokenizer(file, *byte_tokenizer(fed.vocab), fed.vocab);
   };
@@ -109,7 +109,7 @@ TEST_CASE("threads that cannot be") {
 }
 
 TEST_CASE("weights that are no numbers are found in a file, and in memory as soon as a token is drawn") {
-  const Cpu q = std::move(*Cpu::create(1));
+  const Cpu q = *Cpu::create(1);
   const TemporaryFolder folder;
   std::string content = read_file(write_model(folder / "model.gguf", fed_weights()));
   const auto file = Gguf::parse(std::as_bytes(std::span(content)));
@@ -132,9 +132,9 @@ TEST_CASE("weights that are no numbers are found in a file, and in memory as soo
   const NamedTensor& last = fed_model.tensors.back();
   REQUIRE(last.name() == "output_norm.weight");
   weights[last.offset] = std::numeric_limits<float>::quiet_NaN();
-  const PackedModel broken = std::move(*PackedModel::create(q, fed_model, weights.data())), whole = fed_packed(q);
-  Session first = std::move(*Session::create(q, broken)), second = std::move(*Session::create(q, whole));
-  TokenSampler sampler = std::move(*TokenSampler::create(fed.vocab, {}));
+  const PackedModel broken = *PackedModel::create(q, fed_model, weights.data()), whole = fed_packed(q);
+  Session first = *Session::create(q, broken), second = *Session::create(q, whole);
+  TokenSampler sampler = *TokenSampler::create(fed.vocab, {});
   for (int i = 0; i < 3; ++i) {
     const auto logits = first.step('a'), others = second.step('a');
     REQUIRE(logits);
@@ -145,7 +145,7 @@ TEST_CASE("weights that are no numbers are found in a file, and in memory as soo
 }
 
 TEST_CASE("a file that becomes shorter after it was opened is an error, wherever it ends") {
-  const Cpu q = std::move(*Cpu::create(2));
+  const Cpu q = *Cpu::create(2);
   const TemporaryFolder folder;
   const std::string whole = write_model(folder / "whole.gguf", fed_weights()), content = read_file(whole);
   const std::size_t size = content.size(), header = [&] {
@@ -168,7 +168,7 @@ TEST_CASE("a file that becomes shorter after it was opened is an error, wherever
 }
 
 TEST_CASE("bytes that are no model") {
-  const Cpu q = std::move(*Cpu::create(1));
+  const Cpu q = *Cpu::create(1);
   const TemporaryFolder folder;
   const std::string content = read_file(write_model(folder / "model.gguf", fed_weights()));
   const auto bytes = std::as_bytes(std::span(content));
@@ -198,18 +198,18 @@ TEST_CASE("a model without a tokenizer speaks bytes, if it has as many tokens") 
 }
 
 TEST_CASE("memory stays flat over a thousand calls that fail") {
-  const Cpu q = std::move(*Cpu::create(1));
+  const Cpu q = *Cpu::create(1);
   const TemporaryFolder folder;
   const std::string path = write_model(folder / "model.gguf", fed_weights()), content = read_file(path);
   const std::string cut = write_file(folder / "cut.gguf", content.substr(0, content.size() - 1));
   const PackedModel model = fed_packed(q), other = fed_packed(q, 2);
-  Session session = std::move(*Session::create(q, model)), restored = std::move(*Session::create(q, other));
+  Session session = *Session::create(q, model), restored = *Session::create(q, other);
   REQUIRE(session.step('a'));
   const auto saved = session.save();
   REQUIRE(saved);
   const std::vector<std::int32_t> too_long(100'000, 'a'), unknown{'a', INT32_MAX, INT32_MIN};
   const std::vector<float> no_numbers(fed.vocab, std::numeric_limits<float>::quiet_NaN());
-  TokenSampler sampler = std::move(*TokenSampler::create(fed.vocab, {}));
+  TokenSampler sampler = *TokenSampler::create(fed.vocab, {});
 
   int errors = 0;
   const auto failing_calls = [&] {

@@ -244,8 +244,8 @@ TEST_CASE("a real session is searched as the toy is") {
         if (output.row == run.first + run.count - 1) answer(past, {output.logits, 9});
     }
   };
-  const Cpu q = std::move(*Cpu::create(1));
-  const PackedModel weights = std::move(*PackedModel::create(q, model, nullptr));
+  const Cpu q = *Cpu::create(1);
+  const PackedModel weights = *PackedModel::create(q, model, nullptr);
   auto session = Session::create(q, weights);
   REQUIRE(session);
   CHECK_FALSE(beam_search(*session, {}, ends));

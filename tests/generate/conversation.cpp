@@ -43,15 +43,15 @@ AnyModel scripted_model() {
 
 /// What a conversation stands on.
 struct Stage {
-  Cpu cpu = std::move(*Cpu::create(1));
-  PackedModel weights = std::move(*PackedModel::create(cpu, scripted_model(), nullptr));
-  Tokenizer tokenizer = std::move(*byte_tokenizer(256));
+  Cpu cpu = *Cpu::create(1);
+  PackedModel weights = *PackedModel::create(cpu, scripted_model(), nullptr);
+  Tokenizer tokenizer = *byte_tokenizer(256);
   const ChatTemplate& form;
 
   explicit Stage(std::string_view name = "plain") : form(*chat_template_named(name)) { was_read.clear(); }
   Conversation begin(ConversationSettings settings = {}, SessionSettings session = {}) {
-    return std::move(*Conversation::create(tokenizer, form, std::move(*Session::create(cpu, weights, session)),
-                                           std::move(*TokenSampler::create(256, {.temperature = 0.f})), settings));
+    return *Conversation::create(tokenizer, form, *Session::create(cpu, weights, session),
+                                 *TokenSampler::create(256, {.temperature = 0.f}), settings);
   }
 };
 

@@ -28,7 +28,7 @@ constexpr std::size_t vocab = 80;
 PackedModel packed(const Cpu& q) {
   std::vector<float> weights(hybrid_model.arena_floats);
   hybrid_model.initialize(weights.data(), 7);
-  return std::move(*PackedModel::create(q, hybrid_model, weights.data()));
+  return *PackedModel::create(q, hybrid_model, weights.data());
 }
 
 std::vector<std::int32_t> some_tokens(std::int64_t count, std::int32_t first) {
@@ -70,11 +70,11 @@ double natural_logarithm_of_probability(std::span<const float> logits, std::int3
 }  // namespace
 
 TEST_CASE("logits of any rows are those that are found token by token, and probabilities are theirs") {
-  const Cpu q = std::move(*Cpu::create(2));
+  const Cpu q = *Cpu::create(2);
   const PackedModel model = packed(q);
-  Reader reader = std::move(*Reader::create(q, model, 64));
-  Session session = std::move(*Session::create(reader, {.kv = KvFormat::f32})),
-          single = std::move(*Session::create(q, model, {.kv = KvFormat::f32}));
+  Reader reader = *Reader::create(q, model, 64);
+  Session session = *Session::create(reader, {.kv = KvFormat::f32}),
+          single = *Session::create(q, model, {.kv = KvFormat::f32});
   Asked asked(90, 5, {});  // more than one pass, and more probabilities than logits are held for
   for (std::int64_t t = 0; t < 90; ++t) asked.rows.push_back(t);
   asked.logits.resize(90 * vocab);
@@ -97,7 +97,7 @@ TEST_CASE("logits of any rows are those that are found token by token, and proba
 }
 
 TEST_CASE("a turn is answered with the same bits in any mix, by a reader of any size") {
-  const Cpu q = std::move(*Cpu::create(2));
+  const Cpu q = *Cpu::create(2);
   const PackedModel model = packed(q);
   const SessionSettings settings{.piece = 8};
   const auto turns_of = [] {
@@ -106,22 +106,22 @@ TEST_CASE("a turn is answered with the same bits in any mix, by a reader of any 
   std::vector<std::vector<float>> last;
   std::vector<Asked> alone = turns_of();
   for (Asked& a : alone) {
-    Reader reader = std::move(*Reader::create(q, model, 8));
-    Session session = std::move(*Session::create(reader, settings));
+    Reader reader = *Reader::create(q, model, 8);
+    Session session = *Session::create(reader, settings);
     const Turn turn = a.turn(session);
     REQUIRE(reader.read({&turn, 1}));
     last.push_back(copy(session.logits()));
-    Session plain = std::move(*Session::create(q, model, settings));
+    Session plain = *Session::create(q, model, settings);
     REQUIRE(plain.prefill(a.tokens));
     CHECK(copy(plain.logits()) == last.back());
   }
   for (const std::int64_t rows : {8, 11, 30, 256}) {
     CAPTURE(rows);
-    Reader reader = std::move(*Reader::create(q, model, rows));
+    Reader reader = *Reader::create(q, model, rows);
     std::vector<Asked> together = turns_of();
     std::vector<Session> sessions;
     std::vector<Turn> turns;
-    for (std::size_t i = 0; i < together.size(); ++i) sessions.push_back(std::move(*Session::create(reader, settings)));
+    for (std::size_t i = 0; i < together.size(); ++i) sessions.push_back(*Session::create(reader, settings));
     for (std::size_t i = 0; i < together.size(); ++i) turns.push_back(together[i].turn(sessions[i]));
     REQUIRE(reader.read(turns));
     for (std::size_t i = 0; i < together.size(); ++i) {
@@ -133,12 +133,12 @@ TEST_CASE("a turn is answered with the same bits in any mix, by a reader of any 
 }
 
 TEST_CASE("more sessions than a pass has rows, each with a reader of its own, make a step") {
-  const Cpu q = std::move(*Cpu::create(1));
+  const Cpu q = *Cpu::create(1);
   const PackedModel model = packed(q);
   std::vector<Session> alone, together;
   std::vector<Session*> all;
   for (std::int32_t i = 0; i < 5; ++i)
-    for (auto* list : {&alone, &together}) list->push_back(std::move(*Session::create(q, model, {.piece = 2})));
+    for (auto* list : {&alone, &together}) list->push_back(*Session::create(q, model, {.piece = 2}));
   for (Session& s : together) all.push_back(&s);
   const std::vector<std::int32_t> tokens{9, 8, 7, 6, 5};
   REQUIRE(Session::step_all(all, tokens));
@@ -146,18 +146,18 @@ TEST_CASE("more sessions than a pass has rows, each with a reader of its own, ma
 }
 
 TEST_CASE("sessions of one reader cost what they remember, and take turns in its passes") {
-  const Cpu q = std::move(*Cpu::create(1));
+  const Cpu q = *Cpu::create(1);
   const PackedModel model = packed(q);
-  Reader reader = std::move(*Reader::create(q, model, 64));
+  Reader reader = *Reader::create(q, model, 64);
   const std::vector<std::int32_t> prompt = some_tokens(60, 11), other = some_tokens(20, 12);
   const SessionSettings settings{.piece = 16};
-  Session expected = std::move(*Session::create(q, model, settings));
+  Session expected = *Session::create(q, model, settings);
   const std::vector<float> after_prompt = copy(*expected.prefill(prompt));
   expected.reset();
   const std::vector<float> after_other = copy(*expected.prefill(other));
 
   std::vector<Session> sessions;
-  for (int i = 0; i < 3; ++i) sessions.push_back(std::move(*Session::create(reader, settings)));
+  for (int i = 0; i < 3; ++i) sessions.push_back(*Session::create(reader, settings));
   CHECK(sessions[0].bytes() >= hybrid_model.state_bytes(KvFormat::f16, hybrid.context) + vocab * sizeof(float));
   CHECK(sessions[0].bytes() < hybrid_model.state_bytes(KvFormat::f16, hybrid.context) + vocab * sizeof(float) + 200);
   CHECK(reader.bytes() > hybrid_model.decode_bytes(64));
@@ -179,16 +179,16 @@ TEST_CASE("sessions of one reader cost what they remember, and take turns in its
   CHECK(copy(*sessions[1].prefill(other)) == after_other);
   REQUIRE(sessions[1].push(prompt));
   sessions[1].work(std::chrono::nanoseconds(0));
-  sessions[1] = std::move(*Session::create(reader, settings));
+  sessions[1] = *Session::create(reader, settings);
   CHECK(copy(*sessions[1].prefill(prompt)) == after_prompt);
 }
 
 TEST_CASE("turns are read in slices") {
-  const Cpu q = std::move(*Cpu::create(1));
+  const Cpu q = *Cpu::create(1);
   const PackedModel model = packed(q);
-  Reader reader = std::move(*Reader::create(q, model, 32));
-  Session a = std::move(*Session::create(reader)), b = std::move(*Session::create(reader));
-  std::optional<Session> c = std::move(*Session::create(reader));
+  Reader reader = *Reader::create(q, model, 32);
+  Session a = *Session::create(reader), b = *Session::create(reader);
+  std::optional<Session> c = *Session::create(reader);
   Asked of_a(50, 1, {49}), of_b(3, 2, {0}), of_c(70, 3, {});
   const Turn turns[] = {of_a.turn(a), of_b.turn(b), of_c.turn(*c)};
   REQUIRE(reader.begin(turns));
@@ -200,7 +200,7 @@ TEST_CASE("turns are read in slices") {
   }
   CHECK(a.position() == 50);
   CHECK(b.position() == 3);
-  Session whole = std::move(*Session::create(reader));
+  Session whole = *Session::create(reader);
   CHECK(copy(*whole.prefill(of_a.tokens)) == copy(a.logits()));
   CHECK(of_a.logits == copy(a.logits()));
   CHECK(reader.work(std::chrono::hours(1)));
@@ -214,13 +214,12 @@ TEST_CASE("turns are read in slices") {
 }
 
 TEST_CASE("turns that cannot be are errors, and change nothing") {
-  const Cpu q = std::move(*Cpu::create(1));
+  const Cpu q = *Cpu::create(1);
   const PackedModel model = packed(q), other = packed(q);
   CHECK(Reader::create(q, model, 0).error().message == "a reader's pass must have at least 1 row, found 0");
-  Reader reader = std::move(*Reader::create(q, model)), reader_of_other = std::move(*Reader::create(q, other));
-  Session a = std::move(*Session::create(reader)), b = std::move(*Session::create(reader)),
-          foreign = std::move(*Session::create(reader_of_other)),
-          quantized = std::move(*Session::create(reader, {.kv = KvFormat::q8_0}));
+  Reader reader = *Reader::create(q, model), reader_of_other = *Reader::create(q, other);
+  Session a = *Session::create(reader), b = *Session::create(reader), foreign = *Session::create(reader_of_other),
+          quantized = *Session::create(reader, {.kv = KvFormat::q8_0});
   const std::vector<std::int32_t> tokens{1, 2, 3}, wrong{1, 80};
   const std::vector<std::int64_t> twice{1, 1}, outside{3};
   std::vector<float> logits(2 * vocab);

@@ -63,7 +63,7 @@ AnyModel echo_model() {
 PackedModel packed(const Cpu& q, const AnyModel& model) {
   std::vector<float> weights(model.arena_floats);
   if (model.initialize) model.initialize(weights.data(), 7);
-  return std::move(*PackedModel::create(q, model, weights.data()));
+  return *PackedModel::create(q, model, weights.data());
 }
 
 std::vector<std::int32_t> tokens_up_to(std::int32_t n) {
@@ -98,7 +98,7 @@ constexpr AnyModel small_model = inference_model<small>("small");
 }  // namespace
 
 TEST_CASE("a session counts positions and reads a long prompt in pieces") {
-  const Cpu q = std::move(*Cpu::create(1));
+  const Cpu q = *Cpu::create(1);
   const PackedModel model = packed(q, echo_model());
   auto session = Session::create(q, model, {.piece = 3});
   REQUIRE(session);
@@ -124,7 +124,7 @@ TEST_CASE("a session counts positions and reads a long prompt in pieces") {
 }
 
 TEST_CASE("a loop over the logits of a step needs no name for its result") {
-  const Cpu q = std::move(*Cpu::create(1));
+  const Cpu q = *Cpu::create(1);
   const PackedModel model = packed(q, echo_model());
   auto session = Session::create(q, model);
   REQUIRE(session);
@@ -135,7 +135,7 @@ TEST_CASE("a loop over the logits of a step needs no name for its result") {
 }
 
 TEST_CASE("a session of a smaller context has the same bits in less memory") {
-  const Cpu q = std::move(*Cpu::create(2));
+  const Cpu q = *Cpu::create(2);
   for (const KvFormat kv : {KvFormat::f16, KvFormat::q8_0}) {
     const AnyModel model = inference_model<all_seen>("all seen");
     const PackedModel weights = packed(q, model);
@@ -155,15 +155,15 @@ TEST_CASE("a session of a smaller context has the same bits in less memory") {
 }
 
 TEST_CASE("sessions of several contexts are read in one pass") {
-  const Cpu q = std::move(*Cpu::create(2));
+  const Cpu q = *Cpu::create(2);
   const AnyModel model = inference_model<all_seen>("all seen");
   const PackedModel weights = packed(q, model);
   auto reader = Reader::create(q, weights, 64);
   REQUIRE(reader);
   std::vector<Session> sessions, alone;
   for (const std::int64_t context : {20, 300, 0, 17}) {
-    sessions.push_back(std::move(*Session::create(*reader, {.context = context})));
-    alone.push_back(std::move(*Session::create(q, weights)));
+    sessions.push_back(*Session::create(*reader, {.context = context}));
+    alone.push_back(*Session::create(q, weights));
   }
   const auto tokens = tokens_up_to(17);
   std::vector<Turn> turns;
@@ -174,7 +174,7 @@ TEST_CASE("sessions of several contexts are read in one pass") {
 }
 
 TEST_CASE("a session that slides in a smaller context is one of a model with that context") {
-  const Cpu q = std::move(*Cpu::create(2));
+  const Cpu q = *Cpu::create(2);
   for (const bool windowed : {true, false}) {
     const AnyModel long_model = windowed ? inference_model<long_context>("long") : inference_model<all_seen>("long"),
                    short_model = windowed ? inference_model<ten>("short") : inference_model<ten_seen>("short");
@@ -195,7 +195,7 @@ TEST_CASE("a session that slides in a smaller context is one of a model with tha
 }
 
 TEST_CASE("a context is from 1 to the model's, and sessions of others are not mixed up") {
-  const Cpu q = std::move(*Cpu::create(1));
+  const Cpu q = *Cpu::create(1);
   const AnyModel model = inference_model<all_seen>("all seen");
   const PackedModel weights = packed(q, model);
   CHECK(Session::create(q, weights, {.context = 9'001}).error().message ==
@@ -218,7 +218,7 @@ TEST_CASE("a context is from 1 to the model's, and sessions of others are not mi
 }
 
 TEST_CASE("a session that is too large says what takes less") {
-  const Cpu q = std::move(*Cpu::create(1));
+  const Cpu q = *Cpu::create(1);
   AnyModel model = echo_model();
   model.state_bytes = [](KvFormat, std::int64_t context) { return static_cast<std::size_t>(context) << 58; };
   const PackedModel weights = packed(q, model);
@@ -229,7 +229,7 @@ TEST_CASE("a session that is too large says what takes less") {
 }
 
 TEST_CASE("what a session cannot do is an error, and changes nothing") {
-  const Cpu q = std::move(*Cpu::create(1));
+  const Cpu q = *Cpu::create(1);
   const PackedModel model = packed(q, echo_model());
   CHECK(Session::create(q, model, {.piece = 0}).error().message ==
         "a prompt's piece must be at least 1 token, found 0");
@@ -253,7 +253,7 @@ TEST_CASE("what a session cannot do is an error, and changes nothing") {
 }
 
 TEST_CASE("a prompt gives the same logits in any pieces and token by token") {
-  const Cpu q = std::move(*Cpu::create(2));
+  const Cpu q = *Cpu::create(2);
   const PackedModel model = packed(q, small_model);
   const std::vector<std::int32_t> prompt = tokens_up_to(41);
   auto reference = Session::create(q, model, {.kv = KvFormat::f32});
@@ -275,19 +275,19 @@ TEST_CASE("a prompt gives the same logits in any pieces and token by token") {
 TEST_CASE("logits are the same bits for any number of threads, alone and in a batch of sessions") {
   std::vector<std::vector<float>> expected;
   std::vector<Cpu> processors;
-  for (const int threads : {1, 2, 4, 20}) processors.push_back(std::move(*Cpu::create(threads)));
+  for (const int threads : {1, 2, 4, 20}) processors.push_back(*Cpu::create(threads));
   // A host that runs the tasks of five workers by itself, the last one first.
   const auto backwards = [](void*, std::int64_t count, TaskFunction task, void* context) {
     while (count-- > 0) task(context, count, static_cast<int>(count % 5));
   };
-  processors.push_back(std::move(*Cpu::create(Executor{.threads = 5, .run = backwards})));
+  processors.push_back(*Cpu::create(Executor{.threads = 5, .run = backwards}));
   for (const Cpu& q : processors) {
     const PackedModel model = packed(q, small_model);
     std::vector<Session> alone, together;
     std::vector<Session*> all;
     std::vector<std::int32_t> tokens;
     for (std::int32_t i = 0; i < 8; ++i) {
-      alone.push_back(std::move(*Session::create(q, model))), together.push_back(std::move(*Session::create(q, model)));
+      alone.push_back(*Session::create(q, model)), together.push_back(*Session::create(q, model));
       if (i > 0) {  // all are elsewhere
         REQUIRE(alone.back().prefill(tokens_up_to(i)));
         REQUIRE(together.back().prefill(tokens_up_to(i)));
@@ -312,10 +312,10 @@ TEST_CASE("logits are the same bits for any number of threads, alone and in a ba
 }
 
 TEST_CASE("a batch that cannot be is an error, and changes nothing") {
-  const Cpu q = std::move(*Cpu::create(1));
+  const Cpu q = *Cpu::create(1);
   const PackedModel model = packed(q, small_model), other = packed(q, small_model);
-  Session a = std::move(*Session::create(q, model, {.piece = 2})), b = std::move(*Session::create(q, other));
-  Session c = std::move(*Session::create(q, model)), d = std::move(*Session::create(q, model));
+  Session a = *Session::create(q, model, {.piece = 2}), b = *Session::create(q, other);
+  Session c = *Session::create(q, model), d = *Session::create(q, model);
   const std::vector<std::int32_t> tokens{1, 2, 3};
   const auto error = [&](const std::vector<Session*>& sessions, std::size_t count) {
     const Status status = Session::step_all(sessions, std::span(tokens).first(count));
@@ -334,13 +334,13 @@ TEST_CASE("a batch that cannot be is an error, and changes nothing") {
 }
 
 TEST_CASE("a budget of time is kept, and what is read in slices is what is read at once") {
-  const Cpu q = std::move(*Cpu::create(1));
+  const Cpu q = *Cpu::create(1);
   const PackedModel model = packed(q, small_model);
   const std::vector<std::int32_t> prompt = tokens_up_to(41);
-  Session whole = std::move(*Session::create(q, model, {.piece = 5}));
+  Session whole = *Session::create(q, model, {.piece = 5});
   const std::vector<float> expected = copy(whole.prefill(prompt));
 
-  Session sliced = std::move(*Session::create(q, model, {.piece = 5}));
+  Session sliced = *Session::create(q, model, {.piece = 5});
   CHECK(sliced.work(std::chrono::milliseconds(1)).empty());  // nothing was pushed
   REQUIRE(sliced.push(prompt));
   CHECK(sliced.pending() == 41);
@@ -351,7 +351,7 @@ TEST_CASE("a budget of time is kept, and what is read in slices is what is read 
   CHECK(std::vector<float>(logits.begin(), logits.end()) == expected);
   CHECK(sliced.position() == 41);
 
-  Session appended = std::move(*Session::create(q, model, {.piece = 5}));  // more is pushed while it reads
+  Session appended = *Session::create(q, model, {.piece = 5});  // more is pushed while it reads
   for (std::size_t at = 0; at < prompt.size(); at += 10) {
     REQUIRE(appended.push(std::span(prompt).subspan(at, std::min<std::size_t>(10, prompt.size() - at))));
     CHECK(appended.work(std::chrono::nanoseconds(0)).empty());
@@ -362,16 +362,16 @@ TEST_CASE("a budget of time is kept, and what is read in slices is what is read 
 }
 
 TEST_CASE("a prompt can be given up, and the session goes on from where it is") {
-  const Cpu q = std::move(*Cpu::create(1));
+  const Cpu q = *Cpu::create(1);
   const PackedModel model = packed(q, small_model);
   const std::vector<std::int32_t> prompt = tokens_up_to(41);
-  Session given_up = std::move(*Session::create(q, model, {.piece = 5}));
+  Session given_up = *Session::create(q, model, {.piece = 5});
   REQUIRE(given_up.push(prompt));
   for (int i = 0; i < small_model.stages + 1; ++i) given_up.work(std::chrono::nanoseconds(0));
   CHECK(given_up.cancel() == 31);
   CHECK(given_up.position() == 10);
   CHECK(given_up.logits().empty());
-  Session other = std::move(*Session::create(q, model, {.piece = 5}));
+  Session other = *Session::create(q, model, {.piece = 5});
   REQUIRE(other.prefill(std::span(prompt).first(10)));
   CHECK(copy(given_up.step(3)) == copy(other.step(3)));
 
@@ -385,26 +385,26 @@ TEST_CASE("a prompt can be given up, and the session goes on from where it is") 
 }
 
 TEST_CASE("beyond its context a session that slides sees the newest keys") {
-  const Cpu q = std::move(*Cpu::create(1));
+  const Cpu q = *Cpu::create(1);
   constexpr AnyModel longer = inference_model<long_context>("long");
   const PackedModel model = packed(q, small_model), large = packed(q, longer);
-  Session sliding = std::move(*Session::create(q, model, {.piece = 9, .slide = true}));
-  Session all = std::move(*Session::create(q, large, {.piece = 9}));
+  Session sliding = *Session::create(q, model, {.piece = 9, .slide = true});
+  Session all = *Session::create(q, large, {.piece = 9});
   for (int i = 0; i < 5; ++i) CHECK(copy(sliding.prefill(tokens_up_to(31))) == copy(all.prefill(tokens_up_to(31))));
   CHECK(sliding.position() == 155);
   CHECK_FALSE(sliding.prefill(tokens_up_to(49)));
 }
 
 TEST_CASE("a session is forked, copied, saved and restored") {
-  const Cpu q = std::move(*Cpu::create(1));
+  const Cpu q = *Cpu::create(1);
   const PackedModel model = packed(q, small_model);
   for (const KvFormat kv : {KvFormat::f32, KvFormat::f16, KvFormat::q8_0, KvFormat::q4_0}) {
-    Session first = std::move(*Session::create(q, model, {.kv = kv}));
+    Session first = *Session::create(q, model, {.kv = kv});
     REQUIRE(first.prefill(tokens_up_to(30)));
     auto fork = first.fork();
     REQUIRE(fork);
-    Session copied = std::move(*Session::create(q, model, {.kv = kv})),
-            restored = std::move(*Session::create(q, model, {.piece = 3, .kv = kv}));
+    Session copied = *Session::create(q, model, {.kv = kv}),
+            restored = *Session::create(q, model, {.piece = 3, .kv = kv});
     REQUIRE(copied.copy_from(first));
     const auto saved = first.save();
     REQUIRE(saved);
@@ -422,15 +422,14 @@ TEST_CASE("a session is forked, copied, saved and restored") {
 }
 
 TEST_CASE("a session that is reset is as a fresh one, and one that is copied over as its source") {
-  const Cpu q = std::move(*Cpu::create(1));
+  const Cpu q = *Cpu::create(1);
   const PackedModel model = packed(q, small_model);
   const std::vector<std::int32_t> other(40, 63);
   for (const KvFormat kv : {KvFormat::f32, KvFormat::f16, KvFormat::q8_0, KvFormat::q4_0})
     for (const std::int32_t n : {5, 30}) {  // the ring of 12 keys is not full, and has wrapped round
       CAPTURE(n);
-      Session fresh = std::move(*Session::create(q, model, {.kv = kv})),
-              reset = std::move(*Session::create(q, model, {.kv = kv})),
-              copied = std::move(*Session::create(q, model, {.kv = kv}));
+      Session fresh = *Session::create(q, model, {.kv = kv}), reset = *Session::create(q, model, {.kv = kv}),
+              copied = *Session::create(q, model, {.kv = kv});
       REQUIRE(fresh.prefill(tokens_up_to(n)));
       REQUIRE(reset.prefill(other));
       reset.reset();
@@ -461,9 +460,9 @@ TEST_CASE("a session that was saved in version 2 goes on") {
   std::memcpy(saved.data(), head, sizeof head);
   std::memcpy(saved.data() + sizeof head, rest.data(), 32 * sizeof(float));
 
-  const Cpu q = std::move(*Cpu::create(1));
+  const Cpu q = *Cpu::create(1);
   const PackedModel model = packed(q, echo_model());
-  Session session = std::move(*Session::create(q, model));
+  Session session = *Session::create(q, model);
   REQUIRE(session.restore(saved));
   CHECK(session.position() == 7);
   CHECK(session.logits()[1] == 28.f);
@@ -473,10 +472,10 @@ TEST_CASE("a session that was saved in version 2 goes on") {
 }
 
 TEST_CASE("what was saved by another, or is damaged, is refused and changes nothing") {
-  const Cpu q = std::move(*Cpu::create(1));
+  const Cpu q = *Cpu::create(1);
   constexpr AnyModel longer = inference_model<long_context>("long");
   const PackedModel model = packed(q, small_model), large = packed(q, longer);
-  Session session = std::move(*Session::create(q, model));
+  Session session = *Session::create(q, model);
   REQUIRE(session.prefill(tokens_up_to(5)));
   const auto saved = session.save();
   REQUIRE(saved);
@@ -485,8 +484,7 @@ TEST_CASE("what was saved by another, or is damaged, is refused and changes noth
     REQUIRE_FALSE(status);
     CHECK(status.error().message.find(why) != std::string::npos);
   };
-  Session other = std::move(*Session::create(q, large)),
-          quantized = std::move(*Session::create(q, model, {.kv = KvFormat::q8_0}));
+  Session other = *Session::create(q, large), quantized = *Session::create(q, model, {.kv = KvFormat::q8_0});
   refused(other, *saved, "the session was saved with another model than long");
   refused(quantized, *saved, "the session was saved with another format of keys and values");
   CHECK_FALSE(quantized.copy_from(session));
@@ -495,7 +493,7 @@ TEST_CASE("what was saved by another, or is damaged, is refused and changes noth
     CHECK_FALSE(session.restore(std::span(*saved).first(n)));
     std::vector<std::byte> changed = *saved;
     changed[n] ^= std::byte{0x10};
-    Session again = std::move(*Session::create(q, model));
+    Session again = *Session::create(q, model);
     if (again.restore(changed)) CHECK(again.position() <= again.context());  // a position is no secret
   }
   CHECK(session.position() == 5);
@@ -506,7 +504,7 @@ TEST_CASE("what was saved by another, or is damaged, is refused and changes noth
 
 #ifdef CHIMERA_COUNTS_ALLOCATIONS
 TEST_CASE("after its creation a session allocates nothing") {
-  const Cpu q = std::move(*Cpu::create(2));
+  const Cpu q = *Cpu::create(2);
   const PackedModel model = packed(q, small_model);
   auto session = Session::create(q, model, {.piece = 16});
   auto second = Session::create(q, model, {.piece = 16});

@@ -23,7 +23,7 @@ class Packed {
 
  private:
   const float* transpose(const Tensor& t, const float* from) {
-    float* to = memory_.emplace_back(std::move(*Buffer::create(static_cast<std::size_t>(t.size())))).data();
+    float* to = memory_.emplace_back(*Buffer::create(static_cast<std::size_t>(t.size()))).data();
     for (std::int64_t i = 0; i < t.size(); ++i) to[i % t.cols * t.rows + i / t.cols] = from[i];
     return to;
   }
@@ -34,7 +34,7 @@ class Packed {
       end = part_end(t.parts, t.rows, first);
       const std::int64_t rows = end - first;
       const std::size_t bytes = packed_bytes(Format::f32, rows, t.cols);
-      auto* data = memory_.emplace_back(std::move(*Buffer::of_bytes(bytes))).bytes();
+      auto* data = memory_.emplace_back(*Buffer::of_bytes(bytes)).bytes();
       for (std::int64_t row = 0; row < rows; row += panel_rows) {
         const std::byte* lines[panel_rows] = {};
         const std::int64_t count = std::min(panel_rows, rows - row);
@@ -60,7 +60,7 @@ class Decoding {
       : q_(q), packed_(w), norm_(noise(L::width, 99)), kv_(kv), positions_(sequences, 0) {
     for (float& v : norm_) v += 2.f;
     for (std::size_t b = 0; b < sequences; ++b)
-      states_.push_back(std::move(*Buffer::of_bytes(static_cast<std::size_t>(state(kv).whole + state(kv).ring))));
+      states_.push_back(*Buffer::of_bytes(static_cast<std::size_t>(state(kv).whole + state(kv).ring)));
   }
 
   /// What forward is to be given: x [T,width], normalised as decode does.

@@ -51,7 +51,7 @@ constexpr Config tied_without_dropout = [] {
 
 constexpr std::int64_t sequences = 2, length = 21;
 
-Cpu cpu(int threads = 2) { return std::move(*Cpu::create(threads)); }
+Cpu cpu(int threads = 2) { return *Cpu::create(threads); }
 
 /// Weights large enough that every tensor matters.
 std::vector<float> random_weights(const AnyModel& model) {

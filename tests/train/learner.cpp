@@ -116,8 +116,7 @@ const TrainerSettings settings{.steps = 30,
 std::unique_ptr<Learner> adamw() {
   const AnyModel model = bigram::model();
   auto optimizer = AdamW::create(model.tensors, model.arena_floats, {});
-  return std::make_unique<Gradient>(
-      std::move(*Gradient::create(model, std::make_unique<AdamW>(std::move(*optimizer)), 1.0)));
+  return std::make_unique<Gradient>(*Gradient::create(model, std::make_unique<AdamW>(std::move(*optimizer)), 1.0));
 }
 
 Result<Trainer> create(const Cpu& q, std::unique_ptr<Learner> learner, const Objective& objective,

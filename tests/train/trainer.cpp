@@ -40,8 +40,8 @@ struct TestRun {
   explicit TestRun(const TrainerSettings& settings, const std::string& folder = "", int threads = 1,
                    const std::string& text = bigram::text(20'000)) {
     faults = {};
-    corpus = std::make_unique<Corpus>(std::move(*Corpus::open(write_file(data_folder / "t.txt", text), bigram::vocab)));
-    q = std::make_unique<Cpu>(std::move(*Cpu::create(threads)));
+    corpus = std::make_unique<Corpus>(*Corpus::open(write_file(data_folder / "t.txt", text), bigram::vocab));
+    q = std::make_unique<Cpu>(*Cpu::create(threads));
     auto made = Trainer::create(*q, bigram::model(), split(*corpus), settings, folder);
     INFO((made.ok() ? "" : made.error().message));
     REQUIRE(made.ok());

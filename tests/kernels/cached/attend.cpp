@@ -27,7 +27,7 @@ Floats tokens_of(const AttentionShape& s, std::int64_t T) {
 struct Ring {
   Ring(const Case& c, KvFormat format)
       : shape{c.kv_heads, c.head_dim, std::min(c.window, c.T)},
-        memory(std::move(*Buffer::create(static_cast<std::size_t>(shape.bytes(format)) / 4))),
+        memory(*Buffer::create(static_cast<std::size_t>(shape.bytes(format)) / 4)),
         cache{shape, format, reinterpret_cast<std::byte*>(memory.data())} {}
 
   void keep(Isa isa, const AttentionShape& s, std::int64_t position, const float* token) const {

@@ -28,7 +28,7 @@ struct Matrix {
       std::vector<std::byte> file(static_cast<std::size_t>(row_bytes * rows));
       REQUIRE(encode(Isa::base, format, weights.data() + first * cols, rows * cols, file.data()).ok());
       auto* panels = reinterpret_cast<std::byte*>(
-          memory.emplace_back(std::move(*Buffer::create(packed_bytes(format, rows, cols) / 4))).data());
+          memory.emplace_back(*Buffer::create(packed_bytes(format, rows, cols) / 4)).data());
       for (std::int64_t row = 0; row < rows; row += panel_rows) {
         const std::byte* lines[panel_rows];
         const std::int64_t count = std::min(panel_rows, rows - row);
