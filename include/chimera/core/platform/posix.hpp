@@ -208,8 +208,9 @@ inline std::string head_of(const std::string& path) {
 }
 
 /// The least quota, in processors, of a group and of those above it, which lie in `root`. `groups` is a process' list
-/// of them (cgroups(7)). A container may see its own group as the root: what is not there is passed over.
-inline double quota(const std::string& root, std::string_view groups) {
+/// of them (cgroups(7)). A container may see its own group as the root: what is not there is passed over. Cold: it runs
+/// once, and is compiled to be small.
+__attribute__((__cold__)) inline double quota(const std::string& root, std::string_view groups) {
   double least = 1e9;
   const auto hold = [&](double of_period, double period) {
     if (of_period > 0 && period > 0) least = std::min(least, of_period / period);

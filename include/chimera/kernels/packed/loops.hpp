@@ -280,7 +280,6 @@ CHIMERA_TARGET void take_apart(const std::byte* w, std::int64_t blocks, int pane
   to += panel * 64;
   for (; blocks > 0; --blocks, w += L::bytes) {
     const Scales<L> scales(w);
-#pragma GCC unroll 16
     for (int p = 0; p < parts; ++p) {
       std::byte* at = to + 4 * W * p;
       const FVec d = scales.d(p), offset = scales.offset(p);
