@@ -78,6 +78,9 @@ int main() {}' >none.cpp
     "$compiler" $quick -std=c++20 "$host" $flags -o host
     ;;
   install_paths) # folders that are absolute, have spaces, lie below DESTDIR; Hana alone; what is installed goes again
+    work=$(mktemp -d) # CMake installs to no absolute folder inside the project
+    trap 'rm -rf "$work"' EXIT
+    cd "$work"
     cat >small.cpp <<'END'
 #include <chimera/io/json.hpp>
 #include <cstdio>
