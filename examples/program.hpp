@@ -92,7 +92,7 @@ class Help : public CLI::Formatter {
   }
 
   /// The second column is broken between words.
-  static std::string columns(std::string left, const std::string& right) {
+  static std::string columns(const std::string& left, const std::string& right) {
     std::string all = left + (left.size() + 2 > indent ? "\n" : std::string(indent - left.size(), ' '));
     std::size_t at = left.size() + 2 > indent ? 0 : indent;
     for (std::size_t from = 0; from < right.size();) {
@@ -143,6 +143,7 @@ inline std::string unexpected(const CLI::App& app, const std::string& word) {
   const auto commands = app.get_subcommands([](const CLI::App* a) { return !a->get_name().empty(); });
   if (!is_flag(word)) {
     std::vector<std::string> names;
+    names.reserve(commands.size());
     for (const CLI::App* c : commands) names.push_back(c->get_name());
     return (names.empty() ? "unexpected argument " : "there is no command ") + shell_word(word) +
            did_you_mean(word, names);
@@ -154,7 +155,7 @@ inline std::string unexpected(const CLI::App& app, const std::string& word) {
 
 /// What CLI11 complains of, in this project's words.
 inline std::string complaint(const CLI::ParseError& error) {
-  const std::string text = error.what();
+  std::string text = error.what();
   constexpr std::string_view unread = "Could not convert: ";
   if (text.starts_with(unread)) return "cannot read " + text.substr(unread.size());
   if (dynamic_cast<const CLI::ArgumentMismatch*>(&error)) return text.substr(0, text.find(':')) + " needs a value";

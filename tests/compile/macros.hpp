@@ -13,7 +13,6 @@
 #include <chrono>
 #include <climits>
 #include <cmath>
-#include <complex.h>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -23,13 +22,16 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <sys/param.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <thread>
 #include <unordered_map>
 #include <utility>
 #include <vector>
+
+// These have macros themselves.
+#include <complex.h>
+#include <sys/param.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif

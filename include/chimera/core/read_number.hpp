@@ -2,6 +2,7 @@
 // (libc++ before 20).
 #pragma once
 
+#include <chimera/core/float_bits.hpp>
 #include <chimera/core/platform/platform.hpp>
 
 #include <algorithm>
@@ -53,7 +54,7 @@ std::from_chars_result read_real(const char* first, const char* last, T& value) 
   platform::read_number(text.c_str(), read);
   const std::string_view mantissa = std::string_view(text).substr(0, text.find_first_of("eE"));
   const bool named = text.find_first_of("nN") != text.npos, zero = mantissa.find_first_of("123456789") == text.npos;
-  if (!named && (read == 0 ? !zero : read - read != 0)) return {first + length, std::errc::result_out_of_range};
+  if (!named && (read == 0 ? !zero : !is_finite(read))) return {first + length, std::errc::result_out_of_range};
   value = read;
   return {first + length, std::errc{}};
 }

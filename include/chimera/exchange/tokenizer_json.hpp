@@ -229,7 +229,7 @@ inline Result<bool> read_normalizer(const Json& json) {
     return Error{"normalizer: expected none or NFC, found \"" + type + "\""};
   bool nfc = false;
   for (const Json& part : parts->elements()) {
-    const auto read = read_normalizer(part);
+    auto read = read_normalizer(part);
     if (!read) return read;
     nfc = nfc || *read;
   }

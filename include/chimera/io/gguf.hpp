@@ -410,7 +410,7 @@ CHIMERA_FUNCTION Result<Gguf> Gguf::of(const std::string& path, const GgufLimits
 
   std::vector<Gguf> parts;
   for (std::int64_t i = 0; i < count; ++i) {
-    auto part = i == index ? std::move(gguf) : one(name + ending(i), limits, mapped);
+    auto part = one(name + ending(i), limits, mapped);
     if (!part) return failed("it is " + found + ", and " + part.error().message);
     const auto its = part->integer("split.no"), all = part->integer("split.count");
     if (!its || *its != i || !all || *all != count)

@@ -246,7 +246,7 @@ CHIMERA_TARGET void multiply_few(const std::byte* w, const std::int32_t* const* 
                       fma<W>(as_floats<W>(all), Ops::scaled(scale, broadcast(x[t] + input_scale)), acc.get(t, p)));
             }
           }
-      if constexpr (L::minimum)
+      if constexpr (L::minimum) {
 #pragma GCC unroll 16
         for (int p = 0; p < parts; ++p) {
           const FVec least = scales.of_unit(offset[p], u, p);
@@ -254,6 +254,7 @@ CHIMERA_TARGET void multiply_few(const std::byte* w, const std::int32_t* const* 
           for (int t = 0; t < n; ++t)
             acc.set(t, p, fma<W>(least, from_bits<W>(broadcast(x[t] + input_sum)), acc.get(t, p)));
         }
+      }
 #pragma GCC unroll 16
       for (int t = 0; t < n; ++t) x[t] += input_words;
     }
