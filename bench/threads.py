@@ -6,8 +6,8 @@ usage: threads.py PATH_TO_chimera-bench MODEL... [--before PATH_TO_another_chime
 --busy: loops that run beside, for each processor that may be used. A round measures every number of threads in turn, so
 that what else the machine does meets all of them. Beside other programs one run may be many times another: a round's
 figure is tokens by time over all of its runs (harmonic mean). Figures are medians over the rounds, ratios medians of
-each round's ratio to the first number of threads. --before measures an older build in the same rounds. --llama: llama.cpp, too (llama-cpp-python from
-PyPI), on files that it opens.
+each round's ratio to the first number of threads. --before measures an older build in the same rounds. --llama:
+llama.cpp, too (llama-cpp-python from PyPI), on files that it opens.
 """
 import argparse
 import ctypes
