@@ -68,6 +68,10 @@ try() {
   system=$1 suite=$2 mirror=$3 script=$4 parts=$5 keyring=$6
   printf '\n== %s %s from %s, %s processors\n' "$system" "$suite" "$mirror" "$(nproc)"
   root=$work/$system
+  if [ -z "$mirror" ]; then
+    echo "SKIPPED: no archive of it; name one in DEBIAN_MIRROR or UBUNTU_MIRROR"
+    return
+  fi
   if [ -z "$keyring" ]; then
     echo "SKIPPED: no key of its archive; name one in UBUNTU_KEYRING"
     return
@@ -122,11 +126,10 @@ for system; do
   case $system in
     debian)
       mirror=${DEBIAN_MIRROR:-$(apt_mirror)}
-      try debian bookworm "${mirror:-http://deb.debian.org/debian}" '' main \
-        /usr/share/keyrings/debian-archive-keyring.gpg
+      try debian bookworm "$mirror" '' main /usr/share/keyrings/debian-archive-keyring.gpg
       ;;
     ubuntu)
-      mirror=${UBUNTU_MIRROR:-http://archive.ubuntu.com/ubuntu}
+      mirror=${UBUNTU_MIRROR:-}
       try ubuntu noble "$mirror" /usr/share/debootstrap/scripts/gutsy main,universe "$(ubuntu_keyring "$mirror" || :)"
       ;;
     *) echo "bare_root.sh: expected debian or ubuntu, found $system" >&2 && exit 2 ;;
