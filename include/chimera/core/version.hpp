@@ -23,6 +23,6 @@ namespace chimera {
 
 static_assert(0.1 - 0.1f != 0, "chimera: it needs double constants; compile without -fsingle-precision-constant");
 
-inline constexpr std::string_view library_version = "0.1.0";
+inline constexpr std::string_view library_version = "0.2.0";
 
 }  // namespace chimera
