@@ -10,7 +10,7 @@
 
 #include <chimera/core/device.hpp>
 #include <chimera/core/namespace.hpp>
-#include <chimera/kernels/formats/integers.hpp>
+#include <chimera/kernels/formats/half_formats.hpp>
 #include <chimera/kernels/simd.hpp>
 
 #include <algorithm>
@@ -238,14 +238,11 @@ CHIMERA_INLINE Vec<W> broadcast(float x) {
   return Vec<W>(x - typename Vec<W>::Native{});
 }
 
-/// Rounded to BF16, to nearest; numbers below the normal ones to 0. In the high half of each lane.
+/// Numbers below the normal ones become 0.
 template <int W>
-CHIMERA_INLINE Ints<W> bf16_of(const Vec<W>& x) {
-  const Ints<W> bits = bits_of<W>(x);
-  const Ints<W> nearest = (bits + ((bits >> 16) & 1) + 0x7fff) & static_cast<std::int32_t>(0xffff0000);
-  const Ints<W> quiet = (bits | 0x00400000) & static_cast<std::int32_t>(0xffff0000);
-  const Ints<W> magnitude = bits & 0x7fffffff;
-  return Ints<W>(magnitude.v > 0x7f800000 ? quiet.v : magnitude.v < 0x00800000 ? (bits.v & INT32_MIN) : nearest.v);
+CHIMERA_INLINE Vec<W> flushed(const Vec<W>& x) {
+  const Ints<W> bits = bits_of<W>(x), magnitude = bits & 0x7fffffff;
+  return from_bits<W>(Ints<W>(magnitude.v < 0x00800000 ? (bits.v & INT32_MIN) : bits.v));
 }
 
 /// As `pack`, with two steps of k in a word: out[panel][pair][line], the even step in the low half. An odd last step
@@ -265,9 +262,9 @@ CHIMERA_INLINE void pack_pairs(ConstView v, std::int64_t vectors, std::int64_t k
         float pairs[lanes_of_panel];
 #pragma GCC unroll 8
         for (int l = 0; l < P; l += W) {
-          const Ints<W> even = bf16_of<W>(Vec<W>::load(some + p * P + l));
-          const Ints<W> odd = bf16_of<W>(Vec<W>::load(some + (p + 1) * P + l));
-          from_bits<W>((((even >> 16) & 0xffff) | odd)).store(pairs + l);
+          const Ints<W> even = to_bf16<W>(flushed<W>(Vec<W>::load(some + p * P + l)));
+          const Ints<W> odd = to_bf16<W>(flushed<W>(Vec<W>::load(some + (p + 1) * P + l)));
+          from_bits<W>(even | (odd << 16)).store(pairs + l);
         }
         std::memcpy(to, pairs, P * sizeof(float));
       }
@@ -328,13 +325,6 @@ struct Pairs {
                                         std::int64_t panel_stride) {
     pack_pairs<W, P>(v, vectors, k, out, panel_stride);
   }
-  /// x y + s, and 0 for what is below the normal numbers.
-  template <int W>
-  CHIMERA_INLINE static Vec<W> flushed(const Vec<W>& x, const Vec<W>& y, const Vec<W>& s) {
-    const Vec<W> r = fma<W>(x, y, s);
-    const Ints<W> magnitude = bits_of<W>(r) & 0x7fffffff;
-    return from_bits<W>(Ints<W>(magnitude.v < 0x00800000 ? (bits_of<W>(r).v & INT32_MIN) : bits_of<W>(r).v));
-  }
   template <int W>
   CHIMERA_INLINE static void add(std::int64_t words, const float* a, const float* b, Vec<W> (&s)[GemmTile<W>::rows][2],
                                  bool native) {
@@ -353,7 +343,7 @@ struct Pairs {
     const auto odd = [](const V& pair) CHIMERA_LAMBDA {
       return from_bits<W>(bits_of<W>(pair) & static_cast<std::int32_t>(0xffff0000));
     };
-    const auto even = [](const V& pair) CHIMERA_LAMBDA { return from_bits<W>(bits_of<W>(pair) << 16); };
+    const auto even = [](const V& pair) CHIMERA_LAMBDA { return from_bf16<W>(bits_of<W>(pair)); };
     for (std::int64_t p = 0; p < words; ++p, a += GemmTile<W>::rows, b += GemmTile<W>::cols)
 #pragma GCC unroll 2
       for (int h = 0; h < 2; ++h) {
@@ -361,7 +351,8 @@ struct Pairs {
 #pragma GCC unroll 14
         for (int r = 0; r < GemmTile<W>::rows; ++r) {
           const V x = broadcast<W>(a[r]);
-          s[r][h] = flushed<W>(even(x), even(pair), flushed<W>(odd(x), odd(pair), s[r][h]));
+          const V first = flushed<W>(fma<W>(odd(x), odd(pair), s[r][h]));
+          s[r][h] = flushed<W>(fma<W>(even(x), even(pair), first));
         }
       }
   }
