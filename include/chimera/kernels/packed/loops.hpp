@@ -325,13 +325,15 @@ CHIMERA_TARGET void multiply_tile(const std::byte* w, const std::int32_t* x, std
       for (int part = 0; part < parts_of_run; ++part) {
 #pragma GCC unroll 1
         for (int u = 0; u < units_of_run; ++u) {
-          if (units_of_run > 1 && u > 0) w += B::unit, x += input_words * tokens;
+          if (u == 0) {
 #pragma GCC unroll 16
-          for (int t = 0; t < tokens; ++t) {
-            if (units_of_run > 1 && u > 0) break;
-            const IVec s = start<S>(x + t * input_words, r + part);
+            for (int t = 0; t < tokens; ++t) {
+              const IVec s = start<S>(x + t * input_words, r + part);
 #pragma GCC unroll 16
-            for (int v = 0; v < vectors; ++v) sums.set(t, v, s);
+              for (int v = 0; v < vectors; ++v) sums.set(t, v, s);
+            }
+          } else {
+            w += B::unit, x += input_words * tokens;
           }
 #pragma GCC unroll(W == 16 && Ops::any_bytes ? 8 : 1)
           for (int i = 0; i < groups; ++i) {
