@@ -49,10 +49,11 @@ static_assert(boost::hana::unpack(all_presets, [](const auto&... preset) {
 // Weights can be counted without the model's type.
 constexpr Config others{.vocab = 11,
                         .width = 20,
-                        .layers = pattern("R M A"),
+                        .layers = pattern("R M A GD"),
                         .attention = {.heads = 6, .kv_heads = 3, .head_dim = 8},
                         .mamba2 = {.expand = 3, .head_dim = 5, .state = 7, .groups = 4, .conv = 3},
                         .rg_lru = {.inner = 24, .heads = 3, .conv = 2, .bias = true},
+                        .gated_deltanet = {.key_heads = 2, .value_heads = 6, .value_dim = 7, .conv = 3},
                         .ffn = {.hidden = 9},
                         .tied = false};
 static_assert(parameter_count(others) == parameters<others>);

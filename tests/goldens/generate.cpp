@@ -46,6 +46,14 @@ std::string mamba2(const json& c) {
          ", .chunk = " + whole(c.at("chunk")) + "},\n  .ffn = {.hidden = 1}, .norm_eps = " + real(c.at("eps"));
 }
 
+std::string gated_deltanet(const json& c) {
+  return ".vocab = 1, .width = " + whole(c.at("width")) +
+         ", .layers = pattern(\"GD\"),\n  .gated_deltanet = {.key_heads = " + whole(c.at("k_heads")) +
+         ", .value_heads = " + whole(c.at("v_heads")) + ", .key_dim = " + whole(c.at("k_dim")) +
+         ", .value_dim = " + whole(c.at("v_dim")) + ", .conv = " + whole(c.at("conv")) +
+         "},\n  .ffn = {.hidden = 1}, .norm_eps = " + real(c.at("eps"));
+}
+
 std::string griffin(const json& c) {
   return ".vocab = 1, .width = " + whole(c.at("width")) +
          ", .layers = pattern(\"R\"),\n  .rg_lru = {.heads = " + whole(c.at("heads")) +
@@ -118,6 +126,8 @@ void generate(const fs::path& folder, const fs::path& out) {
       layers.add(name, swiglu(c), "run_swiglu");
     else if (name.starts_with("mamba2_mixer_"))
       layers.add(name, mamba2(c), "run_mamba2");
+    else if (name == "gdn_layer")
+      layers.add(name, gated_deltanet(c), "run_gated_deltanet");
     else if (name == "griffin_block")
       layers.add(name, griffin(c), "run_griffin");
     else if (name.starts_with("model_granite_"))

@@ -171,6 +171,22 @@ inline Floats columns(std::span<const float> x, std::int64_t cols, std::int64_t 
   return y;
 }
 
+/// Of the value heads that stand `dim` values each behind the first `before` values of every row: theirs read key head
+/// h / (value_heads / key_heads), ours h mod key_heads. Forth from theirs, or back.
+struct HeadOrder {
+  std::int64_t key_heads, value_heads, dim, before = 0;
+
+  Floats ours(const Floats& x, std::int64_t rows) const { return moved(x, rows, key_heads); }
+  Floats theirs(const Floats& x, std::int64_t rows) const { return moved(x, rows, value_heads / key_heads); }
+
+ private:
+  Floats moved(const Floats& x, std::int64_t rows, std::int64_t outer) const {
+    const std::int64_t values = value_heads * dim, row = before + values;
+    return side_by_side(rows, {columns(x, row, 0, before),
+                               swap_axes(columns(x, row, before, values), rows, outer, value_heads / outer, dim)});
+  }
+};
+
 using Run = void (*)(Golden&, const chimera::Cpu&);
 
 /// Cases whose shapes are run-time arguments; null for a case that none of them is.

@@ -3,6 +3,7 @@
 
 #include <chimera/core/format.hpp>
 #include <chimera/kernels/f32/cross_entropy.hpp>
+#include <chimera/kernels/f32/delta_rule.hpp>
 #include <chimera/kernels/f32/norm.hpp>
 #include <chimera/kernels/f32/rg_lru.hpp>
 #include <chimera/kernels/f32/rope.hpp>
@@ -50,6 +51,23 @@ void gated_norm_case(Golden& g, const Cpu& q) {
   g.compare("grad.z", dz, g["grad.z"], gradient_tolerance);
   g.compare("grad.weight", dw, g["grad.weight"], gradient_tolerance);
   if (!temp.intact()) g.fail("gated_rms_norm_backward writes behind its memory");
+}
+
+void norm_then_gate_case(Golden& g, const Cpu& q) {
+  const std::int64_t D = g.number("D"), n = 2 * g.number("T");
+  const NormShape s{n, D, D / g.number("groups"), g.config().at("eps")};
+  const Floats x = g.get("in.x", n * D), z = g.get("in.z", n * D), w = g.get("param.weight", D),
+               dy = g.get("cotangent.y", n * D);
+  Floats y = unwritten(n * D), dx = unwritten(n * D), dz = unwritten(n * D), dw = zeros(D);
+  Arena temp = Arena::of_bytes(norm_backward_bytes(n, D));
+  rms_norm_then_gate(q, s, x.data(), z.data(), D, w.data(), y.data());
+  rms_norm_then_gate_backward(q, s, x.data(), z.data(), D, w.data(), dy.data(), dx.data(), dz.data(), dw.data(),
+                              Bump{temp.data()});
+  g.compare("out.y", y, g["out.y"], forward_tolerance);
+  g.compare("grad.x", dx, g["grad.x"], gradient_tolerance);
+  g.compare("grad.z", dz, g["grad.z"], gradient_tolerance);
+  g.compare("grad.weight", dw, g["grad.weight"], gradient_tolerance);
+  if (!temp.intact()) g.fail("rms_norm_then_gate_backward writes behind its memory");
 }
 
 /// Channels (i, i + rotary/2) of every head, moved to (2i, 2i + 1).
@@ -188,6 +206,54 @@ void ssd_case(Golden& g, const Cpu& q) {
              y.data() + t * H * P);
   g.compare("out.y, token by token", y, g["out.y"], forward_tolerance);
   g.compare("out.final_state, token by token", S, g["out.final_state"], forward_tolerance);
+}
+
+void delta_rule_case(Golden& g, const Cpu& q) {
+  const std::int64_t B = 2, T = g.number("T"), n = B * T, Hk = g.number("k_heads"), H = Hk * g.number("v_per_k");
+  const std::int64_t K = g.number("k_dim"), V = g.number("v_dim"), state = B * H * K * V;
+  const HeadOrder values{Hk, H, V}, gates{Hk, H, 1}, matrices{Hk, H, K * V};
+  const Floats qkv =
+      side_by_side(n, {g.get("in.q", n * Hk * K), g.get("in.k", n * Hk * K), values.ours(g.get("in.v", n * H * V), n)});
+  const Floats decay = gates.ours(g.get("in.g", n * H), n), beta = gates.ours(g.get("in.beta", n * H), n);
+  const Floats initial = matrices.ours(g.get("in.initial_state", state), B),
+               dy = values.ours(g.get("cotangent.y", n * H * V), n),
+               dlast = matrices.ours(g.get("cotangent.final_state", state), B);
+  const auto compare = [&](const std::string& name, const HeadOrder& order, const Floats& got, std::int64_t rows,
+                           const std::string& where,
+                           double tolerance) { g.compare(name + where, order.theirs(got, rows), g[name], tolerance); };
+  for (const std::int64_t chunk : {1, 7, 16, 64}) {
+    const std::string where = " (chunk " + std::to_string(chunk) + ")";
+    const DeltaRuleShape s{Hk, H, K, V, chunk};
+    const Batch batch{.sequences = B, .length = T};
+    Arena states(delta_rule_states(s, batch));
+    Floats y = unwritten(n * H * V), last = unwritten(state), dqkv = unwritten(n * s.row()), dg = unwritten(n * H),
+           dbeta = unwritten(n * H), dinitial = unwritten(state);
+    delta_rule(q, s, batch, qkv.data(), decay.data(), beta.data(), initial.data(), y.data(), states.data(),
+               last.data());
+    compare("out.y", values, y, n, where, forward_tolerance);
+    compare("out.final_state", matrices, last, B, where, forward_tolerance);
+    delta_rule_backward(q, s, batch, qkv.data(), decay.data(), beta.data(), states.data(), dy.data(),
+                        {.dqkv = dqkv.data(),
+                         .dg = dg.data(),
+                         .dbeta = dbeta.data(),
+                         .dlast = dlast.data(),
+                         .dinitial = dinitial.data()});
+    g.compare("grad.q" + where, columns(dqkv, s.row(), 0, s.keys()), g["grad.q"], gradient_tolerance);
+    g.compare("grad.k" + where, columns(dqkv, s.row(), s.k(0), s.keys()), g["grad.k"], gradient_tolerance);
+    compare("grad.v", values, columns(dqkv, s.row(), s.v(0), s.values()), n, where, gradient_tolerance);
+    compare("grad.g", gates, dg, n, where, gradient_tolerance);
+    compare("grad.beta", gates, dbeta, n, where, gradient_tolerance);
+    compare("grad.initial_state", matrices, dinitial, B, where, gradient_tolerance);
+    if (!states.intact()) g.fail("the delta rule writes behind its memory" + where);
+  }
+
+  const DeltaRuleShape s{Hk, H, K, V, 64};
+  Floats y = unwritten(n * H * V), S = initial;
+  for (std::int64_t t = 0; t < n; ++t)
+    delta_rule_step(q, s, qkv.data() + t * s.row(), decay.data() + t * H, beta.data() + t * H,
+                    S.data() + t / T * H * K * V, y.data() + t * H * V);
+  compare("out.y", values, y, n, ", token by token", forward_tolerance);
+  compare("out.final_state", matrices, S, B, ", token by token", forward_tolerance);
 }
 
 /// y = x W + b for block-diagonal W [heads, block, block], in double.
@@ -429,9 +495,11 @@ void gguf_blocks_case(Golden& g, const Cpu& q) {
 Run kernel_case(const std::string& name) {
   if (name == "rmsnorm") return rms_norm_case;
   if (name.starts_with("rmsnorm_gated_g")) return gated_norm_case;
+  if (name == "rmsnorm_then_gate") return norm_then_gate_case;
   if (name == "rope" || name == "rope_partial") return rope_case;
   if (name == "rope_tables") return rope_tables_case;
   if (name == "mamba2_scan" || name == "mamba2_scan_dt_limit") return ssd_case;
+  if (name == "gdn_core") return delta_rule_case;
   if (name == "rglru_scan" || name == "rglru_scan_continued") return rg_lru_case;
   if (name == "cross_entropy") return cross_entropy_case;
   if (name == "sft") return sft_case;

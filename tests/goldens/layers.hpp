@@ -4,17 +4,26 @@
 #include "golden.hpp"
 
 #include <chimera/layers/attention.hpp>
+#include <chimera/layers/gated_deltanet.hpp>
 #include <chimera/layers/mamba2.hpp>
 #include <chimera/layers/rg_lru.hpp>
 #include <chimera/layers/swiglu.hpp>
 
+#include <functional>
+#include <map>
+
 namespace goldens {
 
-/// The golden tensors that stand one upon the other in each of the layer's weights.
+/// The golden tensors that stand one upon the other in each of the layer's weights; `ours(name, values)` puts one's
+/// values in our order.
 using Names = std::vector<std::vector<std::string>>;
 
 template <class L>
-void run_layer(Golden& g, const chimera::Cpu& q, const Names& names, auto&& check_activations) {
+void run_layer(
+    Golden& g, const chimera::Cpu& q, const Names& names, auto&& check_activations,
+    const std::function<Floats(const std::string&, const Floats&)>& ours = [](const std::string&, const Floats& x) {
+      return x;
+    }) {
   constexpr std::int64_t width = L::width;
   const std::int64_t B = 2, T = g.number("T"), n = B * T;
   const Floats x = g.get("in.x", n * width), want = g.get("out.y", n * width), dy = g.get("cotangent.y", n * width);
@@ -26,7 +35,7 @@ void run_layer(Golden& g, const chimera::Cpu& q, const Names& names, auto&& chec
   for (std::size_t p = 0; p < names.size(); ++p) {
     Floats stacked;
     for (const std::string& name : names[p]) {
-      const Floats part = g["param." + name];
+      const Floats part = ours(name, g["param." + name]);
       stacked.insert(stacked.end(), part.begin(), part.end());
     }
     if (static_cast<std::int64_t>(stacked.size()) != L::params[p].size())
@@ -49,7 +58,7 @@ void run_layer(Golden& g, const chimera::Cpu& q, const Names& names, auto&& chec
   for (std::size_t p = 0; p < names.size(); ++p) {
     const float* at = gradients.data() + chimera::offsets<L>[p];
     for (const std::string& name : names[p]) {
-      const Floats part = g["grad." + name];
+      const Floats part = ours(name, g["grad." + name]);
       g.compare("grad." + name, {at, part.size()}, part, gradient_tolerance);
       at += part.size();
     }
@@ -92,6 +101,40 @@ void run_mamba2(Golden& g, const chimera::Cpu& q) {
                 {"norm.weight"},
                 {"out_proj.weight"}},
                [](const auto&) {});
+}
+
+template <const chimera::Config& C>
+void run_gated_deltanet(Golden& g, const chimera::Cpu& q) {
+  using L = chimera::GatedDeltaNet<C>;
+  const std::int64_t keys = 2 * L::rule.keys(), dim = L::rule.value_dim;
+  // What stands before the value heads, and a head's size, in values; a matrix whose rows are of heads is one long row.
+  struct Move {
+    std::int64_t before, dim, rows = 1;
+  };
+  const std::map<std::string, Move> moves{{"in_proj_qkv.weight", {keys * L::width, dim * L::width}},
+                                          {"in_proj_z.weight", {0, dim * L::width}},
+                                          {"conv1d.weight", {keys * L::sizes.conv, dim * L::sizes.conv}},
+                                          {"in_proj_a.weight", {0, L::width}},
+                                          {"in_proj_b.weight", {0, L::width}},
+                                          {"dt_bias", {0, 1}},
+                                          {"A_log", {0, 1}},
+                                          {"out_proj.weight", {0, dim, L::width}}};
+  run_layer<L>(
+      g, q,
+      {{"in_proj_qkv.weight", "in_proj_z.weight"},
+       {"conv1d.weight"},
+       {"in_proj_a.weight", "in_proj_b.weight"},
+       {"dt_bias"},
+       {"A_log"},
+       {"norm.weight"},
+       {"out_proj.weight"}},
+      [](const auto&) {},
+      [&](const std::string& name, const Floats& x) {
+        const auto found = moves.find(name);
+        if (found == moves.end()) return x;
+        const auto [before, of_head, rows] = found->second;
+        return HeadOrder{L::rule.key_heads, L::rule.value_heads, of_head, before}.ours(x, rows);
+      });
 }
 
 template <const chimera::Config& C>

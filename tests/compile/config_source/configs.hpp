@@ -50,6 +50,9 @@ inline chimera::Config random_config(std::uint32_t seed) {
   number(c.mamba2.expand), number(c.mamba2.head_dim), number(c.mamba2.state), number(c.mamba2.groups);
   number(c.mamba2.conv), number(c.mamba2.chunk), real(c.mamba2.dt_min), real(c.mamba2.dt_max);
   number(c.rg_lru.inner), number(c.rg_lru.heads), number(c.rg_lru.conv), choice(c.rg_lru.bias, 2);
+  GatedDeltaNetConfig& d = c.gated_deltanet;
+  number(d.key_heads), number(d.value_heads), number(d.key_dim), number(d.value_dim), number(d.conv), number(d.chunk);
+  real(d.eps), choice(d.negative_eigenvalues, 2);
   number(c.ffn.hidden), choice(c.tied, 2), real(c.norm_eps), real(c.embedding_scale), real(c.residual_scale);
   real(c.logit_scale), real(c.dropout), choice(c.checkpointing, 2);
   return c;

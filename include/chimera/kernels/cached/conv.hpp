@@ -16,7 +16,7 @@
 namespace chimera::inline CHIMERA_ABI {
 
 /// The convolution of n channels, the first where the pointers are, over a run of `count` tokens, the first at
-/// `position`. w is transposed: [taps, channels]. More than four taps, which no known model has, go token by token.
+/// `position`. w is transposed: [taps, channels]; bias may be null. More than four taps, which no known model has, go token by token.
 /// Serial.
 void conv_run(Isa isa, const ConvShape& s, std::int64_t n, std::int64_t count, std::int64_t position, const float* x,
               const float* ring, const float* w, const float* bias, float* y);
@@ -49,7 +49,7 @@ struct ConvRun {
 #pragma GCC unroll 4
       for (std::int64_t k = 1; k < most; ++k)
         if (k > none) window[k] = io.load(past[k - none - 1] + i);
-      const Vec<W> start = io.load(bias + i);
+      const Vec<W> start = bias ? io.load(bias + i) : Vec<W>();
       for (std::int64_t t = 0; t < count; ++t) {
 #pragma GCC unroll 4
         for (std::int64_t k = 1; k < most; ++k) window[k - 1] = window[k];

@@ -1,4 +1,4 @@
-// Root-mean-square normalisation, plain and gated.
+// Root-mean-square normalisation, plain, and gated before it or behind.
 #pragma once
 
 #include <chimera/core/namespace.hpp>
@@ -38,6 +38,14 @@ void gated_rms_norm(const Cpu& q, NormShape s, const float* x, const float* z, s
 
 /// Bytes of `temp` that the two backward passes need.
 std::int64_t norm_backward_bytes(std::int64_t rows, std::int64_t width);
+
+/// y = w silu(z) x / sqrt(mean(x^2) + eps), where all groups share w [group].
+void rms_norm_then_gate(const Cpu& q, NormShape s, const float* x, const float* z, std::int64_t z_stride,
+                        const float* w, float* y);
+
+/// dx =, dz = (rows z_stride apart, as z), dw +=. dx may be dy. Bytes of `temp`: as of the others.
+void rms_norm_then_gate_backward(const Cpu& q, NormShape s, const float* x, const float* z, std::int64_t z_stride,
+                                 const float* w, const float* dy, float* dx, float* dz, float* dw, Bump temp);
 
 /// dx += (the residual stream's gradient), dw +=.
 void rms_norm_backward(const Cpu& q, NormShape s, const float* x, const float* w, const float* dy, float* dx, float* dw,
@@ -169,6 +177,84 @@ CHIMERA_FUNCTION void gated_rms_norm_backward(const Cpu& q, NormShape s, const f
                               z_stride, w, dy + at * s.width, dx + at * s.width, dz + at * z_stride, sums);
   });
   sum_rows(q, (s.rows + norm_rows - 1) / norm_rows, s.width, s.width, partial, dw);
+}
+
+struct RmsNormThenGate {
+  template <int W>
+  CHIMERA_INLINE static void run(NormShape s, const float* x, const float* z, std::int64_t z_stride, const float* w,
+                                 float* y) {
+    for (std::int64_t r = 0; r < s.rows; ++r)
+      for (std::int64_t g = 0; g < s.width; g += s.group) {
+        const float* xr = x + r * s.width + g;
+        const float* zr = z + r * z_stride + g;
+        float* yr = y + r * s.width + g;
+        Vec<W> squares;
+        lanes<W>(s.group, [&](std::int64_t i, auto io) CHIMERA_LAMBDA {
+          const Vec<W> u = io.load(xr + i);
+          squares = fma<W>(u, u, squares);
+        });
+        const Vec<W> inverse(1.f / std::sqrt(sum<W>(squares) / static_cast<float>(s.group) + s.eps));
+        lanes<W>(s.group, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
+          io.store(yr + i, io.load(xr + i) * inverse * io.load(w + i) * silu<W>(io.load(zr + i)));
+        });
+      }
+  }
+};
+
+CHIMERA_FUNCTION void rms_norm_then_gate(const Cpu& q, NormShape s, const float* x, const float* z,
+                                         std::int64_t z_stride, const float* w, float* y) {
+  parallel_rows(q, s.rows, 16, [&](std::int64_t at, std::int64_t n, int) {
+    dispatch<RmsNormThenGate>(q.isa(), NormShape{n, s.width, s.group, s.eps}, x + at * s.width, z + at * z_stride,
+                              z_stride, w, y + at * s.width);
+  });
+}
+
+/// With v = x r, r = 1 / sqrt(mean(x^2) + eps):  g = w silu(z) dy,  dx = r (g - v mean(g v)),  dz = w v dy silu'(z),
+/// dw += v silu(z) dy.
+struct RmsNormThenGateBackward {
+  template <int W>
+  CHIMERA_INLINE static void run(NormShape s, const float* x, const float* z, std::int64_t z_stride, const float* w,
+                                 const float* dy, float* dx, float* dz, float* dw) {
+    for (std::int64_t r = 0; r < s.rows; ++r)
+      for (std::int64_t g = 0; g < s.width; g += s.group) {
+        const float* xr = x + r * s.width + g;
+        const float* zr = z + r * z_stride + g;
+        const float* dyr = dy + r * s.width + g;
+        float* dxr = dx + r * s.width + g;
+        float* dzr = dz + r * z_stride + g;
+        Vec<W> squares, products;
+        lanes<W>(s.group, [&](std::int64_t i, auto io) CHIMERA_LAMBDA {
+          const Vec<W> u = io.load(xr + i);
+          squares = fma<W>(u, u, squares);
+          products = fma<W>(u * io.load(w + i), silu<W>(io.load(zr + i)) * io.load(dyr + i), products);
+        });
+        const float n = static_cast<float>(s.group);
+        const float inverse = 1.f / std::sqrt(sum<W>(squares) / n + s.eps);
+        const Vec<W> scale(inverse), shift(sum<W>(products) / n * inverse * inverse);
+        lanes<W>(s.group, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
+          const Vec<W> u = io.load(xr + i), zi = io.load(zr + i), d = io.load(dyr + i), wi = io.load(w + i);
+          const Vec<W> gate = silu<W>(zi), v = u * scale;
+          io.store(dw + i, fma<W>(d * gate, v, io.load(dw + i)));
+          io.store(dzr + i, d * wi * v * silu_slope<W>(zi));
+          io.store(dxr + i, scale * (d * wi * gate - u * shift));
+        });
+      }
+  }
+};
+
+CHIMERA_FUNCTION void rms_norm_then_gate_backward(const Cpu& q, NormShape s, const float* x, const float* z,
+                                                  std::int64_t z_stride, const float* w, const float* dy, float* dx,
+                                                  float* dz, float* dw, Bump temp) {
+  const std::int64_t blocks = (s.rows + norm_rows - 1) / norm_rows;
+  float* partial = temp.take(blocks * s.group);
+  parallel_rows(q, s.rows, norm_rows, [&](std::int64_t at, std::int64_t n, int) {
+    float* sums = partial + at / norm_rows * s.group;
+    std::fill(sums, sums + s.group, 0.f);
+    dispatch<RmsNormThenGateBackward>(q.isa(), NormShape{n, s.width, s.group, s.eps}, x + at * s.width,
+                                      z + at * z_stride, z_stride, w, dy + at * s.width, dx + at * s.width,
+                                      dz + at * z_stride, sums);
+  });
+  sum_rows(q, blocks, s.group, s.group, partial, dw);
 }
 
 CHIMERA_FUNCTION void head_norm(const Cpu& q, const HeadNormShape& s, const float* x, const float* wq, const float* wk,
