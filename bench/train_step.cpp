@@ -41,9 +41,9 @@ int time_steps(const AnyModel& model, std::int64_t sequences, std::int64_t lengt
   auto whole = Cpu::create();
   if (!whole) return fail(whole.error());
   const Cpu cpu = whole->with(precision);
-  auto optimizer = AdamW::create(model.tensors, model.arena_floats, {});
+  auto optimizer = AdamW::create(cpu, model.tensors, model.arena_floats, {});
   if (!optimizer) return fail(optimizer.error());
-  auto learner = Gradient::create(model, std::make_unique<AdamW>(std::move(*optimizer)), 1.0);
+  auto learner = Gradient::create(cpu, model, std::make_unique<AdamW>(std::move(*optimizer)), 1.0);
   if (!learner) return fail(learner.error());
   auto weights = Buffer::create(model.arena_floats), memory = Buffer::of_bytes(learner->bytes(sequences, length));
   for (const auto* buffer : {&weights, &memory})

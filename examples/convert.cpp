@@ -104,7 +104,7 @@ Result<void> to_checkpoint(Whole& whole, const Options& options) {
   if (Result<void> s = make_folder(folder_of(options.out)); !s) return s;
   if (!is_bytes(whole.tokenizer))
     if (Result<void> s = save_tokenizer(folder_of(options.out), whole.tokenizer); !s) return s;
-  auto optimizer = AdamW::create(whole.model().tensors, whole.model().arena_floats, header.settings.adamw);
+  auto optimizer = AdamW::create(whole.cpu, whole.model().tensors, whole.model().arena_floats, header.settings.adamw);
   if (!optimizer) return optimizer.error();
   std::vector<Section> state{Section::of("weights", whole.weights.data(), whole.model().arena_floats)};
   state.insert(state.end(), optimizer->state().begin(), optimizer->state().end());

@@ -65,8 +65,8 @@ Result<Perplexity> perplexity(const Cpu& q, const std::string& path, const Optio
     TokenBatch batch;
     batch.sequences = 1, batch.length = std::min(context, most - first);
     batch.inputs = tokens.data() + first, batch.targets = batch.inputs + 1;
-    const Loss part = model.loss(q, weights->data(), batch, {}, memory->bytes());
-    all.sum += part.sum, all.count += part.count;
+    model.loss(q, weights->data(), batch, {}, memory->bytes(), &all.sum);
+    all.count += batch.counted();
   }
   return Perplexity{all.mean(), all.count};
 }

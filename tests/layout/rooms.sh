@@ -125,7 +125,8 @@ public_names() {
     while read -r header names; do
       [ -f "$header" ] || { echo "$header is not there"; continue; }
       for name in $names; do
-        grep -qE "^ *(struct|class|enum class) (\[\[nodiscard\]\] )?$name\b|^[^/]*[A-Za-z>&*] $name\(" "$header" ||
+        grep -qE "^ *(struct|class|enum class) (\[\[nodiscard\]\] )?$name\b|^using $name =|^[^/]*[A-Za-z>&*] $name\(" \
+          "$header" ||
           echo "$header declares no $name"
       done
     done

@@ -16,7 +16,9 @@ namespace {
 double norm_of(const Cpu& q, const std::vector<float>& gradient) {
   const auto n = static_cast<std::int64_t>(gradient.size());
   std::vector<std::byte> temp(static_cast<std::size_t>(gradient_norm_bytes(n)));
-  return gradient_norm(q, n, gradient.data(), Bump{temp.data()});
+  double norm = 0;
+  gradient_norm(q, n, gradient.data(), &norm, Bump{temp.data()});
+  return norm;
 }
 
 std::vector<float> noise() {

@@ -86,12 +86,13 @@ inline AnyModel model() {
   };
   m.flops = [](std::int64_t) { return 2 * static_cast<double>(vocab * vocab + vocab); };
   m.loss_bytes = m.train_bytes = [](std::int64_t, std::int64_t) { return std::size_t{1}; };
-  m.loss = [](const Cpu&, const float* weights, const TokenBatch& batch, const Objective& objective, std::byte*) {
+  m.loss = [](const Cpu&, const float* weights, const TokenBatch& batch, const Objective& objective, std::byte*,
+              double* sum) {
     faults.validated = objective;
-    return run(weights, batch, nullptr, 0, objective);
+    *sum += run(weights, batch, nullptr, 0, objective).sum;
   };
   m.train = [](const Cpu&, const float* weights, const TokenBatch& batch, const TrainingStep& step, std::byte*,
-               float* gradient) {
+               float* gradient, double* sum) {
     const std::int64_t n = static_cast<std::int64_t>(step.step);
     ++faults.calls;
     faults.trained = step.objective;
@@ -102,7 +103,7 @@ inline AnyModel model() {
       loss.sum = std::numeric_limits<double>::quiet_NaN();
     if (n == faults.infinite_gradient) gradient[100] = std::numeric_limits<float>::infinity();
     if (n == faults.spike) loss.sum *= 10;
-    return loss;
+    *sum += loss.sum;
   };
   return m;
 }

@@ -70,7 +70,7 @@ TEST_CASE("a checkpoint gives back every bit") {
 TEST_CASE("a checkpoint of an earlier version gives back every bit, and its settings") {
   const State saved(7);
   // Byte for byte what that version wrote: the sections' names and places, and settings without an optimizer's name.
-  const std::string info = to_lines(CheckpointInfo::of(saved.model)) + to_lines(saved.progress) +
+  const std::string info = to_lines(CheckpointInfo(saved.model)) + to_lines(saved.progress) +
                            "steps 4\nbatch 1\ncontext 32\naccumulation 1\nseed 1\nsampling 1\nlearning_rate 0.001\n"
                            "schedule 0\nwarmup -1\ndecay -1\nfloor 0.1\nbeta1 0.85\nbeta2 0.95\nepsilon 1e-08\n"
                            "weight_decay 0.2\nclip 1\nvalidation_interval 100\nvalidation_tokens 64\n"

@@ -51,6 +51,7 @@ struct Objective {
   float z_loss = 0;           // cross-entropy alone: + z_loss (log sum_v exp logit_v)^2
 
   void* self = nullptr;
+  float* room = nullptr;  // [2,B,T] of the host, for `weigh` on a device with memory of its own; a trainer brings it
   /// log_probs [B,T], 0 where a target is not counted. Returns the loss and writes coefficients [B,T]: of each target
   /// -d loss/d log p, which is 1 for cross-entropy; those of targets that are not counted are not read.
   double (*weigh)(void* self, const TokenBatch&, const float* log_probs, float* coefficients) = nullptr;

@@ -8,7 +8,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <concepts>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <new>
 #include <type_traits>
@@ -167,15 +170,27 @@ class ThreadTeam {
 /// What large products of training round their inputs to. Sums are f32.
 enum class Precision : std::uint8_t { f32, bf16 };
 
-/// What layers are written for, once: kernels are overloads on their first argument, the device. `Real` is what it
-/// holds activations in, and matrices that it multiplies.
+/// What layers, models and trainers are written for, once: kernels are overloads on their first argument, the device.
+/// Kernels, upload and download come in the order of their calls, and may still be under way when a call returns; what
+/// upload reads may change then.
 template <class D>
-concept Device = requires { typename D::Real; };
+concept Device = requires(const D& q, std::size_t bytes, void* to, const void* from) {
+  typename D::Real;                                                   // of activations, and of matrices in products
+  typename D::Memory;                                                 // has data(), f32, and bytes()
+  { D::shares_memory } -> std::convertible_to<bool>;                  // the host reads and writes it, too
+  { q.allocate(bytes) } -> std::same_as<Result<typename D::Memory>>;  // zeroed
+  q.upload(to, from, bytes);                                          // from the host
+  q.download(to, from, bytes);                                        // to the host
+  { q.finish() } -> std::same_as<Result<void>>;                       // waits for all; the first error that there was
+  { q.with(Precision::f32) } -> std::same_as<D>;                      // the same device, with products of a precision
+};
 
 /// The device of this file. Cheap to pass by reference; one user at a time; many may live in one process.
 class Cpu {
  public:
   using Real = float;
+  using Memory = Buffer;
+  static constexpr bool shares_memory = true;
 
   /// Bytes of private scratch for each worker: packed GEMM panels, attention and scan tiles.
   static constexpr std::int64_t scratch_bytes = std::int64_t{2} << 20;
@@ -231,6 +246,11 @@ class Cpu {
     cpu.isa_ = isa_, cpu.precision_ = precision, cpu.executor_ = executor_, cpu.own_ = own_, cpu.memory_ = memory_;
     return cpu;
   }
+
+  Result<Buffer> allocate(std::size_t bytes) const { return Buffer::of_bytes(bytes); }
+  void upload(void* to, const void* from, std::size_t bytes) const { std::memcpy(to, from, bytes); }
+  void download(void* to, const void* from, std::size_t bytes) const { std::memcpy(to, from, bytes); }
+  Result<void> finish() const { return {}; }
 
   /// By way of a pointer, so that a team wakes and sleeps in the code that started it: a library that was compiled
   /// apart has a table of sleepers of its own, in which nobody sleeps.

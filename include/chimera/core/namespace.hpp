@@ -8,6 +8,9 @@
 // (cmake/compiled.cpp): what does not depend on a config is compiled once. Then all files take the same -m flags.
 // CHIMERA_FUNCTION stands before a function of a second half; before a virtual one where it is declared, too, or files
 // that never name its class would compile it.
+//
+// What is a template on the device is seen whole by all files, since a host may bring a device of its own;
+// CHIMERA_CPU_FORM(class TrainerOn<Cpu>) behind it leaves the processor's form to that one file.
 #pragma once
 
 #include <chimera/core/version.hpp>
@@ -29,10 +32,13 @@
 #if !defined(CHIMERA_EXTERN)
 #define CHIMERA_BODIES 1
 #define CHIMERA_FUNCTION inline
+#define CHIMERA_CPU_FORM(...)
 #elif defined(CHIMERA_COMPILE)
 #define CHIMERA_BODIES 1
 #define CHIMERA_FUNCTION
+#define CHIMERA_CPU_FORM(...) template __VA_ARGS__;
 #else
 #define CHIMERA_BODIES 0
 #define CHIMERA_FUNCTION
+#define CHIMERA_CPU_FORM(...) extern template __VA_ARGS__;
 #endif

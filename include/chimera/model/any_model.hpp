@@ -34,8 +34,9 @@ struct ModelPass : Pass {
   std::byte* memory = nullptr;  // decode_bytes(rows)
 };
 
-/// On the device D, whose memory all pointers are of but `initialize`'s.
-template <class D>
+/// On the device D, of whose memory are weights, gradients, working memory, logits and sums of losses; what batches,
+/// passes and objectives say is the host's.
+template <Device D>
 struct ModelTable {
   std::string_view name;
   const Config* config = nullptr;
@@ -43,7 +44,7 @@ struct ModelTable {
   std::int64_t parameters = 0;   // weights, padding not counted
   std::size_t arena_floats = 0;  // of weights, and of gradients
 
-  void (*initialize)(float* weights, std::uint64_t seed) = nullptr;
+  void (*initialize)(float* weights, std::uint64_t seed) = nullptr;  // in memory of the host
 
   /// Floating-point operations of forward for one token of a context: two for each weight that multiplies it, and what
   /// layers add (Kaplan et al. 2020, table 1). Scans and elementwise work are not counted. Training takes three times
@@ -53,11 +54,13 @@ struct ModelTable {
   /// Bytes of working memory for `loss` / `train` on batches of this shape.
   std::size_t (*loss_bytes)(std::int64_t sequences, std::int64_t length) = nullptr;
   std::size_t (*train_bytes)(std::int64_t sequences, std::int64_t length) = nullptr;
-  Loss (*loss)(const D&, const float* weights, const TokenBatch&, const Objective&, std::byte* memory) = nullptr;
-  /// Adds step.scale * d(sum)/d(weight) to `gradients`. No dropout when the config's is 0. Null, as `train_bytes` is,
+  /// Adds the batch's loss to *sum: of objective.counted(batch) targets.
+  void (*loss)(const D&, const float* weights, const TokenBatch&, const Objective&, std::byte* memory,
+               double* sum) = nullptr;
+  /// The same, and adds step.scale * d(loss)/d(weight) to `gradients`. No dropout when the config's is 0. Null, as `train_bytes` is,
   /// in a model compiled for evaluation; `loss` and `forward` are null, too, in one for inference.
-  Loss (*train)(const D&, const float* weights, const TokenBatch&, const TrainingStep&, std::byte* memory,
-                float* gradients) = nullptr;
+  void (*train)(const D&, const float* weights, const TokenBatch&, const TrainingStep&, std::byte* memory,
+                float* gradients, double* sum) = nullptr;
 
   /// Logits [B,T,vocab] of a whole batch, in the memory of `loss`. Targets are not read.
   void (*forward)(const D&, const float* weights, const TokenBatch&, std::byte* memory, float* logits) = nullptr;

@@ -35,7 +35,7 @@ struct LanguageModel : CheckedConfig<C>, ModelLayout<C>, ModelTraining<C>, Model
 
 /// The model without its type, for decoding alone: nothing of whole batches is compiled, and `loss`, `forward` and
 /// `train` are null.
-template <const Config& C, class D = Cpu>
+template <const Config& C, Device D = Cpu>
 constexpr ModelTable<D> inference_model(std::string_view name) {
   using M = LanguageModel<C>;
   return {.name = name,
@@ -57,20 +57,20 @@ constexpr ModelTable<D> inference_model(std::string_view name) {
 }
 
 /// The same with losses and logits of whole batches, and no backward.
-template <const Config& C, class D = Cpu>
+template <const Config& C, Device D = Cpu>
 constexpr ModelTable<D> evaluation_model(std::string_view name) {
   ModelTable<D> model = inference_model<C, D>(name);
-  model.loss_bytes = LanguageModel<C>::loss_bytes;
+  model.loss_bytes = LanguageModel<C>::template loss_bytes<D>;
   model.loss = LanguageModel<C>::template loss<D>;
   model.forward = LanguageModel<C>::template forward<D>;
   return model;
 }
 
 /// The model without its type.
-template <const Config& C, class D = Cpu>
+template <const Config& C, Device D = Cpu>
 constexpr ModelTable<D> any_model(std::string_view name) {
   ModelTable<D> model = evaluation_model<C, D>(name);
-  model.train_bytes = LanguageModel<C>::train_bytes;
+  model.train_bytes = LanguageModel<C>::template train_bytes<D>;
   model.train = LanguageModel<C>::template train<D>;
   return model;
 }

@@ -33,9 +33,11 @@ class ModelTraining {
     return sum;
   }
 
+  template <Device D>
   static std::size_t loss_bytes(std::int64_t sequences, std::int64_t length) {
     const Batch batch{.sequences = sequences, .length = length};
     Bump memory;
+    memory.take<std::byte>(tables_bytes<D>(batch));
     memory.take(batch.tokens() * width);
     each_place(memory, batch, false, false, [](std::size_t, Bump&) {});
     memory.take(batch.tokens() * width);
@@ -43,34 +45,39 @@ class ModelTraining {
     return memory.used;
   }
 
+  template <Device D>
   static std::size_t train_bytes(std::int64_t sequences, std::int64_t length) {
     const Batch batch{.sequences = sequences, .length = length};
     Bump memory;
+    memory.take<std::byte>(tables_bytes<D>(batch));
     for (std::size_t i = 0; i < count + 3; ++i) memory.take(batch.tokens() * width);  // what train takes of that size
     each_place(memory, batch, true, keep_all, [](std::size_t, Bump&) {});
     memory.take<std::byte>(temp_bytes(batch));
     return memory.used;
   }
 
-  template <class D>
-  static Loss loss(const D& q, const float* weights, const TokenBatch& batch, const Objective& objective,
-                   std::byte* memory) {
+  template <Device D>
+  static void loss(const D& q, const float* weights, const TokenBatch& host, const Objective& objective,
+                   std::byte* memory, double* sum) {
     Bump rest{memory};
+    const TokenBatch batch = on_device(q, host, rest);
     const float* u = last(q, weights, batch, rest);
-    return head.loss(q, objective, batch, u, {weights + output_at}, 1.f, nullptr, {}, rest);
+    head.loss(q, objective, host, batch.targets, u, {weights + output_at}, 1.f, nullptr, {}, sum, rest);
   }
 
-  template <class D>
-  static void forward(const D& q, const float* weights, const TokenBatch& batch, std::byte* memory, float* logits) {
+  template <Device D>
+  static void forward(const D& q, const float* weights, const TokenBatch& host, std::byte* memory, float* logits) {
     Bump rest{memory};
+    const TokenBatch batch = on_device(q, host, rest);
     head.logits(q, batch.tokens(), last(q, weights, batch, rest), {weights + output_at}, logits);
   }
 
-  template <class D>
-  static Loss train(const D& q, const float* weights, const TokenBatch& batch, const TrainingStep& step,
-                    std::byte* memory, float* gradients) {
-    const std::int64_t n = batch.tokens();
+  template <Device D>
+  static void train(const D& q, const float* weights, const TokenBatch& host, const TrainingStep& step,
+                    std::byte* memory, float* gradients, double* sum) {
+    const std::int64_t n = host.tokens();
     Bump rest{memory};
+    const TokenBatch batch = on_device(q, host, rest);
     std::array<float*, count + 1> x;  // x[i]: what step i reads
     for (float*& residual : x) residual = rest.take(n * width);
     float* u = rest.take(n * width);
@@ -95,8 +102,8 @@ class ModelTraining {
 
     rms_norm(q, Layout::norm_shape(n), x[count], weights + norm_at, u);
     float* du = u;  // the head reads a block of u, then writes that block's gradient
-    const Loss result =
-        head.loss(q, step.objective, batch, u, {weights + output_at}, step.scale, du, {gradients + output_at}, temp);
+    head.loss(q, step.objective, host, batch.targets, u, {weights + output_at}, step.scale, du, {gradients + output_at},
+              sum, temp);
     zero(q, n * width, dx);
     rms_norm_backward(q, Layout::norm_shape(n), x[count], weights + norm_at, du, dx, gradients + norm_at, temp);
 
@@ -113,13 +120,29 @@ class ModelTraining {
                     a, drop.branch(2 * i + 1), temp);
       });
     }
-    if (first > 0) return result;
+    if (first > 0) return;
     drop.apply(q, n * width, dx);
     embed_backward(q, n, width, batch.inputs, C.embedding_scale, dx, gradients);
-    return result;
   }
 
  private:
+  /// The batch with its tables where the device reads them: in `memory`, unless the host's are there.
+  template <Device D>
+  static TokenBatch on_device(const D& q, TokenBatch batch, Bump& memory) {
+    if constexpr (!D::shares_memory)
+      for (const std::int32_t** table : {&batch.inputs, &batch.targets, &batch.document_start}) {
+        auto* const there = memory.take<std::int32_t>(batch.tokens());
+        if (!*table) continue;
+        q.upload(there, *table, sizeof(std::int32_t) * static_cast<std::size_t>(batch.tokens()));
+        *table = there;
+      }
+    return batch;
+  }
+  template <Device D>
+  static constexpr std::int64_t tables_bytes(const Batch& batch) {
+    return D::shares_memory ? 0 : bytes_of<std::int32_t>({batch.tokens(), batch.tokens(), batch.tokens()});
+  }
+
   /// Where each step's activations lie: one after the other, or all in the same place when forward is run again.
   template <class F>
   static void each_place(Bump& memory, const Batch& batch, bool keep, bool separate, F f) {
@@ -142,7 +165,7 @@ class ModelTraining {
   }
 
   /// What the head reads of a whole batch, [B,T,width], nothing else kept: taken from `memory`.
-  template <class D>
+  template <Device D>
   static const float* last(const D& q, const float* weights, const TokenBatch& batch, Bump& memory) {
     const std::int64_t n = batch.tokens();
     float* x = memory.take(n * width);

@@ -46,12 +46,13 @@ struct AdamWSettings {
 };
 
 /// Moments of every weight, and the update that uses them. `tensors` must outlive it.
-class AdamW : public Optimizer {
+template <Device D>
+class AdamWOn : public OptimizerOn<D> {
  public:
-  AdamW() = default;
+  AdamWOn() = default;
 
-  static Result<AdamW> create(std::span<const NamedTensor> tensors, std::size_t arena_floats,
-                              const AdamWSettings& settings);
+  static Result<AdamWOn> create(const D& q, std::span<const NamedTensor> tensors, std::size_t arena_floats,
+                                const AdamWSettings& settings);
 
   /// Running means of the gradient and of its square, [arena].
   float* first_moment() { return moments_.data(); }
@@ -59,15 +60,45 @@ class AdamW : public Optimizer {
 
   std::span<const Section> state() override { return state_; }
 
-  CHIMERA_FUNCTION void update(const Cpu& q, float* weights, float* gradient, const Update& update) override;
+  void update(const D& q, float* weights, float* gradient, const Update& update) override;
 
  private:
   std::span<const NamedTensor> tensors_;
   std::int64_t floats_ = 0;
   AdamWSettings settings_;
-  Buffer moments_;  // m, then v
+  typename D::Memory moments_;  // m, then v
   std::array<Section, 2> state_;
 };
+using AdamW = AdamWOn<Cpu>;
+
+template <Device D>
+Result<AdamWOn<D>> AdamWOn<D>::create(const D& q, std::span<const NamedTensor> tensors, std::size_t arena_floats,
+                                      const AdamWSettings& settings) {
+  AdamWOn a;
+  a.tensors_ = tensors, a.floats_ = static_cast<std::int64_t>(arena_floats), a.settings_ = settings;
+  auto moments = q.allocate(2 * aligned_floats(arena_floats) * sizeof(float));
+  if (!moments) return moments.error();
+  a.moments_ = std::move(*moments);
+  a.state_ = {Section::of("moment1", a.first_moment(), arena_floats),
+              Section::of("moment2", a.second_moment(), arena_floats)};
+  return a;
+}
+
+template <Device D>
+void AdamWOn<D>::update(const D& q, float* weights, float* gradient, const Update& update) {
+  const double beta1 = settings_.beta1, beta2 = settings_.beta2, k = update.scale;
+  const double t = static_cast<double>(update.number), second = std::sqrt(1 - std::pow(beta2, t));
+  const double rate = update.rate * second / (1 - std::pow(beta1, t));
+  const AdamWStep step{.beta1 = static_cast<float>(beta1),
+                       .beta2 = static_cast<float>(beta2),
+                       .gradient1 = static_cast<float>((1 - beta1) * k),
+                       .gradient2 = static_cast<float>((1 - beta2) * k * k),
+                       .keep = static_cast<float>(1 - update.rate * settings_.weight_decay),
+                       .rate = static_cast<float>(rate),
+                       .epsilon = static_cast<float>(settings_.epsilon * second)};
+  adamw_update(q, tensors_, step, floats_, weights, gradient, first_moment(), second_moment());
+}
+CHIMERA_CPU_FORM(class AdamWOn<Cpu>)
 
 }  // namespace chimera::inline CHIMERA_ABI
 
@@ -135,32 +166,6 @@ CHIMERA_FUNCTION void adamw_update(const Cpu& q, std::span<const NamedTensor> te
       if (tensor == tensors.end()) break;
     }
   });
-}
-
-CHIMERA_FUNCTION Result<AdamW> AdamW::create(std::span<const NamedTensor> tensors, std::size_t arena_floats,
-                                             const AdamWSettings& settings) {
-  AdamW a;
-  a.tensors_ = tensors, a.floats_ = static_cast<std::int64_t>(arena_floats), a.settings_ = settings;
-  auto moments = Buffer::create(2 * aligned_floats(arena_floats));
-  if (!moments) return moments.error();
-  a.moments_ = std::move(*moments);
-  a.state_ = {Section::of("moment1", a.first_moment(), arena_floats),
-              Section::of("moment2", a.second_moment(), arena_floats)};
-  return a;
-}
-
-CHIMERA_FUNCTION void AdamW::update(const Cpu& q, float* weights, float* gradient, const Update& update) {
-  const double beta1 = settings_.beta1, beta2 = settings_.beta2, k = update.scale;
-  const double t = static_cast<double>(update.number), second = std::sqrt(1 - std::pow(beta2, t));
-  const double rate = update.rate * second / (1 - std::pow(beta1, t));
-  const AdamWStep step{.beta1 = static_cast<float>(beta1),
-                       .beta2 = static_cast<float>(beta2),
-                       .gradient1 = static_cast<float>((1 - beta1) * k),
-                       .gradient2 = static_cast<float>((1 - beta2) * k * k),
-                       .keep = static_cast<float>(1 - update.rate * settings_.weight_decay),
-                       .rate = static_cast<float>(rate),
-                       .epsilon = static_cast<float>(settings_.epsilon * second)};
-  adamw_update(q, tensors_, step, floats_, weights, gradient, first_moment(), second_moment());
 }
 
 }  // namespace chimera::inline CHIMERA_ABI

@@ -21,8 +21,8 @@ constexpr std::int64_t arena_blocks(std::int64_t floats) { return (floats + aren
 /// Bytes of working memory of gradient_norm.
 constexpr std::int64_t gradient_norm_bytes(std::int64_t floats) { return bytes_of<double>({arena_blocks(floats)}); }
 
-/// Global L2 norm of a gradient arena; not finite if any element is not.
-double gradient_norm(const Cpu& q, std::int64_t floats, const float* gradient, Bump temp);
+/// *norm = the global L2 norm of a gradient arena; not finite if any element is not.
+void gradient_norm(const Cpu& q, std::int64_t floats, const float* gradient, double* norm, Bump temp);
 
 /// What a gradient of that norm is multiplied by so that its norm is at most `clip` (0: no limit).
 double clip_factor(double norm, double clip);
@@ -59,7 +59,7 @@ struct SumOfSquares {
   }
 };
 
-CHIMERA_FUNCTION double gradient_norm(const Cpu& q, std::int64_t floats, const float* gradient, Bump temp) {
+CHIMERA_FUNCTION void gradient_norm(const Cpu& q, std::int64_t floats, const float* gradient, double* norm, Bump temp) {
   double* const sums = temp.take<double>(arena_blocks(floats));  // one for each block
   parallel(q, arena_blocks(floats), [&](std::int64_t block, int) {
     const std::int64_t begin = block * arena_block;
@@ -67,7 +67,7 @@ CHIMERA_FUNCTION double gradient_norm(const Cpu& q, std::int64_t floats, const f
   });
   double sum = 0;
   for (std::int64_t i = 0; i < arena_blocks(floats); ++i) sum += sums[i];
-  return std::sqrt(sum);
+  *norm = std::sqrt(sum);
 }
 
 CHIMERA_FUNCTION double clip_factor(double norm, double clip) {

@@ -11,7 +11,8 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-/// A named part of a run's state, which a checkpoint holds bit for bit. A name has at most 15 letters.
+/// A named part of a run's state, in the device's memory, which a checkpoint holds bit for bit. A name has at most 15
+/// letters.
 struct Section {
   std::string_view name;
   std::span<std::byte> bytes;
@@ -28,12 +29,14 @@ struct Update {
   double scale = 1;         // multiplies the gradient
 };
 
-struct Optimizer {
-  virtual ~Optimizer() = default;
+template <Device D>
+struct OptimizerOn {
+  virtual ~OptimizerOn() = default;
   /// All that it remembers from update to update.
   virtual std::span<const Section> state() = 0;
   /// Changes the weights; leaves the gradient zero. Both are arenas of the model whose table it was made for.
-  virtual void update(const Cpu& q, float* weights, float* gradient, const Update& update) = 0;
+  virtual void update(const D& q, float* weights, float* gradient, const Update& update) = 0;
 };
+using Optimizer = OptimizerOn<Cpu>;
 
 }  // namespace chimera::inline CHIMERA_ABI

@@ -36,18 +36,23 @@ namespace chimera::inline CHIMERA_ABI {
 static_assert(std::endian::native == std::endian::little, "chimera: checkpoints are little-endian");
 
 /// Of the names, shapes and places of all weights in the arena.
-std::uint64_t layout_hash(const AnyModel& model);
+std::uint64_t layout_hash(std::span<const NamedTensor> tensors);
 
-/// Which model a checkpoint belongs to.
+/// Which model a checkpoint belongs to. A model is one, on whatever device it works.
 struct CheckpointInfo {
   std::string config;
   std::uint64_t config_hash = 0, layout_hash = 0;
   std::int64_t parameters = 0;
   ConfigFields model;  // vocab 0: the file does not say
 
-  static CheckpointInfo of(const AnyModel& m) {
-    return {std::string(m.name), chimera::config_hash(*m.config), chimera::layout_hash(m), m.parameters, {*m.config}};
-  }
+  CheckpointInfo() = default;
+  template <Device D>
+  CheckpointInfo(const ModelTable<D>& m)
+      : config(m.name),
+        config_hash(chimera::config_hash(*m.config)),
+        layout_hash(chimera::layout_hash(m.tensors)),
+        parameters(m.parameters),
+        model{*m.config} {}
   template <class Self, class F>
   static void each_field(Self& s, F&& f) {
     f("config", s.config), f("config_hash", s.config_hash), f("layout_hash", s.layout_hash);
@@ -124,7 +129,7 @@ class Checkpoint {
   Result<void> validate() const;
 
   /// An error unless the file's weights are those of the model.
-  Result<void> matches(const AnyModel& model) const;
+  Result<void> matches(const CheckpointInfo& model) const;
 
   /// The section's bytes, which must be so many.
   Result<std::span<const std::byte>> section(std::string_view name, std::size_t bytes) const;
@@ -144,11 +149,11 @@ class Checkpoint {
 
 /// Writes a checkpoint; if that fails, the file that had the name is as before. `state`: "weights", and the sections of
 /// what learns.
-Result<void> save_checkpoint(const std::string& path, const AnyModel& model, const Progress& progress,
+Result<void> save_checkpoint(const std::string& path, const CheckpointInfo& model, const Progress& progress,
                              const TrainerSettings& settings, std::span<const Section> state);
 
 /// Fills all sections of a run's state, which must be those of the file; on any mismatch or damage nothing is changed.
-Result<CheckpointHeader> load_checkpoint(const std::string& path, const AnyModel& model,
+Result<CheckpointHeader> load_checkpoint(const std::string& path, const CheckpointInfo& model,
                                          std::span<const Section> state);
 
 /// The weights alone, model.arena_floats of them: for inference.
@@ -174,15 +179,16 @@ Result<void> remove_old_checkpoints(const std::string& folder, std::int64_t step
 #if CHIMERA_BODIES
 namespace chimera::inline CHIMERA_ABI {
 
-CHIMERA_FUNCTION std::uint64_t layout_hash(const AnyModel& model) {
+CHIMERA_FUNCTION std::uint64_t layout_hash(std::span<const NamedTensor> tensors) {
   Hash h;
-  for (const NamedTensor& t : model.tensors) h.add(t.name()), h.add(t.rows, t.cols, t.offset);
+  for (const NamedTensor& t : tensors) h.add(t.name()), h.add(t.rows, t.cols, t.offset);
   return h.value;
 }
 
-CHIMERA_FUNCTION Result<void> save_checkpoint(const std::string& path, const AnyModel& model, const Progress& progress,
-                                              const TrainerSettings& settings, std::span<const Section> state) {
-  std::string info = to_lines(CheckpointInfo::of(model)) + to_lines(progress) + to_lines(settings);
+CHIMERA_FUNCTION Result<void> save_checkpoint(const std::string& path, const CheckpointInfo& model,
+                                              const Progress& progress, const TrainerSettings& settings,
+                                              std::span<const Section> state) {
+  std::string info = to_lines(model) + to_lines(progress) + to_lines(settings);
   std::vector<Section> parts{{"info", std::as_writable_bytes(std::span(info))}};
   parts.insert(parts.end(), state.begin(), state.end());
   constexpr std::array<char, alignment> zeros{};
@@ -219,7 +225,7 @@ CHIMERA_FUNCTION Result<void> save_checkpoint(const std::string& path, const Any
   return file->commit();
 }
 
-CHIMERA_FUNCTION Result<CheckpointHeader> load_checkpoint(const std::string& path, const AnyModel& model,
+CHIMERA_FUNCTION Result<CheckpointHeader> load_checkpoint(const std::string& path, const CheckpointInfo& model,
                                                           std::span<const Section> state) {
   auto file = Checkpoint::open(path);
   if (!file) return file.error();
@@ -346,8 +352,8 @@ CHIMERA_FUNCTION Result<void> Checkpoint::validate() const {
   return {};
 }
 
-CHIMERA_FUNCTION Result<void> Checkpoint::matches(const AnyModel& model) const {
-  const CheckpointInfo &found = says_.info, expected = CheckpointInfo::of(model);
+CHIMERA_FUNCTION Result<void> Checkpoint::matches(const CheckpointInfo& expected) const {
+  const CheckpointInfo& found = says_.info;
   if (found.config != expected.config)
     return wrong("it is a checkpoint of config " + found.config + ", the model is " + expected.config);
   if (found.config_hash != expected.config_hash)

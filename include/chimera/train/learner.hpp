@@ -36,97 +36,111 @@ struct Learned {
   double norm = 0;  // of the gradient, or of what stands for it
 };
 
-/// One step in two halves, so that the trainer can judge between them: `measure`, then `update` or `drop`.
-struct Learner {
-  virtual ~Learner() = default;
+/// One step in two halves, so that the trainer can judge between them: `measure`, then `update` or `drop`. Weights and
+/// `memory` are the device's.
+template <Device D>
+struct LearnerOn {
+  virtual ~LearnerOn() = default;
   /// All that it remembers from step to step.
   virtual std::span<const Section> state() = 0;
   /// Bytes of working memory of `measure` for micro-batches of this shape.
   virtual std::size_t bytes(std::int64_t sequences, std::int64_t length) const = 0;
   /// Leaves the weights as they were. The host is asked before each micro-batch; nothing if it stopped: all is dropped.
-  virtual std::optional<Learned> measure(const Cpu& q, float* weights, const Lesson& lesson, std::byte* memory,
+  virtual std::optional<Learned> measure(const D& q, float* weights, const Lesson& lesson, std::byte* memory,
                                          TrainingHost& host) = 0;
   /// Changes the weights by what was measured.
-  virtual void update(const Cpu& q, float* weights, const Update& update) = 0;
+  virtual void update(const D& q, float* weights, const Update& update) = 0;
   /// Forgets what was measured. An update after it with a rate of zero changes nothing.
-  virtual void drop(const Cpu& q) = 0;
+  virtual void drop(const D& q) = 0;
 };
+using Learner = LearnerOn<Cpu>;
 
 /// The gradient of the mean loss, added up over micro-batches, clipped, and handed to an optimizer.
-class Gradient : public Learner {
+template <Device D>
+class GradientOn : public LearnerOn<D> {
  public:
   /// `clip`: the largest norm of a gradient; 0: no limit.
-  static Result<Gradient> create(const AnyModel& model, std::unique_ptr<Optimizer> optimizer, double clip);
+  static Result<GradientOn> create(const D& q, const ModelTable<D>& model, std::unique_ptr<OptimizerOn<D>> optimizer,
+                                   double clip);
 
   std::span<const Section> state() override { return optimizer_->state(); }
-
-  CHIMERA_FUNCTION std::size_t bytes(std::int64_t sequences, std::int64_t length) const override;
-
-  CHIMERA_FUNCTION std::optional<Learned> measure(const Cpu& q, float* weights, const Lesson& lesson, std::byte* memory,
-                                                  TrainingHost& host) override;
-
-  CHIMERA_FUNCTION void update(const Cpu& q, float* weights, const Update& update) override;
-
-  CHIMERA_FUNCTION void drop(const Cpu& q) override;
+  std::size_t bytes(std::int64_t sequences, std::int64_t length) const override;
+  std::optional<Learned> measure(const D& q, float* weights, const Lesson& lesson, std::byte* memory,
+                                 TrainingHost& host) override;
+  void update(const D& q, float* weights, const Update& update) override;
+  void drop(const D& q) override;
 
  private:
-  Gradient() = default;
-  std::int64_t arena() const { return static_cast<std::int64_t>(gradient_.size()); }
+  /// What a step is judged by, where the device writes it.
+  struct Found {
+    double loss = 0, norm = 0;
+  };
 
-  AnyModel model_;
-  std::unique_ptr<Optimizer> optimizer_;
+  GradientOn() = default;
+  std::int64_t arena() const { return static_cast<std::int64_t>(model_.arena_floats); }
+
+  ModelTable<D> model_;
+  std::unique_ptr<OptimizerOn<D>> optimizer_;
   double clip_ = 0, norm_ = 0;
-  Buffer gradient_;  // zero between steps
+  typename D::Memory gradient_;  // zero between steps
 };
+using Gradient = GradientOn<Cpu>;
 
-}  // namespace chimera::inline CHIMERA_ABI
-
-#if CHIMERA_BODIES
-namespace chimera::inline CHIMERA_ABI {
-
-CHIMERA_FUNCTION Result<Gradient> Gradient::create(const AnyModel& model, std::unique_ptr<Optimizer> optimizer,
-                                                   double clip) {
-  auto buffer = Buffer::create(model.arena_floats);
-  if (!buffer) return buffer.error();
-  Gradient g;
+template <Device D>
+Result<GradientOn<D>> GradientOn<D>::create(const D& q, const ModelTable<D>& model,
+                                            std::unique_ptr<OptimizerOn<D>> optimizer, double clip) {
+  auto memory = q.allocate(model.arena_floats * sizeof(float));
+  if (!memory) return memory.error();
+  GradientOn g;
   g.model_ = model, g.optimizer_ = std::move(optimizer), g.clip_ = clip;
-  g.gradient_ = std::move(*buffer);
+  g.gradient_ = std::move(*memory);
   return g;
 }
 
-CHIMERA_FUNCTION std::size_t Gradient::bytes(std::int64_t sequences, std::int64_t length) const {
-  return std::max(model_.train_bytes(sequences, length), static_cast<std::size_t>(gradient_norm_bytes(arena())));
+template <Device D>
+std::size_t GradientOn<D>::bytes(std::int64_t sequences, std::int64_t length) const {
+  return aligned_bytes(sizeof(Found)) +
+         std::max(model_.train_bytes(sequences, length), static_cast<std::size_t>(gradient_norm_bytes(arena())));
 }
 
-CHIMERA_FUNCTION std::optional<Learned> Gradient::measure(const Cpu& q, float* weights, const Lesson& lesson,
-                                                          std::byte* memory, TrainingHost& host) {
+template <Device D>
+std::optional<Learned> GradientOn<D>::measure(const D& q, float* weights, const Lesson& lesson, std::byte* memory,
+                                              TrainingHost& host) {
+  Bump rest{memory};
+  auto* const there = rest.take<Found>(1);
+  std::byte* const working = rest.take<std::byte>(0);
+  Found found;
+  q.upload(there, &found, sizeof found);
   std::int64_t count = 0;
   for (const TokenBatch& batch : lesson.batches) count += lesson.objective.counted(batch);
   TrainingStep step{.scale = count > 0 ? 1.f / static_cast<float>(count) : 0.f,
                     .seed = lesson.seed,
                     .step = lesson.first,
                     .objective = lesson.objective};
-  Learned learned;
   for (const TokenBatch& batch : lesson.batches) {
     if (host.should_stop()) return drop(q), std::nullopt;
-    const Loss part = model_.train(q, weights, batch, step, memory, gradient_.data());
-    learned.loss.sum += part.sum, learned.loss.count += part.count;
+    model_.train(q, weights, batch, step, working, gradient_.data(), &there->loss);
     ++step.step;
   }
-  learned.norm = norm_ = gradient_norm(q, arena(), gradient_.data(), Bump{memory});
-  return learned;
+  gradient_norm(q, arena(), gradient_.data(), &there->norm, rest);
+  q.download(&found, there, sizeof found);
+  (void)q.finish();  // an error stays until the trainer asks
+  norm_ = found.norm;
+  return Learned{{found.loss, count}, norm_};
 }
 
-CHIMERA_FUNCTION void Gradient::update(const Cpu& q, float* weights, const Update& update) {
+template <Device D>
+void GradientOn<D>::update(const D& q, float* weights, const Update& update) {
   Update clipped = update;
   clipped.scale *= clip_factor(norm_, clip_);
   optimizer_->update(q, weights, gradient_.data(), clipped);
 }
 
-CHIMERA_FUNCTION void Gradient::drop(const Cpu& q) {
+template <Device D>
+void GradientOn<D>::drop(const D& q) {
   zero(q, arena(), gradient_.data());
   norm_ = 0;
 }
+CHIMERA_CPU_FORM(class GradientOn<Cpu>)
 
 }  // namespace chimera::inline CHIMERA_ABI
-#endif

@@ -3,6 +3,7 @@
 
 #include <chimera/core/device.hpp>
 #include <chimera/core/float_bits.hpp>
+#include <chimera/core/host_view.hpp>
 #include <chimera/core/memory.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/platform/platform.hpp>
@@ -37,25 +38,28 @@ struct Resumed {
 };
 
 /// What a run is put together from. What its objective's `self` points to must outlive the trainer.
-struct TrainingParts {
+template <Device D>
+struct TrainingPartsOn {
   std::unique_ptr<BatchSource> train;
   std::unique_ptr<BatchSource> validation;  // null, or without rows: there is no validation
-  std::unique_ptr<Learner> learner;
+  std::unique_ptr<LearnerOn<D>> learner;
   Objective objective = {};
 };
+using TrainingParts = TrainingPartsOn<Cpu>;
 
 /// A run: weights, what learns, and working memory, all allocated by `create`. Every number that decides the next step
 /// is in a checkpoint: n steps, save, load and n steps give the bits of 2n steps.
-class Trainer {
+template <Device D>
+class TrainerOn {
  public:
   /// Weights are drawn from settings.seed. Checkpoints go to `folder`, made if need be; empty: none are saved.
   /// `q`, the model's tables and the corpus of `data` must outlive the trainer. With a validation split of fewer than
   /// two tokens there is no validation. AdamW learns to predict the next token of windows of the data.
-  static Result<Trainer> create(const Cpu& q, const AnyModel& model, const Split& data, const TrainerSettings& settings,
-                                const std::string& folder = "");
+  static Result<TrainerOn> create(const D& q, const ModelTable<D>& model, const Split& data,
+                                  const TrainerSettings& settings, const std::string& folder = "");
   /// A run of other parts: its settings of window order, AdamW, clipping and validation_tokens are then not read.
-  static Result<Trainer> create(const Cpu& q, const AnyModel& model, TrainingParts parts,
-                                const TrainerSettings& settings, const std::string& folder = "");
+  static Result<TrainerOn> create(const D& q, const ModelTable<D>& model, TrainingPartsOn<D> parts,
+                                  const TrainerSettings& settings, const std::string& folder = "");
 
   /// Continues from the newest checkpoint of the folder that can be read.
   Result<Resumed> resume();
@@ -74,61 +78,69 @@ class Trainer {
   /// Returns what the file says of itself; the settings stay those of `create`. On any mismatch nothing is changed.
   Result<CheckpointHeader> load(const std::string& path);
 
-  const AnyModel& model() const { return model_; }
+  const ModelTable<D>& model() const { return model_; }
   const TrainerSettings& settings() const { return settings_; }
   const Progress& progress() const { return progress_; }
+  /// In the device's memory; a host sees them by HostView.
   float* weights() { return weights_.data(); }
   const float* weights() const { return weights_.data(); }
   bool validates() const { return parts_.validation && parts_.validation->rows(settings_.context) > 0; }
 
  private:
-  Trainer() = default;
+  /// The weights, and what the learner remembers, where the host sees it.
+  struct HostState {
+    std::vector<HostView<D>> views;
+    std::vector<Section> sections;  // of the views, in their order
+  };
+
+  TrainerOn() = default;
+
+  static constexpr std::size_t validation_sum = alignment;  // bytes, of the sum of losses
 
   static double now() { return platform::seconds(); }
-  std::vector<Section> state();
+  Result<HostState> state();
   Result<Lesson> draw(BatchSource& source, std::uint64_t first);
   Skip judge(double loss, double norm) const;
   Result<bool> step(TrainingHost& host, StepReport& report);
   Result<bool> validated(TrainingHost& host);
   Result<void> checkpoint(TrainingHost& host);
 
-  std::optional<Cpu> q_;  // the host's, with the precision of the settings
-  AnyModel model_;
-  TrainingParts parts_;
+  std::optional<D> q_;  // the host's, with the precision of the settings
+  ModelTable<D> model_;
+  TrainingPartsOn<D> parts_;
   TrainerSettings settings_;
   std::string folder_;
   bool fresh_ = true;                                   // neither trained nor loaded
   std::int64_t saved_step_ = 0, saved_validation_ = 0;  // of the newest checkpoint, and of the validation in it
   Progress progress_;
-  Buffer weights_, memory_;
+  typename D::Memory weights_, memory_;
+  Buffer room_;                      // of an objective
   BatchBuffer rows_;                 // of one step
   std::vector<TokenBatch> batches_;  // its micro-batches
 };
+using Trainer = TrainerOn<Cpu>;
 
-}  // namespace chimera::inline CHIMERA_ABI
-
-#if CHIMERA_BODIES
-namespace chimera::inline CHIMERA_ABI {
-
-CHIMERA_FUNCTION Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& model, const Split& data,
-                                                 const TrainerSettings& settings, const std::string& folder) {
+template <Device D>
+Result<TrainerOn<D>> TrainerOn<D>::create(const D& q, const ModelTable<D>& model, const Split& data,
+                                          const TrainerSettings& settings, const std::string& folder) {
   if (Result<void> s = settings.validate(); !s) return s.error();
   TokenRange validation = data.validation;
   if (settings.validation_tokens > 0)
     validation.end = std::min(validation.end, validation.begin + settings.validation_tokens + 1);
-  auto optimizer = AdamW::create(model.tensors, model.arena_floats, settings.adamw);
+  auto optimizer = AdamWOn<D>::create(q, model.tensors, model.arena_floats, settings.adamw);
   if (!optimizer) return optimizer.error();
-  auto learner = Gradient::create(model, std::make_unique<AdamW>(std::move(*optimizer)), settings.clip);
+  auto learner = GradientOn<D>::create(q, model, std::make_unique<AdamWOn<D>>(std::move(*optimizer)), settings.clip);
   if (!learner) return learner.error();
   return create(q, model,
                 {.train = std::make_unique<Windows>(data.train, settings.order, settings.seed),
                  .validation = std::make_unique<Windows>(validation, WindowOrder::in_order),
-                 .learner = std::make_unique<Gradient>(std::move(*learner))},
+                 .learner = std::make_unique<GradientOn<D>>(std::move(*learner))},
                 settings, folder);
 }
 
-CHIMERA_FUNCTION Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& model, TrainingParts parts,
-                                                 const TrainerSettings& settings, const std::string& folder) {
+template <Device D>
+Result<TrainerOn<D>> TrainerOn<D>::create(const D& q, const ModelTable<D>& model, TrainingPartsOn<D> parts,
+                                          const TrainerSettings& settings, const std::string& folder) {
   if (Result<void> s = settings.validate(); !s) return s.error();
   if (settings.context > model.config->context)
     return Error{"context must be at most the model's " + std::to_string(model.config->context) + " tokens, found " +
@@ -139,7 +151,7 @@ CHIMERA_FUNCTION Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& m
     parts.objective.label_smoothing = static_cast<float>(settings.label_smoothing),
     parts.objective.z_loss = static_cast<float>(settings.z_loss);
 
-  Trainer t;
+  TrainerOn t;
   t.q_ = q.with(settings.precision), t.model_ = model, t.parts_ = std::move(parts), t.settings_ = settings,
   t.folder_ = folder;
   for (const BatchSource* source : {t.parts_.train.get(), t.validates() ? t.parts_.validation.get() : nullptr})
@@ -149,31 +161,49 @@ CHIMERA_FUNCTION Result<Trainer> Trainer::create(const Cpu& q, const AnyModel& m
     if (Result<void> s = make_folder(folder); !s) return s.error();
   t.progress_.data_tokens = t.parts_.train->tokens(), t.progress_.data_checksum = t.parts_.train->checksum();
   const std::size_t memory = std::max(t.parts_.learner->bytes(settings.batch, settings.context),
-                                      model.loss_bytes(settings.batch, settings.context));
+                                      validation_sum + model.loss_bytes(settings.batch, settings.context));
   const std::size_t weights = sizeof(float) * model.arena_floats;
-  for (auto& [buffer, bytes] : {std::pair{&t.weights_, weights}, std::pair{&t.memory_, memory}}) {
-    auto made = Buffer::of_bytes(bytes);
+  for (auto& [place, bytes] : {std::pair{&t.weights_, weights}, std::pair{&t.memory_, memory}}) {
+    auto made = q.allocate(bytes);
     if (!made) return made.error();
-    *buffer = std::move(*made);
+    *place = std::move(*made);
+  }
+  if (!D::shares_memory && t.parts_.objective.weigh) {
+    auto room = Buffer::create(static_cast<std::size_t>(2 * settings.batch * settings.context));
+    if (!room) return room.error();
+    t.room_ = std::move(*room);
+    t.parts_.objective.room = t.room_.data();
   }
   auto rows = BatchBuffer::create(settings.batch * settings.accumulation, settings.context);
   if (!rows) return rows.error();
   t.rows_ = std::move(*rows);
   t.batches_.resize(static_cast<std::size_t>(settings.accumulation));
-  model.initialize(t.weights_.data(), settings.seed);
+  auto drawn = HostView<D>::create(t.weights_.data(), weights);
+  if (!drawn) return drawn.error();
+  model.initialize(drawn->floats(), settings.seed);
+  drawn->send(q);
+  if (Result<void> s = q.finish(); !s) return s.error();
   return t;
 }
 
-/// The weights, and what the learner remembers.
-CHIMERA_FUNCTION std::vector<Section> Trainer::state() {
-  std::vector<Section> all{Section::of("weights", weights_.data(), model_.arena_floats)};
+template <Device D>
+Result<typename TrainerOn<D>::HostState> TrainerOn<D>::state() {
+  HostState all;
+  std::vector<Section> there{Section::of("weights", weights_.data(), model_.arena_floats)};
   const auto learner = parts_.learner->state();
-  all.insert(all.end(), learner.begin(), learner.end());
+  there.insert(there.end(), learner.begin(), learner.end());
+  for (const Section& s : there) {
+    auto view = HostView<D>::create(s.bytes.data(), s.bytes.size());
+    if (!view) return view.error();
+    all.views.push_back(std::move(*view));
+    all.sections.push_back({s.name, all.views.back().bytes()});
+  }
   return all;
 }
 
 /// The rows of a step, from number `first` on.
-CHIMERA_FUNCTION Result<Lesson> Trainer::draw(BatchSource& source, std::uint64_t first) {
+template <Device D>
+Result<Lesson> TrainerOn<D>::draw(BatchSource& source, std::uint64_t first) {
   if (Result<void> s = source.fill(first, rows_); !s) return s.error();
   for (std::size_t i = 0; i < batches_.size(); ++i)
     batches_[i] = rows_.batch(static_cast<std::int64_t>(i) * settings_.batch, settings_.batch);
@@ -183,7 +213,8 @@ CHIMERA_FUNCTION Result<Lesson> Trainer::draw(BatchSource& source, std::uint64_t
                 .first = static_cast<std::uint64_t>(progress_.step * settings_.accumulation)};
 }
 
-CHIMERA_FUNCTION Skip Trainer::judge(double loss, double gradient_norm) const {
+template <Device D>
+Skip TrainerOn<D>::judge(double loss, double gradient_norm) const {
   // A spike is far above what was usual: by a factor, and by a nat, so that small losses may waver.
   const double usual = progress_.loss_mean;
   if (!is_finite(loss)) return Skip::loss_not_finite;
@@ -193,11 +224,13 @@ CHIMERA_FUNCTION Skip Trainer::judge(double loss, double gradient_norm) const {
 }
 
 /// One step, told in `report`. False if the host stopped it: then nothing has changed.
-CHIMERA_FUNCTION Result<bool> Trainer::step(TrainingHost& host, StepReport& report) {
+template <Device D>
+Result<bool> TrainerOn<D>::step(TrainingHost& host, StepReport& report) {
   const double start = now();
   const auto lesson = draw(*parts_.train, progress_.data_drawn);
   if (!lesson) return lesson.error();
   const auto learned = parts_.learner->measure(*q_, weights_.data(), *lesson, memory_.bytes(), host);
+  if (Result<void> s = q_->finish(); !s) return s.error();
   if (!learned) return false;
   const bool counts = learned->loss.count > 0;
   const double loss = counts ? learned->loss.mean() : std::numeric_limits<double>::quiet_NaN();
@@ -233,7 +266,8 @@ CHIMERA_FUNCTION Result<bool> Trainer::step(TrainingHost& host, StepReport& repo
   return true;
 }
 
-CHIMERA_FUNCTION Result<Ended> Trainer::run(TrainingHost& host) {
+template <Device D>
+Result<Ended> TrainerOn<D>::run(TrainingHost& host) {
   if (fresh_ && !folder_.empty()) {
     const auto steps = list_checkpoints(folder_);
     if (!steps) return steps.error();
@@ -284,7 +318,8 @@ CHIMERA_FUNCTION Result<Ended> Trainer::run(TrainingHost& host) {
 }
 
 /// Validates, unless that was done at this step. False if the host stopped it.
-CHIMERA_FUNCTION Result<bool> Trainer::validated(TrainingHost& host) {
+template <Device D>
+Result<bool> TrainerOn<D>::validated(TrainingHost& host) {
   if (!validates() || progress_.validation_step == progress_.step) return true;
   const auto report = validate(&host);
   if (!report) return report.error();
@@ -294,10 +329,15 @@ CHIMERA_FUNCTION Result<bool> Trainer::validated(TrainingHost& host) {
   return true;
 }
 
-CHIMERA_FUNCTION Result<ValidationReport> Trainer::validate(TrainingHost* host) {
+template <Device D>
+Result<ValidationReport> TrainerOn<D>::validate(TrainingHost* host) {
   const double start = now();
   const std::uint64_t rows = validates() ? parts_.validation->rows(settings_.context) : 0;
   Loss loss;
+  Bump rest{memory_.bytes()};
+  auto* const sum = rest.take<double>(1);
+  std::byte* const working = rest.take<std::byte>(0);
+  q_->upload(sum, &loss.sum, sizeof loss.sum);
   for (std::uint64_t row = 0; row < rows;) {
     auto lesson = draw(*parts_.validation, row);
     if (!lesson) return lesson.error();
@@ -306,15 +346,18 @@ CHIMERA_FUNCTION Result<ValidationReport> Trainer::validate(TrainingHost* host) 
       if (row >= rows) break;
       batch.sequences = std::min(batch.sequences, static_cast<std::int64_t>(rows - row));
       if (host && host->should_stop()) return ValidationReport{.step = progress_.step, .stopped = true};
-      const Loss part = model_.loss(*q_, weights_.data(), batch, lesson->objective, memory_.bytes());
-      loss.sum += part.sum, loss.count += part.count;
+      model_.loss(*q_, weights_.data(), batch, lesson->objective, working, sum);
+      loss.count += lesson->objective.counted(batch);
       row += static_cast<std::uint64_t>(settings_.batch);
     }
   }
+  q_->download(&loss.sum, sum, sizeof loss.sum);
+  if (Result<void> s = q_->finish(); !s) return s.error();
   return ValidationReport{.step = progress_.step, .loss = loss.mean(), .targets = loss.count, .seconds = now() - start};
 }
 
-CHIMERA_FUNCTION Result<double> Trainer::measure_step() {
+template <Device D>
+Result<double> TrainerOn<D>::measure_step() {
   TrainingHost host;
   double seconds = 0;
   for (int repeat = 0; repeat < 2; ++repeat) {  // the first touches all memory
@@ -324,12 +367,14 @@ CHIMERA_FUNCTION Result<double> Trainer::measure_step() {
     (void)parts_.learner->measure(*q_, weights_.data(), *lesson, memory_.bytes(), host);
     parts_.learner->drop(*q_);
     if (progress_.updates == 0) parts_.learner->update(*q_, weights_.data(), {});  // of nothing, with a rate of zero
+    if (Result<void> s = q_->finish(); !s) return s.error();
     seconds = now() - start;
   }
   return seconds;
 }
 
-CHIMERA_FUNCTION Result<void> Trainer::set_steps(std::int64_t steps) {
+template <Device D>
+Result<void> TrainerOn<D>::set_steps(std::int64_t steps) {
   TrainerSettings changed = settings_;
   changed.steps = steps;
   if (Result<void> s = changed.validate(); !s) return s;
@@ -337,13 +382,23 @@ CHIMERA_FUNCTION Result<void> Trainer::set_steps(std::int64_t steps) {
   return {};
 }
 
-CHIMERA_FUNCTION Result<void> Trainer::save(const std::string& path) {
-  return save_checkpoint(path, model_, progress_, settings_, state());
+template <Device D>
+Result<void> TrainerOn<D>::save(const std::string& path) {
+  auto now = state();
+  if (!now) return now.error();
+  for (HostView<D>& view : now->views)
+    if (Result<void> s = view.fetch(*q_); !s) return s;
+  return save_checkpoint(path, model_, progress_, settings_, now->sections);
 }
 
-CHIMERA_FUNCTION Result<CheckpointHeader> Trainer::load(const std::string& path) {
-  auto header = load_checkpoint(path, model_, state());
+template <Device D>
+Result<CheckpointHeader> TrainerOn<D>::load(const std::string& path) {
+  auto saved = state();
+  if (!saved) return saved.error();
+  auto header = load_checkpoint(path, model_, saved->sections);
   if (!header) return header;
+  for (HostView<D>& view : saved->views) view.send(*q_);
+  if (Result<void> s = q_->finish(); !s) return s.error();
   const Progress now = progress_;
   progress_ = header->progress;
   progress_.data_tokens = now.data_tokens, progress_.data_checksum = now.data_checksum;
@@ -353,7 +408,8 @@ CHIMERA_FUNCTION Result<CheckpointHeader> Trainer::load(const std::string& path)
 }
 
 /// Saves to the folder, unless that was done at this step; once more if it was validated since.
-CHIMERA_FUNCTION Result<void> Trainer::checkpoint(TrainingHost& host) {
+template <Device D>
+Result<void> TrainerOn<D>::checkpoint(TrainingHost& host) {
   const bool again = progress_.step == saved_step_;
   if (folder_.empty() || (again && progress_.validation_step == saved_validation_)) return {};
   const std::string path = checkpoint_path(folder_, progress_.step);
@@ -364,7 +420,8 @@ CHIMERA_FUNCTION Result<void> Trainer::checkpoint(TrainingHost& host) {
   return remove_old_checkpoints(folder_, progress_.step, settings_.keep);
 }
 
-CHIMERA_FUNCTION Result<Resumed> Trainer::resume() {
+template <Device D>
+Result<Resumed> TrainerOn<D>::resume() {
   const auto steps = list_checkpoints(folder_);
   if (!steps) return steps.error();
   Resumed resumed;
@@ -389,5 +446,6 @@ CHIMERA_FUNCTION Result<Resumed> Trainer::resume() {
   return resumed;
 }
 
+CHIMERA_CPU_FORM(class TrainerOn<Cpu>)
+
 }  // namespace chimera::inline CHIMERA_ABI
-#endif

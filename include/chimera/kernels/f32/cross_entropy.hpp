@@ -21,11 +21,13 @@ struct CrossEntropy {
 namespace chimera::inline CHIMERA_ABI {
 
 /// logits [rows, vocab]; a negative target is not counted and gets no gradient; losses [rows] is written (0 if not
-/// counted), and *sum += all of them, first to last. With `gradient`, logits become scale * dloss/dlogits, of each row
-/// times its coefficient where `coefficients` [rows] are given. Targets must be below vocab.
+/// counted). With `gradient`, logits become scale * dloss/dlogits, of each row times its coefficient where
+/// `coefficients` [rows] are given. Targets must be below vocab.
 void cross_entropy(const Cpu& q, CrossEntropy s, std::int64_t rows, std::int64_t vocab, const std::int32_t* targets,
-                   float scale, bool gradient, float* logits, double* losses, double* sum,
-                   const float* coefficients = nullptr);
+                   float scale, bool gradient, float* logits, double* losses, const float* coefficients = nullptr);
+
+/// *sum += the losses, which are added up first to last.
+void add_losses(const Cpu& q, std::int64_t n, const double* losses, double* sum);
 
 /// log p of each row's target, [rows]; 0 where the target is negative. logits [rows, vocab] stay as they are.
 void target_log_probs(const Cpu& q, std::int64_t rows, std::int64_t vocab, const std::int32_t* targets, float* logits,
@@ -76,7 +78,7 @@ struct CrossEntropyRow {
 
 CHIMERA_FUNCTION void cross_entropy(const Cpu& q, CrossEntropy s, std::int64_t rows, std::int64_t vocab,
                                     const std::int32_t* targets, float scale, bool gradient, float* logits,
-                                    double* losses, double* sum, const float* coefficients) {
+                                    double* losses, const float* coefficients) {
   parallel(q, rows, [&](std::int64_t r, int) {
     float* x = logits + r * vocab;
     losses[r] = 0;
@@ -86,7 +88,12 @@ CHIMERA_FUNCTION void cross_entropy(const Cpu& q, CrossEntropy s, std::int64_t r
     else if (gradient)
       std::fill(x, x + vocab, 0.f);
   });
-  for (std::int64_t r = 0; r < rows; ++r) *sum += losses[r];
+}
+
+CHIMERA_FUNCTION void add_losses(const Cpu&, std::int64_t n, const double* losses, double* sum) {
+  double all = 0;
+  for (std::int64_t i = 0; i < n; ++i) all += losses[i];
+  *sum += all;
 }
 
 CHIMERA_FUNCTION void target_log_probs(const Cpu& q, std::int64_t rows, std::int64_t vocab, const std::int32_t* targets,

@@ -35,6 +35,15 @@ struct DeltaRuleShape {
   constexpr std::int64_t chunks(std::int64_t length) const { return (length + chunk - 1) / chunk; }
 };
 
+/// Gradients of `delta_rule`: dqkv [B,T,row] =, dg and dbeta [B,T,value_heads] =.
+struct DeltaRuleGradients {
+  float* dqkv;
+  float* dg;
+  float* dbeta;
+  const float* dlast = nullptr;  // of the last state, null: zero
+  float* dinitial = nullptr;     // =, if asked for
+};
+
 }  // namespace chimera
 
 namespace chimera::inline CHIMERA_ABI {
@@ -67,15 +76,6 @@ constexpr std::int64_t delta_rule_scratch_bytes(const DeltaRuleShape& s) {
 /// null (a zero start, nobody asks); they may be the same memory. Without a backward pass to come, states may be null.
 void delta_rule(const Cpu& q, const DeltaRuleShape& s, const Batch& batch, const float* qkv, const float* g,
                 const float* beta, const float* initial, float* y, float* states, float* last);
-
-/// Gradients of `delta_rule`: dqkv [B,T,row] =, dg and dbeta [B,T,value_heads] =.
-struct DeltaRuleGradients {
-  float* dqkv;
-  float* dg;
-  float* dbeta;
-  const float* dlast = nullptr;  // of the last state, null: zero
-  float* dinitial = nullptr;     // =, if asked for
-};
 
 void delta_rule_backward(const Cpu& q, const DeltaRuleShape& s, const Batch& batch, const float* qkv, const float* g,
                          const float* beta, const float* states, const float* dy, const DeltaRuleGradients& out);

@@ -19,7 +19,7 @@
 #include <numeric>
 #include <utility>
 
-namespace chimera::inline CHIMERA_ABI {
+namespace chimera {
 
 /// Element (i, j) of a matrix at p[i * row + j * col], strides in floats.
 struct ConstView {
@@ -33,6 +33,10 @@ struct ConstView {
 constexpr ConstView row_major(const float* p, std::int64_t stride) { return {p, stride, 1}; }
 
 constexpr ConstView transposed(const float* p, std::int64_t stride) { return {p, 1, stride}; }
+
+}  // namespace chimera
+
+namespace chimera::inline CHIMERA_ABI {
 
 /// C[m,n] = alpha A[m,k] B[k,n] + beta C by plain loops, summed in double: what tests compare with.
 void gemm_reference(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a, ConstView b, float beta,

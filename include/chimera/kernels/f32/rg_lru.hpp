@@ -12,6 +12,20 @@
 #include <algorithm>
 #include <cstdint>
 
+namespace chimera {
+
+/// Gradients of `rg_lru`: dx, dr, di [B,T,channels] =, dlambda [channels] +=.
+struct RgLruGradients {
+  float* dx;
+  float* dr;
+  float* di;
+  float* dlambda;
+  const float* dlast = nullptr;  // [B,channels], null: zero
+  float* dinitial = nullptr;     // =, if asked for
+};
+
+}  // namespace chimera
+
 namespace chimera::inline CHIMERA_ABI {
 
 namespace rg_lru_parts {
@@ -23,16 +37,6 @@ inline constexpr std::int64_t rg_lru_strip = 64;  // channels of one task
 /// x, r', i' and h [B,T,channels]; lambda [channels]; initial and last [B,channels] may be null or the same memory.
 void rg_lru(const Cpu& q, std::int64_t channels, const Batch& batch, const float* x, const float* r, const float* i,
             const float* lambda, const float* initial, float* h, float* last);
-
-/// Gradients of `rg_lru`: dx, dr, di [B,T,channels] =, dlambda [channels] +=.
-struct RgLruGradients {
-  float* dx;
-  float* dr;
-  float* di;
-  float* dlambda;
-  const float* dlast = nullptr;  // [B,channels], null: zero
-  float* dinitial = nullptr;     // =, if asked for
-};
 
 /// Bytes of `temp`.
 std::int64_t rg_lru_backward_bytes(std::int64_t channels, const Batch& batch);

@@ -35,6 +35,16 @@ struct SsdShape {
   constexpr std::int64_t head_blocks() const { return (per_group() + head_block() - 1) / head_block(); }
 };
 
+/// Gradients of `ssd`: dxbc [B,T,row] =, ddt [B,T,heads] =, dA and dD [heads] +=.
+struct SsdGradients {
+  float* dxbc;
+  float* ddt;
+  float* dA;
+  float* dD;
+  const float* dlast = nullptr;  // of the last state, null: zero
+  float* dinitial = nullptr;     // =, if asked for
+};
+
 }  // namespace chimera
 
 namespace chimera::inline CHIMERA_ABI {
@@ -99,16 +109,6 @@ void decay_rate_backward(const Cpu&, std::int64_t n, const float* a, const float
 /// Without a backward pass to come, states may be null: the scan then works in `last`.
 void ssd(const Cpu& q, const SsdShape& s, const Batch& batch, const float* xbc, const float* dt, const float* A,
          const float* D, const float* initial, float* y, float* states, float* products, float* last);
-
-/// Gradients of `ssd`: dxbc [B,T,row] =, ddt [B,T,heads] =, dA and dD [heads] +=.
-struct SsdGradients {
-  float* dxbc;
-  float* ddt;
-  float* dA;
-  float* dD;
-  const float* dlast = nullptr;  // of the last state, null: zero
-  float* dinitial = nullptr;     // =, if asked for
-};
 
 /// Bytes of `temp`.
 std::int64_t ssd_backward_bytes(const SsdShape& s, const Batch& b);
