@@ -37,8 +37,8 @@ static_assert(pattern("A", 256).count == 256);
 
 // Every mnemonic.
 static_assert(reads(pattern("GD XM GD TM GD XM GD SK", 9),
-                    {Kind::gated_deltanet, Kind::xlstm, Kind::gated_deltanet, Kind::titans, Kind::gated_deltanet,
-                     Kind::xlstm, Kind::gated_deltanet, Kind::span_knot, Kind::gated_deltanet}));
+                    {Kind::gated_deltanet, Kind::mlstm, Kind::gated_deltanet, Kind::titans, Kind::gated_deltanet,
+                     Kind::mlstm, Kind::gated_deltanet, Kind::span_knot, Kind::gated_deltanet}));
 static_assert([] {
   for (const Mnemonic& m : mnemonics)
     if (Layers{}.name(m.kind) != m.word) return false;

@@ -35,6 +35,7 @@ static_assert(parameters<presets::strategic_13b> == 10'661'212'160);
 static_assert(parameters<presets::shakespeare> <= 850'000);  // the budget of nanoGPT's CPU recipe
 static_assert(about(parameters<presets::nano>, 1) && about(parameters<presets::tiny>, 35));
 static_assert(about(parameters<presets::griffin_nano>, 1) && about(parameters<presets::griffin_tiny>, 35));
+static_assert(about(parameters<presets::xlstm_nano>, 1));
 static_assert(about(parameters<presets::strategic_nano>, 1) && about(parameters<presets::strategic_tiny>, 35));
 
 // Each name stands for one preset.

@@ -78,6 +78,13 @@ inline constexpr Config griffin{.vocab = 272,
                                 .attention = {.heads = 4, .kv_heads = 2, .window = 32},
                                 .ffn = {.hidden = 96}};
 
+inline constexpr Config xlstm{.vocab = 272,
+                              .width = 64,
+                              .context = 128,
+                              .layers = pattern("XM XM"),
+                              .mlstm = {.heads = 2, .qk = 48},
+                              .ffn = {.hidden = 96}};
+
 template <const Config& C>
 AnyModel table_of(std::string_view name) {
   using M = LanguageModel<C>;

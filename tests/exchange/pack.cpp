@@ -18,8 +18,8 @@ namespace {
 
 const std::vector<AnyModel>& models() {
   static const std::vector<AnyModel> all{table_of<hybrid>("hybrid"), table_of<hybrid_in_halves>("hybrid_in_halves"),
-                                         table_of<plain>("plain"), table_of<griffin>("griffin"),
-                                         table_of<bitnet>("bitnet")};
+                                         table_of<plain>("plain"),   table_of<griffin>("griffin"),
+                                         table_of<xlstm>("xlstm"),   table_of<bitnet>("bitnet")};
   return all;
 }
 

@@ -18,7 +18,7 @@ namespace {
 constexpr Config hybrid{.vocab = 80,
                         .width = 32,
                         .context = 100,
-                        .layers = pattern("M A R GD"),
+                        .layers = pattern("M A R GD XM"),
                         .attention = {.heads = 4, .kv_heads = 2, .window = 12},
                         .mamba2 = {.head_dim = 16, .state = 8, .chunk = 8},
                         .ffn = {.hidden = 48}};

@@ -81,7 +81,7 @@ constexpr Config small_of(int context) {
   return {.vocab = 64,
           .width = 32,
           .context = context,
-          .layers = pattern("M A R GD"),
+          .layers = pattern("M A R GD XM"),
           .attention = {.heads = 4, .kv_heads = 2, .window = 12},
           .mamba2 = {.head_dim = 16, .state = 8, .chunk = 8},
           .ffn = {.hidden = 48}};

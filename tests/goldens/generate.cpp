@@ -60,6 +60,14 @@ std::string griffin(const json& c) {
          ", .conv = " + whole(c.at("conv")) + ", .bias = true},\n  .ffn = {.hidden = 1}";
 }
 
+std::string mlstm(const json& c) {
+  return ".vocab = 1, .width = " + whole(c.at("width")) +
+         ", .layers = pattern(\"XM\"),\n  .mlstm = {.heads = " + whole(c.at("heads")) +
+         ", .qk = " + whole(c.at("qk_dim")) + ", .v = " + whole(c.at("v_dim")) + ", .chunk = " + whole(c.at("chunk")) +
+         ", .gate_cap = " + real(c.at("gate_soft_cap")) + ", .norm_eps = " + real(c.at("norm_eps")) +
+         "},\n  .ffn = {.hidden = 1}";
+}
+
 /// A GraniteMoeHybrid model. What the golden file leaves out stands in the checkpoint's config.json; a case without a
 /// checkpoint uses the values all of them share.
 std::string granite(const json& c, const fs::path& checkpoint) {
@@ -128,6 +136,8 @@ void generate(const fs::path& folder, const fs::path& out) {
       layers.add(name, mamba2(c), "run_mamba2");
     else if (name == "gdn_layer")
       layers.add(name, gated_deltanet(c), "run_gated_deltanet");
+    else if (name == "mlstm_layer")
+      layers.add(name, mlstm(c), "run_mlstm");
     else if (name == "griffin_block")
       layers.add(name, griffin(c), "run_griffin");
     else if (name.starts_with("model_granite_"))

@@ -4,6 +4,7 @@
 #include <chimera/core/format.hpp>
 #include <chimera/kernels/f32/cross_entropy.hpp>
 #include <chimera/kernels/f32/delta_rule.hpp>
+#include <chimera/kernels/f32/mlstm.hpp>
 #include <chimera/kernels/f32/norm.hpp>
 #include <chimera/kernels/f32/rg_lru.hpp>
 #include <chimera/kernels/f32/rope.hpp>
@@ -256,6 +257,103 @@ void delta_rule_case(Golden& g, const Cpu& q) {
   compare("out.final_state", matrices, S, B, ", token by token", forward_tolerance);
 }
 
+/// The states of all heads as the library has them: C, n and m of each.
+Floats mlstm_states_of(const MlstmShape& s, const Floats& C, const Floats& n, const Floats& m) {
+  Floats states = zeros(static_cast<std::int64_t>(m.size()) * s.state());
+  for (std::size_t i = 0; i < m.size(); ++i) {
+    float* state = states.data() + static_cast<std::int64_t>(i) * s.state();
+    std::copy_n(C.data() + static_cast<std::int64_t>(i) * s.matrix(), s.matrix(), state);
+    std::copy_n(n.data() + static_cast<std::int64_t>(i) * s.qk, s.qk, state + s.matrix());
+    state[s.matrix() + s.qk] = m[i];
+  }
+  return states;
+}
+
+void compare_mlstm_states(Golden& g, const MlstmShape& s, const Floats& states, const std::string& prefix,
+                          const std::string& suffix, const std::string& where, double tolerance) {
+  Floats C, n;
+  for (std::int64_t at = 0; at < static_cast<std::int64_t>(states.size()); at += s.state()) {
+    C.insert(C.end(), states.begin() + at, states.begin() + at + s.matrix());
+    n.insert(n.end(), states.begin() + at + s.matrix(), states.begin() + at + s.matrix() + s.qk);
+  }
+  g.compare(prefix + "c" + suffix + where, C, g[prefix + "c" + suffix], tolerance);
+  g.compare(prefix + "n" + suffix + where, n, g[prefix + "n" + suffix], tolerance);
+}
+
+void mlstm_case(Golden& g, const Cpu& q) {
+  const std::int64_t B = 2, T = g.number("T"), n = B * T, H = g.number("heads"), K = g.number("qk_dim"),
+                     V = g.number("v_dim");
+  const auto rows = [&](const std::string& name, std::int64_t inner) { return swap_axes(g[name], B, H, T, inner); };
+  const Floats qkvo = side_by_side(n, {rows("in.q", K), rows("in.k", K), rows("in.v", V), zeros(n * H * V)});
+  const Floats raw_f = rows("in.fgate", 1), dh = rows("cotangent.y", V), m0 = g.get("in.m0", B * H);
+  Floats gates = side_by_side(n, {rows("in.igate", 1), raw_f});
+  for (std::int64_t t = 0; t < n; ++t)
+    for (std::int64_t h = 0; h < H; ++h) {
+      float& f = gates[static_cast<std::size_t>((2 * t + 1) * H + h)];
+      f = static_cast<float>(-std::log1p(std::exp(-double{f})));
+    }
+
+  for (const std::int64_t chunk : {1, 7, 16, 64}) {
+    const std::string where = " (chunk " + std::to_string(chunk) + ")";
+    const MlstmShape s{H, K, V, chunk};
+    const Batch batch{.sequences = B, .length = T};
+    const Floats initial = mlstm_states_of(s, g["in.c0"], g["in.n0"], m0);
+    const Floats dlast = mlstm_states_of(s, g["cotangent.c"], g["cotangent.n"], zeros(B * H));
+    Arena states(mlstm_states(s, batch)), dots(n * H), temp = Arena::of_bytes(mlstm_backward_bytes(s, batch));
+    Floats h = unwritten(n * H * V), last = unwritten(B * H * s.state());
+    mlstm(q, s, batch, qkvo.data(), gates.data(), initial.data(), h.data(), states.data(), dots.data(), last.data());
+    g.compare("out.y" + where, h, rows("out.y", V), forward_tolerance);
+    compare_mlstm_states(g, s, last, "out.", "", where, forward_tolerance);
+    Floats m;
+    for (std::int64_t i = 0; i < B * H; ++i)
+      m.push_back(last[static_cast<std::size_t>(i * s.state() + s.matrix() + K)]);
+    g.compare("out.m" + where, m, g["out.m"], forward_tolerance);
+
+    Floats dqkvo = zeros(n * s.row()), dgates = unwritten(n * 2 * H), dinitial = unwritten(B * H * s.state());
+    mlstm_backward(q, s, batch, qkvo.data(), gates.data(), states.data(), dots.data(), h.data(), dh.data(),
+                   {.dqkvo = dqkvo.data(), .dgates = dgates.data(), .dlast = dlast.data(), .dinitial = dinitial.data()},
+                   Bump{temp.data()});
+    // The file's gradients also go through the m that the last C and n are divided by: to the exponent that it is.
+    Floats dm0 = zeros(B * H);
+    for (std::int64_t i = 0; i < B * H; ++i) {
+      const std::int64_t b = i / H, head = i % H;
+      const auto gate = [&](std::int64_t t) { return (b * T + t) * 2 * H + head; };
+      double dm = 0, d_m0 = 0, later = 0, most = -std::numeric_limits<double>::infinity();
+      for (std::int64_t c = 0; c < s.matrix() + K; ++c) {
+        const auto at = static_cast<std::size_t>(i * s.state() + c);
+        dm -= double{dlast[at]} * double{last[at]};
+        d_m0 += double{dinitial[at]} * double{initial[at]};
+      }
+      std::int64_t owner = -1;
+      for (std::int64_t t = T - 1; t >= 0; later += double{gates[static_cast<std::size_t>(gate(t--) + H)]})
+        if (const double x = later + double{gates[static_cast<std::size_t>(gate(t))]}; x > most) most = x, owner = t;
+      if (later + double{m0[static_cast<std::size_t>(i)]} > most) owner = -1, d_m0 += dm;
+      if (owner >= 0) dgates[static_cast<std::size_t>(gate(owner))] += static_cast<float>(dm);
+      for (std::int64_t t = owner + 1; t < T; ++t)
+        dgates[static_cast<std::size_t>(gate(t) + H)] += static_cast<float>(dm);
+      dm0[static_cast<std::size_t>(i)] = static_cast<float>(d_m0);
+    }
+    Floats df = columns(dgates, 2 * H, H, H);
+    for (std::size_t t = 0; t < df.size(); ++t) df[t] /= 1.f + std::exp(raw_f[t]);
+    g.compare("grad.q" + where, columns(dqkvo, s.row(), 0, H * K), rows("grad.q", K), gradient_tolerance);
+    g.compare("grad.k" + where, columns(dqkvo, s.row(), s.keys(), H * K), rows("grad.k", K), gradient_tolerance);
+    g.compare("grad.v" + where, columns(dqkvo, s.row(), s.values(), H * V), rows("grad.v", V), gradient_tolerance);
+    g.compare("grad.igate" + where, columns(dgates, 2 * H, 0, H), rows("grad.igate", 1), gradient_tolerance);
+    g.compare("grad.fgate" + where, df, rows("grad.fgate", 1), gradient_tolerance);
+    g.compare("grad.m0" + where, dm0, g["grad.m0"], gradient_tolerance);
+    compare_mlstm_states(g, s, dinitial, "grad.", "0", where, gradient_tolerance);
+    if (!states.intact() || !dots.intact() || !temp.intact()) g.fail("the memory writes behind its memory" + where);
+  }
+
+  const MlstmShape s{H, K, V, 64};
+  Floats h = unwritten(n * H * V), S = mlstm_states_of(s, g["in.c0"], g["in.n0"], m0);
+  for (std::int64_t t = 0; t < n; ++t)
+    mlstm_step(q, s, qkvo.data() + t * s.row(), gates.data() + t * 2 * H, S.data() + t / T * H * s.state(),
+               h.data() + t * H * V);
+  g.compare("out.y, token by token", h, rows("out.y", V), forward_tolerance);
+  compare_mlstm_states(g, s, S, "out.", "", ", token by token", forward_tolerance);
+}
+
 /// y = x W + b for block-diagonal W [heads, block, block], in double.
 Floats block_linear(const Floats& x, const Floats& w, const Floats& b, std::int64_t n, std::int64_t block) {
   const auto width = static_cast<std::int64_t>(b.size());
@@ -503,6 +601,7 @@ Run kernel_case(const std::string& name) {
   if (name == "mamba2_scan" || name == "mamba2_scan_dt_limit") return ssd_case;
   if (name == "gdn_core") return delta_rule_case;
   if (name == "rglru_scan" || name == "rglru_scan_continued") return rg_lru_case;
+  if (name == "mlstm_core") return mlstm_case;
   if (name == "cross_entropy") return cross_entropy_case;
   if (name == "sft") return sft_case;
   if (name == "gguf_blocks") return gguf_blocks_case;

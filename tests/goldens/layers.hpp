@@ -6,6 +6,7 @@
 #include <chimera/layers/attention.hpp>
 #include <chimera/layers/gated_deltanet.hpp>
 #include <chimera/layers/mamba2.hpp>
+#include <chimera/layers/mlstm.hpp>
 #include <chimera/layers/rg_lru.hpp>
 #include <chimera/layers/swiglu.hpp>
 
@@ -135,6 +136,19 @@ void run_gated_deltanet(Golden& g, const chimera::Cpu& q) {
         const auto [before, of_head, rows] = found->second;
         return HeadOrder{L::rule.key_heads, L::rule.value_heads, of_head, before}.ours(x, rows);
       });
+}
+
+template <const chimera::Config& C>
+void run_mlstm(Golden& g, const chimera::Cpu& q) {
+  using L = chimera::Mlstm<C>;
+  run_layer<L>(g, q,
+               {{"q.weight", "k.weight", "v.weight", "ogate_preact.weight"},
+                {"igate_preact.weight", "fgate_preact.weight"},
+                {"igate_preact.bias"},
+                {"fgate_preact.bias"},
+                {"multihead_norm.weight"},
+                {"out_proj.weight"}},
+               [](const auto&) {});
 }
 
 template <const chimera::Config& C>

@@ -75,10 +75,10 @@ Results run(const Cpu& q, const Floats& w, const Batch& batch, const Floats& x, 
 
 /// Gradients against differences of fourth order in f32.
 template <class L>
-void gradients(std::int64_t T) {
+void gradients(std::int64_t T, const Floats& w = weights_of<L>(1)) {
   const Cpu q = cpu(detect_isa(), 2);
   const Batch batch{.sequences = 2, .length = T};
-  const Floats w = weights_of<L>(1), x = noise(batch.tokens() * L::width, 2), dy = noise(batch.tokens() * L::width, 3);
+  const Floats x = noise(batch.tokens() * L::width, 2), dy = noise(batch.tokens() * L::width, 3);
   const Results r = run<L>(q, w, batch, x, dy);
   const auto check = [&](const std::string& what, const Floats& at, const Floats& gradient, std::size_t first,
                          std::size_t count, auto loss) {

@@ -20,11 +20,12 @@ using namespace chimera;
 constexpr Config all_kinds{.vocab = 61,
                            .width = 24,
                            .context = 64,
-                           .layers = pattern("M A R GD M"),
+                           .layers = pattern("M A R GD M XM"),
                            .attention = {.heads = 6, .kv_heads = 2, .window = 9},
                            .mamba2 = {.head_dim = 12, .state = 10, .groups = 2, .chunk = 8},
                            .rg_lru = {.inner = 30, .heads = 3, .bias = true},
                            .gated_deltanet = {.key_heads = 2, .value_heads = 4, .key_dim = 16, .chunk = 8, .eps = .3f},
+                           .mlstm = {.heads = 2, .chunk = 8},
                            .ffn = {.hidden = 40},
                            .tied = false,
                            .embedding_scale = 3.f,
@@ -445,4 +446,19 @@ TEST_CASE("initial weights are a function of the seed, with the spread their kin
         CHECK((step > 0.00099 && step < 0.1001));
       }
   }
+}
+
+TEST_CASE("forget gates start in even steps, and with nothing read from the input") {
+  using Model = LanguageModel<all_kinds>;
+  std::vector<float> w(Model::arena_floats);
+  Model::initialize(w.data(), 1);
+  int as_said = 0;
+  for (const NamedTensor& t : Model::tensors) {
+    const std::vector<float> values(w.begin() + static_cast<std::ptrdiff_t>(t.offset),
+                                    w.begin() + static_cast<std::ptrdiff_t>(t.offset) + t.size());
+    as_said += t.name() == "blk.5.mlstm_forget_gate.bias" && values == std::vector{3.f, 6.f};
+    as_said += t.name() == "blk.5.mlstm_input_gate.bias" && values == std::vector{-10.f, -10.f};
+    as_said += t.name() == "blk.5.mlstm_gates.weight" && values == std::vector<float>(values.size(), 0.f);
+  }
+  CHECK(as_said == 3);
 }

@@ -6,6 +6,7 @@
 #include <chimera/config/fields.hpp>
 #include <chimera/config/gated_deltanet.hpp>
 #include <chimera/config/mamba2.hpp>
+#include <chimera/config/mlstm.hpp>
 #include <chimera/config/pattern.hpp>
 #include <chimera/config/rg_lru.hpp>
 
@@ -25,6 +26,7 @@ struct Config {
   Mamba2Config mamba2{};
   RgLruConfig rg_lru{};
   GatedDeltaNetConfig gated_deltanet{};
+  MlstmConfig mlstm{};
   FfnConfig ffn{};
   bool tied = true;       // the output matrix is the embedding
   bool sub_norm = false;  // a norm before the last matrix of attention and of SwiGLU (BitNet b1.58)
@@ -42,6 +44,7 @@ struct Config {
     f("mamba2", s.mamba2);
     f("rg_lru", s.rg_lru);
     f("gated_deltanet", s.gated_deltanet, Meaning::added);
+    f("mlstm", s.mlstm, Meaning::added);
     f("ffn", s.ffn);
     f("tied", s.tied), f("sub_norm", s.sub_norm, Meaning::later), f("norm_eps", s.norm_eps);
     f("embedding_scale", s.embedding_scale), f("residual_scale", s.residual_scale), f("logit_scale", s.logit_scale);

@@ -1,4 +1,5 @@
-// Ready-made models: three families, each with a nano (about 1M weights) and a tiny (about 35M) for tests and demos.
+// Ready-made models: families, each with a nano (about 1M weights), and all but one with a tiny (about 35M), for tests
+// and demos.
 #pragma once
 
 #include <chimera/config/config.hpp>
@@ -82,6 +83,15 @@ inline constexpr Config griffin_large{.vocab = 50'304,
                                       .ffn = {.hidden = 9'216},
                                       .checkpointing = true};
 
+// xLSTM's matrix memory alone, the form that transformers calls xlstm.
+
+inline constexpr Config xlstm_nano{.vocab = 512,
+                                   .width = 128,
+                                   .context = 1'024,
+                                   .layers = pattern("XM", 4),
+                                   .mlstm = {.heads = 2},
+                                   .ffn = {.hidden = 320}};
+
 // Mamba-2 with attention placed where it serves most (seed scale S4).
 
 inline constexpr Config strategic_nano{.vocab = 512,
@@ -142,8 +152,9 @@ inline constexpr auto all_presets = boost::hana::make_tuple(
     Preset<presets::hybrid_700m>{"hybrid-700m"}, Preset<presets::griffin_nano>{"griffin-nano"},
     Preset<presets::griffin_tiny>{"griffin-tiny"}, Preset<presets::griffin_small>{"griffin-small"},
     Preset<presets::griffin_base>{"griffin-base"}, Preset<presets::griffin_large>{"griffin-large"},
-    Preset<presets::strategic_nano>{"strategic-nano"}, Preset<presets::strategic_tiny>{"strategic-tiny"},
-    Preset<presets::strategic_1_3b>{"strategic-1.3b"}, Preset<presets::strategic_2_7b>{"strategic-2.7b"},
-    Preset<presets::strategic_6_7b>{"strategic-6.7b"}, Preset<presets::strategic_13b>{"strategic-13b"});
+    Preset<presets::xlstm_nano>{"xlstm-nano"}, Preset<presets::strategic_nano>{"strategic-nano"},
+    Preset<presets::strategic_tiny>{"strategic-tiny"}, Preset<presets::strategic_1_3b>{"strategic-1.3b"},
+    Preset<presets::strategic_2_7b>{"strategic-2.7b"}, Preset<presets::strategic_6_7b>{"strategic-6.7b"},
+    Preset<presets::strategic_13b>{"strategic-13b"});
 
 }  // namespace chimera

@@ -27,6 +27,7 @@ struct Init {
     normal,       // N(0, a)
     uniform,      // U(a, b)
     log_uniform,  // e^U(ln a, ln b)
+    even,         // a ... b in equal steps
   };
   enum class Then : std::uint8_t {
     as_drawn,
@@ -50,6 +51,7 @@ struct Init {
   /// U(-1 / sqrt(n), 1 / sqrt(n)): a convolution's n taps.
   static constexpr Init taps(std::int64_t n) { return uniform(-1.f / root(n), 1.f / root(n)); }
   static constexpr Init uniform(float a, float b, Then then = Then::as_drawn) { return {Law::uniform, a, b, then}; }
+  static constexpr Init even(float a, float b) { return {Law::even, a, b}; }
   static constexpr Init log_uniform(float a, float b, Then then) { return {Law::log_uniform, a, b, then}; }
 
   constexpr bool operator==(const Init&) const = default;

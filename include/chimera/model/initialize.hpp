@@ -42,6 +42,11 @@ CHIMERA_FUNCTION void initialize_weights(std::span<const NamedTensor> tensors, f
       case Init::Law::log_uniform:
         each([&] { return std::exp(random.uniform(std::log(init.a), std::log(init.b))); });
         break;
+      case Init::Law::even:
+        for (std::int64_t i = 0; i < t.size(); ++i)
+          w[i] =
+              i == 0 ? init.a : init.a + (init.b - init.a) * static_cast<float>(i) / static_cast<float>(t.size() - 1);
+        break;
     }
     for (std::int64_t i = 0; i < t.size() && init.then != Init::Then::as_drawn; ++i) {
       const float x = w[i];

@@ -5,6 +5,7 @@
 #include <chimera/layers/attention.hpp>
 #include <chimera/layers/gated_deltanet.hpp>
 #include <chimera/layers/mamba2.hpp>
+#include <chimera/layers/mlstm.hpp>
 #include <chimera/layers/rg_lru.hpp>
 #include <chimera/layers/swiglu.hpp>
 #include <chimera/model/block.hpp>
@@ -83,8 +84,9 @@ struct Mixer {
 
 /// The library's. To add a layer: write its files, add it here.
 template <const Config& C>
-inline constexpr auto mixers = boost::hana::make_tuple(Mixer<"A", Attention<C>>{}, Mixer<"M", Mamba2<C>>{},
-                                                       Mixer<"R", RgLru<C>>{}, Mixer<"GD", GatedDeltaNet<C>>{});
+inline constexpr auto mixers =
+    boost::hana::make_tuple(Mixer<"A", Attention<C>>{}, Mixer<"M", Mamba2<C>>{}, Mixer<"R", RgLru<C>>{},
+                            Mixer<"GD", GatedDeltaNet<C>>{}, Mixer<"XM", Mlstm<C>>{});
 
 /// A host's own for one config, whose pattern declares their words: a host specialises this with a tuple as above
 /// (examples/own_layer).

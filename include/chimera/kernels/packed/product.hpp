@@ -7,6 +7,7 @@
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/f32/elementwise.hpp>
+#include <chimera/kernels/f32/gemm.hpp>
 #include <chimera/kernels/f32/norm.hpp>
 #include <chimera/kernels/packed/matrix.hpp>
 
@@ -100,6 +101,10 @@ constexpr std::int64_t product_scratch_bytes(std::int64_t cols) {
 /// Multiplies `rows` rows of x [cols] with the matrix w [rows, cols].
 void product(const Cpu& q, const PackedMatrix& w, std::int64_t rows, const ProductInput& x, const Then& then,
              Bump temp);
+
+/// y [rows, n] = x w^T for w [n, cols] that lies as in the arena: gates, which are few, and want f32.
+void gate_product(const Cpu& q, const float* w, std::int64_t n, std::int64_t cols, std::int64_t rows,
+                  const ProductInput& x, float* y);
 
 /// x [rows, width] = scale times the rows of a table that the tokens name.
 void embed(const Cpu& q, std::int64_t rows, const std::int32_t* tokens, float scale, const PackedMatrix& table,
@@ -232,6 +237,16 @@ CHIMERA_FUNCTION void product(const Cpu& q, const PackedMatrix& w, std::int64_t 
     product_parts::multiply_one(q, w, panels, x, then);
   else
     product_parts::multiply_rows(q, w, panels, rows, x, then, temp);
+}
+
+CHIMERA_FUNCTION void gate_product(const Cpu& q, const float* w, std::int64_t n, std::int64_t cols, std::int64_t rows,
+                                   const ProductInput& x, float* y) {
+  parallel(q, rows, rows * n * cols * std::int64_t{sizeof(float)}, [&](std::int64_t i, int worker) {
+    Bump scratch{q.scratch(worker)};
+    const float* row = product_parts::input_row(q.isa(), x, cols, i, scratch.take(cols));
+    gemm_serial(q.isa(), scratch.take(0), 1, n, cols, 1.f, row_major(row, cols), transposed(w, cols), 0.f, y + i * n,
+                n);
+  });
 }
 
 CHIMERA_FUNCTION void embed(const Cpu& q, std::int64_t rows, const std::int32_t* tokens, float scale,

@@ -1,0 +1,9 @@
+// error: chimera: mlstm.heads must divide mlstm.v, which is width where it is 0
+#include "good.hpp"
+
+inline constexpr Config bad = [] {
+  Config c = good;
+  c.layers = pattern("XM A", 2), c.mlstm.v = 66;
+  return c;
+}();
+constexpr bool checked = Check<bad>::ok;
