@@ -44,7 +44,7 @@ static_assert(boost::hana::unpack(all_presets, [](const auto&... preset) {
   for (std::size_t i = 0; i < names.size(); ++i)
     for (std::size_t j = 0; j < i; ++j)
       if (names[i] == names[j] || names[i].empty()) return false;
-  return names.size() == 15;
+  return names.size() == 16;
 }));
 
 // Weights can be counted without the model's type.
