@@ -307,6 +307,15 @@ struct Part {
   CHIMERA_INLINE void store(float* p, const Vec<W>& x) const { x.store(p, n); }
 };
 
+/// Fetches a line that is to be written, so that no other core holds it then. g++ has the instruction behind a flag.
+CHIMERA_INLINE void prefetch_to_write(const void* p) {
+#if defined(__x86_64__)
+  asm volatile("prefetchw %0" : : "m"(*static_cast<const char*>(p)));
+#else
+  __builtin_prefetch(p, 1);
+#endif
+}
+
 /// Calls f(i, io) for i = 0, W, 2W ... below n; io.load(p + i) and io.store(p + i, x) stay inside the row.
 /// f must be a CHIMERA_LAMBDA: a plain lambda is a function of its own and would not share the caller's target.
 template <int W, class F>

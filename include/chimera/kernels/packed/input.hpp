@@ -64,7 +64,7 @@ struct PackedInput {
   InputForms forms = InputForms::none;
   std::int64_t rows = 0, cols = 0;
   float* floats = nullptr;                // [rows, stride()]
-  float* scales = nullptr;                // [rows]
+  float* scales = nullptr;                // [padded_rows()]
   std::int32_t* blocks_of_32 = nullptr;   // [rows, cols / 32, input_words], or [tiles, cols / 32, tile, input_words]
   std::int32_t* blocks_of_256 = nullptr;  // the same, eight units having one power of two
 
@@ -76,10 +76,12 @@ struct PackedInput {
     return form == InputForms::blocks_of_256 ? blocks_of_256 : blocks_of_32;
   }
   constexpr bool tiled() const { return rows > packed_parts::most_single_rows; }
-  constexpr std::int64_t unit_words() const {
-    using namespace packed_parts;
-    return (tiled() ? (rows + tile_multiple - 1) / tile_multiple * tile_multiple : rows) * (cols / 32) * input_words;
+  /// Of rows, with those that fill the last tile.
+  constexpr std::int64_t padded_rows() const {
+    using packed_parts::tile_multiple;
+    return tiled() ? (rows + tile_multiple - 1) / tile_multiple * tile_multiple : rows;
   }
+  constexpr std::int64_t unit_words() const { return padded_rows() * (cols / 32) * packed_parts::input_words; }
 };
 
 inline constexpr InputForms all_input_forms = InputForms::f32 | InputForms::blocks_of_32 | InputForms::blocks_of_256;
@@ -91,7 +93,7 @@ constexpr std::int64_t packed_input_bytes(InputForms forms, std::int64_t rows, s
   const std::int64_t units = bytes_of<std::int32_t>({x.unit_words()});
   return asked(InputForms::f32, bytes_of({rows * x.stride()})) + asked(InputForms::blocks_of_32, units) +
          asked(InputForms::blocks_of_256, units) +
-         asked(InputForms::blocks_of_32 | InputForms::blocks_of_256, bytes_of({rows}));
+         asked(InputForms::blocks_of_32 | InputForms::blocks_of_256, bytes_of({x.padded_rows()}));
 }
 
 /// Takes packed_input_bytes of memory.
@@ -100,7 +102,7 @@ inline PackedInput bind_packed_input(Bump& memory, InputForms forms, std::int64_
   if (contains(forms, InputForms::f32)) x.floats = memory.take(rows * x.stride());
   if (contains(forms, InputForms::blocks_of_32)) x.blocks_of_32 = memory.take<std::int32_t>(x.unit_words());
   if (contains(forms, InputForms::blocks_of_256)) x.blocks_of_256 = memory.take<std::int32_t>(x.unit_words());
-  if (contains(forms, InputForms::blocks_of_32 | InputForms::blocks_of_256)) x.scales = memory.take(rows);
+  if (contains(forms, InputForms::blocks_of_32 | InputForms::blocks_of_256)) x.scales = memory.take(x.padded_rows());
   return x;
 }
 

@@ -299,10 +299,10 @@ CHIMERA_TARGET void take_apart(const std::byte* w, std::int64_t blocks, int pane
   }
 }
 
-/// acc [tile_panels][tokens][16], panels `stride` apart, += units taken apart times `tokens` rows of x.
+/// See CodeKernels.
 template <Sum S>
 CHIMERA_TARGET void multiply_tile(const std::byte* w, const std::int32_t* x, std::int64_t units, float* acc,
-                                  std::int64_t stride) {
+                                  std::int64_t stride, const float* scales) {
   using B = Bytes<S>;
   constexpr int parts_of_run = S.run < 32 || S.part >= 32 ? 1 : 32 / S.part, units_of_run = S.run > 32 ? S.run / 32 : 1;
   constexpr int groups = std::min(S.part, 32) / 4;  // of a part
@@ -382,11 +382,13 @@ CHIMERA_TARGET void multiply_tile(const std::byte* w, const std::int32_t* x, std
     }
     w += B::unit, x += input_words * tokens;
   }
-  if constexpr (in_registers)
+#pragma GCC unroll(in_registers ? 16 : 1)
+  for (int t = 0; t < tokens; ++t)
 #pragma GCC unroll 16
-    for (int t = 0; t < tokens; ++t)
-#pragma GCC unroll 16
-      for (int v = 0; v < vectors; ++v) results.get(t, v).store(place(t, v));
+    for (int v = 0; v < vectors; ++v) {
+      const FVec y = in_registers ? results.get(t, v) : FVec::load(place(t, v));
+      (scales ? y * FVec(scales[t]) : y).store(place(t, v));
+    }
 }
 
 /// Numbers k of W rows.

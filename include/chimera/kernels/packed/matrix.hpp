@@ -166,11 +166,6 @@ void with_room(std::int64_t tile, std::int64_t left, float* sums, F f) {
   std::copy_n(some, left * panel_rows, sums);
 }
 
-inline void scale_rows(const float* scales, std::int64_t count, float* out) {
-  for (std::int64_t t = 0; t < count; ++t)
-    for (std::int64_t i = 0; i < panel_rows; ++i) out[t * panel_rows + i] *= scales[t];
-}
-
 /// One panel times rows that lie one after another.
 inline void multiply_rows(const CodeKernels& k, const std::byte* w, const PackedInput& input, std::int64_t first,
                           std::int64_t count, float* out) {
@@ -186,7 +181,8 @@ inline void multiply_rows(const CodeKernels& k, const std::byte* w, const Packed
       with_room(few_rows, count - t, out + t * panel_rows, [&](float* to) { k.few(w, rows, blocks, to); });
     t += alone ? 1 : few_rows;
   }
-  scale_rows(input.scales + first, count, out);
+  for (std::int64_t t = 0; t < count; ++t)
+    for (std::int64_t i = 0; i < panel_rows; ++i) out[t * panel_rows + i] *= input.scales[first + t];
 }
 
 /// `panels` panels, at most those of a tile, times rows that lie in tiles.
@@ -205,9 +201,10 @@ inline void multiply_tiles(const CodeKernels& k, const std::byte* w, std::int64_
     for (std::int64_t t = first / k.tokens * k.tokens; t < first + count; t += k.tokens) {
       const std::int32_t* x = input.units(k.form) + t * row + at / 32 * input_words * k.tokens;
       const std::int64_t from = std::max(t, first) - t, end = std::min<std::int64_t>(k.tokens, first + count - t);
+      const float* const scales = at + depth == input.cols ? input.scales + t : nullptr;
       float* const sums = out + (t - first) * panel_rows;
       if (panels == k.tile_panels && from == 0 && end == k.tokens) {
-        k.multiply(bytes, x, depth / 32, sums, stride);
+        k.multiply(bytes, x, depth / 32, sums, stride, scales);
         continue;
       }
       constexpr std::int64_t most = 16;  // panels times rows of any tile
@@ -215,12 +212,11 @@ inline void multiply_tiles(const CodeKernels& k, const std::byte* w, std::int64_
       const std::int64_t skipped = from * panel_rows, number = (end - from) * panel_rows, apart = k.tokens * panel_rows;
       for (std::int64_t p = 0; p < panels; ++p)
         std::copy_n(sums + p * stride + skipped, number, some + p * apart + skipped);
-      k.multiply(bytes, x, depth / 32, some, apart);
+      k.multiply(bytes, x, depth / 32, some, apart, scales);
       for (std::int64_t p = 0; p < panels; ++p)
         std::copy_n(some + p * apart + skipped, number, sums + p * stride + skipped);
     }
   }
-  for (std::int64_t p = 0; p < panels; ++p) scale_rows(input.scales + first, count, out + p * stride);
 }
 
 /// out [panels][count][16] = panels, `panel` bytes each, times rows first ... of the input.

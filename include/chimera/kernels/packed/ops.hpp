@@ -30,8 +30,10 @@ struct CodeKernels {
   void (*few)(const std::byte* w, const std::int32_t* const* rows, std::int64_t blocks, float* out);
   /// Blocks of one of a tile's panels.
   void (*take_apart)(const std::byte* w, std::int64_t blocks, int panel, std::byte* to);
-  /// acc [tile_panels][tokens][16], panels `stride` apart, += units taken apart times the rows of a tile.
-  void (*multiply)(const std::byte* w, const std::int32_t* x, std::int64_t units, float* acc, std::int64_t stride);
+  /// acc [tile_panels][tokens][16], panels `stride` apart, += units taken apart times the rows of a tile; and then
+  /// *= scales [tokens], unless they are null.
+  void (*multiply)(const std::byte* w, const std::int32_t* x, std::int64_t units, float* acc, std::int64_t stride,
+                   const float* scales);
 };
 
 /// The same of numbers as they are. `depth` are numbers.

@@ -55,6 +55,9 @@ struct Then {
   static Then logits(const Output* outputs, std::int64_t first, float scale) {
     return {.kind = Kind::logits, .scale = scale, .outputs = outputs, .first = first};
   }
+
+  /// Where results of row i go.
+  float* row(std::int64_t i) const { return outputs ? outputs[i].logits + first : y + i * stride; }
 };
 
 }  // namespace chimera
@@ -63,21 +66,55 @@ namespace chimera::inline CHIMERA_ABI {
 
 namespace product_parts {
 
-inline constexpr std::int64_t row_block = 252;  // rows that one task multiplies: whole tiles of any level
+/// Rows that one task multiplies at most, whole tiles of any level; and at least, if it can be.
+inline constexpr std::int64_t row_block = 264, least_row_block = 96;
 
 /// Panels that are multiplied at once with one row, and with several: so much of each row's results is
 /// written together.
 inline constexpr std::int64_t together = 8, together_for_rows = 4;
 
-/// Panels that lie together in memory: a worker that reads them one after another finds them fetched ahead.
-struct alignas(64) Stretch {
-  std::atomic<std::int64_t> next;
-  std::int64_t end;
+/// Tasks 0 ... count - 1 in stretches, one for each worker: of panels that lie together in memory, which are fetched
+/// ahead then, or of rows, which stay in that worker's caches from one product to the next.
+class Stretches {
+ public:
+  Stretches(std::int64_t count, int workers) : count_(std::min(workers, most)) {
+    for (int i = 0; i < count_; ++i) {
+      all_[i].next.store(count * i / count_, std::memory_order_relaxed);
+      all_[i].end = count * (i + 1) / count_;
+    }
+  }
 
-  std::int64_t left() const { return end - next.load(std::memory_order_relaxed); }
+  /// f(first, end) for some tasks, at most `number`, until none is left: first those of the worker's own stretch,
+  /// then others'. Single ones in the end, so that nobody waits for long.
+  template <class F>
+  void take(int worker, std::int64_t number, F f) {
+    for (int i = 0; i < count_; ++i) {
+      Stretch& s = all_[(worker + i) % count_];
+      for (std::int64_t at = s.next.load(std::memory_order_relaxed); at < s.end;) {
+        const std::int64_t end = at + std::clamp<std::int64_t>((s.end - at) / 2, 1, number);
+        if (!s.next.compare_exchange_weak(at, end, std::memory_order_relaxed)) continue;
+        f(at, end);
+        at = s.next.load(std::memory_order_relaxed);
+      }
+    }
+  }
+
+  bool empty() const {
+    return std::all_of(all_, all_ + count_,
+                       [](const Stretch& s) { return s.next.load(std::memory_order_relaxed) >= s.end; });
+  }
+
+ private:
+  static constexpr int most = 16;  // more workers share them
+
+  struct alignas(64) Stretch {
+    std::atomic<std::int64_t> next;
+    std::int64_t end;
+  };
+
+  int count_;
+  Stretch all_[most];
 };
-
-inline constexpr int max_stretches = 16;  // more workers share them
 
 /// Of a worker's scratch: what some panels make of some rows.
 constexpr std::int64_t results_bytes(std::int64_t panels, std::int64_t rows) {
@@ -125,23 +162,47 @@ inline const float* input_row(Isa isa, const ProductInput& in, std::int64_t cols
   return buffer;
 }
 
-/// `count` results of row i, `first` being the row of the matrix; of both parts for a gate.
-inline void finish(Isa isa, const Then& then, std::int64_t i, std::int64_t first, std::int64_t count, const float* a,
-                   const float* b) {
-  const bool is_logits = then.kind == Then::Kind::logits;
-  float* const y = first + (is_logits ? then.outputs[i].logits + then.first : then.y + i * then.stride);
-  switch (then.kind) {
-    case Then::Kind::store:
-      std::copy_n(a, count, y);
-      if (then.bias) dispatch<AddScaled>(isa, count, 1.f, then.bias + first, y);
-      return;
-    case Then::Kind::gate: return dispatch<SiluGate>(isa, count, a, b, y);
-    case Then::Kind::logits: return dispatch<Scaled>(isa, count, then.scale, a, y);
-    case Then::Kind::add:
-      dispatch<AddScaled>(isa, count, then.scale, a, y);
-      if (then.bias) dispatch<AddScaled>(isa, count, then.scale, then.bias + first, y);
+/// What becomes of results [panels][rows][panel_rows]: of rows first ... of the input and `count` rows of the matrix
+/// from `at` on. b: those of a gate's second part.
+struct Finish {
+  /// Rows: the lines of y that other workers wrote or read last come slowly, and stores wait for each other.
+  static constexpr std::int64_t ahead = 8;
+
+  template <int W>
+  CHIMERA_INLINE static void run(const Then& then, std::int64_t first, std::int64_t rows, std::int64_t at,
+                                 std::int64_t count, const float* a, const float* b) {
+    const std::int64_t width = rows == 1 ? count : panel_rows;  // that lie side by side
+    const auto each = [&](auto result) CHIMERA_LAMBDA {
+      for (std::int64_t t = 0; t < rows; ++t) {
+        float* const y = then.row(first + t) + at;
+        if (t + ahead < rows)
+          for (std::int64_t i = 0; i < count; i += 16) prefetch_to_write(then.row(first + t + ahead) + at + i);
+        for (std::int64_t i = 0; i < count; i += width)
+          lanes<W>(std::min(width, count - i), [&](std::int64_t lane, auto io) CHIMERA_LAMBDA {
+            io.store(y + i + lane, result(io, i * rows + t * panel_rows + lane, at + i + lane, y + i + lane));
+          });
+      }
+    };
+    const Vec<W> scale(then.scale);
+    const float* const bias = then.bias;
+    switch (then.kind) {
+      case Then::Kind::store:
+        return each([&](auto io, std::int64_t from, std::int64_t row, const float*)
+                        CHIMERA_LAMBDA { return bias ? io.load(a + from) + io.load(bias + row) : io.load(a + from); });
+      case Then::Kind::add:
+        return each([&](auto io, std::int64_t from, std::int64_t row, const float* y) CHIMERA_LAMBDA {
+          const Vec<W> sum = fma<W>(scale, io.load(a + from), io.load(y));
+          return bias ? fma<W>(scale, io.load(bias + row), sum) : sum;
+        });
+      case Then::Kind::gate:
+        return each([&](auto io, std::int64_t from, std::int64_t, const float*)
+                        CHIMERA_LAMBDA { return silu<W>(io.load(a + from)) * io.load(b + from); });
+      case Then::Kind::logits:
+        return each([&](auto io, std::int64_t from, std::int64_t, const float*)
+                        CHIMERA_LAMBDA { return io.load(a + from) * scale; });
+    }
   }
-}
+};
 
 /// Results [panels][rows][panel_rows] for rows first ..
 inline void multiply(Isa isa, const PackedPart& part, std::int64_t panel, std::int64_t panels, const PackedInput& input,
@@ -164,13 +225,8 @@ inline std::int64_t multiply_and_finish(Isa isa, const PackedMatrix& w, std::int
   float* const b = scratch.take(panels * rows * panel_rows);
   multiply(isa, *part, panel, panels, input, first, rows, inner, a);
   if (then.kind == Then::Kind::gate) multiply(isa, w.parts[1], panel, panels, input, first, rows, inner, b);
-  // What lies side by side in a row's results is finished together: for one row all panels.
-  const std::int64_t width = rows == 1 ? panels * panel_rows : panel_rows;
-  for (std::int64_t t = 0; t < rows; ++t)
-    for (std::int64_t at = 0; at < panels * panel_rows; at += width) {
-      const std::int64_t row = panel * panel_rows + at, from = at * rows + t * panel_rows;
-      finish(isa, then, first + t, part->first + row, std::min(width, part->rows.rows - row), a + from, b + from);
-    }
+  const std::int64_t row = panel * panel_rows, count = std::min(panels * panel_rows, part->rows.rows - row);
+  dispatch<Finish>(isa, then, first, rows, part->first + row, count, a, b);
   return panels;
 }
 
@@ -184,46 +240,47 @@ inline std::int64_t weight_bytes(const PackedMatrix& w) {
 /// Of one row. Every worker prepares it for itself: cheaper than waiting for one that does.
 inline void multiply_one(const Cpu& q, const PackedMatrix& w, std::int64_t panels, const ProductInput& x,
                          const Then& then) {
-  const int count = std::min(q.at_once(), max_stretches);
-  Stretch stretches[max_stretches];
-  for (int i = 0; i < count; ++i) {
-    stretches[i].next.store(panels * i / count, std::memory_order_relaxed);
-    stretches[i].end = panels * (i + 1) / count;
-  }
-  parallel(q, q.at_once(), weight_bytes(w), [&](std::int64_t index, int worker) {
-    if (std::all_of(stretches, stretches + count, [](const Stretch& s) { return s.left() == 0; })) return;
+  Stretches stretches(panels, q.at_once());
+  parallel(q, q.at_once(), weight_bytes(w), [&](std::int64_t, int worker) {
+    if (stretches.empty()) return;
     Bump scratch{q.scratch(worker)};
     const PackedInput input = bind_packed_input(scratch, w.forms(), 1, w.cols);
     float* buffer = scratch.take(w.cols);
     pack_input(q.isa(), input, 0, input_row(q.isa(), x, w.cols, 0, buffer));
-    for (int i = 0; i < count; ++i) {  // its own stretch first, then what is left of others'
-      Stretch& stretch = stretches[(index + i) % count];
-      for (std::int64_t at = stretch.next.load(std::memory_order_relaxed); at < stretch.end;) {
-        // Single panels in the end, so that nobody waits for long.
-        const std::int64_t end = at + std::clamp<std::int64_t>((stretch.end - at) / 2, 1, together);
-        if (!stretch.next.compare_exchange_weak(at, end, std::memory_order_relaxed)) continue;
-        while (at < end) at += multiply_and_finish(q.isa(), w, at, end - at, input, 0, 1, scratch, then);
-        at = stretch.next.load(std::memory_order_relaxed);
-      }
-    }
+    stretches.take(worker, together, [&](std::int64_t at, std::int64_t end) {
+      while (at < end) at += multiply_and_finish(q.isa(), w, at, end - at, input, 0, 1, scratch, then);
+    });
   });
 }
 
 inline void multiply_rows(const Cpu& q, const PackedMatrix& w, std::int64_t panels, std::int64_t rows,
                           const ProductInput& x, const Then& then, Bump temp) {
+  using packed_parts::tile_multiple;
   const PackedInput input = bind_packed_input(temp, w.forms(), rows, w.cols);
-  parallel(q, rows, rows * w.cols * std::int64_t{sizeof(float)}, [&](std::int64_t i, int worker) {
-    pack_input(q.isa(), input, i, input_row(q.isa(), x, w.cols, i, q.scratch(worker)));
+  const std::int64_t tiles = (rows + tile_multiple - 1) / tile_multiple;
+  Stretches packing(tiles, q.at_once());
+  parallel(q, q.at_once(), rows * w.cols * std::int64_t{sizeof(float)}, [&](std::int64_t, int worker) {
+    packing.take(worker, 1, [&](std::int64_t tile, std::int64_t) {
+      for (std::int64_t i = tile * tile_multiple; i < std::min(rows, (tile + 1) * tile_multiple); ++i)
+        pack_input(q.isa(), input, i, input_row(q.isa(), x, w.cols, i, q.scratch(worker)));
+    });
   });
-  const std::int64_t share = std::max<std::int64_t>(1, panels / (std::int64_t{8} * q.at_once()));
-  const std::int64_t shares = (panels + share - 1) / share, blocks = (rows + row_block - 1) / row_block;
-  parallel(q, shares * blocks, weight_bytes(w) * rows, [&](std::int64_t index, int worker) {
-    // The row blocks of a share follow each other: its weights are in the caches then.
-    const std::int64_t first = index % blocks * row_block, at = index / blocks * share;
-    const std::int64_t end = std::min(at + share, panels);
-    for (std::int64_t p = at; p < end;)
-      p += multiply_and_finish(q.isa(), w, p, std::min(end - p, together_for_rows), input, first,
-                               std::min(row_block, rows - first), Bump{q.scratch(worker)}, then);
+  // Some panels for each worker, of whole tiles. Blocks of rows alike in size, of whole tiles, too; as many as workers
+  // if there are enough rows to be worth taking panels apart.
+  const std::int64_t share = std::max<std::int64_t>(2, panels / (std::int64_t{8} * q.at_once()) / 2 * 2);
+  const std::int64_t shares = (panels + share - 1) / share;
+  const std::int64_t least = (rows + row_block - 1) / row_block;
+  const std::int64_t number = std::max(least, std::min<std::int64_t>(q.at_once(), rows / least_row_block));
+  const std::int64_t block = (tiles + number - 1) / number * tile_multiple, blocks = (rows + block - 1) / block;
+  Stretches products(shares * blocks, q.at_once());
+  parallel(q, q.at_once(), weight_bytes(w) * rows, [&](std::int64_t, int worker) {
+    products.take(worker, 1, [&](std::int64_t index, std::int64_t) {
+      const std::int64_t first = index / shares * block, at = index % shares * share;
+      const std::int64_t end = std::min(at + share, panels);
+      for (std::int64_t p = at; p < end;)
+        p += multiply_and_finish(q.isa(), w, p, std::min(end - p, together_for_rows), input, first,
+                                 std::min(block, rows - first), Bump{q.scratch(worker)}, then);
+    });
   });
 }
 
