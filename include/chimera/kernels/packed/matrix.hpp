@@ -185,7 +185,12 @@ inline void multiply_rows(const CodeKernels& k, const std::byte* w, const Packed
     for (std::int64_t i = 0; i < panel_rows; ++i) out[t * panel_rows + i] *= input.scales[first + t];
 }
 
-/// `panels` panels, at most those of a tile, times rows that lie in tiles.
+/// Fetches lines first ... end - 1 of some memory into the second cache.
+inline void fetch_lines(const std::byte* p, std::int64_t first, std::int64_t end) {
+  for (std::int64_t i = first; i < end; ++i) __builtin_prefetch(p + i * line, 0, 2);
+}
+
+/// `panels` panels, at most those of a tile, times rows that lie in tiles. What is taken apart next is fetched meanwhile.
 inline void multiply_tiles(const CodeKernels& k, const std::byte* w, std::int64_t panel, std::int64_t panels,
                            const PackedInput& input, std::int64_t first, std::int64_t count, float* scratch,
                            float* out) {
@@ -198,10 +203,15 @@ inline void multiply_tiles(const CodeKernels& k, const std::byte* w, std::int64_
     for (int p = 0; p < k.tile_panels; ++p)
       k.take_apart(w + std::min<std::int64_t>(p, panels - 1) * panel + at / k.values * k.bytes, depth / k.values, p,
                    bytes);
+    const bool last = at + step >= input.cols;
+    const std::byte* const next = w + (last ? panels * panel : (at + step) / k.values * k.bytes);
+    const std::int64_t lines = step / k.values * k.bytes / line;
     for (std::int64_t t = first / k.tokens * k.tokens; t < first + count; t += k.tokens) {
+      for (int p = 0; p < k.tile_panels; ++p)
+        fetch_lines(next + p * panel, lines * (t - first) / count, lines * (t + k.tokens - first) / count);
       const std::int32_t* x = input.units(k.form) + t * row + at / 32 * input_words * k.tokens;
       const std::int64_t from = std::max(t, first) - t, end = std::min<std::int64_t>(k.tokens, first + count - t);
-      const float* const scales = at + depth == input.cols ? input.scales + t : nullptr;
+      const float* const scales = last ? input.scales + t : nullptr;
       float* const sums = out + (t - first) * panel_rows;
       if (panels == k.tile_panels && from == 0 && end == k.tokens) {
         k.multiply(bytes, x, depth / 32, sums, stride, scales);
