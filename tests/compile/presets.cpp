@@ -36,6 +36,7 @@ static_assert(parameters<presets::shakespeare> <= 850'000);  // the budget of na
 static_assert(about(parameters<presets::nano>, 1) && about(parameters<presets::tiny>, 35));
 static_assert(about(parameters<presets::griffin_nano>, 1) && about(parameters<presets::griffin_tiny>, 35));
 static_assert(about(parameters<presets::xlstm_nano>, 1));
+static_assert(about(parameters<presets::gdn_nano>, 1) && about(parameters<presets::gdn_tiny>, 35));
 static_assert(about(parameters<presets::strategic_nano>, 1) && about(parameters<presets::strategic_tiny>, 35));
 
 // Each name stands for one preset.
@@ -44,7 +45,7 @@ static_assert(boost::hana::unpack(all_presets, [](const auto&... preset) {
   for (std::size_t i = 0; i < names.size(); ++i)
     for (std::size_t j = 0; j < i; ++j)
       if (names[i] == names[j] || names[i].empty()) return false;
-  return names.size() == 16;
+  return names.size() == 18;
 }));
 
 // Weights can be counted without the model's type.

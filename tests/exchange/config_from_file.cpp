@@ -76,7 +76,7 @@ TEST_CASE("a config goes through GGUF metadata and config.json") {
   const TemporaryFolder folder;
   std::vector<Config> configs = rotations();
   for (const Config& c :
-       {hybrid, hybrid_in_halves, no_positions, plain, qwen2, qwen3, qwen3_in_halves, mistral, granite})
+       {hybrid, hybrid_in_halves, no_positions, plain, qwen2, qwen3, qwen35, qwen3_in_halves, mistral, granite})
     configs.push_back(c);
   for (const Config& c : configs) {
     CAPTURE(config_lines(c));
@@ -183,6 +183,26 @@ TEST_CASE("a config.json that makes no model is an error that names the member")
   error("\"vocab_size\": 272", "\"vocab_size\": 1e300", "vocab_size");
   error("\"rms_norm_eps\": 1e-05", "\"rms_norm_eps\": -1", "rms_norm_eps");
   CHECK(contains(message(config_of_json("[]")), "model_type"));
+}
+
+TEST_CASE("what a file says of Gated DeltaNet is held against itself") {
+  const TemporaryFolder folder;
+  const auto error = [&](const char* key, auto value, std::string_view expected) {
+    const auto config = config_from_file(gguf_of(folder, qwen35, [&](GgufWriter& f) { f.set(key, value); }));
+    CAPTURE(key);
+    CHECK_MESSAGE(contains(message(config), expected), message(config));
+  };
+  error("qwen35.ssm.inner_size", std::uint32_t{100}, "expected ssm.time_step_rank * ssm.state_size");
+  error("qwen35.ssm.group_count", std::uint32_t{0}, "ssm.group_count: expected");
+  error("qwen35.ssm.group_count", std::uint32_t{3}, "multiple of gated_deltanet.key_heads");
+  error("qwen35.ssm.state_size", std::uint32_t{257}, "ssm.state_size: expected");
+  error("qwen35.ssm.conv_kernel", std::uint32_t{9}, "ssm.conv_kernel: expected");
+  error("qwen35.attention.recurrent_layers", std::vector<bool>{true, false}, "expected one number for each of 3");
+  error("qwen35.full_attention_interval", std::uint32_t{0}, "full_attention_interval: expected");
+  const auto rest = config_from_file(gguf_of(folder, qwen35, [](GgufWriter& f) {
+    f.set("qwen35.attention.recurrent_layers", std::vector<bool>{true, false, false});
+  }));
+  CHECK(rest->layers == pattern("GD A A"));
 }
 
 TEST_CASE("of an account of the rotation in a GGUF file that counts which counts in llama.cpp") {
@@ -326,6 +346,16 @@ TEST_CASE("each family has what its class in transformers has where a config.jso
   CHECK_FALSE(read("qwen2", heads)->attention.output_bias);
   CHECK(read("qwen3", heads)->attention.qk_norm);
   CHECK(read("qwen3", heads)->head_dim() == 128);
+  const auto qwen3_5 = read("qwen3_5_text", R"(, "num_key_value_heads": 2, "head_dim": 16)");
+  REQUIRE_MESSAGE(qwen3_5.ok(), message(qwen3_5));
+  CHECK((qwen3_5->layers == pattern("GD GD") && qwen3_5->gated_deltanet.key_heads == 16));
+  CHECK(qwen3_5->gated_deltanet.value_heads == 32);
+  const auto mixed = read("qwen3_5_text", R"(, "num_key_value_heads": 2, "head_dim": 16,
+                                             "layer_types": ["linear_attention", "full_attention"])");
+  REQUIRE_MESSAGE(mixed.ok(), message(mixed));
+  CHECK((mixed->layers == pattern("GD A") && mixed->rope_dims() == 4 && mixed->attention.output_gate));
+  CHECK(contains(message(read("qwen3_5_text", R"(, "attn_output_gate": false)")), "attn_output_gate"));
+  CHECK(contains(message(read("llama", R"(, "attn_output_gate": true)")), "attn_output_gate"));
   CHECK(read("llama", R"(, "attention_bias": true)")->attention.output_bias);
   CHECK(read("granite", "")->attention.scale == 1.f);
   CHECK(contains(message(read("mistral", heads + R"(, "attention_bias": true)")), "attention_bias"));

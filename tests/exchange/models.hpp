@@ -55,6 +55,16 @@ inline constexpr Config qwen3 = [] {
   c.attention.head_dim = 24, c.attention.qk_norm = true, c.tied = false;
   return c;
 }();
+/// Gated DeltaNet with more value heads than key heads, and attention with an output gate of which half the channels turn.
+inline constexpr Config qwen35{
+    .vocab = 272,
+    .width = 64,
+    .context = 128,
+    .layers = pattern("GD A GD"),
+    .attention = {.heads = 4, .kv_heads = 2, .rope = {.dims = 8}, .qk_norm = true, .output_gate = true},
+    .gated_deltanet = {.key_heads = 2, .value_heads = 4, .key_dim = 32},
+    .ffn = {.hidden = 96},
+    .tied = false};
 inline constexpr Config qwen3_in_halves = [] {
   Config c = qwen3;
   c.attention.rope.layout = RopeLayout::halves, c.attention.qkv_bias = c.attention.output_bias = true;

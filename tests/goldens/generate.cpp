@@ -97,6 +97,30 @@ std::string granite(const json& c, const fs::path& checkpoint) {
          ", .logit_scale = " + real(c.at("logits_scaling"));
 }
 
+/// A Qwen3.5 model, as its checkpoint says.
+std::string qwen3_5(const fs::path& checkpoint) {
+  std::ifstream file(checkpoint / "config.json");
+  const json c = json::parse(file);
+  std::string words;
+  for (const std::string layer : c.at("layer_types"))
+    words += (words.empty() ? "" : " ") + std::string(layer == "linear_attention" ? "GD" : "A");
+  const json& rope = c.at("rope_parameters");
+  const int dims = static_cast<int>(rope.at("partial_rotary_factor").get<double>() * c.at("head_dim").get<double>());
+  return ".vocab = " + whole(c.at("vocab_size")) + ", .width = " + whole(c.at("hidden_size")) +
+         ", .context = " + whole(c.at("max_position_embeddings")) + ", .layers = pattern(\"" + words +
+         "\"),\n  .attention = {.heads = " + whole(c.at("num_attention_heads")) +
+         ", .kv_heads = " + whole(c.at("num_key_value_heads")) + ", .head_dim = " + whole(c.at("head_dim")) +
+         ", .rope = {.base = " + real(rope.at("rope_theta")) + ", .dims = " + std::to_string(dims) +
+         "}, .qk_norm = true, .output_gate = true},\n  .gated_deltanet = {.key_heads = " +
+         whole(c.at("linear_num_key_heads")) + ", .value_heads = " + whole(c.at("linear_num_value_heads")) +
+         ", .key_dim = " + whole(c.at("linear_key_head_dim")) +
+         ", .value_dim = " + whole(c.at("linear_value_head_dim")) +
+         ", .conv = " + whole(c.at("linear_conv_kernel_dim")) +
+         "},\n  .ffn = {.hidden = " + whole(c.at("intermediate_size")) +
+         "}, .tied = " + (c.at("tie_word_embeddings").get<bool>() ? "true" : "false") +
+         ", .norm_eps = " + real(c.at("rms_norm_eps"));
+}
+
 /// One file of generated code.
 class Source {
  public:
@@ -141,7 +165,9 @@ void generate(const fs::path& folder, const fs::path& out) {
     else if (name == "griffin_block")
       layers.add(name, griffin(c), "run_griffin");
     else if (name.starts_with("model_granite_"))
-      models.add(name, granite(c, folder / name), "run_granite");
+      models.add(name, granite(c, folder / name), "run_model");
+    else if (name == "model_qwen3_5")
+      models.add(name, qwen3_5(folder / name), "run_model");
     else
       names.resize(known);
   }

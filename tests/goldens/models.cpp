@@ -92,16 +92,21 @@ void compare_checkpoint(Golden& g, const Cpu& q, const AnyModel& model, const fl
   model.train(q, weights, batch, step, training.bytes(), gradients.data(), &sum);
   const float trained = static_cast<float>(sum / counted);
   g.compare("out.loss, in training", {&trained, 1}, g["out.loss"], forward_tolerance);
-  const auto table = file_weights(model, Family::granite);
-  for (const FileWeight& w : *table)
-    g.compare("grad." + w.name, {gradients.data() + w.offset, static_cast<std::size_t>(w.size())},
-              g.get("grad." + w.name, w.size()), model_gradient_tolerance);
+  const auto table = file_weights(model, hugging_face_parts::family_of(hugging_face_parts::type_of(*model.config)));
+  for (const FileWeight& w : *table) {
+    Floats gradient;
+    for (std::int64_t i = 0; i < w.size(); ++i)
+      gradient.push_back(
+          gradients
+              .data()[w.offset + static_cast<std::size_t>(w.our_row(i / w.cols) * w.cols + w.our_col(i % w.cols))]);
+    g.compare("grad." + w.name, gradient, g.get("grad." + w.name, w.size()), model_gradient_tolerance);
+  }
   if (!training.intact() || !gradients.intact()) g.fail("training writes behind its memory");
 }
 
 }  // namespace
 
-void run_granite(Golden& g, const Cpu& q, const AnyModel& model) {
+void run_model(Golden& g, const Cpu& q, const AnyModel& model) {
   const Text text(g);
   Arena weights(static_cast<std::int64_t>(model.arena_floats));
   const auto loaded = [&](const Status& status) {

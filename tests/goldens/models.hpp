@@ -7,12 +7,12 @@
 
 namespace goldens {
 
-/// Logits, loss, gradients, decoding and the greedy continuation of a GraniteMoeHybrid checkpoint.
-void run_granite(Golden& g, const chimera::Cpu& q, const chimera::AnyModel& model);
+/// Logits, loss, gradients, decoding and the greedy continuation of a checkpoint.
+void run_model(Golden& g, const chimera::Cpu& q, const chimera::AnyModel& model);
 
 template <const chimera::Config& C>
-void run_granite(Golden& g, const chimera::Cpu& q) {
-  run_granite(g, q, chimera::any_model<C>("golden"));
+void run_model(Golden& g, const chimera::Cpu& q) {
+  run_model(g, q, chimera::any_model<C>("golden"));
 }
 
 }  // namespace goldens

@@ -69,6 +69,12 @@ constexpr Config head_normed = [] {
   c.attention.qkv_bias = c.attention.qk_norm = true;
   return c;
 }();
+/// An output gate, behind which a norm stands.
+constexpr Config output_gated = [] {
+  Config c = head_normed;
+  c.attention.output_gate = c.sub_norm = true;
+  return c;
+}();
 /// A ring of exactly one window, and the same window in a longer context.
 constexpr Config bare = [] {
   Config c = base;
@@ -79,7 +85,7 @@ constexpr Config bare = [] {
 }  // namespace
 
 TEST_CASE_TEMPLATE("attention", L, Attention<grouped>, Attention<alibi>, Attention<yarn>, Attention<bare>,
-                   Attention<normed>, Attention<biased>, Attention<head_normed>) {
+                   Attention<normed>, Attention<biased>, Attention<head_normed>, Attention<output_gated>) {
   SUBCASE("gradients") { checks::gradients<L>(75); }
   SUBCASE("accumulation") { checks::accumulation<L>(); }
   SUBCASE("packed documents") { checks::packed_documents<L>(150); }

@@ -101,6 +101,30 @@ constexpr Config bitnet{.vocab = 280,
                         .ffn = {.hidden = 512},
                         .sub_norm = true};
 
+constexpr Config qwen35{
+    .vocab = 280,
+    .width = 64,
+    .context = 256,
+    .layers = pattern("GD GD GD A", 8),
+    .attention =
+        {.heads = 4, .kv_heads = 2, .head_dim = 24, .rope = {.dims = 12}, .qk_norm = true, .output_gate = true},
+    .gated_deltanet = {.key_heads = 2, .value_heads = 6, .key_dim = 16},
+    .ffn = {.hidden = 96},
+    .tied = false};
+/// In another pattern, in the files' order of channels, with as many value heads as key heads.
+constexpr Config qwen35_in_halves = [] {
+  Config c = qwen35;
+  c.layers = pattern("GD A GD"), c.tied = true, c.attention.rope.layout = RopeLayout::halves;
+  c.gated_deltanet = {.key_heads = 4, .key_dim = 8, .conv = 3, .chunk = 16};
+  return c;
+}();
+/// transformers' alone: values of another size than keys.
+constexpr Config qwen3_5 = [] {
+  Config c = qwen35;
+  c.gated_deltanet.value_dim = 12;
+  return c;
+}();
+
 constexpr int length = 128, continued = 32;
 
 /// Matrices larger than those that training begins with, so that logits differ clearly.
@@ -180,8 +204,9 @@ Status write_all(const std::string& folder) {
         write<yarn>(*q, folder, "yarn"), write<qwen2>(*q, folder, "qwen2"), write<qwen3>(*q, folder, "qwen3"),
         write<mistral>(*q, folder, "mistral"), write<granite>(*q, folder, "granite"),
         write<limited_steps>(*q, folder, "limited_steps"), write<longrope>(*q, folder, "longrope"),
-        write<dynamic_positions>(*q, folder, "dynamic_positions"), write<bitnet>(*q, folder, "bitnet"),
-        write<bitnet>(*q, folder, "bitnet_ternary", "tq2_0")})
+        write<qwen35>(*q, folder, "qwen35"), write<qwen35_in_halves>(*q, folder, "qwen35_in_halves"),
+        write<qwen3_5>(*q, folder, "qwen3_5"), write<dynamic_positions>(*q, folder, "dynamic_positions"),
+        write<bitnet>(*q, folder, "bitnet"), write<bitnet>(*q, folder, "bitnet_ternary", "tq2_0")})
     if (!s) return s;
   return {};
 }

@@ -70,16 +70,17 @@ struct Rope {
 
 /// In arena order.
 struct AttentionWeights {
-  // qkv: the rows of q, of k, of v; q_norm and k_norm: of the channels of a head
+  // qkv: the rows of the output gate, if there is one, and of q; of k; of v. q_norm and k_norm: of a head's channels
   enum Param : std::size_t { qkv, output, sub_norm, qkv_bias, output_bias, q_norm, k_norm };
 
   template <class Whole>
   static constexpr auto table(const Whole& c) {
     const std::int64_t width = c.width, q = c.attention.heads * c.head_dim(), k = c.kv_heads() * c.head_dim();
+    const std::int64_t gate_and_q = c.attention.output_gate ? 2 * q : q, row = gate_and_q + 2 * k;
     const std::int64_t head_norm = c.attention.qk_norm ? c.head_dim() : 0;
-    Tensor qkv_bias = vector_tensor("attn_qkv.bias", c.attention.qkv_bias ? q + 2 * k : 0, Init::constant(0.f));
-    qkv_bias.parts = {q, k, k};
-    return std::array{Tensor{"attn_qkv.weight", q + 2 * k, width, Role::matrix, Init::normal(), {q, k, k}},
+    Tensor qkv_bias = vector_tensor("attn_qkv.bias", c.attention.qkv_bias ? row : 0, Init::constant(0.f));
+    qkv_bias.parts = {gate_and_q, k, k};
+    return std::array{Tensor{"attn_qkv.weight", row, width, Role::matrix, Init::normal(), {gate_and_q, k, k}},
                       Tensor{"attn_output.weight", width, q, Role::matrix, Init::branch(c.layers.count)},
                       vector_tensor("attn_sub_norm.weight", c.sub_norm ? q : 0, Init::constant(1.f)),
                       qkv_bias,
@@ -101,13 +102,14 @@ struct AttentionConfig {
   Rope rope{};
   bool qkv_bias = false, output_bias = false;  // of the matrix of queries, keys and values; of the output matrix
   bool qk_norm = false;                        // a norm of each head's query and key, before they turn (Qwen3)
+  bool output_gate = false;                    // what attention gives is multiplied by sigmoid(W x) (Qwen3-Next)
 
   template <class Self, class F>
   static constexpr void each_field(Self& s, F&& f) {
     f("heads", s.heads), f("kv_heads", s.kv_heads), f("head_dim", s.head_dim), f("window", s.window);
     f("scale", s.scale), f("position", s.position), f("rope", s.rope, meaning_if(s.position == Position::rope));
     f("qkv_bias", s.qkv_bias, Meaning::added), f("output_bias", s.output_bias, Meaning::added);
-    f("qk_norm", s.qk_norm, Meaning::added);
+    f("qk_norm", s.qk_norm, Meaning::added), f("output_gate", s.output_gate, Meaning::added);
   }
   /// The window and the scale stay 0: what they stand for may change with the context, or is rounded.
   template <class Whole>

@@ -92,6 +92,23 @@ inline constexpr Config xlstm_nano{.vocab = 512,
                                    .mlstm = {.heads = 2},
                                    .ffn = {.hidden = 320}};
 
+// Gated DeltaNet and gated attention, three to one, the form that GGUF calls qwen35.
+
+inline constexpr Config gdn_nano{
+    .vocab = 512,
+    .width = 128,
+    .context = 1'024,
+    .layers = pattern("GD GD GD A", 4),
+    .attention = {.heads = 4, .kv_heads = 2, .rope = {.dims = 16}, .qk_norm = true, .output_gate = true},
+    .ffn = {.hidden = 320}};
+inline constexpr Config gdn_tiny{
+    .vocab = 512,
+    .width = 512,
+    .context = 2'048,
+    .layers = pattern("GD GD GD A", 12),
+    .attention = {.heads = 8, .kv_heads = 4, .rope = {.dims = 32}, .qk_norm = true, .output_gate = true},
+    .ffn = {.hidden = 1'280}};
+
 // Mamba-2 with attention placed where it serves most (seed scale S4).
 
 inline constexpr Config strategic_nano{.vocab = 512,
@@ -152,7 +169,8 @@ inline constexpr auto all_presets = boost::hana::make_tuple(
     Preset<presets::hybrid_700m>{"hybrid-700m"}, Preset<presets::griffin_nano>{"griffin-nano"},
     Preset<presets::griffin_tiny>{"griffin-tiny"}, Preset<presets::griffin_small>{"griffin-small"},
     Preset<presets::griffin_base>{"griffin-base"}, Preset<presets::griffin_large>{"griffin-large"},
-    Preset<presets::xlstm_nano>{"xlstm-nano"}, Preset<presets::strategic_nano>{"strategic-nano"},
+    Preset<presets::xlstm_nano>{"xlstm-nano"}, Preset<presets::gdn_nano>{"gdn-nano"},
+    Preset<presets::gdn_tiny>{"gdn-tiny"}, Preset<presets::strategic_nano>{"strategic-nano"},
     Preset<presets::strategic_tiny>{"strategic-tiny"}, Preset<presets::strategic_1_3b>{"strategic-1.3b"},
     Preset<presets::strategic_2_7b>{"strategic-2.7b"}, Preset<presets::strategic_6_7b>{"strategic-6.7b"},
     Preset<presets::strategic_13b>{"strategic-13b"});

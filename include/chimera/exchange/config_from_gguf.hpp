@@ -10,6 +10,7 @@
 #include <chimera/io/gguf.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -19,8 +20,8 @@ namespace chimera::inline CHIMERA_ABI {
 /// The key of a whole config in a GGUF file of ours: lines of config_text.hpp.
 inline constexpr std::string_view config_key = "chimera.config";
 
-/// From the metadata and the tensors' shapes of architecture llama, qwen2, qwen3, granite, granitehybrid, bitnet, or our
-/// own.
+/// From the metadata and the tensors' shapes of architecture llama, qwen2, qwen3, qwen35, granite, granitehybrid,
+/// bitnet, or our own.
 Result<Config> config_from_gguf(const Gguf& file);
 
 }  // namespace chimera::inline CHIMERA_ABI
@@ -38,9 +39,11 @@ CHIMERA_FUNCTION Result<Config> config_from_gguf(const Gguf& file) {
   }
   const bool granite = *architecture == "granitehybrid" || *architecture == "granite";
   const bool bitnet = *architecture == "bitnet";
-  if (!granite && !bitnet && *architecture != "llama" && *architecture != "qwen2" && *architecture != "qwen3")
+  constexpr std::array<std::string_view, 4> others{"llama", "qwen2", "qwen3", "qwen35"};
+  if (!granite && !bitnet && std::find(others.begin(), others.end(), *architecture) == others.end())
     return Error{
-        "general.architecture: expected llama, qwen2, qwen3, granite, granitehybrid, bitnet or chimera, found " +
+        "general.architecture: expected llama, qwen2, qwen3, qwen35, granite, granitehybrid, bitnet or chimera, "
+        "found " +
         std::string(*architecture)};
 
   FileFields<Gguf> p(file, std::string(*architecture) + ".");

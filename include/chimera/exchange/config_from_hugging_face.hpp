@@ -21,7 +21,7 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-/// From a config.json of model_type llama, mistral, qwen2, qwen3, granite or granitemoehybrid.
+/// From a config.json of model_type llama, mistral, qwen2, qwen3, qwen3_5_text, granite or granitemoehybrid.
 Result<Config> config_from_hugging_face(const Json& config);
 
 /// Of a folder, or of its config.json.
@@ -35,17 +35,24 @@ namespace chimera::inline CHIMERA_ABI {
 namespace config_from_hugging_face_parts {
 
 /// layer_types: the words of each layer, the blocks of each word.
-inline void read_blocks(FileFields<JsonFields>& p, Config& c) {
+inline void read_blocks(FileFields<JsonFields>& p, Family family, Config& c) {
+  if (family == Family::qwen3_5 && !p.has("layer_types")) {
+    const int interval = p.integer("full_attention_interval", 1, Layers::max, 4);
+    for (int i = 0; i < c.layers.count; ++i)
+      if ((i + 1) % interval != 0) c.layers.kind[static_cast<std::size_t>(i)] = Kind::gated_deltanet;
+    return;
+  }
   const std::vector<std::string> kinds = p.texts("layer_types");
   p.demand(
       kinds.size() == static_cast<std::size_t>(c.layers.count),
       "\"layer_types\": expected " + std::to_string(c.layers.count) + " words, found " + std::to_string(kinds.size()));
   std::string expected;
   for (const LayerFiles& layer : layer_files)
-    if (!layer.words.empty()) expected.append(expected.empty() ? "" : " or ").append(layer.words[0]);
+    if (!layer.words.empty() && layer.known(family))
+      expected.append(expected.empty() ? "" : " or ").append(layer.words[0]);
   for (std::size_t i = 0; p.status() && i < kinds.size(); ++i) {
     const auto has_word = [&](const LayerFiles& layer) {
-      return std::find(layer.words.begin(), layer.words.end(), kinds[i]) != layer.words.end();
+      return layer.known(family) && std::find(layer.words.begin(), layer.words.end(), kinds[i]) != layer.words.end();
     };
     const auto layer = std::find_if(layer_files.begin(), layer_files.end(), has_word);
     p.demand(layer != layer_files.end(), "\"layer_types\": expected " + expected + ", found " + kinds[i]);
@@ -54,7 +61,10 @@ inline void read_blocks(FileFields<JsonFields>& p, Config& c) {
 }
 
 /// Keys of other models of these names that would change results: said, and never passed over.
-inline void refuse_unknown(const JsonFields& json, FileFields<JsonFields>& p, bool granite) {
+inline void refuse_unknown(const JsonKeys& k) {
+  const JsonFields& json = k.json;
+  FileFields<JsonFields>& p = k.fields;
+
   for (const char* key : {"attn_logit_softcapping",
                           "final_logit_softcapping",
                           "logit_softcap",
@@ -75,12 +85,12 @@ inline void refuse_unknown(const JsonFields& json, FileFields<JsonFields>& p, bo
                           "attention_chunk_size",
                           "num_experts",
                           "num_local_experts",
-                          "n_routed_experts",
-                          "attn_output_gate"})
+                          "n_routed_experts"})
     p.demand_neutral(key, {0});
   for (const char* key : {"is_causal", "rotary_pct", "logit_scale", "embedding_scale", "residual_scale"})
     p.demand_neutral(key, {1});
-  if (!granite)
+  k.demand_flag("attn_output_gate", k.qwen3_5(), k.qwen3_5());
+  if (!k.granite())
     for (const char* key : {"embedding_multiplier", "residual_multiplier", "logits_scaling", "attention_multiplier"})
       p.demand_neutral(key, {1});
   for (const auto& [key, expected] :
@@ -97,9 +107,12 @@ CHIMERA_FUNCTION Result<Config> config_from_hugging_face(const Json& config) {
   const JsonFields json(config);
   const auto type = json.text("model_type");
   if (!type) return type.error();
-  constexpr std::array<std::string_view, 6> known{"llama", "mistral", "qwen2", "qwen3", "granite", "granitemoehybrid"};
+  constexpr std::array<std::string_view, 7> known{"llama",        "mistral", "qwen2",           "qwen3",
+                                                  "qwen3_5_text", "granite", "granitemoehybrid"};
   if (std::find(known.begin(), known.end(), *type) == known.end())
-    return Error{"\"model_type\": expected llama, mistral, qwen2, qwen3, granite or granitemoehybrid, found " + *type};
+    return Error{
+        "\"model_type\": expected llama, mistral, qwen2, qwen3, qwen3_5_text, granite or granitemoehybrid, found " +
+        *type};
 
   FileFields<JsonFields> p(json);
   const JsonKeys keys{json, p, *type};
@@ -113,13 +126,14 @@ CHIMERA_FUNCTION Result<Config> config_from_hugging_face(const Json& config) {
   c.layers.count = p.integer("num_hidden_layers", 1, Layers::max);
   c.norm_eps = p.number("rms_norm_eps", 1e-12, 1, 1e-6);
   c.tied = p.boolean("tie_word_embeddings", false);
-  config_from_hugging_face_parts::refuse_unknown(json, p, keys.granite());
+  config_from_hugging_face_parts::refuse_unknown(keys);
   if (keys.granite()) {
     c.embedding_scale = p.number("embedding_multiplier", -1e6, 1e6, 1);
     c.residual_scale = p.number("residual_multiplier", -1e6, 1e6, 1);
     c.logit_scale = p.number("logits_scaling", -1e6, 1e6, 1);
   }
-  if (keys.hybrid()) config_from_hugging_face_parts::read_blocks(p, c);
+  if (keys.hybrid())
+    config_from_hugging_face_parts::read_blocks(p, keys.qwen3_5() ? Family::qwen3_5 : Family::granite, c);
   for (const LayerFiles& layer : layer_files)
     if (layer.read_json && layer.used(c)) layer.read_json(keys, c);
   return checked_config(c, p);

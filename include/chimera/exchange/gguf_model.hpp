@@ -57,6 +57,7 @@ namespace gguf_model_parts {
 
 constexpr Family family_of(std::string_view architecture) {
   if (architecture == "chimera") return Family::own;
+  if (architecture == "qwen35") return Family::gguf_qwen35;
   const bool halves = architecture == "bitnet" || architecture == "qwen2" || architecture == "qwen3";
   return halves ? Family::gguf_halves : Family::gguf;
 }

@@ -1,5 +1,5 @@
 // Models as Hugging Face folders: config.json and model.safetensors, as transformers' classes ForCausalLM of Llama,
-// Mistral, Qwen2, Qwen3, Granite and GraniteMoeHybrid have them.
+// Mistral, Qwen2, Qwen3, Qwen3_5, Granite and GraniteMoeHybrid have them.
 #pragma once
 
 #include <chimera/core/fields.hpp>
@@ -41,23 +41,27 @@ inline std::string_view type_of(const Config& c) {
 }
 
 inline std::string_view class_of(std::string_view type) {
-  constexpr std::array<std::array<std::string_view, 2>, 6> classes{
+  constexpr std::array<std::array<std::string_view, 2>, 7> classes{
       {{"llama", "LlamaForCausalLM"},
        {"mistral", "MistralForCausalLM"},
        {"qwen2", "Qwen2ForCausalLM"},
        {"qwen3", "Qwen3ForCausalLM"},
+       {"qwen3_5_text", "Qwen3_5ForCausalLM"},
        {"granite", "GraniteForCausalLM"},
        {"granitemoehybrid", "GraniteMoeHybridForCausalLM"}}};
   return std::find_if(classes.begin(), classes.end(), [&](const auto& c) { return c[0] == type; })->at(1);
 }
 
-inline Family family_of(std::string_view type) { return type == "granitemoehybrid" ? Family::granite : Family::llama; }
+inline Family family_of(std::string_view type) {
+  if (type == "qwen3_5_text") return Family::qwen3_5;
+  return type == "granitemoehybrid" ? Family::granite : Family::llama;
+}
 
 /// Why transformers has no class for a model of this config; empty if it has one.
 inline std::string unknown_to_transformers(const Config& c) {
   const std::string_view type = type_of(c);
-  if (const std::string word = word_unknown_to(Family::granite, c); !word.empty())
-    return "its granitemoehybrid has no layer like " + word;
+  if (const std::string word = word_unknown_to(family_of(type), c); !word.empty())
+    return "its " + std::string(type) + " has no layer like " + word;
   if (c.sub_norm) return "its granitemoehybrid and llama have no norms inside their layers";
   if (!has_plain_scales(c) && !type.starts_with("granite")) return "its " + std::string(type) + " has no multipliers";
   for (const LayerFiles& layer : layer_files)
@@ -86,11 +90,12 @@ inline std::string config_json(const Config& c, Format format, const SpecialIds&
     m.add_number("residual_multiplier", c.residual_scale);
     m.add_number("logits_scaling", c.logit_scale);
   }
-  if (type == "granitemoehybrid") {
+  if (type == "granitemoehybrid" || type == "qwen3_5_text") {
     std::string kinds;
     for (int i = 0; i < c.layers.count; ++i)
       for (const LayerFiles& layer : layer_files)
-        if (layer.kind == c.layers[i]) kinds.append(i ? ", " : "").append(json_quoted(layer.words[0]));
+        if (layer.kind == c.layers[i])
+          kinds.append(i ? ", " : "").append(json_quoted(type == "qwen3_5_text" ? layer.words.back() : layer.words[0]));
     m.add("layer_types", "[" + kinds + "]");
   }
   for (const LayerFiles& layer : layer_files)
@@ -125,7 +130,8 @@ inline Result<void> load_hugging_face(const Cpu& q, const std::string& folder, c
   const auto file = Safetensors::open(folder);
   if (!file) return file.error();
   const bool llama = file->tensor("model.layers.0.mlp.gate_proj.weight") != nullptr;
-  const auto table = file_weights(model, llama ? Family::llama : Family::granite);
+  const Family plain = llama ? Family::llama : Family::granite;
+  const auto table = file_weights(model, type_of(*config) == "qwen3_5_text" ? Family::qwen3_5 : plain);
   if (!table) return table.error();
   for (const FileWeight& w : *table) {
     const SafetensorsTensor* t = file->tensor(w.name);

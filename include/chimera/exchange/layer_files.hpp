@@ -25,12 +25,16 @@ namespace chimera::inline CHIMERA_ABI {
 enum class Family : std::uint8_t {
   gguf,         // llama.cpp's granitehybrid, granite, llama
   gguf_halves,  // its bitnet, qwen2, qwen3: channels turn in halves
+  gguf_qwen35,  // its qwen35, where they do, too
   granite,      // GraniteMoeHybridForCausalLM
   llama,        // LlamaForCausalLM, and those of Mistral, Qwen2, Qwen3 and Granite, whose tensors are called as its
+  qwen3_5,      // Qwen3_5ForCausalLM, whose tensors are called so, too
   own,          // our table as it is
 };
 
-constexpr bool is_hugging_face(Family family) { return family == Family::granite || family == Family::llama; }
+constexpr bool is_hugging_face(Family family) {
+  return family == Family::granite || family == Family::llama || family == Family::qwen3_5;
+}
 
 /// Whether all multipliers of the model's own are the usual ones.
 constexpr bool has_plain_scales(const Config& c) {
@@ -58,18 +62,22 @@ struct FileWeight {
   bool minus_exp = false;  // the file has -exp(ours)
   float divisor = 1.f;     // the file has ours / divisor
   bool ternary = false;    // the file has that rounded to -1, 0 or 1
-  // Rows of heads whose channels turn in another order than in the file: the first `turning` of each `head` rows.
-  std::int64_t head = 0, turning = 0;
-  bool file_has_halves = false;
+  float minus = 0.f;       // the file has ours - minus
+  // Where each row and each column of the file lies in ours; empty: both have one order.
+  std::vector<std::int64_t> our_rows{}, our_cols{};
   StoredTensor stored{};  // in the file at hand, which must stay
 
   std::int64_t size() const { return rows * cols; }
-
-  /// Where row `r` of the file lies in ours.
-  std::int64_t our_row(std::int64_t r) const;
-  /// Which row of the file is row `r` of ours.
-  std::int64_t file_row(std::int64_t r) const;
+  std::int64_t our_row(std::int64_t r) const { return our_rows.empty() ? r : our_rows[static_cast<std::size_t>(r)]; }
+  std::int64_t our_col(std::int64_t c) const { return our_cols.empty() ? c : our_cols[static_cast<std::size_t>(c)]; }
+  /// Which row of the file each of ours is; empty as our_rows.
+  std::vector<std::int64_t> file_rows() const;
 };
+
+/// Of norms: Qwen3.5 has what is added to 1.
+inline void zero_centred(FileWeight& w, const Config&, Family family) {
+  if (family == Family::qwen3_5) w.minus = 1.f;
+}
 
 /// The tensor of a family's files that holds a weight, or a part of it.
 struct FileTensor {
@@ -86,13 +94,16 @@ enum class MoreBits : std::uint8_t { none, value, down };
 struct FileRow {
   std::string_view ours;  // its name in the layer's table of weights
   FileTensor gguf{}, granite{}, llama{};
-  int part = -1;  // of our weight's parts; -1: all of it
+  FileTensor qwen35{};  // empty: as gguf
+  int part = -1;        // of our weight's parts; -1: all of it
   MoreBits bits = MoreBits::none;
   /// What else there is to say of it.
   void (*adapt)(FileWeight&, const Config&, Family) = nullptr;
 
   constexpr const FileTensor& in(Family family) const {
-    return family == Family::granite ? granite : family == Family::llama ? llama : gguf;
+    if (family == Family::granite) return granite;
+    if (is_hugging_face(family)) return llama;
+    return family == Family::gguf_qwen35 && !qwen35.name.empty() ? qwen35 : gguf;
   }
 };
 
@@ -122,14 +133,16 @@ struct GgufNumbers {
   bool granite() const { return architecture.starts_with("granite"); }
 };
 
-/// Members of a config.json of that model_type: granitemoehybrid, granite, llama, mistral, qwen2 or qwen3.
+/// Members of a config.json of that model_type: granitemoehybrid, granite, llama, mistral, qwen2, qwen3 or qwen3_5_text.
 struct JsonKeys {
   const JsonFields& json;
   FileFields<JsonFields>& fields;
   std::string_view type;
 
   /// Models of several kinds of layers.
-  bool hybrid() const { return type == "granitemoehybrid"; }
+  bool hybrid() const { return type == "granitemoehybrid" || qwen3_5(); }
+  bool granite_hybrid() const { return type == "granitemoehybrid"; }
+  bool qwen3_5() const { return type == "qwen3_5_text"; }
   /// They have multipliers.
   bool granite() const { return type.starts_with("granite"); }
   /// `absent`: what a key stands for that is not there; null stands for `null`.
@@ -178,16 +191,10 @@ struct LayerFiles {
 #if CHIMERA_BODIES
 namespace chimera::inline CHIMERA_ABI {
 
-CHIMERA_FUNCTION std::int64_t FileWeight::our_row(std::int64_t r) const {
-  const std::int64_t i = head > 0 ? r % head : 0, half = turning / 2;
-  if (i >= turning) return r;
-  return r - i + (file_has_halves ? i % half * 2 + i / half : i % 2 * half + i / 2);
-}
-
-CHIMERA_FUNCTION std::int64_t FileWeight::file_row(std::int64_t r) const {
-  const std::int64_t i = head > 0 ? r % head : 0, half = turning / 2;
-  if (i >= turning) return r;
-  return r - i + (file_has_halves ? i % 2 * half + i / 2 : i % half * 2 + i / half);
+CHIMERA_FUNCTION std::vector<std::int64_t> FileWeight::file_rows() const {
+  std::vector<std::int64_t> of(our_rows.size());
+  for (std::size_t r = 0; r < of.size(); ++r) of[static_cast<std::size_t>(our_rows[r])] = static_cast<std::int64_t>(r);
+  return of;
 }
 
 CHIMERA_FUNCTION void JsonKeys::demand_flag(std::string_view key, bool expected, bool otherwise) const {

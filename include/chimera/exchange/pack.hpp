@@ -55,16 +55,20 @@ CHIMERA_FUNCTION Result<PackedModel> pack_gguf(const Cpu& q, const Gguf& file, c
       first = end;
     }
   }
+  std::vector<std::vector<std::int64_t>> file_rows;  // of each source; none: the file's order is ours
+  for (const FileWeight* w : weights) file_rows.push_back(w->file_rows());
   const auto read = [&](std::size_t source, std::int64_t row, std::int64_t count, std::byte* to) -> Result<void> {
     const FileWeight& w = *weights[source];
     const GgufTensor& t = file.tensors()[w.stored.index];
     const std::size_t row_bytes = static_cast<std::size_t>(format_bytes(t.format, w.cols));
     row += sources[source].first - w.first;
-    const std::int64_t together = w.head > 0 ? 1 : count;  // rows that follow one another in the file, too
+    const auto& theirs = file_rows[source];
+    const std::int64_t together = theirs.empty() ? count : 1;  // rows that follow one another in the file, too
     for (std::int64_t r = 0; r < count; r += together) {
       const std::span bytes(to + static_cast<std::size_t>(r) * row_bytes,
                             static_cast<std::size_t>(together) * row_bytes);
-      if (Result<void> s = file.read(t, static_cast<std::size_t>(w.file_row(row + r)) * row_bytes, bytes); !s) return s;
+      const auto from = static_cast<std::size_t>(theirs.empty() ? row + r : theirs[static_cast<std::size_t>(row + r)]);
+      if (Result<void> s = file.read(t, from * row_bytes, bytes); !s) return s;
       if (Result<void> s = check_numbers(w.stored, bytes); !s) return s;
     }
     return {};

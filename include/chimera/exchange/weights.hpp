@@ -34,17 +34,21 @@ inline constexpr std::array own_rows{
     FileRow{.ours = "output_norm.weight",
             .gguf = {"output_norm.weight"},
             .granite = {"model.norm.weight"},
-            .llama = {"model.norm.weight"}},
+            .llama = {"model.norm.weight"},
+            .adapt = zero_centred},
     FileRow{
         .ours = "output.weight", .gguf = {"output.weight"}, .granite = {"lm_head.weight"}, .llama = {"lm_head.weight"}},
     FileRow{.ours = "attn_norm.weight",
             .gguf = {"attn_norm.weight"},
             .granite = {"input_layernorm.weight"},
-            .llama = {"input_layernorm.weight"}},
+            .llama = {"input_layernorm.weight"},
+            .adapt = zero_centred},
     FileRow{.ours = "ffn_norm.weight",
             .gguf = {"ffn_norm.weight"},
             .granite = {"post_attention_layernorm.weight"},
-            .llama = {"post_attention_layernorm.weight"}}};
+            .llama = {"post_attention_layernorm.weight"},
+            .qwen35 = {"post_attention_norm.weight"},
+            .adapt = zero_centred}};
 
 /// Calls f(row) for all rows.
 template <class F>
@@ -88,8 +92,11 @@ Result<void> store_weight(const Cpu& q, const FileWeight& w, Format format, cons
   std::vector<std::byte> bytes;
   for (std::int64_t first = 0; first < w.rows; first += rows) {
     const std::int64_t count = std::min(rows, w.rows - first), n = count * w.cols;
-    for (std::int64_t r = 0; r < count; ++r)
-      std::copy_n(arena + w.offset + w.our_row(first + r) * w.cols, w.cols, values->data() + r * w.cols);
+    for (std::int64_t r = 0; r < count; ++r) {
+      const float* ours = arena + w.offset + w.our_row(first + r) * w.cols;
+      for (std::int64_t c = 0; c < w.cols; ++c) values->data()[r * w.cols + c] = ours[w.our_col(c)];
+    }
+    for (std::int64_t i = 0; w.minus != 0.f && i < n; ++i) values->data()[i] -= w.minus;
     for (std::int64_t i = 0; w.minus_exp && i < n; ++i) values->data()[i] = -std::exp(values->data()[i]);
     for (std::int64_t i = 0; w.ternary && i < n; ++i)
       values->data()[i] = std::clamp((std::round)(values->data()[i] / w.divisor), -1.f, 1.f);
@@ -168,13 +175,11 @@ inline std::string shape_text(std::span<const std::int64_t> shape) {
   return "[" + text + "]";
 }
 
-/// Rows of a head from the file's order to ours, in place. buffer: head * cols floats.
-inline void turn_heads(const FileWeight& w, float* x, float* buffer) {
-  for (std::int64_t first = 0; first < w.rows; first += w.head) {
-    std::copy_n(x + first * w.cols, w.head * w.cols, buffer);
-    for (std::int64_t r = 0; r < w.head; ++r)
-      std::copy_n(buffer + r * w.cols, w.cols, x + w.our_row(first + r) * w.cols);
-  }
+/// From the file's order of rows and columns to ours, in place. buffer: as many floats as x.
+inline void put_in_order(const FileWeight& w, float* x, float* buffer) {
+  std::copy_n(x, w.size(), buffer);
+  for (std::int64_t r = 0; r < w.rows; ++r)
+    for (std::int64_t c = 0; c < w.cols; ++c) x[w.our_row(r) * w.cols + w.our_col(c)] = buffer[r * w.cols + c];
 }
 
 }  // namespace weight_parts
@@ -205,10 +210,11 @@ CHIMERA_FUNCTION Result<void> load_weight(const Cpu& q, const FileWeight& w, con
     if (!(x[i] < 0)) return Error{"tensor " + name + ": expected numbers below 0, found " + std::to_string(x[i])};
     x[i] = std::log(-x[i]);
   }
-  if (w.head > 0) {
-    auto buffer = Buffer::create(static_cast<std::size_t>(w.head * w.cols));
+  for (std::int64_t i = 0; w.minus != 0.f && i < w.size(); ++i) x[i] += w.minus;
+  if (!w.our_rows.empty() || !w.our_cols.empty()) {
+    auto buffer = Buffer::create(static_cast<std::size_t>(w.size()));
     if (!buffer) return buffer.error();
-    turn_heads(w, x, buffer->data());
+    put_in_order(w, x, buffer->data());
   }
   return {};
 }

@@ -1,7 +1,8 @@
 // Grouped-query attention, causal, with an optional sliding window and rotary or ALiBi positions
 // (Ainslie et al., 2305.13245; Su et al., 2104.09864; Press et al., 2108.12409). With sub_norm what the output matrix
 // multiplies is normalised first (BitNet b1.58 2B4T, 2504.12285); with qk_norm each head's query and key are (Qwen3,
-// 2505.09388).
+// 2505.09388). With output_gate what attention gives is multiplied by sigmoid(W x) first (Qwen3-Next; Qiu et al.,
+// 2505.06708).
 #pragma once
 
 #include <chimera/core/constexpr_math.hpp>
@@ -22,8 +23,9 @@ namespace chimera::inline CHIMERA_ABI {
 template <const Config& C>
 struct Attention : AttentionWeights {
   static constexpr std::int64_t width = C.width, heads = C.attention.heads, kv_heads = C.kv_heads();
-  static constexpr std::int64_t head_dim = C.head_dim(), rows = heads * head_dim,
-                                row = (heads + 2 * kv_heads) * head_dim;
+  static constexpr std::int64_t head_dim = C.head_dim(), rows = heads * head_dim;
+  static constexpr std::int64_t gates = C.attention.output_gate ? rows : 0;  // stand before queries, keys and values
+  static constexpr std::int64_t row = gates + (heads + 2 * kv_heads) * head_dim;
   static constexpr bool rotary = C.attention.position == Position::rope;
   static constexpr std::int64_t dims = rotary ? C.rope_dims() : 0;
 
@@ -32,7 +34,7 @@ struct Attention : AttentionWeights {
   static constexpr Linear in{row, width}, out{width, rows};
 
   struct Activations {
-    float* qkv;     // [B,T,row], after norms and rotation
+    float* qkv;     // [B,T,row], gates, and the rest after norms and rotation
     float* mixed;   // [B,T,rows]
     float* lse;     // [B,heads,T]
     float* angles;  // [T,rope_row]
@@ -45,7 +47,7 @@ struct Attention : AttentionWeights {
   }
   static std::int64_t temp_bytes(const Batch& batch) {
     const std::int64_t n = batch.tokens(), inside = C.sub_norm ? n * rows : 0;
-    return bytes_of({n * row, n * rows, n * heads, inside}) +
+    return bytes_of({n * row, n * rows, n * heads, inside, n * gates}) +
            std::max({inside ? norm_backward_bytes(n, rows) : 0, bytes_of({C.attention.output_bias ? n * width : 0}),
                      C.attention.qk_norm ? head_norm_backward_bytes(head_norms(n)) : 0});
   }
@@ -65,17 +67,17 @@ struct Attention : AttentionWeights {
     if constexpr (C.attention.qkv_bias) add_bias(q, n, row, 1.f, w.vector(qkv_bias), products);
     if constexpr (C.attention.qk_norm) {
       copy(q, n * row, a.raw, a.qkv);
-      head_norm(q, head_norms(n), a.raw, w.vector(q_norm), w.vector(k_norm), a.qkv);
+      head_norm(q, head_norms(n), a.raw + gates, w.vector(q_norm), w.vector(k_norm), a.qkv + gates);
     }
     if constexpr (rotary) {
       rope_table(q, turns, dims, layout, 0, batch.length, a.angles);
-      rope(q, turning, batch, 1.f, a.angles, a.qkv);
+      rope(q, turning, batch, 1.f, a.angles, a.qkv + gates);
     }
-    attention(q, shape, batch, a.qkv, a.mixed, a.lse);
-    const float* last = a.mixed;
+    attention(q, shape, batch, a.qkv + gates, a.mixed, a.lse);
+    const float* last = gated(q, n, a, temp);
     if constexpr (C.sub_norm) {
       float* normed = temp.take(n * rows);
-      rms_norm(q, norm(n), a.mixed, w.vector(sub_norm), normed);
+      rms_norm(q, norm(n), last, w.vector(sub_norm), normed);
       last = normed;
     }
     linear(q, out, w.matrix(output), n, scale, last, rows, 1.f, y, width);
@@ -88,22 +90,24 @@ struct Attention : AttentionWeights {
     const std::int64_t n = batch.tokens();
     float* dmixed = temp.take(n * rows);
     float* dqkv = temp.take(n * row);
+    const float* last = gated(q, n, a, temp);
     if constexpr (C.sub_norm) {
       Bump inner = temp;
       float* normed = inner.take(n * rows);
       float* dnormed = normed;
-      rms_norm(q, norm(n), a.mixed, w.vector(sub_norm), normed);
+      rms_norm(q, norm(n), last, w.vector(sub_norm), normed);
       linear_backward(q, out, w.matrix(output), dw.matrix(output), n, scale, dy, width, normed, rows, 0.f, dnormed);
       zero(q, n * rows, dmixed);
-      rms_norm_backward(q, norm(n), a.mixed, w.vector(sub_norm), dnormed, dmixed, dw.vector(sub_norm), inner);
+      rms_norm_backward(q, norm(n), last, w.vector(sub_norm), dnormed, dmixed, dw.vector(sub_norm), inner);
     } else {
-      linear_backward(q, out, w.matrix(output), dw.matrix(output), n, scale, dy, width, a.mixed, rows, 0.f, dmixed);
+      linear_backward(q, out, w.matrix(output), dw.matrix(output), n, scale, dy, width, last, rows, 0.f, dmixed);
     }
-    attention_backward(q, shape, batch, a.qkv, a.mixed, a.lse, dmixed, dqkv, temp);
-    if constexpr (rotary) rope(q, turning, batch, -1.f, a.angles, dqkv);
+    if constexpr (C.attention.output_gate) sigmoid_gate_backward(q, n, rows, a.qkv, row, a.mixed, dmixed, dqkv);
+    attention_backward(q, shape, batch, a.qkv + gates, a.mixed, a.lse, dmixed, dqkv + gates, temp);
+    if constexpr (rotary) rope(q, turning, batch, -1.f, a.angles, dqkv + gates);
     if constexpr (C.attention.qk_norm)
-      head_norm_backward(q, head_norms(n), a.raw, w.vector(q_norm), w.vector(k_norm), dqkv, dw.vector(q_norm),
-                         dw.vector(k_norm), temp);
+      head_norm_backward(q, head_norms(n), a.raw + gates, w.vector(q_norm), w.vector(k_norm), dqkv + gates,
+                         dw.vector(q_norm), dw.vector(k_norm), temp);
     if constexpr (C.attention.qkv_bias) sum_rows(q, n, row, row, dqkv, dw.vector(qkv_bias));
     if constexpr (C.attention.output_bias) {
       float* scaled = temp.take(n * width);
@@ -133,8 +137,9 @@ struct Attention : AttentionWeights {
     const auto bias = [&](bool there, std::size_t param) { return there ? w.vector(param) : nullptr; };
     product(q, w.matrix(qkv), pass.rows, x, Then::store(tokens, row, bias(C.attention.qkv_bias, qkv_bias)), temp);
     if constexpr (C.attention.qk_norm)
-      head_norm(q, head_norms(pass.rows), tokens, w.vector(q_norm), w.vector(k_norm), tokens);
-    cached_attention(q, cached, pass, tokens, mixed, temp);
+      head_norm(q, head_norms(pass.rows), tokens + gates, w.vector(q_norm), w.vector(k_norm), tokens + gates);
+    cached_attention(q, cached, pass, tokens + gates, mixed, temp);
+    if constexpr (C.attention.output_gate) sigmoid_gate(q, pass.rows, rows, tokens, row, mixed, mixed);
     ProductInput last{mixed, rows};
     if constexpr (C.sub_norm) last = {mixed, rows, w.vector(sub_norm), rows, C.norm_eps};
     product(q, w.matrix(output), pass.rows, last,
@@ -155,12 +160,20 @@ struct Attention : AttentionWeights {
       head_dim,
       C.window(),
       C.attention.scale != 0.f ? C.attention.scale : static_cast<float>(constexpr_pow(head_dim, -0.5)),
-      C.attention.position == Position::alibi};
+      C.attention.position == Position::alibi,
+      gates};
   static constexpr CachedAttentionShape cached{shape, dims, layout, turns};
   static constexpr RopeShape turning = cached.turning();
   static_assert(cached_attention_scratch_bytes(cached) <= Cpu::scratch_bytes,
                 "chimera: too many query heads share a key head");
 
+  /// What attention gave, behind the gate if there is one.
+  static const float* gated(const Device auto& q, std::int64_t n, const Activations& a, Bump& temp) {
+    if constexpr (!C.attention.output_gate) return a.mixed;
+    float* y = temp.take(n * gates);
+    sigmoid_gate(q, n, rows, a.qkv, row, a.mixed, y);
+    return y;
+  }
   static constexpr NormShape norm(std::int64_t n) { return {n, rows, rows, C.norm_eps}; }
   static constexpr HeadNormShape head_norms(std::int64_t n) { return {n, heads, kv_heads, head_dim, row, C.norm_eps}; }
 };

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <numeric>
 #include <span>
 #include <string>
 #include <string_view>
@@ -20,12 +21,37 @@ namespace chimera::inline CHIMERA_ABI {
 
 namespace attention_files_parts {
 
-/// Where the file's channels turn in another order than the model's.
-inline void turn(FileWeight& w, const Config& c, Family family) {
-  const bool halves = is_hugging_face(family) || family == Family::gguf_halves;
+/// Where the file's channels turn in another order than the model's. Of each head's rows in the file, `of_head` of them,
+/// only the first head_dim turn.
+inline void turn_rows(FileWeight& w, const Config& c, Family family, std::int64_t of_head) {
+  const bool halves = is_hugging_face(family) || family == Family::gguf_halves || family == Family::gguf_qwen35;
   const RopeLayout theirs = halves ? RopeLayout::halves : RopeLayout::adjacent;
   if (c.attention.position != Position::rope || c.attention.rope.layout == theirs) return;
-  w.head = c.head_dim(), w.turning = c.rope_dims(), w.file_has_halves = halves;
+  const std::int64_t turning = c.rope_dims(), half = turning / 2;
+  if (w.our_rows.empty()) {
+    w.our_rows.resize(static_cast<std::size_t>(w.rows));
+    std::iota(w.our_rows.begin(), w.our_rows.end(), std::int64_t{0});
+  }
+  const std::vector<std::int64_t> before = w.our_rows;
+  for (std::int64_t r = 0; r < w.rows; ++r) {
+    const std::int64_t i = r % of_head;
+    if (i >= turning) continue;
+    const std::int64_t there = r - i + (halves ? i % half * 2 + i / half : i % 2 * half + i / 2);
+    w.our_rows[static_cast<std::size_t>(r)] = before[static_cast<std::size_t>(there)];
+  }
+}
+inline void turn(FileWeight& w, const Config& c, Family family) { turn_rows(w, c, family, c.head_dim()); }
+/// Files have each head's query and then its gate; we have all gates, and then all queries.
+inline void turn_query(FileWeight& w, const Config& c, Family family) {
+  if (!c.attention.output_gate) return turn(w, c, family);
+  const std::int64_t D = c.head_dim(), queries = c.attention.heads * D;
+  for (std::int64_t r = 0; r < w.rows; ++r)
+    w.our_rows.push_back((r / D % 2 == 0 ? queries : 0) + r / (2 * D) * D + r % D);
+  turn_rows(w, c, family, 2 * D);
+}
+inline void turn_norm(FileWeight& w, const Config& c, Family family) {
+  zero_centred(w, c, family);
+  turn(w, c, family);
 }
 
 constexpr FileRow row(std::string_view ours, std::string_view gguf, std::string_view hugging_face, int part = -1,
@@ -39,17 +65,17 @@ constexpr FileRow row(std::string_view ours, std::string_view gguf, std::string_
           .adapt = adapt};
 }
 inline constexpr std::array rows{
-    row("attn_qkv.weight", "attn_q.weight", "self_attn.q_proj.weight", 0, turn),
+    row("attn_qkv.weight", "attn_q.weight", "self_attn.q_proj.weight", 0, turn_query),
     row("attn_qkv.weight", "attn_k.weight", "self_attn.k_proj.weight", 1, turn),
     row("attn_qkv.weight", "attn_v.weight", "self_attn.v_proj.weight", 2, nullptr, MoreBits::value),
     row("attn_sub_norm.weight", "attn_sub_norm.weight", ""),
     row("attn_output.weight", "attn_output.weight", "self_attn.o_proj.weight"),
-    row("attn_qkv.bias", "attn_q.bias", "self_attn.q_proj.bias", 0, turn),
+    row("attn_qkv.bias", "attn_q.bias", "self_attn.q_proj.bias", 0, turn_query),
     row("attn_qkv.bias", "attn_k.bias", "self_attn.k_proj.bias", 1, turn),
     row("attn_qkv.bias", "attn_v.bias", "self_attn.v_proj.bias", 2),
     row("attn_output.bias", "attn_output.bias", "self_attn.o_proj.bias"),
-    row("attn_q_norm.weight", "attn_q_norm.weight", "self_attn.q_norm.weight", -1, turn),
-    row("attn_k_norm.weight", "attn_k_norm.weight", "self_attn.k_norm.weight", -1, turn)};
+    row("attn_q_norm.weight", "attn_q_norm.weight", "self_attn.q_norm.weight", -1, turn_norm),
+    row("attn_k_norm.weight", "attn_k_norm.weight", "self_attn.k_norm.weight", -1, turn_norm)};
 
 inline constexpr std::array<std::string_view, 2> words{"attention", "full_attention"};
 
@@ -81,6 +107,7 @@ inline std::string_view dense(const Config& c) {
 /// What transformers calls it.
 inline std::string_view dense_type(const Config& c) {
   const AttentionConfig& a = c.attention;
+  if (a.output_gate) return "qwen3_5_text";
   if (a.position == Position::none) return "granitemoehybrid";
   if (a.qk_norm) return "qwen3";
   if (!has_plain_scale(c)) return "granite";
@@ -99,8 +126,20 @@ inline std::string unknown_to_bitnet(const Config& c) {
   if (has_window(c)) return "its bitnet has no sliding window";
   return has_plain_scale(c) ? "" : "its bitnet has no multipliers";
 }
+inline bool a_qwen35(const Config& c) { return has_kind(c, Kind::gated_deltanet); }
+/// Both llama.cpp's and transformers'.
+inline std::string unknown_to_qwen35(const Config& c) {
+  const AttentionConfig& a = c.attention;
+  if (!a.output_gate || !a.qk_norm) return "its qwen35 has output gates and norms of queries and keys";
+  if (a.qkv_bias || a.output_bias || has_window(c)) return "its qwen35 has no biases and no sliding window";
+  if (a.position != Position::rope || a.rope.scaling != RopeScaling::none)
+    return "its qwen35 has rotary positions, and no scaling of them";
+  return has_plain_scale(c) && has_plain_scales(c) ? "" : "its qwen35 has no multipliers";
+}
 inline std::string unknown_to_llama_cpp(const Config& c) {
   if (c.sub_norm) return unknown_to_bitnet(c);
+  if (a_qwen35(c)) return unknown_to_qwen35(c);
+  if (c.attention.output_gate) return "its qwen35, which alone has output gates, wants Gated DeltaNet";
   if (has_window(c)) return "its granitehybrid and llama have no sliding window";
   if (c.attention.position == Position::alibi) return "its granitehybrid and llama have no ALiBi";
   if (c.attention.qk_norm) {
@@ -146,7 +185,8 @@ inline bool grows(const Config& c) {
 inline float yarn_temperature(float factor) { return factor <= 1 ? 1.f : 0.1f * std::log(factor) + 1; }
 
 /// llama.cpp's account of the rotation: rope.* keys, and tensors of factors.
-inline Result<void> read_rope(const Gguf& file, FileFields<Gguf>& p, bool granite, Config& c) {
+inline Result<void> read_rope(const Gguf& file, FileFields<Gguf>& p, std::string_view architecture, Config& c) {
+  const bool granite = architecture.starts_with("granite");
   Rope& r = c.attention.rope;
   r.base = p.number("rope.freq_base", 1.001, 1e12, 10'000);
   r.dims = p.integer("rope.dimension_count", 2, 2 * Rope::most_pairs, static_cast<int>(c.head_dim()));
@@ -164,7 +204,7 @@ inline Result<void> read_rope(const Gguf& file, FileFields<Gguf>& p, bool granit
   p.demand_neutral("rope.scaling.yarn_log_multiplier", {0});
   p.demand_neutral("rope.scaling.yarn_ext_factor", {-1, type == "yarn" ? 1. : 0.});
   p.demand_neutral("rope.scaling.yarn_attn_factor", {1});
-  p.demand_neutral("rope.dimension_sections", {0});
+  if (architecture != "qwen35") p.demand_neutral("rope.dimension_sections", {0});  // all positions of a text are equal
   p.demand_neutral("attention.rope_pattern", {1, c.attention.position == Position::none ? 0. : 1.});
   if (type == "linear" && r.factor != 1) r.scaling = RopeScaling::linear;
   if (type == "yarn") {
@@ -216,7 +256,8 @@ inline Result<void> read_gguf(const GgufKeys& k, Config& c) {
   p.demand(p.integer("attention.value_length", 1, 256, static_cast<int>(c.head_dim())) == c.head_dim(),
            "attention.value_length: expected the same number as attention.key_length");
   if (std::int64_t{a.head_dim} * a.heads == c.width) a.head_dim = 0;
-  a.qk_norm = k.architecture == "qwen3";
+  a.output_gate = k.architecture == "qwen35";
+  a.qk_norm = k.architecture == "qwen3" || a.output_gate;
   a.qkv_bias = k.architecture != "bitnet" && has_tensor(k.file, c, "attn_q.bias");
   a.output_bias = k.architecture != "bitnet" && has_tensor(k.file, c, "attn_output.bias");
   const double plain = 1 / std::sqrt(static_cast<double>(c.head_dim()));
@@ -240,7 +281,7 @@ inline Result<void> read_gguf(const GgufKeys& k, Config& c) {
            "attention.sliding_window: expected none, or one of at least the context's " + std::to_string(c.context) +
                " tokens, found " + std::to_string(window) + ": llama.cpp's " + std::string(k.architecture) +
                " has no window");
-  return p.status() ? read_rope(k.file, p, granite, c) : Result<void>{};
+  return p.status() ? read_rope(k.file, p, k.architecture, c) : Result<void>{};
 }
 
 /// The base of frequencies that a base alone says: NTK scaling, and what dynamic NTK scaling makes of the whole context,
@@ -274,6 +315,10 @@ inline void write_rope(const GgufNumbers& file, const Config& c) {
   float attention_factor = rope_frequencies(r, dims, c.context, c.context, frequencies);
   file.number("rope.dimension_count", dims);
   file.set("rope.freq_base", plain_base(c));
+  if (file.architecture == "qwen35") {
+    const std::int32_t third = dims / 6;  // of the pairs, for the positions of three axes
+    file.set("rope.dimension_sections", std::vector<std::int32_t>{dims / 2 - 2 * third, third, third, 0});
+  }
   const std::string scaling = "rope.scaling.";
   switch (r.scaling) {
     case RopeScaling::linear:
@@ -321,6 +366,7 @@ inline std::string unknown_to_transformers(const Config& c, std::string_view typ
   if (has_window(c) && type != "mistral" && type != "qwen2" && type != "qwen3") return its + "has no sliding window";
   if (a.position == Position::alibi) return its + "has no ALiBi";
   if (a.position == Position::none && type != "granitemoehybrid") return its + "turns queries and keys";
+  if (type == "qwen3_5_text") return unknown_to_qwen35(c);
   if (a.position == Position::rope && !turns_wholly(c)) return its + "turns all channels of a head";
   if (a.qkv_bias != a.output_bias && type != "qwen2")
     return its + "has biases of all of attention's matrices or of none";
@@ -339,7 +385,7 @@ inline std::string unknown_to_transformers(const Config& c, std::string_view typ
 
 /// transformers' account of the rotation: rope_parameters, or rope_theta and rope_scaling as older versions wrote them.
 /// Where a file has both, rope_scaling counts.
-inline void read_rope(const JsonFields& json, FileFields<JsonFields>& p, Config& c) {
+inline void read_rope(const JsonFields& json, FileFields<JsonFields>& p, bool partial, Config& c) {
   Rope& r = c.attention.rope;
   const auto members = [&](const char* key) {
     const auto found = json.object(key);
@@ -351,8 +397,15 @@ inline void read_rope(const JsonFields& json, FileFields<JsonFields>& p, Config&
   const JsonFields& fields = older ? *older : newer ? *newer : json;
   FileFields<JsonFields> q(fields);
   r.base = q.number("rope_theta", 1.001, 1e12, static_cast<double>(p.number("rope_theta", 1.001, 1e12, 10'000)));
-  p.demand_neutral("partial_rotary_factor", {1});
-  q.demand_neutral("partial_rotary_factor", {1});
+  if (partial) {
+    const float share = q.number("partial_rotary_factor", 1e-3, 1,
+                                 static_cast<double>(p.number("partial_rotary_factor", 1e-3, 1, 0.25)));
+    r.dims = static_cast<int>(share * static_cast<float>(c.head_dim()));
+    if (r.dims == c.head_dim()) r.dims = 0;
+  } else {
+    p.demand_neutral("partial_rotary_factor", {1});
+    q.demand_neutral("partial_rotary_factor", {1});
+  }
   q.demand_neutral("llama_4_scaling_beta", {0});
   const bool given = older || newer;
   const std::string type = given ? q.text("rope_type", q.text("type", "default")) : "default";
@@ -430,27 +483,28 @@ inline void read_window(const JsonKeys& k, Config& c) {
 inline void read_json(const JsonKeys& k, Config& c) {
   FileFields<JsonFields>& p = k.fields;
   AttentionConfig& a = c.attention;
-  const bool qwen2 = k.type == "qwen2", qwen3 = k.type == "qwen3", mistral = k.type == "mistral";
+  const bool qwen2 = k.type == "qwen2", qwen3 = k.type == "qwen3", mistral = k.type == "mistral", qwen3_5 = k.qwen3_5();
   a.heads = p.integer("num_attention_heads", 1, FileLimits::heads);
   a.kv_heads = k.integer_or("num_key_value_heads", 1, FileLimits::heads,
                             mistral          ? 8
                             : qwen2 || qwen3 ? 32
+                            : qwen3_5        ? 4
                                              : a.heads,
                             a.heads);
-  a.head_dim = k.integer_or("head_dim", 1, 256, qwen3 ? 128 : 0, 0);
+  a.head_dim = k.integer_or("head_dim", 1, 256, qwen3_5 ? 256 : qwen3 ? 128 : 0, 0);
   if (std::int64_t{a.head_dim} * a.heads == c.width) a.head_dim = 0;
   const bool bias = !qwen2 && p.boolean("attention_bias", false);
   p.demand(!bias || !mistral, "\"attention_bias\": expected false, as transformers' mistral has it");
-  a.qkv_bias = qwen2 || bias, a.output_bias = bias, a.qk_norm = qwen3;
+  a.qkv_bias = qwen2 || bias, a.output_bias = bias, a.qk_norm = qwen3 || qwen3_5, a.output_gate = qwen3_5;
   if (k.granite()) a.scale = p.number("attention_multiplier", -1e6, 1e6, 1);
-  if (k.hybrid()) {
+  if (k.granite_hybrid()) {
     const std::string position = p.text("position_embedding_type", "none");
     if (position != "rope") a.position = Position::none;
     p.demand(position == "rope" || position == "nope" || position == "none",
              "\"position_embedding_type\": expected rope or null, found " + position);
   }
   read_window(k, c);
-  if (a.position == Position::rope) read_rope(k.json, p, c);
+  if (a.position == Position::rope) read_rope(k.json, p, k.qwen3_5(), c);
 }
 
 inline std::string rope_json(const Config& c) {
@@ -459,6 +513,12 @@ inline std::string rope_json(const Config& c) {
   const bool base_says_all = r.scaling == RopeScaling::none || r.scaling == RopeScaling::ntk ||
                              (r.scaling == RopeScaling::dynamic_ntk && grows(c));
   m.add_number("rope_theta", plain_base(c));
+  if (c.attention.output_gate) {
+    const std::int64_t pairs = c.rope_dims() / 2, third = pairs / 3;  // for the positions of three axes
+    m.add_number("partial_rotary_factor", static_cast<float>(c.rope_dims()) / static_cast<float>(c.head_dim()));
+    m.add("mrope_section",
+          "[" + std::to_string(pairs - 2 * third) + ", " + std::to_string(third) + ", " + std::to_string(third) + "]");
+  }
   constexpr std::array<std::string_view, 7> types{"default", "linear", "default", "dynamic",
                                                   "yarn",    "llama3", "longrope"};
   m.add_text("rope_type", base_says_all ? "default" : types[static_cast<std::size_t>(r.scaling)]);

@@ -31,11 +31,12 @@ inline Result<void> read_gguf(const GgufKeys& k, Config& c) {
 inline void write_gguf(const GgufNumbers& n, const Config& c) { n.number("feed_forward_length", c.ffn.hidden); }
 
 inline void read_json(const JsonKeys& k, Config& c) {
-  c.ffn.hidden = k.fields.integer(k.hybrid() ? "shared_intermediate_size" : "intermediate_size", 1, FileLimits::width);
+  c.ffn.hidden =
+      k.fields.integer(k.granite_hybrid() ? "shared_intermediate_size" : "intermediate_size", 1, FileLimits::width);
   const std::string act = k.fields.text("hidden_act", "silu");
   k.fields.demand(act == "silu" || act == "swish", "\"hidden_act\": expected silu or swish, found " + act);
   k.demand_flag("mlp_bias", false, false);
-  if (k.hybrid())
+  if (k.granite_hybrid())
     k.fields.demand(k.fields.integer("num_local_experts", 0, 1 << 16, 8) == 0,
                     "\"num_local_experts\": expected 0: no experts");
 }

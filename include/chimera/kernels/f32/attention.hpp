@@ -28,14 +28,15 @@ constexpr float alibi_slope(std::int64_t heads, std::int64_t head) {
 }
 
 /// Query head h reads key head h / (heads / kv_heads). A query at i sees keys i-window+1 .. i of its document.
-/// One token's row in `qkv`: heads queries, kv_heads keys, kv_heads values, head_dim each.
+/// One token's row in `qkv`: heads queries, kv_heads keys, kv_heads values, head_dim each; `rest` floats between rows.
 struct AttentionShape {
   std::int64_t heads, kv_heads, head_dim, window;
   float scale;
   bool alibi = false;  // a score loses slope * (i - j)
+  std::int64_t rest = 0;
 
   constexpr std::int64_t group() const { return heads / kv_heads; }
-  constexpr std::int64_t row() const { return (heads + 2 * kv_heads) * head_dim; }
+  constexpr std::int64_t row() const { return (heads + 2 * kv_heads) * head_dim + rest; }
   constexpr std::int64_t key(std::int64_t kv) const { return (heads + kv) * head_dim; }
   constexpr std::int64_t value(std::int64_t kv) const { return (heads + kv_heads + kv) * head_dim; }
   constexpr float slope(std::int64_t head) const { return alibi ? alibi_slope(heads, head) : 0.f; }

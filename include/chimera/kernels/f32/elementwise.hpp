@@ -55,6 +55,14 @@ void gelu_gate(const Cpu& q, std::int64_t n, const float* a, const float* b, flo
 /// dy becomes db; da is written.
 void gelu_gate_backward(const Cpu& q, std::int64_t n, const float* a, const float* b, float* dy, float* da);
 
+/// y = sigmoid(gate) x for rows of n; those of gates lie gate_stride apart. y may be x.
+void sigmoid_gate(const Cpu& q, std::int64_t rows, std::int64_t n, const float* gate, std::int64_t gate_stride,
+                  const float* x, float* y);
+
+/// dy becomes dx; dgate is written, its rows gate_stride apart, too.
+void sigmoid_gate_backward(const Cpu& q, std::int64_t rows, std::int64_t n, const float* gate, std::int64_t gate_stride,
+                           const float* x, float* dy, float* dgate);
+
 /// x *= mask / (1 - rate), where mask is a function of (key, stream, index): the same call undoes nothing and repeats
 /// everything, so backward applies it to the gradient.
 void dropout(const Cpu& q, std::int64_t n, float rate, std::uint64_t key, std::uint64_t stream, float* x);
@@ -226,6 +234,41 @@ CHIMERA_FUNCTION void gelu_gate_backward(const Cpu& q, std::int64_t n, const flo
                                          float* da) {
   parallel_runs(q, n, [&](std::int64_t at, std::int64_t c) {
     dispatch<GeluGateBackward>(q.isa(), c, a + at, b + at, dy + at, da + at);
+  });
+}
+
+struct SigmoidGate {
+  template <int W>
+  CHIMERA_INLINE static void run(std::int64_t n, const float* gate, const float* x, float* y) {
+    lanes<W>(n, [=](std::int64_t i, auto io)
+                    CHIMERA_LAMBDA { io.store(y + i, sigmoid<W>(io.load(gate + i)) * io.load(x + i)); });
+  }
+};
+
+CHIMERA_FUNCTION void sigmoid_gate(const Cpu& q, std::int64_t rows, std::int64_t n, const float* gate,
+                                   std::int64_t gate_stride, const float* x, float* y) {
+  parallel_rows(q, rows, 8, [&](std::int64_t first, std::int64_t count, int) {
+    for (std::int64_t t = first; t < first + count; ++t)
+      dispatch<SigmoidGate>(q.isa(), n, gate + t * gate_stride, x + t * n, y + t * n);
+  });
+}
+
+struct SigmoidGateBackward {
+  template <int W>
+  CHIMERA_INLINE static void run(std::int64_t n, const float* gate, const float* x, float* dy, float* dgate) {
+    lanes<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
+      const Vec<W> s = sigmoid<W>(io.load(gate + i)), d = io.load(dy + i) * s;
+      io.store(dgate + i, d * io.load(x + i) * (Vec<W>(1.f) - s));
+      io.store(dy + i, d);
+    });
+  }
+};
+
+CHIMERA_FUNCTION void sigmoid_gate_backward(const Cpu& q, std::int64_t rows, std::int64_t n, const float* gate,
+                                            std::int64_t gate_stride, const float* x, float* dy, float* dgate) {
+  parallel_rows(q, rows, 8, [&](std::int64_t first, std::int64_t count, int) {
+    for (std::int64_t t = first; t < first + count; ++t)
+      dispatch<SigmoidGateBackward>(q.isa(), n, gate + t * gate_stride, x + t * n, dy + t * n, dgate + t * gate_stride);
   });
 }
 
