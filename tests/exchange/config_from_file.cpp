@@ -76,7 +76,7 @@ TEST_CASE("a config goes through GGUF metadata and config.json") {
   const TemporaryFolder folder;
   std::vector<Config> configs = rotations();
   for (const Config& c :
-       {hybrid, hybrid_in_halves, no_positions, plain, qwen2, qwen3, qwen35, qwen3_in_halves, mistral, granite})
+       {hybrid, hybrid_in_halves, no_positions, plain, qwen2, qwen3, qwen35, qwen3_in_halves, mistral, granite, xlstm})
     configs.push_back(c);
   for (const Config& c : configs) {
     CAPTURE(config_lines(c));
@@ -90,6 +90,20 @@ TEST_CASE("a config goes through GGUF metadata and config.json") {
     CHECK_FALSE(same_meaning(*from_json, griffin));
   }
   CHECK_FALSE(same_meaning(configs[0], configs[2]));
+}
+
+TEST_CASE("widths that a config.json has as shares of another come back whole") {
+  for (const int width : {64, 72, 192, 384, 448, 640})
+    for (const int qk : {64, 128, 320, 448, 576})
+      for (const int hidden : {1, 63, 64, 93, 96, 1'001}) {
+        Config c = xlstm;
+        c.width = width, c.mlstm.qk = qk, c.mlstm.v = qk + 64, c.ffn.hidden = hidden;
+        const auto back = config_of_json(json_of(c));
+        REQUIRE_MESSAGE(back.ok(), message(back));
+        CHECK(back->mlstm.qk == qk);
+        CHECK(back->mlstm.v == qk + 64);
+        CHECK(back->ffn.hidden == hidden);
+      }
 }
 
 TEST_CASE("any config goes through text, and through a GGUF file of our own") {
@@ -361,6 +375,20 @@ TEST_CASE("each family has what its class in transformers has where a config.jso
   CHECK(contains(message(read("mistral", heads + R"(, "attention_bias": true)")), "attention_bias"));
   CHECK(contains(message(read("llama", R"(, "mlp_bias": true)")), "mlp_bias"));
   CHECK(contains(message(read("llama", R"(, "residual_multiplier": 0.5)")), "residual_multiplier"));
+
+  CHECK(read("xlstm", "")->layers.count_of(Kind::mlstm) == 2);
+  CHECK(read("xlstm", "")->mlstm == MlstmConfig{.heads = 8, .qk = 32, .v = 64});
+  CHECK(read("xlstm", "")->ffn.hidden == 192);  // 2.667 * 64, up to the next multiple of 64
+  CHECK(read("xlstm", "")->logit_cap == 30.f);
+  CHECK(read("xlstm", "")->norm_eps == 1e-6f);
+  CHECK_FALSE(read("xlstm", "")->tied);
+  CHECK(read("xlstm", R"(, "norm_eps": 1e-3)")->mlstm.norm_eps == 1e-3f);
+  CHECK(contains(message(read("xlstm", R"(, "weight_mode": "fused")")), "found fused"));
+  CHECK(contains(message(read("xlstm", R"(, "use_bias": true)")), "use_bias"));
+  CHECK(contains(message(read("xlstm", R"(, "num_blocks": 3)")), "expected what num_hidden_layers is, 2"));
+  CHECK(contains(message(read("xlstm", R"(, "num_heads": 3)")), "mlstm.heads must divide mlstm.qk"));
+  CHECK(contains(message(read("xlstm", R"(, "eps": 1e-3)")), "\"eps\": expected 1e-6"));
+  CHECK(contains(message(read("xlstm", R"(, "qk_dim_factor": 1e9)")), "qk_dim_factor"));
 
   // Windows: of Mistral, and of all layers of Qwen.
   const std::string window = heads + R"(, "sliding_window": 16)", used = window + R"(, "use_sliding_window": true)";

@@ -92,8 +92,11 @@ inline constexpr Config xlstm{.vocab = 272,
                               .width = 64,
                               .context = 128,
                               .layers = pattern("XM XM"),
-                              .mlstm = {.heads = 2, .qk = 48},
-                              .ffn = {.hidden = 96}};
+                              .mlstm = {.heads = 2, .qk = 64, .v = 128},
+                              .ffn = {.hidden = 93},
+                              .tied = false,
+                              .norm_eps = 1e-6f,
+                              .logit_cap = 20.f};
 
 template <const Config& C>
 AnyModel table_of(std::string_view name) {

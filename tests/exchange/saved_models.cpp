@@ -117,8 +117,8 @@ TEST_CASE("weights go through a Hugging Face folder; the order of channels that 
   for (const AnyModel& m : models()) {
     CAPTURE(m.name);
     const Floats w = weights_of(m);
-    if (m.name == "griffin" || m.name == "xlstm") {
-      CHECK(contains(message(save_hugging_face(q, folder / "no", m, w.data(), Format::f32, {})), "no layer like "));
+    if (m.name == "griffin") {
+      CHECK(contains(message(save_hugging_face(q, folder / "no", m, w.data(), Format::f32, {})), "no layer like R"));
       CHECK_FALSE(exists(folder / "no"));
       continue;
     }
@@ -336,6 +336,8 @@ TEST_CASE("llama.cpp's architectures, and the reasons why there is none") {
   CHECK(hugging_face_architecture(qwen35) == "Qwen3_5ForCausalLM");
   CHECK(hugging_face_architecture(granite) == "GraniteForCausalLM");
   CHECK(hugging_face_architecture(hybrid) == "GraniteMoeHybridForCausalLM");
+  CHECK(gguf_architecture(xlstm) == "chimera");
+  CHECK(hugging_face_architecture(xlstm) == "xLSTMForCausalLM");
   Config c = plain;
   c.residual_scale = 0.5f;
   CHECK(gguf_architecture(c) == "granite");
@@ -386,6 +388,19 @@ TEST_CASE("llama.cpp's architectures, and the reasons why there is none") {
   CHECK(hugging_face_parts::unknown_to_transformers(c).empty());
   c = qwen35, c.attention.rope.scaling = RopeScaling::linear, c.attention.rope.factor = 2;
   CHECK(contains(unknown_to_llama_cpp(c), "no scaling"));
+  c = plain, c.logit_cap = 30.f;
+  CHECK(contains(unknown_to_llama_cpp(c), "cap of logits"));
+  CHECK(contains(hugging_face_parts::unknown_to_transformers(c), "its llama has no cap of logits"));
+  c = xlstm, c.logit_cap = 0;
+  CHECK(contains(hugging_face_parts::unknown_to_transformers(c), "logit_cap must be above 0"));
+  c = xlstm, c.mlstm.qk = 48;
+  CHECK(contains(hugging_face_parts::unknown_to_transformers(c), "multiples of 64"));
+  c = xlstm, c.norm_eps = 1e-5f;
+  CHECK(contains(hugging_face_parts::unknown_to_transformers(c), "mlstm.norm_eps must be norm_eps"));
+  c = xlstm, c.layers = pattern("XM A"), c.attention.heads = 4;
+  CHECK(contains(hugging_face_parts::unknown_to_transformers(c), "its xlstm has no layer like A"));
+  c = xlstm, c.residual_scale = 0.5f;
+  CHECK(contains(hugging_face_parts::unknown_to_transformers(c), "its xlstm has no multipliers"));
 }
 
 TEST_CASE("a model card says what a model is and what a run did") {

@@ -121,6 +121,22 @@ std::string qwen3_5(const fs::path& checkpoint) {
          ", .norm_eps = " + real(c.at("rms_norm_eps"));
 }
 
+/// transformers' xlstm, as its checkpoint says.
+std::string xlstm(const fs::path& checkpoint) {
+  std::ifstream file(checkpoint / "config.json");
+  const json c = json::parse(file);
+  const int width = c.at("hidden_size").get<int>(), unit = c.at("ffn_round_up_to_multiple_of").get<int>();
+  const auto share = [&](const char* key) { return static_cast<int>(width * c.at(key).get<double>()); };
+  return ".vocab = " + whole(c.at("vocab_size")) + ", .width = " + whole(c.at("hidden_size")) +
+         ", .context = 512, .layers = pattern(\"XM\", " + whole(c.at("num_hidden_layers")) +
+         "),\n  .mlstm = {.heads = " + whole(c.at("num_heads")) + ", .qk = " + std::to_string(share("qk_dim_factor")) +
+         ", .v = " + std::to_string(share("v_dim_factor")) + ", .chunk = " + whole(c.at("chunk_size")) +
+         ", .gate_cap = " + real(c.at("gate_soft_cap")) + ", .norm_eps = " + real(c.at("norm_eps")) +
+         "},\n  .ffn = {.hidden = " + std::to_string((share("ffn_proj_factor") + unit - 1) / unit * unit) +
+         "}, .tied = false, .norm_eps = " + real(c.at("norm_eps")) +
+         ", .logit_cap = " + real(c.at("output_logit_soft_cap"));
+}
+
 /// One file of generated code.
 class Source {
  public:
@@ -168,6 +184,8 @@ void generate(const fs::path& folder, const fs::path& out) {
       models.add(name, granite(c, folder / name), "run_model");
     else if (name == "model_qwen3_5")
       models.add(name, qwen3_5(folder / name), "run_model");
+    else if (name == "model_xlstm" && fs::exists(folder / name / "config.json"))
+      models.add(name, xlstm(folder / name), "run_model");
     else
       names.resize(known);
   }

@@ -30,7 +30,8 @@ constexpr Config all_kinds{.vocab = 61,
                            .tied = false,
                            .embedding_scale = 3.f,
                            .residual_scale = 0.7f,
-                           .logit_scale = 0.5f};
+                           .logit_scale = 0.5f,
+                           .logit_cap = 8.f};
 
 constexpr Config recomputed = [] {
   Config c = all_kinds;

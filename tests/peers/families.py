@@ -1,9 +1,10 @@
 # families.py PEER_LOGITS [COUNT [SEED]]: random shapes and settings of dense Llama, Mistral, Qwen2, Qwen3 and Granite
-# models, drawn anew at each run, as Hugging Face folders of transformers and as GGUF files of gguf-py: our logits
-# beside those of transformers, and of llama.cpp where it is there. Two thirds of them can be GGUF files: 90, which is
+# models and of xLSTMs, drawn anew at each run, as Hugging Face folders of transformers and as GGUF files of gguf-py: our
+# logits beside those of transformers, and of llama.cpp where it is there. Half of them can be GGUF files: 108, which is
 # the default, give 60 in both forms. Every shape is compiled: minutes.
 import concurrent.futures
 import json
+import math
 import pathlib
 import random
 import subprocess
@@ -24,13 +25,31 @@ try:
 except ImportError:
     llama_cpp = None
 
-FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "granite"]
-CLASSES = dict(llama="Llama", mistral="Mistral", qwen2="Qwen2", qwen3="Qwen3", granite="Granite")
+FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "granite", "xlstm"]
+CLASSES = dict(llama="Llama", mistral="Mistral", qwen2="Qwen2", qwen3="Qwen3", granite="Granite", xlstm="xLSTM")
 ALLOWED = 1e-4  # of the range of logits
+
+
+def draw_xlstm(r):
+    heads = r.choice([1, 2, 4, 8])
+    width = heads * r.randint(2, 24) * 2
+
+    def share(n):
+        return next(f for f in (n / width, math.nextafter(n / width, n)) if int(width * f) == n)
+
+    return dict(model_type="xlstm", vocab_size=r.randint(40, 400), hidden_size=width, num_heads=heads,
+                num_hidden_layers=r.randint(1, 3), max_position_embeddings=r.choice([64, 96, 128, 200]),
+                norm_eps=r.choice([1e-6, 1e-5, 1e-3]),
+                qk_dim_factor=share(r.choice([64, 128])), v_dim_factor=share(r.choice([64, 128, 192])),
+                ffn_proj_factor=round(0.5 + 2 * r.random(), 3), ffn_round_up_to_multiple_of=r.choice([1, 7, 64]),
+                gate_soft_cap=r.choice([15.0, 5.0]), output_logit_soft_cap=r.choice([30.0, 7.5]),
+                chunk_size=r.choice([16, 64]), tie_word_embeddings=r.random() < 0.5)
 
 
 def draw(family, r):
     """The members of a config.json, beside what is no number of the model."""
+    if family == "xlstm":
+        return draw_xlstm(r)
     heads = r.choice([1, 2, 3, 4, 6, 8])
     head_dim = r.choice([8, 10, 16, 18, 24, 32, 40, 64])
     width = heads * head_dim if r.random() < 0.5 else heads * r.randint(2, 24) * 2
@@ -103,7 +122,10 @@ def permuted(w, heads):
 
 def write_gguf(c, tensors, path):
     """False where there is no such file."""
-    family, heads, kv = c["model_type"], c["num_attention_heads"], c["num_key_value_heads"]
+    family = c["model_type"]
+    if family == "xlstm":
+        return False
+    heads, kv = c["num_attention_heads"], c["num_key_value_heads"]
     rope = c.get("rope_parameters") or (c.get("rope_scaling") or {"rope_type": "default"}) | dict(
         rope_theta=c["rope_theta"])
     windowed = c.get("sliding_window") and c.get("use_sliding_window", family == "mistral")
@@ -197,7 +219,7 @@ def one(program, folder, index, seed):
     r = random.Random(f"{seed}/{index}")
     family = FAMILIES[index % len(FAMILIES)]
     c = draw(family, r)
-    text = c["rope_parameters"] if "rope_parameters" in c else c["rope_scaling"]
+    text = c["rope_parameters"] if "rope_parameters" in c else c.get("rope_scaling")
     what = f"{index} {family} " + json.dumps({k: v for k, v in c.items() if k != "model_type"})
     model, tensors = write_folder(c, folder / str(index), index)
     long = (text or {}).get("rope_type") == "longrope"  # transformers has other factors for short texts
@@ -230,7 +252,7 @@ def one(program, folder, index, seed):
 
 if __name__ == "__main__":
     program = pathlib.Path(sys.argv[1]).resolve()
-    count = int(sys.argv[2]) if len(sys.argv) > 2 else 90
+    count = int(sys.argv[2]) if len(sys.argv) > 2 else 108
     seed = int(sys.argv[3]) if len(sys.argv) > 3 else int(time.time())
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)

@@ -124,6 +124,15 @@ constexpr Config qwen3_5 = [] {
   c.gated_deltanet.value_dim = 12;
   return c;
 }();
+constexpr Config xlstm{.vocab = 280,
+                       .width = 96,
+                       .context = 256,
+                       .layers = pattern("XM", 3),
+                       .mlstm = {.heads = 2, .qk = 64, .v = 128, .chunk = 16},
+                       .ffn = {.hidden = 93},
+                       .tied = false,
+                       .norm_eps = 1e-6f,
+                       .logit_cap = 20.f};
 
 constexpr int length = 128, continued = 32;
 
@@ -206,7 +215,8 @@ Status write_all(const std::string& folder) {
         write<limited_steps>(*q, folder, "limited_steps"), write<longrope>(*q, folder, "longrope"),
         write<qwen35>(*q, folder, "qwen35"), write<qwen35_in_halves>(*q, folder, "qwen35_in_halves"),
         write<qwen3_5>(*q, folder, "qwen3_5"), write<dynamic_positions>(*q, folder, "dynamic_positions"),
-        write<bitnet>(*q, folder, "bitnet"), write<bitnet>(*q, folder, "bitnet_ternary", "tq2_0")})
+        write<xlstm>(*q, folder, "xlstm"), write<bitnet>(*q, folder, "bitnet"),
+        write<bitnet>(*q, folder, "bitnet_ternary", "tq2_0")})
     if (!s) return s;
   return {};
 }

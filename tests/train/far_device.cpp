@@ -19,13 +19,15 @@ namespace {
 constexpr Config mixed{.vocab = 96,
                        .width = 32,
                        .context = 40,
-                       .layers = pattern("A M R GD"),
+                       .layers = pattern("A M R GD XM"),
                        .attention = {.heads = 4, .kv_heads = 2, .qkv_bias = true, .output_bias = true, .qk_norm = true},
                        .mamba2 = {.head_dim = 8, .state = 16, .chunk = 16},
                        .rg_lru = {.heads = 4, .bias = true},
                        .gated_deltanet = {.key_heads = 2, .value_heads = 4, .key_dim = 8, .chunk = 16},
+                       .mlstm = {.heads = 2, .chunk = 16},
                        .ffn = {.hidden = 48},
                        .sub_norm = true,
+                       .logit_cap = 20.f,
                        .dropout = 0.1f};
 
 constexpr Config again = [] {

@@ -118,6 +118,8 @@ KERNEL(sum_rows)
 KERNEL(add_bias)
 KERNEL(swiglu)
 KERNEL(swiglu_backward)
+KERNEL(soft_cap)
+KERNEL(soft_cap_backward)
 KERNEL(gelu_gate)
 KERNEL(gelu_gate_backward)
 KERNEL(dropout)
@@ -146,6 +148,11 @@ KERNEL(rms_norm_then_gate_backward)
 KERNEL(delta_gates)
 KERNEL(delta_gates_backward)
 KERNEL(delta_rule)
+KERNEL(mlstm_gates)
+KERNEL(mlstm_gates_backward)
+KERNEL(mlstm)
+KERNEL(mlstm_norm)
+KERNEL(mlstm_norm_backward)
 KERNEL(gemm)
 KERNEL(gemm_batched)
 KERNEL(cross_entropy)
@@ -180,6 +187,19 @@ inline void delta_rule_backward(const Device& q, const DeltaRuleShape& s, const 
 inline void cached_delta_rule(const Device& q, const CachedDeltaRuleShape& s, const Pass& pass, const ProductInput& x,
                               const float* qkvz, const CachedDeltaRuleWeights& w, float* mixed, Bump temp) {
   q.open([&](const Cpu& cpu) { chimera::cached_delta_rule(cpu, s, pass, x, qkvz, w, mixed, temp); });
+}
+inline void mlstm_backward(const Device& q, const MlstmShape& s, const Batch& batch, const float* qkvo,
+                           const float* gates, const float* states, const float* dots, const float* h, const float* dh,
+                           const MlstmGradients& out, Bump temp) {
+  q.open([&](const Cpu& cpu) { chimera::mlstm_backward(cpu, s, batch, qkvo, gates, states, dots, h, dh, out, temp); });
+}
+inline void cached_mlstm(const Device& q, const CachedMlstmShape& s, const Pass& pass, const float* qkvo,
+                         const float* raw, const CachedMlstmWeights& w, float* y, Bump temp) {
+  q.open([&](const Cpu& cpu) { chimera::cached_mlstm(cpu, s, pass, qkvo, raw, w, y, temp); });
+}
+inline void gate_product(const Device& q, const float* w, std::int64_t n, std::int64_t cols, std::int64_t rows,
+                         const ProductInput& x, float* y) {
+  q.open([&](const Cpu& cpu) { chimera::gate_product(cpu, w, n, cols, rows, x, y); });
 }
 inline void product(const Device& q, const PackedMatrix& w, std::int64_t rows, const ProductInput& x, const Then& then,
                     Bump temp) {

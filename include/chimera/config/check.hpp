@@ -31,7 +31,8 @@ struct Model {
   rule(c.layers.count <= Layers::max, "chimera: a model has at most 256 layers");                                   \
   rule(c.dropout >= 0.f && c.dropout < 1.f, "chimera: dropout must be in [0, 1)");                                  \
   rule(c.norm_eps > 0.f, "chimera: norm_eps must be positive");                                                     \
-  rule(c.logit_scale > 0.f, "chimera: logit_scale must be positive")
+  rule(c.logit_scale > 0.f, "chimera: logit_scale must be positive");                                               \
+  rule(c.logit_cap >= 0.f, "chimera: logit_cap must be positive, or 0 for none")
   CHIMERA_CONFIG_RULES;
 #undef CHIMERA_RULES
 };

@@ -34,6 +34,7 @@ struct Config {
   float embedding_scale = 1.f;  // multiplies the embedding
   float residual_scale = 1.f;   // multiplies each branch before it is added
   float logit_scale = 1.f;      // divides the logits
+  float logit_cap = 0.f;        // logits are cap tanh(x / cap); 0: as they come
   float dropout = 0.f;          // of the embedding and of each branch, in training
   bool checkpointing = false;   // keep block inputs only and compute forward again in backward
 
@@ -48,6 +49,7 @@ struct Config {
     f("ffn", s.ffn);
     f("tied", s.tied), f("sub_norm", s.sub_norm, Meaning::later), f("norm_eps", s.norm_eps);
     f("embedding_scale", s.embedding_scale), f("residual_scale", s.residual_scale), f("logit_scale", s.logit_scale);
+    f("logit_cap", s.logit_cap, Meaning::added);
     f("dropout", s.dropout, Meaning::none), f("checkpointing", s.checkpointing, Meaning::none);
   }
 

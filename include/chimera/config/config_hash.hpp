@@ -64,15 +64,17 @@ constexpr void add_value(Hash& h, const T& value) {
 /// change between runs. What zeros stand for is one with it said. Parts of layers that are not there count for nothing.
 constexpr std::uint64_t config_hash(const Config& c) {
   Hash h;
-  const auto model = [&](bool later) {
-    Config::each_field(c, [&](std::string_view, const auto& field, auto... mark) {
+  const auto model = [&](Meaning which) {
+    Config::each_field(c, [&](std::string_view name, const auto& field, auto... mark) {
       using T = std::remove_cvref_t<decltype(field)>;
-      if constexpr (!MixerConfig<T>)
-        if (meaning(mark...) == (later ? Meaning::later : Meaning::some) && (!later || field != T{}))
-          config_hash_parts::add_value(h, field);
+      if constexpr (!MixerConfig<T>) {
+        if (meaning(mark...) != which || (which != Meaning::some && field == T{})) return;
+        if (which == Meaning::added) h.add(name);
+        config_hash_parts::add_value(h, field);
+      }
     });
   };
-  model(false), model(true);
+  model(Meaning::some), model(Meaning::later), model(Meaning::added);
   each_used_mixer(c, [&](std::string_view, const auto& part) {
     if constexpr (requires { part.resolved(c); })
       config_hash_parts::add_value(h, part.resolved(c));

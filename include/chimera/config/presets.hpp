@@ -90,7 +90,9 @@ inline constexpr Config xlstm_nano{.vocab = 512,
                                    .context = 1'024,
                                    .layers = pattern("XM", 4),
                                    .mlstm = {.heads = 2},
-                                   .ffn = {.hidden = 320}};
+                                   .ffn = {.hidden = 320},
+                                   .norm_eps = 1e-6f,
+                                   .logit_cap = 30.f};
 
 // Gated DeltaNet and gated attention, three to one, the form that GGUF calls qwen35.
 

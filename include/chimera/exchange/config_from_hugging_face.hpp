@@ -21,7 +21,7 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-/// From a config.json of model_type llama, mistral, qwen2, qwen3, qwen3_5_text, granite or granitemoehybrid.
+/// From a config.json of model_type llama, mistral, qwen2, qwen3, qwen3_5_text, granite, granitemoehybrid or xlstm.
 Result<Config> config_from_hugging_face(const Json& config);
 
 /// Of a folder, or of its config.json.
@@ -107,11 +107,12 @@ CHIMERA_FUNCTION Result<Config> config_from_hugging_face(const Json& config) {
   const JsonFields json(config);
   const auto type = json.text("model_type");
   if (!type) return type.error();
-  constexpr std::array<std::string_view, 7> known{"llama",        "mistral", "qwen2",           "qwen3",
-                                                  "qwen3_5_text", "granite", "granitemoehybrid"};
+  constexpr std::array<std::string_view, 8> known{"llama",   "mistral",          "qwen2", "qwen3", "qwen3_5_text",
+                                                  "granite", "granitemoehybrid", "xlstm"};
   if (std::find(known.begin(), known.end(), *type) == known.end())
     return Error{
-        "\"model_type\": expected llama, mistral, qwen2, qwen3, qwen3_5_text, granite or granitemoehybrid, found " +
+        "\"model_type\": expected llama, mistral, qwen2, qwen3, qwen3_5_text, granite, granitemoehybrid or xlstm, "
+        "found " +
         *type};
 
   FileFields<JsonFields> p(json);
@@ -124,7 +125,9 @@ CHIMERA_FUNCTION Result<Config> config_from_hugging_face(const Json& config) {
                         : type->starts_with("qwen") ? 32'768
                                                     : 2'048);
   c.layers.count = p.integer("num_hidden_layers", 1, Layers::max);
-  c.norm_eps = p.number("rms_norm_eps", 1e-12, 1, 1e-6);
+  c.norm_eps = p.number(keys.xlstm() ? "norm_eps" : "rms_norm_eps", 1e-12, 1, 1e-6);
+  if (keys.xlstm())
+    for (int i = 0; i < c.layers.count; ++i) c.layers.kind[static_cast<std::size_t>(i)] = Kind::mlstm;
   c.tied = p.boolean("tie_word_embeddings", false);
   config_from_hugging_face_parts::refuse_unknown(keys);
   if (keys.granite()) {

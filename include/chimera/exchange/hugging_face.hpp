@@ -1,5 +1,5 @@
 // Models as Hugging Face folders: config.json and model.safetensors, as transformers' classes ForCausalLM of Llama,
-// Mistral, Qwen2, Qwen3, Qwen3_5, Granite and GraniteMoeHybrid have them.
+// Mistral, Qwen2, Qwen3, Qwen3_5, Granite, GraniteMoeHybrid and xLSTM have them.
 #pragma once
 
 #include <chimera/core/fields.hpp>
@@ -36,24 +36,25 @@ inline std::string_view type_of(const Config& c) {
       if (!layer.dense_type) return "granitemoehybrid";
       type = layer.dense_type(c);
     }
-  if (has_plain_scales(c) || type == "granitemoehybrid") return type;
+  if (has_plain_scales(c) || type == "granitemoehybrid" || type == "xlstm") return type;
   return c.attention.qk_norm ? type : "granite";
 }
 
 inline std::string_view class_of(std::string_view type) {
-  constexpr std::array<std::array<std::string_view, 2>, 7> classes{
-      {{"llama", "LlamaForCausalLM"},
-       {"mistral", "MistralForCausalLM"},
-       {"qwen2", "Qwen2ForCausalLM"},
-       {"qwen3", "Qwen3ForCausalLM"},
-       {"qwen3_5_text", "Qwen3_5ForCausalLM"},
-       {"granite", "GraniteForCausalLM"},
-       {"granitemoehybrid", "GraniteMoeHybridForCausalLM"}}};
+  constexpr std::array<std::array<std::string_view, 2>, 8> classes{{{"llama", "LlamaForCausalLM"},
+                                                                    {"mistral", "MistralForCausalLM"},
+                                                                    {"qwen2", "Qwen2ForCausalLM"},
+                                                                    {"qwen3", "Qwen3ForCausalLM"},
+                                                                    {"qwen3_5_text", "Qwen3_5ForCausalLM"},
+                                                                    {"granite", "GraniteForCausalLM"},
+                                                                    {"granitemoehybrid", "GraniteMoeHybridForCausalLM"},
+                                                                    {"xlstm", "xLSTMForCausalLM"}}};
   return std::find_if(classes.begin(), classes.end(), [&](const auto& c) { return c[0] == type; })->at(1);
 }
 
 inline Family family_of(std::string_view type) {
   if (type == "qwen3_5_text") return Family::qwen3_5;
+  if (type == "xlstm") return Family::xlstm;
   return type == "granitemoehybrid" ? Family::granite : Family::llama;
 }
 
@@ -64,6 +65,7 @@ inline std::string unknown_to_transformers(const Config& c) {
     return "its " + std::string(type) + " has no layer like " + word;
   if (c.sub_norm) return "its granitemoehybrid and llama have no norms inside their layers";
   if (!has_plain_scales(c) && !type.starts_with("granite")) return "its " + std::string(type) + " has no multipliers";
+  if (c.logit_cap > 0 && type != "xlstm") return "its " + std::string(type) + " has no cap of logits";
   for (const LayerFiles& layer : layer_files)
     if (layer.unknown_to_transformers && layer.used(c))
       if (std::string why = layer.unknown_to_transformers(c, type); !why.empty()) return why;
@@ -130,8 +132,8 @@ inline Result<void> load_hugging_face(const Cpu& q, const std::string& folder, c
   const auto file = Safetensors::open(folder);
   if (!file) return file.error();
   const bool llama = file->tensor("model.layers.0.mlp.gate_proj.weight") != nullptr;
-  const Family plain = llama ? Family::llama : Family::granite;
-  const auto table = file_weights(model, type_of(*config) == "qwen3_5_text" ? Family::qwen3_5 : plain);
+  const Family plain = llama ? Family::llama : Family::granite, said = family_of(type_of(*config));
+  const auto table = file_weights(model, said == Family::qwen3_5 || said == Family::xlstm ? said : plain);
   if (!table) return table.error();
   for (const FileWeight& w : *table) {
     const SafetensorsTensor* t = file->tensor(w.name);

@@ -29,11 +29,17 @@ enum class Family : std::uint8_t {
   granite,      // GraniteMoeHybridForCausalLM
   llama,        // LlamaForCausalLM, and those of Mistral, Qwen2, Qwen3 and Granite, whose tensors are called as its
   qwen3_5,      // Qwen3_5ForCausalLM, whose tensors are called so, too
+  xlstm,        // xLSTMForCausalLM
   own,          // our table as it is
 };
 
 constexpr bool is_hugging_face(Family family) {
-  return family == Family::granite || family == Family::llama || family == Family::qwen3_5;
+  return family == Family::granite || family == Family::llama || family == Family::qwen3_5 || family == Family::xlstm;
+}
+
+/// What the names of a block's tensors begin with, before its number.
+constexpr std::string_view block_prefix(Family family) {
+  return family == Family::xlstm ? "backbone.blocks." : is_hugging_face(family) ? "model.layers." : "blk.";
 }
 
 /// Whether all multipliers of the model's own are the usual ones.
@@ -93,7 +99,7 @@ enum class MoreBits : std::uint8_t { none, value, down };
 /// One row for each tensor, a column for each family.
 struct FileRow {
   std::string_view ours;  // its name in the layer's table of weights
-  FileTensor gguf{}, granite{}, llama{};
+  FileTensor gguf{}, granite{}, llama{}, xlstm{};
   FileTensor qwen35{};  // empty: as gguf
   int part = -1;        // of our weight's parts; -1: all of it
   MoreBits bits = MoreBits::none;
@@ -102,6 +108,7 @@ struct FileRow {
 
   constexpr const FileTensor& in(Family family) const {
     if (family == Family::granite) return granite;
+    if (family == Family::xlstm) return xlstm;
     if (is_hugging_face(family)) return llama;
     return family == Family::gguf_qwen35 && !qwen35.name.empty() ? qwen35 : gguf;
   }
@@ -133,7 +140,8 @@ struct GgufNumbers {
   bool granite() const { return architecture.starts_with("granite"); }
 };
 
-/// Members of a config.json of that model_type: granitemoehybrid, granite, llama, mistral, qwen2, qwen3 or qwen3_5_text.
+/// Members of a config.json of that model_type: granitemoehybrid, granite, llama, mistral, qwen2, qwen3, qwen3_5_text
+/// or xlstm.
 struct JsonKeys {
   const JsonFields& json;
   FileFields<JsonFields>& fields;
@@ -143,6 +151,7 @@ struct JsonKeys {
   bool hybrid() const { return type == "granitemoehybrid" || qwen3_5(); }
   bool granite_hybrid() const { return type == "granitemoehybrid"; }
   bool qwen3_5() const { return type == "qwen3_5_text"; }
+  bool xlstm() const { return type == "xlstm"; }
   /// They have multipliers.
   bool granite() const { return type.starts_with("granite"); }
   /// `absent`: what a key stands for that is not there; null stands for `null`.

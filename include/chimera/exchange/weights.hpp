@@ -26,29 +26,35 @@ namespace chimera::inline CHIMERA_ABI {
 namespace weight_parts {
 
 /// The weights around those of the layers: of the model's two ends, and the norms of a block.
-inline constexpr std::array own_rows{
-    FileRow{.ours = "token_embd.weight",
-            .gguf = {"token_embd.weight"},
-            .granite = {"model.embed_tokens.weight"},
-            .llama = {"model.embed_tokens.weight"}},
-    FileRow{.ours = "output_norm.weight",
-            .gguf = {"output_norm.weight"},
-            .granite = {"model.norm.weight"},
-            .llama = {"model.norm.weight"},
-            .adapt = zero_centred},
-    FileRow{
-        .ours = "output.weight", .gguf = {"output.weight"}, .granite = {"lm_head.weight"}, .llama = {"lm_head.weight"}},
-    FileRow{.ours = "attn_norm.weight",
-            .gguf = {"attn_norm.weight"},
-            .granite = {"input_layernorm.weight"},
-            .llama = {"input_layernorm.weight"},
-            .adapt = zero_centred},
-    FileRow{.ours = "ffn_norm.weight",
-            .gguf = {"ffn_norm.weight"},
-            .granite = {"post_attention_layernorm.weight"},
-            .llama = {"post_attention_layernorm.weight"},
-            .qwen35 = {"post_attention_norm.weight"},
-            .adapt = zero_centred}};
+inline constexpr std::array own_rows{FileRow{.ours = "token_embd.weight",
+                                             .gguf = {"token_embd.weight"},
+                                             .granite = {"model.embed_tokens.weight"},
+                                             .llama = {"model.embed_tokens.weight"},
+                                             .xlstm = {"backbone.embeddings.weight"}},
+                                     FileRow{.ours = "output_norm.weight",
+                                             .gguf = {"output_norm.weight"},
+                                             .granite = {"model.norm.weight"},
+                                             .llama = {"model.norm.weight"},
+                                             .xlstm = {"backbone.out_norm.weight"},
+                                             .adapt = zero_centred},
+                                     FileRow{.ours = "output.weight",
+                                             .gguf = {"output.weight"},
+                                             .granite = {"lm_head.weight"},
+                                             .llama = {"lm_head.weight"},
+                                             .xlstm = {"lm_head.weight"}},
+                                     FileRow{.ours = "attn_norm.weight",
+                                             .gguf = {"attn_norm.weight"},
+                                             .granite = {"input_layernorm.weight"},
+                                             .llama = {"input_layernorm.weight"},
+                                             .xlstm = {"norm_mlstm.weight"},
+                                             .adapt = zero_centred},
+                                     FileRow{.ours = "ffn_norm.weight",
+                                             .gguf = {"ffn_norm.weight"},
+                                             .granite = {"post_attention_layernorm.weight"},
+                                             .llama = {"post_attention_layernorm.weight"},
+                                             .xlstm = {"norm_ffn.weight"},
+                                             .qwen35 = {"post_attention_norm.weight"},
+                                             .adapt = zero_centred}};
 
 /// Calls f(row) for all rows.
 template <class F>
@@ -147,8 +153,7 @@ CHIMERA_FUNCTION Result<std::vector<FileWeight>> file_weights(const AnyModel& mo
       std::int64_t first = 0;
       for (int part = 0; part < row.part; ++part) first += t.parts[static_cast<std::size_t>(part)];
       std::string name(theirs.name);
-      if (!block.empty())
-        name.insert(0, (is_hugging_face(family) ? "model.layers." : "blk.") + std::string(block) + ".");
+      if (!block.empty()) name.insert(0, std::string(block_prefix(family)) + std::string(block) + ".");
       FileWeight& w =
           add(std::move(name), first, row.part < 0 ? all_rows : t.parts[static_cast<std::size_t>(row.part)]);
       w.minus_exp = theirs.minus_exp;

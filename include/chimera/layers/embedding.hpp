@@ -11,10 +11,11 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-/// logits = u W^T / divisor, a block of rows at a time: [tokens, vocab] never exists as a whole.
+/// logits = u W^T / divisor, softly capped where there is a cap, a block of rows at a time: [tokens, vocab] never exists as a whole.
 struct Head {
   std::int64_t vocab, width;
   float divisor;
+  float cap = 0.f;
 
   constexpr Linear shape() const { return {vocab, width}; }
   /// Rows whose logits are held at once: 64 MiB of them, at least one row tile.
@@ -22,11 +23,13 @@ struct Head {
     return std::min(tokens, std::clamp<std::int64_t>((std::int64_t{16} << 20) / vocab, 64, 4096));
   }
   std::int64_t temp_bytes(std::int64_t tokens) const {
-    return bytes_of({rows(tokens) * vocab, tokens, tokens}) + bytes_of<double>({tokens});
+    const std::int64_t block = rows(tokens) * vocab;
+    return bytes_of({block, cap > 0 ? block : 0, tokens, tokens}) + bytes_of<double>({tokens});
   }
 
   void logits(const Device auto& q, std::int64_t n, const float* u, Matrix w, float* out) const {
     linear(q, shape(), w, n, 1.f / divisor, u, width, 0.f, out, vocab);
+    if (cap > 0) soft_cap(q, n * vocab, cap, out);
   }
 
   /// *sum += the batch's loss and, when du is given, du [tokens, width] = and dw += scale times its gradient. du may be
@@ -38,10 +41,13 @@ struct Head {
             const float* u, Matrix w, float scale, float* du, MatrixGradient dw, double* sum, Bump temp) const {
     const std::int64_t n = batch.tokens();
     double* losses = temp.take<double>(n);
+    float* capped = temp.take(cap > 0 ? rows(n) * vocab : 0);
     const auto learn = [&](CrossEntropy s, const float* coefficients) {
       each_block(q, n, u, w, temp, [&](std::int64_t t, std::int64_t count, float* x) {
+        if (cap > 0 && du) copy(q, count * vocab, x, capped);
         cross_entropy(q, s, count, vocab, targets + t, scale, du != nullptr, x, losses + t,
                       coefficients ? coefficients + t : nullptr);
+        if (cap > 0 && du) soft_cap_backward(q, count * vocab, cap, capped, x);
         if (du)
           linear_backward(q, shape(), w, dw, count, 1.f / divisor, x, vocab, u + t * width, width, 0.f, du + t * width);
       });

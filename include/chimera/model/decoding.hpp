@@ -94,7 +94,7 @@ class ModelDecoding {
     const Output* outputs = pass.outputs.data();
     product(q, all.panels(panel, share), static_cast<std::int64_t>(pass.outputs.size()),
             {x, width, weights[Layout::norm_slot].values, width, C.norm_eps, outputs},
-            Then::logits(outputs, panel * panel_rows, 1.f / C.logit_scale), temp);
+            Then::logits(outputs, panel * panel_rows, 1.f / C.logit_scale, C.logit_cap), temp);
   }
 };
 

@@ -20,7 +20,7 @@ class ModelTraining {
   using Layout = ModelLayout<C>;
   static constexpr std::int64_t width = C.width;
   static constexpr std::size_t norm_at = Layout::norm_at, output_at = Layout::output_at;
-  static constexpr Head head{C.vocab, width, C.logit_scale};
+  static constexpr Head head{C.vocab, width, C.logit_scale, C.logit_cap};
   static constexpr bool keep_all = !C.checkpointing;
   static constexpr std::size_t count = steps<C>.size();
 

@@ -56,7 +56,7 @@ inline chimera::Config random_config(std::uint32_t seed) {
   number(c.mlstm.heads), number(c.mlstm.qk), number(c.mlstm.v), number(c.mlstm.chunk);
   real(c.mlstm.gate_cap), real(c.mlstm.norm_eps);
   number(c.ffn.hidden), choice(c.tied, 2), real(c.norm_eps), real(c.embedding_scale), real(c.residual_scale);
-  real(c.logit_scale), real(c.dropout), choice(c.checkpointing, 2);
+  real(c.logit_scale), real(c.logit_cap), real(c.dropout), choice(c.checkpointing, 2);
   return c;
 }
 

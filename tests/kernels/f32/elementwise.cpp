@@ -96,6 +96,24 @@ TEST_CASE("the GELU gate and its gradients") {
   });
 }
 
+TEST_CASE("a soft cap is a tanh, and its gradient is of what it made") {
+  on_every_cpu([](const Cpu& q) {
+    const std::int64_t n = 8'195;
+    const float cap = 3.f;
+    const Floats x = wide(n, 11), dy = noise(n, 12);
+    const auto capped = [&](const Doubles& u) {
+      Doubles y;
+      for (const double v : u) y.push_back(static_cast<double>(cap) * std::tanh(v / static_cast<double>(cap)));
+      return y;
+    };
+    Floats y = x, dx = dy;
+    soft_cap(q, n, cap, y.data());
+    CHECK(difference(y, capped(doubles(x))) <= 1e-6);
+    soft_cap_backward(q, n, cap, y.data(), dx.data());
+    check_gradient([&](const Doubles& u) { return inner_product(capped(u), dy); }, x, dx);
+  });
+}
+
 TEST_CASE("dropout drops its share, keeps the mean and repeats itself") {
   const std::int64_t n = 100'003;
   const auto dropped = [&](const Cpu& q, std::uint64_t key, std::uint64_t stream) {

@@ -11,16 +11,24 @@ namespace chimera::inline CHIMERA_ABI {
 
 namespace swiglu_files_parts {
 
-inline constexpr std::array rows{
-    FileRow{.ours = "ffn_gate_up.weight", .gguf = {"ffn_gate.weight"}, .llama = {"mlp.gate_proj.weight"}, .part = 0},
-    FileRow{.ours = "ffn_gate_up.weight", .gguf = {"ffn_up.weight"}, .llama = {"mlp.up_proj.weight"}, .part = 1},
-    FileRow{.ours = "ffn_gate_up.weight", .granite = {"shared_mlp.input_linear.weight"}},
-    FileRow{.ours = "ffn_sub_norm.weight", .gguf = {"ffn_sub_norm.weight"}},
-    FileRow{.ours = "ffn_down.weight",
-            .gguf = {"ffn_down.weight"},
-            .granite = {"shared_mlp.output_linear.weight"},
-            .llama = {"mlp.down_proj.weight"},
-            .bits = MoreBits::down}};
+inline constexpr std::array rows{FileRow{.ours = "ffn_gate_up.weight",
+                                         .gguf = {"ffn_gate.weight"},
+                                         .llama = {"mlp.gate_proj.weight"},
+                                         .xlstm = {"ffn.proj_up_gate.weight"},
+                                         .part = 0},
+                                 FileRow{.ours = "ffn_gate_up.weight",
+                                         .gguf = {"ffn_up.weight"},
+                                         .llama = {"mlp.up_proj.weight"},
+                                         .xlstm = {"ffn.proj_up.weight"},
+                                         .part = 1},
+                                 FileRow{.ours = "ffn_gate_up.weight", .granite = {"shared_mlp.input_linear.weight"}},
+                                 FileRow{.ours = "ffn_sub_norm.weight", .gguf = {"ffn_sub_norm.weight"}},
+                                 FileRow{.ours = "ffn_down.weight",
+                                         .gguf = {"ffn_down.weight"},
+                                         .granite = {"shared_mlp.output_linear.weight"},
+                                         .llama = {"mlp.down_proj.weight"},
+                                         .xlstm = {"ffn.proj_down.weight"},
+                                         .bits = MoreBits::down}};
 
 inline Result<void> read_gguf(const GgufKeys& k, Config& c) {
   constexpr std::string_view hidden = "feed_forward_length";
@@ -31,6 +39,7 @@ inline Result<void> read_gguf(const GgufKeys& k, Config& c) {
 inline void write_gguf(const GgufNumbers& n, const Config& c) { n.number("feed_forward_length", c.ffn.hidden); }
 
 inline void read_json(const JsonKeys& k, Config& c) {
+  if (k.xlstm()) return;  // layers/mlstm.hpp
   c.ffn.hidden =
       k.fields.integer(k.granite_hybrid() ? "shared_intermediate_size" : "intermediate_size", 1, FileLimits::width);
   const std::string act = k.fields.text("hidden_act", "silu");
@@ -41,6 +50,7 @@ inline void read_json(const JsonKeys& k, Config& c) {
                     "\"num_local_experts\": expected 0: no experts");
 }
 inline void write_json(JsonMembers& m, const Config& c, std::string_view type) {
+  if (type == "xlstm") return;
   m.add_number("intermediate_size", std::int64_t{c.ffn.hidden});
   m.add_text("hidden_act", "silu");
   if (type == "llama" || type == "granite") m.add_flag("mlp_bias", false);

@@ -49,6 +49,12 @@ void swiglu(const Cpu& q, std::int64_t rows, std::int64_t n, const float* gate_u
 /// In place: gate_up [rows, 2n] becomes its gradient; h [rows, n] holds dL/dh and becomes h itself again.
 void swiglu_backward(const Cpu& q, std::int64_t rows, std::int64_t n, float* gate_up, float* h);
 
+/// x = cap tanh(x / cap)
+void soft_cap(const Cpu& q, std::int64_t n, float cap, float* x);
+
+/// y: what soft_cap made; d: its gradient, which becomes that of x.
+void soft_cap_backward(const Cpu& q, std::int64_t n, float cap, const float* y, float* d);
+
 /// y = gelu(a) b
 void gelu_gate(const Cpu& q, std::int64_t n, const float* a, const float* b, float* y);
 
@@ -190,6 +196,33 @@ CHIMERA_FUNCTION void swiglu_backward(const Cpu& q, std::int64_t rows, std::int6
   parallel_rows(q, rows, 8, [&](std::int64_t at, std::int64_t c, int) {
     dispatch<SwiGluRowsBackward>(q.isa(), c, n, gate_up + at * 2 * n, h + at * n);
   });
+}
+
+struct SoftCap {
+  template <int W>
+  CHIMERA_INLINE static void run(std::int64_t n, float cap, float* x) {
+    lanes<W>(n, [=](std::int64_t i, auto io)
+                    CHIMERA_LAMBDA { io.store(x + i, Vec<W>(cap) * tanh<W>(io.load(x + i) * Vec<W>(1.f / cap))); });
+  }
+};
+
+CHIMERA_FUNCTION void soft_cap(const Cpu& q, std::int64_t n, float cap, float* x) {
+  parallel_runs(q, n, [&](std::int64_t at, std::int64_t c) { dispatch<SoftCap>(q.isa(), c, cap, x + at); });
+}
+
+struct SoftCapBackward {
+  template <int W>
+  CHIMERA_INLINE static void run(std::int64_t n, float cap, const float* y, float* d) {
+    lanes<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
+      const Vec<W> t = io.load(y + i) * Vec<W>(1.f / cap);
+      io.store(d + i, io.load(d + i) * (Vec<W>(1.f) - t * t));
+    });
+  }
+};
+
+CHIMERA_FUNCTION void soft_cap_backward(const Cpu& q, std::int64_t n, float cap, const float* y, float* d) {
+  parallel_runs(q, n,
+                [&](std::int64_t at, std::int64_t c) { dispatch<SoftCapBackward>(q.isa(), c, cap, y + at, d + at); });
 }
 
 /// GELU in its tanh form: x/2 (1 + tanh t), t = sqrt(2/pi) (x + 0.044715 x^3).

@@ -40,6 +40,7 @@ struct Then {
   const float* bias = nullptr;
   const Output* outputs = nullptr;
   std::int64_t first = 0;
+  float cap = 0.f;
 
   /// y = r + bias; `bias` may be null.
   static Then store(float* y, std::int64_t stride, const float* bias = nullptr) {
@@ -51,9 +52,9 @@ struct Then {
   }
   /// y = silu(r of the matrix's first part) (r of the second). Both parts have one shape.
   static Then gate(float* y, std::int64_t stride) { return {.kind = Kind::gate, .y = y, .stride = stride}; }
-  /// outputs[i].logits[first ...] = scale r
-  static Then logits(const Output* outputs, std::int64_t first, float scale) {
-    return {.kind = Kind::logits, .scale = scale, .outputs = outputs, .first = first};
+  /// outputs[i].logits[first ...] = scale r, then cap tanh(x / cap) of it if cap is not 0.
+  static Then logits(const Output* outputs, std::int64_t first, float scale, float cap = 0.f) {
+    return {.kind = Kind::logits, .scale = scale, .outputs = outputs, .first = first, .cap = cap};
   }
 
   /// Where results of row i go.
@@ -185,6 +186,7 @@ struct Finish {
     };
     const Vec<W> scale(then.scale);
     const float* const bias = then.bias;
+    const float cap = then.cap;
     switch (then.kind) {
       case Then::Kind::store:
         return each([&](auto io, std::int64_t from, std::int64_t row, const float*)
@@ -198,8 +200,10 @@ struct Finish {
         return each([&](auto io, std::int64_t from, std::int64_t, const float*)
                         CHIMERA_LAMBDA { return silu<W>(io.load(a + from)) * io.load(b + from); });
       case Then::Kind::logits:
-        return each([&](auto io, std::int64_t from, std::int64_t, const float*)
-                        CHIMERA_LAMBDA { return io.load(a + from) * scale; });
+        return each([&](auto io, std::int64_t from, std::int64_t, const float*) CHIMERA_LAMBDA {
+          const Vec<W> logits = io.load(a + from) * scale;
+          return cap > 0.f ? Vec<W>(cap) * tanh<W>(logits * Vec<W>(1.f / cap)) : logits;
+        });
     }
   }
 };
