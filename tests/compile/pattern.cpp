@@ -78,6 +78,12 @@ static_assert(read_pattern("V W X Y Z").unknown_word);
 
 // A block is a mixer and what follows it.
 static_assert(pattern("M A").block(1) == BlockKind{A, Ffn::swiglu});
+static_assert(pattern("M A+E", 4).block(3) == BlockKind{A, Ffn::moe});
+static_assert(pattern("M A+E", 4).count_of(Ffn::moe) == 2 && pattern("M A+E", 4).count_of(A) == 2);
+static_assert(pattern("W+E", {"W"}).block(0) == BlockKind{Kind::own, Ffn::moe});
+static_assert(read_pattern("W+E A") == pattern("W+E A", {"W"}));
+static_assert(pattern("A+", 1).unknown_word && pattern("A+F", 1).unknown_word && pattern("+E", 1).unknown_word);
+static_assert(pattern("A+E+E", 1).unknown_word);
 
 // Attention at given places, every eighth block from the fifth.
 static_assert(attends_at(placed(M, A, 32, {5, 13, 21, 29}), 32, {5, 13, 21, 29}));

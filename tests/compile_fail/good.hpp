@@ -12,3 +12,9 @@ inline constexpr Config good{.vocab = 512,
                              .attention = {.heads = 4, .kv_heads = 2},
                              .mamba2 = {.head_dim = 32, .state = 32},
                              .ffn = {.hidden = 256}};
+
+inline constexpr Config with_experts = [] {
+  Config c = good;
+  c.layers = pattern("A+E A", 2);
+  return c;
+}();

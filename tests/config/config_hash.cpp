@@ -104,6 +104,12 @@ TEST_CASE("hashes and texts of configs are those that files hold") {
   biased.attention.qkv_bias = biased.attention.qk_norm = true;
   CHECK(config_hash(*config_from_lines(config_lines(biased))) == config_hash(biased));
   CHECK(config_from_lines(config_lines(biased))->attention == biased.attention);
+
+  Config experts = odd;
+  experts.layers = pattern("A M+E R A+E"), experts.sub_norm = false;
+  experts.moe = {.experts = 6, .top_k = 3, .score = ExpertScore::sigmoid, .balance_loss = .5f};
+  CHECK(config_from_lines(config_lines(experts))->layers == experts.layers);
+  CHECK(config_from_lines(config_lines(experts))->moe == experts.moe);
 }
 
 TEST_CASE("the hash of a config knows what shapes the weights") {
@@ -124,7 +130,20 @@ TEST_CASE("the hash of a config knows what shapes the weights") {
   CHECK(with([](Config& c) { c.checkpointing = true; }) == config_hash(base));
   CHECK(with([](Config& c) { c.attention.kv_heads = 4; }) == config_hash(base));
   CHECK(with([](Config& c) { c.rg_lru.inner = 99; }) == config_hash(base));
+  CHECK(with([](Config& c) { c.moe.experts = 99; }) == config_hash(base));
   CHECK(with([](Config& c) { c.vocab = 513; }) != config_hash(base));
+  const auto with_experts = [&](auto&& change) {
+    return with([&](Config& c) {
+      c.layers = pattern("M A+E", 2);
+      change(c);
+    });
+  };
+  const std::uint64_t experts = with_experts([](Config&) {});
+  CHECK(experts != config_hash(base));
+  CHECK(with_experts([](Config& c) { c.moe.expert_hidden = 80; }) == experts);
+  CHECK(with_experts([](Config& c) { c.moe.balance_rate = 0; }) == experts);
+  CHECK(with_experts([](Config& c) { c.moe.top_k = 1; }) != experts);
+  CHECK(with_experts([](Config& c) { c.layers = pattern("M+E A", 2); }) != experts);
   CHECK(with([](Config& c) { c.layers.kind[0] = Kind::attention; }) != config_hash(base));
   CHECK(with([](Config& c) { c.attention.kv_heads = 2; }) != config_hash(base));
   CHECK(with([](Config& c) { c.mamba2.state = 64; }) != config_hash(base));

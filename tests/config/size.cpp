@@ -27,13 +27,21 @@ TEST_CASE("the weights of a config are counted by its layers' tables") {
   constexpr int memory = (2 * 15 + 2 * 20 + 2 * 5 + 20) * 20 + 2 * 5 + 20;
   static_assert(parameter_count(c) == 2 * 11 * 20 + 20 + blocks + recurrence + mamba + attention + delta + memory);
   static_assert(size_bound(c) == parameter_count(c) && widest_row(c) == 60);
+
+  constexpr Config experts = [&] {
+    Config e = c;
+    e.layers = pattern("R+E M A+E GD XM"), e.moe = {.experts = 5, .expert_hidden = 16};
+    return e;
+  }();
+  // Instead of two SwiGLU: router, biases, experts and the shared one.
+  static_assert(parameter_count(experts) == parameter_count(c) + 2 * (5 * 20 + 5 + (5 + 1) * 3 * 16 * 20 - 3 * 9 * 20));
 }
 
 TEST_CASE("every weight that there can be has a name of its own and a role") {
   std::set<std::string> names;
   each_known_weight([&](const Tensor& t) {
     CHECK(names.insert(std::string(t.name)).second);
-    CHECK((t.role == Role::vector) == (t.rows == 1));
+    CHECK((t.role == Role::vector || t.role == Role::balance) == (t.rows == 1));
   });
   CHECK(names.count("ffn_sub_norm.weight") == 1);
 }

@@ -29,6 +29,7 @@ TEST_CASE("a pattern is as short as its period allows") {
   CHECK(pattern_of(pattern("A M", 7)).find("pattern(\"A M\", 7)") != std::string::npos);
   CHECK(pattern_of(pattern("A")).find("pattern(\"A\")") != std::string::npos);
   CHECK(pattern_of(pattern("M M A", 4)).find("pattern(\"M M A M\")") != std::string::npos);
+  CHECK(pattern_of(pattern("M A+E", 8)).find("pattern(\"M A+E\", 8)") != std::string::npos);
   CHECK(pattern_of(pattern("M A GD")).find("pattern(\"M A GD\")") != std::string::npos);
 }
 

@@ -38,6 +38,12 @@ std::string swiglu(const json& c) {
          ", .layers = pattern(\"M\"), .ffn = {.hidden = " + whole(c.at("hidden")) + "}";
 }
 
+std::string moe(const json& c) {
+  return ".vocab = 1, .width = " + whole(c.at("width")) +
+         ", .layers = pattern(\"M+E\"),\n  .moe = {.experts = " + whole(c.at("experts")) +
+         ", .top_k = " + whole(c.at("top_k")) + ", .expert_hidden = " + whole(c.at("hidden")) + ", .shared = false}";
+}
+
 std::string mamba2(const json& c) {
   return ".vocab = 1, .width = " + whole(c.at("width")) + ", .layers = pattern(\"M\"),\n  .mamba2 = {.expand = " +
          std::to_string(c.at("inner").get<int>() / c.at("width").get<int>()) +
@@ -172,6 +178,8 @@ void generate(const fs::path& folder, const fs::path& out) {
       layers.add(name, attention(c), "run_attention");
     else if (name == "mlp_swiglu")
       layers.add(name, swiglu(c), "run_swiglu");
+    else if (name == "moe")
+      layers.add(name, moe(c), "run_moe");
     else if (name.starts_with("mamba2_mixer_"))
       layers.add(name, mamba2(c), "run_mamba2");
     else if (name == "gdn_layer")

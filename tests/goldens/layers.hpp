@@ -7,6 +7,7 @@
 #include <chimera/layers/gated_deltanet.hpp>
 #include <chimera/layers/mamba2.hpp>
 #include <chimera/layers/mlstm.hpp>
+#include <chimera/layers/moe.hpp>
 #include <chimera/layers/rg_lru.hpp>
 #include <chimera/layers/swiglu.hpp>
 
@@ -30,10 +31,12 @@ void run_layer(
   const Floats x = g.get("in.x", n * width), want = g.get("out.y", n * width), dy = g.get("cotangent.y", n * width);
 
   Arena weights(chimera::offsets<L>.back()), gradients(chimera::offsets<L>.back());
+  std::fill_n(weights.data(), weights.size(), 0.f);
   std::fill_n(gradients.data(), gradients.size(), 0.f);
   const chimera::Weights<L> w{weights.data()};
   const chimera::Weights<L, float> dw{gradients.data()};
   for (std::size_t p = 0; p < names.size(); ++p) {
+    if (names[p].empty()) continue;  // zero in the files
     Floats stacked;
     for (const std::string& name : names[p]) {
       const Floats part = ours(name, g["param." + name]);
@@ -87,6 +90,32 @@ template <const chimera::Config& C>
 void run_swiglu(Golden& g, const chimera::Cpu& q) {
   run_layer<chimera::SwiGlu<C>>(g, q, {{"gate_proj.weight", "up_proj.weight"}, {"down_proj.weight"}},
                                 [](const auto&) {});
+}
+
+template <const chimera::Config& C>
+void run_moe(Golden& g, const chimera::Cpu& q) {
+  using L = chimera::Moe<C>;
+  const std::int64_t n = 2 * g.number("T"), E = L::experts, D = L::width;
+  run_layer<L>(g, q, {{"router.weight"}, {}, {"gate_up_proj"}, {"down_proj"}}, [&](const typename L::Activations& a) {
+    const Floats logits = g["aux.router_logits"];
+    g.compare("aux.router_logits", {a.logits, logits.size()}, logits, forward_tolerance);
+    const auto counts = g.data().integers("aux.expert_count"), slots = g.data().integers("aux.sorted_slot");
+    for (std::size_t e = 0; e < counts.size(); ++e)
+      if (a.routing.first[e + 1] - a.routing.first[e] != counts[e]) g.fail("aux.expert_count");
+    for (std::size_t i = 0; i < slots.size(); ++i)
+      if (a.routing.token[i] != slots[i] / L::top_k) g.fail("aux.sorted_slot");
+    // The auxiliary loss has a gradient of its own.
+    const Floats x = g["in.x"], w = g["param.router.weight"], none(slots.size(), 0.f);
+    Floats dlogits(logits.size()), dx(x.size()), dw(w.size()), chosen(counts.size());
+    chimera::route_backward(q, {E, L::top_k, false}, n, a.logits, a.routing, none.data(), {1.f, 0.f}, dlogits.data(),
+                            chosen.data());
+    chimera::gemm(q, n, D, E, 1.f, chimera::row_major(dlogits.data(), E), chimera::row_major(w.data(), D), 0.f,
+                  dx.data(), D);
+    chimera::gemm(q, E, D, n, 1.f, chimera::transposed(dlogits.data(), E), chimera::row_major(x.data(), D), 0.f,
+                  dw.data(), D);
+    g.compare("grad_aux_loss.x", dx, g["grad_aux_loss.x"], gradient_tolerance);
+    g.compare("grad_aux_loss.router.weight", dw, g["grad_aux_loss.router.weight"], gradient_tolerance);
+  });
 }
 
 template <const chimera::Config& C>

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <memory>
 #include <set>
 #include <string>
 #include <utility>
@@ -18,15 +19,16 @@ namespace {
 using namespace chimera;
 
 constexpr Config all_kinds{.vocab = 61,
-                           .width = 24,
+                           .width = 48,
                            .context = 64,
-                           .layers = pattern("M A R GD M XM"),
+                           .layers = pattern("M A+E R GD M XM+E"),
                            .attention = {.heads = 6, .kv_heads = 2, .window = 9},
                            .mamba2 = {.head_dim = 12, .state = 10, .groups = 2, .chunk = 8},
                            .rg_lru = {.inner = 30, .heads = 3, .bias = true},
                            .gated_deltanet = {.key_heads = 2, .value_heads = 4, .key_dim = 16, .chunk = 8, .eps = .3f},
                            .mlstm = {.heads = 2, .chunk = 8},
                            .ffn = {.hidden = 40},
+                           .moe = {.experts = 5, .expert_hidden = 16},
                            .tied = false,
                            .embedding_scale = 3.f,
                            .residual_scale = 0.7f,
@@ -64,7 +66,9 @@ std::vector<float> random_weights(const AnyModel& model) {
   for (const NamedTensor& t : model.tensors)
     for (std::int64_t i = 0; i < t.size(); ++i)
       w[t.offset + static_cast<std::size_t>(i)] +=
-          random.normal() * (t.rows > 1 ? 0.7f / std::sqrt(static_cast<float>(t.cols)) : 0.1f);
+          t.role == Role::balance
+              ? static_cast<float>(10 * i)  // it chooses: no small step changes that
+              : random.normal() * (t.rows > 1 ? 0.7f / std::sqrt(static_cast<float>(t.cols)) : 0.1f);
   return w;
 }
 
@@ -122,6 +126,7 @@ void check_gradients(const AnyModel& model, bool documents, const Objective& obj
   const std::vector<float> w = random_weights(model);
   const Trained at = train(q, model, w, batch, objective);
   for (const NamedTensor& t : model.tensors) {
+    if (t.role == Role::balance) continue;
     double norm = 0;
     for (std::int64_t i = 0; i < t.size(); ++i) {
       const double g = at.gradients[t.offset + static_cast<std::size_t>(i)];
@@ -238,6 +243,41 @@ TEST_CASE("a frozen prefix gets no gradient, and the rest gets its bits") {
         REQUIRE(part.gradients[i] == (frozen ? 0.f : whole.gradients[i]));
     }
   }
+}
+
+TEST_CASE("a step moves the biases of experts by their loads, which are no part of the gradient") {
+  const Cpu q = cpu();
+  const AnyModel model = any_model<all_kinds>("all kinds");
+  const Text text(model.config->vocab);
+  const TokenBatch batch = text.batch(true);
+  std::vector<float> w = random_weights(model);
+  const std::vector<float> before = w;
+  Trained counted = train(q, model, w, batch);
+  auto learner =
+      Gradient::create(q, model, std::make_unique<AdamW>(*AdamW::create(q, model.tensors, w.size(), {})), 1.0);
+  REQUIRE(learner);
+  std::vector<std::byte> memory(learner->bytes(sequences, length));
+  TrainingHost host;
+  const auto learned =
+      learner->measure(q, w.data(), {.batches = {&batch, 1}, .seed = 3, .first = 2}, memory.data(), host);
+  learner->update(q, w.data(), {.rate = 1e-3});
+  double square = 0;
+  int layers = 0;
+  for (const NamedTensor& t : model.tensors) {
+    float* const g = counted.gradients.data() + t.offset;
+    if (t.role != Role::balance) {
+      for (std::int64_t i = 0; i < t.size(); ++i) square += double{g[i]} * double{g[i]};
+      continue;
+    }
+    ++layers;
+    const float mean = static_cast<float>(batch.tokens() * all_kinds.moe.top_k) / static_cast<float>(t.size());
+    for (std::int64_t e = 0; e < t.size(); ++e) {
+      const std::size_t at = t.offset + static_cast<std::size_t>(e);
+      CHECK(w[at] == before[at] + (g[e] < mean ? all_kinds.moe.balance_rate : -all_kinds.moe.balance_rate));
+    }
+  }
+  CHECK(layers == 2);
+  CHECK(learned->norm == doctest::Approx(std::sqrt(square)).epsilon(1e-6));
 }
 
 TEST_CASE("dropout changes with the step and is off in evaluation") {
@@ -420,7 +460,7 @@ TEST_CASE("the table of weights covers the arena: unique names, aligned, no over
   CHECK(total == model.parameters);
   CHECK(names.count("blk.0.ssm_in.weight") == 1);
   CHECK(names.count("blk.1.attn_qkv.weight") == 1);
-  CHECK(names.count("blk.4.ffn_down.weight") == 1);
+  CHECK(names.count("blk.3.ffn_down.weight") == 1);
   CHECK(names.count("output.weight") == 1);
 }
 

@@ -161,6 +161,18 @@ KERNEL(add_losses)
 KERNEL(gradient_norm)
 KERNEL(adamw_update)
 KERNEL(cached_attention)
+KERNEL(route)
+KERNEL(route_backward)
+KERNEL(gather_pairs)
+KERNEL(add_pairs)
+KERNEL(weigh_pairs)
+KERNEL(expert_linear)
+KERNEL(expert_input_gradient)
+KERNEL(expert_weight_gradient)
+KERNEL(balance_experts)
+KERNEL(router_logits)
+KERNEL(expert_gates)
+KERNEL(expert_products)
 #undef KERNEL
 
 inline void training_gemm(const Device& q, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a,

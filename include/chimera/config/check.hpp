@@ -46,11 +46,13 @@ struct Weights {
 #undef CHIMERA_RULES
 };
 
-/// Whether the rules of a part bear on a config: not those of a mixer that it does not have.
+/// Whether the rules of a part bear on a config: not those of a layer that it does not have.
 template <class Part>
 constexpr bool bears_on(const Config& c) {
   if constexpr (MixerConfig<Part>)
     return has_kind(c, Part::kind);
+  else if constexpr (FfnConfigPart<Part>)
+    return has_ffn(c, Part::ffn);
   else
     return HasRules<Part>;
 }

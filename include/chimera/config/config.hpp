@@ -7,6 +7,7 @@
 #include <chimera/config/gated_deltanet.hpp>
 #include <chimera/config/mamba2.hpp>
 #include <chimera/config/mlstm.hpp>
+#include <chimera/config/moe.hpp>
 #include <chimera/config/pattern.hpp>
 #include <chimera/config/rg_lru.hpp>
 
@@ -28,6 +29,7 @@ struct Config {
   GatedDeltaNetConfig gated_deltanet{};
   MlstmConfig mlstm{};
   FfnConfig ffn{};
+  MoeConfig moe{};
   bool tied = true;       // the output matrix is the embedding
   bool sub_norm = false;  // a norm before the last matrix of attention and of SwiGLU (BitNet b1.58)
   float norm_eps = 1e-5f;
@@ -47,6 +49,7 @@ struct Config {
     f("gated_deltanet", s.gated_deltanet, Meaning::added);
     f("mlstm", s.mlstm, Meaning::added);
     f("ffn", s.ffn);
+    f("moe", s.moe, Meaning::added);
     f("tied", s.tied), f("sub_norm", s.sub_norm, Meaning::later), f("norm_eps", s.norm_eps);
     f("embedding_scale", s.embedding_scale), f("residual_scale", s.residual_scale), f("logit_scale", s.logit_scale);
     f("logit_cap", s.logit_cap, Meaning::added);
@@ -84,6 +87,19 @@ template <class F>
 constexpr void each_used_mixer(const Config& c, F&& f) {
   each_mixer(c, [&](std::string_view name, const auto& part) {
     if (has_kind(c, part.kind)) f(name, part);
+  });
+}
+
+/// Whether a block has that feed-forward layer; plain ones are in every pattern with a mistake.
+constexpr bool has_ffn(const Config& c, Ffn ffn) {
+  return c.layers.unknown_word || c.layers.count > Layers::max ? ffn == Ffn::swiglu : c.layers.count_of(ffn) > 0;
+}
+
+/// Calls f(part) for the part of every kind of feed-forward layer, whether or not the pattern has it.
+template <class F>
+constexpr void each_ffn(const Config& c, F&& f) {
+  Config::each_field(c, [&](std::string_view, const auto& part, auto...) {
+    if constexpr (FfnConfigPart<std::remove_cvref_t<decltype(part)>>) f(part);
   });
 }
 

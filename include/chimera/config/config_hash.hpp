@@ -49,6 +49,8 @@ constexpr void add_value(Hash& h, const T& value) {
   } else if constexpr (std::is_same_v<T, Layers>) {
     h.add(value.count);
     for (int i = 0; i < value.count && i < Layers::max; ++i) h.add(value[i]);
+    for (int i = 0; i < value.count && i < Layers::max; ++i)
+      if (value.block(i).ffn != Ffn::swiglu) h.add(i, value.block(i).ffn);
     for (const OwnWord& own : value.own)
       if (!own.name().empty()) h.add(own.name());
   } else if constexpr (requires { value.begin(); }) {
@@ -81,6 +83,7 @@ constexpr std::uint64_t config_hash(const Config& c) {
     else
       config_hash_parts::add_value(h, part);
   });
+  if (has_ffn(c, Ffn::moe)) config_hash_parts::add_value(h, c.moe.resolved(c));
   return h.value;
 }
 

@@ -15,7 +15,8 @@ namespace chimera {
 /// "M M M A": what read_pattern reads back.
 inline std::string pattern_words(const Layers& layers) {
   std::string words;
-  for (int i = 0; i < layers.count && i < Layers::max; ++i) words.append(i ? " " : "").append(layers.name(layers[i]));
+  for (int i = 0; i < layers.count && i < Layers::max; ++i)
+    words.append(i ? " " : "").append(layers.name(layers[i])).append(layers.ffn_word(i));
   return words;
 }
 

@@ -1,12 +1,14 @@
-// The numbers of the feed-forward layers, SwiGLU.
+// The numbers of the plain feed-forward layer, SwiGLU.
 #pragma once
 
 #include <chimera/config/fields.hpp>
+#include <chimera/config/kinds.hpp>
 #include <chimera/core/tensor.hpp>
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 namespace chimera {
 
@@ -15,14 +17,21 @@ struct SwiGluWeights {
 
   template <class Whole>
   static constexpr auto table(const Whole& c) {
-    const std::int64_t width = c.width, hidden = c.ffn.hidden;
-    return std::array{Tensor{"ffn_gate_up.weight", 2 * hidden, width, Role::matrix, Init::normal(), {hidden, hidden}},
-                      Tensor{"ffn_down.weight", width, hidden, Role::matrix, Init::branch(c.layers.count)},
+    return table(c, c.ffn.hidden, "ffn_gate_up.weight", "ffn_down.weight");
+  }
+  /// Of a layer with a size and names of its own: the expert that all tokens share.
+  template <class Whole>
+  static constexpr auto table(const Whole& c, std::int64_t hidden, std::string_view in, std::string_view out) {
+    const std::int64_t width = c.width;
+    return std::array{Tensor{in, 2 * hidden, width, Role::matrix, Init::normal(), {hidden, hidden}},
+                      Tensor{out, width, hidden, Role::matrix, Init::branch(c.layers.count)},
                       vector_tensor("ffn_sub_norm.weight", c.sub_norm ? hidden : 0, Init::constant(1.f))};
   }
 };
 
 struct FfnConfig {
+  static constexpr Ffn ffn = Ffn::swiglu;
+
   int hidden = 0;
 
   template <class Self, class F>

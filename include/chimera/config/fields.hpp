@@ -5,7 +5,7 @@
 //   static constexpr auto weights(const Whole& c)   the table of its weights, for the whole config that it is part of
 //   static constexpr auto resolved(const Whole& c)       itself, its zeros replaced
 //   CHIMERA_CONFIG_RULES                                 both forms of its rules
-// The part of a mixer names its `kind`. All take the whole config as a template's argument: it is made of them.
+// The part of a mixer names its `kind`, that of a feed-forward layer its `ffn`. All take the whole config as a template's argument: it is made of them.
 #pragma once
 
 #include <chimera/config/kinds.hpp>
@@ -49,6 +49,10 @@ concept HasRules = requires { T::has_rules; };
 /// The numbers of a layer that mixes tokens.
 template <class T>
 concept MixerConfig = std::same_as<std::remove_cv_t<decltype(T::kind)>, Kind>;
+
+/// The numbers of a feed-forward layer.
+template <class T>
+concept FfnConfigPart = std::same_as<std::remove_cv_t<decltype(T::ffn)>, Ffn>;
 
 // A file lists its rules as the macro CHIMERA_RULES(c, rule), lines of `rule(holds, "what must be");`, in an order in
 // which a later one may rely on those before it. A macro, because a static_assert takes its words from nowhere but a

@@ -54,4 +54,9 @@ static_assert(mnemonics.size() == static_cast<std::size_t>(Kind::own));
 #define CHIMERA_MIXER_WORDS CHIMERA_MIXERS(CHIMERA_MIXER_WORD)
 #define CHIMERA_MIXER_WORDS_TO_COME CHIMERA_MIXERS_TO_COME(CHIMERA_MIXER_WORD)
 
+/// What follows the mixer in one block. A word of the pattern says it behind the mixer's: "A" is attention and SwiGLU,
+/// "A+E" attention and experts.
+enum class Ffn : std::uint8_t { swiglu, moe };
+inline constexpr std::array<std::string_view, 2> ffn_words{"", "+E"};
+
 }  // namespace chimera

@@ -11,9 +11,6 @@
 
 namespace chimera {
 
-/// What follows the mixer in one block.
-enum class Ffn : std::uint8_t { swiglu };
-
 /// One block: how it mixes tokens, then what it does with each.
 struct BlockKind {
   Kind mixer = Kind::attention;
@@ -47,6 +44,11 @@ struct Layers {
     for (int i = 0; i < count; ++i) n += (*this)[i] == k;
     return n;
   }
+  constexpr int count_of(Ffn f) const {
+    int n = 0;
+    for (int i = 0; i < count; ++i) n += block(i).ffn == f;
+    return n;
+  }
 
   constexpr std::string_view name(Kind k) const {
     const auto i = static_cast<std::size_t>(k), of_library = mnemonics.size();
@@ -58,6 +60,8 @@ struct Layers {
       if (!word.empty() && this->name(static_cast<Kind>(i)) == word) return static_cast<Kind>(i);
     return Kind::none;
   }
+  /// The word of a block is name(mixer) and ffn_word.
+  constexpr std::string_view ffn_word(int i) const { return ffn_words[static_cast<std::size_t>(block(i).ffn)]; }
   /// Makes a word of the host's own known. A word must be new and an OwnWord, and there is room for four.
   constexpr bool declare(std::string_view word) {
     if (word.empty() || word.size() >= own[0].text.size() || kind_of(word) != Kind::none) return false;
@@ -88,20 +92,24 @@ constexpr void each_word(std::string_view words, F f) {
   }
 }
 
+constexpr std::string_view mixer_of(std::string_view word) { return word.substr(0, word.find('+')); }
+
 /// `layers` with blocks after the words that it knows.
 constexpr Layers read(Layers layers, std::string_view words, int count) {
   layers.count = count;
-  std::array<Kind, Layers::max> cycle{};
+  std::array<BlockKind, Layers::max> cycle{};
   std::size_t length = 0;
   each_word(words, [&](std::string_view word) {
     if (length == Layers::max) return;
-    cycle[length] = layers.kind_of(word);
-    if (cycle[length++] == Kind::none) layers.unknown_word = true;
+    const std::string_view mixer = mixer_of(word), rest = word.substr(mixer.size());
+    cycle[length].mixer = layers.kind_of(mixer);
+    if (rest == ffn_words[1]) cycle[length].ffn = Ffn::moe;
+    if (cycle[length++].mixer == Kind::none || (!rest.empty() && rest != ffn_words[1])) layers.unknown_word = true;
   });
   if (length == 0) layers.unknown_word = true;
   if (!layers.unknown_word)
-    for (int i = 0; i < count && i < Layers::max; ++i)
-      layers.kind[static_cast<std::size_t>(i)] = cycle[static_cast<std::size_t>(i) % length];
+    for (std::size_t i = 0; i < static_cast<std::size_t>(count < Layers::max ? count : Layers::max); ++i)
+      layers.kind[i] = cycle[i % length].mixer, layers.ffn[i] = cycle[i % length].ffn;
   return layers;
 }
 
@@ -135,7 +143,8 @@ consteval Layers pattern(std::string_view words, Words own = {}) {
 constexpr Layers read_pattern(std::string_view words) {
   Layers layers;
   pattern_parts::each_word(words, [&](std::string_view word) {
-    if (layers.kind_of(word) == Kind::none) (void)layers.declare(word);
+    const std::string_view mixer = pattern_parts::mixer_of(word);
+    if (layers.kind_of(mixer) == Kind::none) (void)layers.declare(mixer);
   });
   return pattern_parts::read(layers, words, pattern_parts::count_words(words));
 }

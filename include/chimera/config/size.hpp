@@ -32,7 +32,10 @@ constexpr void each_weight(const Config& c, F&& f) {
   each_used_mixer(c, [&](std::string_view, const auto& part) {
     for (const Tensor& t : part.weights(c)) f(t, c.layers.count_of(part.kind));
   });
-  for (const Tensor& t : c.ffn.weights(c)) f(t, c.layers.count);
+  each_ffn(c, [&](const auto& part) {
+    if (has_ffn(c, part.ffn))
+      for (const Tensor& t : part.weights(c)) f(t, c.layers.count_of(part.ffn));
+  });
 }
 
 /// Calls f(weight) for every weight that there can be, without a size: its name and its role are all that is known.
@@ -44,7 +47,9 @@ constexpr void each_known_weight(F&& f) {
   each_mixer(none, [&](std::string_view, const auto& part) {
     for (const Tensor& t : part.weights(none)) f(t);
   });
-  for (const Tensor& t : none.ffn.weights(none)) f(t);
+  each_ffn(none, [&](const auto& part) {
+    for (const Tensor& t : part.weights(none)) f(t);
+  });
 }
 
 /// As LanguageModel<C>::parameters, for a config that breaks no rule and has no layers to come.

@@ -20,6 +20,7 @@ struct Batch {
   std::int64_t sequences = 1, length = 0;
   const std::int32_t* document_start = nullptr;
   std::int64_t position = 0;
+  float share = 1.f;  // of the step's targets: what terms of the loss that are a layer's own, means of a batch, count
 
   constexpr std::int64_t tokens() const { return sequences * length; }
 };

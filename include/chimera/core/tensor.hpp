@@ -18,6 +18,9 @@ enum class Role : std::uint8_t {
   gate,    // of a small product that wants f32: never quantized
   taps,    // of a convolution [channels, taps]; decoding wants [taps, channels]
   vector,  // one number for each channel or head: f32, and no weight decay
+  // One number for each expert, which is added to its score when experts are chosen. The loss knows nothing of it: its
+  // place in a gradient counts how often each was chosen, and a Learner moves it by that.
+  balance,
 };
 
 /// How a tensor starts: numbers drawn by a law, and what is made of each. Layers say it, with their paper's numbers.

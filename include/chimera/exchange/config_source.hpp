@@ -86,7 +86,7 @@ inline std::string text_of(const Layers& layers) {
   const bool repeated = 2 * period <= layers.count;
   std::string words;
   for (int i = 0; i < (repeated ? period : layers.count); ++i)
-    words.append(i ? " " : "").append(layers.name(layers[i]));
+    words.append(i ? " " : "").append(layers.name(layers[i])).append(layers.ffn_word(i));
   std::string own;
   for (const OwnWord& w : layers.own)
     if (!w.name().empty()) own.append(own.empty() ? "\"" : ", \"").append(w.name()).append("\"");

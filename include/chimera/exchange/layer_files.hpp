@@ -163,7 +163,8 @@ struct JsonKeys {
 
 /// All of a layer. A null function has nothing to say.
 struct LayerFiles {
-  std::optional<Kind> kind;  // of a mixer; none: the feed-forward layer, which every block has
+  std::optional<Kind> kind;  // of a mixer; none: a feed-forward layer,
+  Ffn ffn = Ffn::swiglu;     // this one
   std::span<const FileRow> rows;
 
   // llama.cpp. `architecture`: what models with the layer are; empty: anything. `dense`: what a model of this layer alone
@@ -190,7 +191,7 @@ struct LayerFiles {
   /// Makes numbers equal that mean the same in both; false if what they mean differs although the numbers do not.
   bool (*same_meaning)(Config&, Config&) = nullptr;
 
-  bool used(const Config& c) const { return !kind || has_kind(c, *kind); }
+  bool used(const Config& c) const { return kind ? has_kind(c, *kind) : has_ffn(c, ffn); }
   /// Whether a family of files has layers like it.
   bool known(Family family) const { return !rows.empty() && !rows[0].in(family).name.empty(); }
 };

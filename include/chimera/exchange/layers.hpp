@@ -6,6 +6,7 @@
 #include <chimera/exchange/layers/gated_deltanet.hpp>
 #include <chimera/exchange/layers/mamba2.hpp>
 #include <chimera/exchange/layers/mlstm.hpp>
+#include <chimera/exchange/layers/moe.hpp>
 #include <chimera/exchange/layers/rg_lru.hpp>
 #include <chimera/exchange/layers/swiglu.hpp>
 
@@ -15,8 +16,8 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-inline constexpr std::array layer_files{attention_files,      mamba2_files, rg_lru_files,
-                                        gated_deltanet_files, mlstm_files,  swiglu_files};
+inline constexpr std::array layer_files{attention_files, mamba2_files, rg_lru_files, gated_deltanet_files,
+                                        mlstm_files,     swiglu_files, moe_files};
 
 /// The first word of the pattern that files of that family have no layer for; empty if they have all.
 std::string word_unknown_to(Family family, const Config& c);

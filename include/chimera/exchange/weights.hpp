@@ -129,7 +129,7 @@ CHIMERA_FUNCTION Result<std::vector<FileWeight>> file_weights(const AnyModel& mo
       const std::size_t dot = ours.find('.', 4);
       block = ours.substr(4, dot - 4), ours = ours.substr(dot + 1);
     }
-    const bool vector = t.role == Role::vector;  // a column
+    const bool vector = t.is_vector();  // a column
     const std::int64_t all_rows = vector ? t.cols : t.rows, cols = vector ? 1 : t.cols;
     const auto add = [&](std::string name, std::int64_t first, std::int64_t rows) -> FileWeight& {
       all.push_back({.name = std::move(name),

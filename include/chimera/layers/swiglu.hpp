@@ -11,12 +11,12 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-template <const Config& C>
+template <const Config& C, std::int64_t hidden = C.ffn.hidden>
 struct SwiGlu : SwiGluWeights {
-  static constexpr std::int64_t width = C.width, hidden = C.ffn.hidden;
+  static constexpr std::int64_t width = C.width;
 
   // 1. Weights.
-  static constexpr auto params = table(C);
+  static constexpr auto params = table(C, hidden, "ffn_gate_up.weight", "ffn_down.weight");
   static constexpr Linear in{2 * hidden, width}, out{width, hidden};
 
   struct Activations {

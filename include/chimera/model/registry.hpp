@@ -6,6 +6,7 @@
 #include <chimera/layers/gated_deltanet.hpp>
 #include <chimera/layers/mamba2.hpp>
 #include <chimera/layers/mlstm.hpp>
+#include <chimera/layers/moe.hpp>
 #include <chimera/layers/rg_lru.hpp>
 #include <chimera/layers/swiglu.hpp>
 #include <chimera/model/block.hpp>
@@ -100,7 +101,8 @@ struct FeedForward {
 };
 
 template <const Config& C>
-inline constexpr auto feed_forwards = boost::hana::make_tuple(FeedForward<Ffn::swiglu, SwiGlu<C>>{});
+inline constexpr auto feed_forwards =
+    boost::hana::make_tuple(FeedForward<Ffn::swiglu, SwiGlu<C>>{}, FeedForward<Ffn::moe, Moe<C>>{});
 
 /// Whether C has such a block.
 template <const Config& C>

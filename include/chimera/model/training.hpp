@@ -77,7 +77,8 @@ class ModelTraining {
                     std::byte* memory, float* gradients, double* sum) {
     const std::int64_t n = host.tokens();
     Bump rest{memory};
-    const TokenBatch batch = on_device(q, host, rest);
+    TokenBatch batch = on_device(q, host, rest);
+    batch.share = step.scale * static_cast<float>(step.objective.counted(host));
     std::array<float*, count + 1> x;  // x[i]: what step i reads
     for (float*& residual : x) residual = rest.take(n * width);
     float* u = rest.take(n * width);

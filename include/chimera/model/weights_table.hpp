@@ -25,8 +25,9 @@ struct NamedTensor {
   constexpr bool packed() const { return role == Role::matrix; }
   /// Taps of a convolution [channels, taps], which decoding wants as [taps, channels].
   constexpr bool taps() const { return role == Role::taps; }
+  constexpr bool is_vector() const { return role == Role::vector || role == Role::balance; }
   /// Whether weight decay applies.
-  constexpr bool decays() const { return role != Role::vector; }
+  constexpr bool decays() const { return !is_vector(); }
   constexpr std::string_view name() const { return text.data(); }
   constexpr std::int64_t size() const { return rows * cols; }
 };

@@ -8,6 +8,7 @@
 #include <chimera/core/result.hpp>
 #include <chimera/kernels/f32/elementwise.hpp>
 #include <chimera/model/any_model.hpp>
+#include <chimera/optim/expert_balance.hpp>
 #include <chimera/optim/gradient.hpp>
 #include <chimera/optim/optimizer.hpp>
 #include <chimera/train/training_host.hpp>
@@ -83,6 +84,7 @@ class GradientOn : public LearnerOn<D> {
   std::unique_ptr<OptimizerOn<D>> optimizer_;
   double clip_ = 0, norm_ = 0;
   typename D::Memory gradient_;  // zero between steps
+  ExpertBalanceOn<D> balance_;
 };
 using Gradient = GradientOn<Cpu>;
 
@@ -91,9 +93,11 @@ Result<GradientOn<D>> GradientOn<D>::create(const D& q, const ModelTable<D>& mod
                                             std::unique_ptr<OptimizerOn<D>> optimizer, double clip) {
   auto memory = q.allocate(model.arena_floats * sizeof(float));
   if (!memory) return memory.error();
+  auto balance = ExpertBalanceOn<D>::create(q, model.tensors);
+  if (!balance) return balance.error();
   GradientOn g;
   g.model_ = model, g.optimizer_ = std::move(optimizer), g.clip_ = clip;
-  g.gradient_ = std::move(*memory);
+  g.gradient_ = std::move(*memory), g.balance_ = std::move(*balance);
   return g;
 }
 
@@ -122,6 +126,7 @@ std::optional<Learned> GradientOn<D>::measure(const D& q, float* weights, const 
     model_.train(q, weights, batch, step, working, gradient_.data(), &there->loss);
     ++step.step;
   }
+  balance_.take(q, gradient_.data());
   gradient_norm(q, arena(), gradient_.data(), &there->norm, rest);
   q.download(&found, there, sizeof found);
   (void)q.finish();  // an error stays until the trainer asks
@@ -134,11 +139,13 @@ void GradientOn<D>::update(const D& q, float* weights, const Update& update) {
   Update clipped = update;
   clipped.scale *= clip_factor(norm_, clip_);
   optimizer_->update(q, weights, gradient_.data(), clipped);
+  balance_.update(q, model_.config->moe.balance_rate, weights);
 }
 
 template <Device D>
 void GradientOn<D>::drop(const D& q) {
   zero(q, arena(), gradient_.data());
+  balance_.drop(q);
   norm_ = 0;
 }
 CHIMERA_CPU_FORM(class GradientOn<Cpu>)

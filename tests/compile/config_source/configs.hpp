@@ -37,7 +37,8 @@ inline chimera::Config random_config(std::uint32_t seed) {
   c.layers.count = 1 + static_cast<int>(random() % Layers::max);
   const std::size_t period = random() % 2 ? 1 + random() % 6 : Layers::max;
   for (std::size_t i = 0; i < static_cast<std::size_t>(c.layers.count); ++i)
-    c.layers.kind[i] = i < period ? static_cast<Kind>(random() % mnemonics.size()) : c.layers.kind[i - period];
+    c.layers.kind[i] = i < period ? static_cast<Kind>(random() % mnemonics.size()) : c.layers.kind[i - period],
+    c.layers.ffn[i] = i < period ? static_cast<Ffn>(random() % ffn_words.size()) : c.layers.ffn[i - period];
   number(c.attention.heads), number(c.attention.kv_heads), number(c.attention.head_dim), number(c.attention.window);
   real(c.attention.scale), choice(c.attention.position, 3);
   Rope& r = c.attention.rope;
@@ -55,6 +56,8 @@ inline chimera::Config random_config(std::uint32_t seed) {
   real(d.eps), choice(d.negative_eigenvalues, 2);
   number(c.mlstm.heads), number(c.mlstm.qk), number(c.mlstm.v), number(c.mlstm.chunk);
   real(c.mlstm.gate_cap), real(c.mlstm.norm_eps);
+  number(c.moe.experts), number(c.moe.top_k), number(c.moe.expert_hidden), choice(c.moe.shared, 2);
+  choice(c.moe.score, 2), real(c.moe.balance_rate), real(c.moe.balance_loss), real(c.moe.z_loss);
   number(c.ffn.hidden), choice(c.tied, 2), real(c.norm_eps), real(c.embedding_scale), real(c.residual_scale);
   real(c.logit_scale), real(c.logit_cap), real(c.dropout), choice(c.checkpointing, 2);
   return c;
