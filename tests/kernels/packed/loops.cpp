@@ -19,10 +19,7 @@ namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 
 struct Ops : packed_parts::UnsignedOps<16> {
   static constexpr int tokens = 6;
-
-  CHIMERA_TARGET static void sums(const std::int8_t* q, std::int32_t* words) {
-    packed_avx2::Ops::sums_times<-128>(q, words);
-  }
+  using Quantize = packed_avx2::FourUnits<false>;
 
   /// For unsigned codes, as vpdpbusd.
   template <bool>

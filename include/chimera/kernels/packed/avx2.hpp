@@ -22,12 +22,63 @@
 
 namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 
+/// FourUnits by AVX2, for all levels above, too. `narrow`: words of two sums of 16 bits; else of -128 times a sum.
+template <bool narrow>
+struct FourUnits {
+  CHIMERA_TARGET CHIMERA_INLINE static void largest(const float* x, float* most) {
+    const __m256 a = most_of(x), b = most_of(x + 32), c = most_of(x + 64), d = most_of(x + 96);
+    const __m256d ab = _mm256_castps_pd(_mm256_max_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b)));
+    const __m256d cd = _mm256_castps_pd(_mm256_max_ps(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d)));
+    const __m256 all =
+        _mm256_max_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd)), _mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd)));
+    _mm_storeu_ps(most, _mm_max_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
+  }
+  CHIMERA_TARGET CHIMERA_INLINE static void quantize(const float* x, const float* inverse, std::int64_t step,
+                                                     std::int32_t* to, std::int32_t (*sums)[4]) {
+    const __m256i a = bytes_of(x, inverse[0], to), b = bytes_of(x + 32, inverse[1], to + step);
+    const __m256i c = bytes_of(x + 64, inverse[2], to + 2 * step), d = bytes_of(x + 96, inverse[3], to + 3 * step);
+    const __m256i ab = add(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+    const __m256i cd = add(_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums),
+                        add(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd)));
+  }
+
+ private:
+  /// The largest magnitudes of every eighth number of a unit.
+  CHIMERA_TARGET CHIMERA_INLINE static __m256 most_of(const float* x) {
+    const __m256 sign = _mm256_set1_ps(-0.f);
+    __m256 most = _mm256_setzero_ps();
+#pragma GCC unroll 4
+    for (int i = 0; i < 32; i += 8) most = _mm256_max_ps(most, _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i)));
+    return most;
+  }
+  CHIMERA_TARGET CHIMERA_INLINE static __m256i add(__m256i p, __m256i q) {
+    return narrow ? _mm256_add_epi16(p, q) : _mm256_add_epi32(p, q);
+  }
+  /// A unit's bytes, and words of the sums of fours.
+  CHIMERA_TARGET CHIMERA_INLINE static __m256i bytes_of(const float* x, float inverse, std::int32_t* to) {
+    const __m256 scale = _mm256_set1_ps(inverse);
+    const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), scale));
+    const __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8), scale));
+    const __m256i c = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 16), scale));
+    const __m256i d = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 24), scale));
+    // Packing goes on in each half: fours come out as a0 b0 c0 d0 a1 b1 c1 d1.
+    const __m256i bytes =
+        _mm256_permutevar8x32_epi32(_mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d)),
+                                    _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), bytes);
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
+    return narrow ? _mm256_sub_epi16(_mm256_setzero_si256(), pairs) : _mm256_madd_epi16(pairs, _mm256_set1_epi16(-128));
+  }
+};
+
 /// See ops.hpp. A sum has 16 bits for products 0 and 1 of each four, and 16 for products 2 and 3; it may run over
 /// on its way as long as the end of a run fits: 16 products of 4 bits less 8, 8 of 6 bits less 32, 128 of 2 bits
 /// less 1.
 struct Ops {
   static constexpr int lanes = 8;
   using FloatKernels = void;
+  using Quantize = FourUnits<true>;
   static constexpr int tokens = 4;
   static constexpr bool any_bytes = false, narrow = true, has_few = true;
   using IVec = Ints<lanes>;
@@ -74,8 +125,11 @@ struct Ops {
   CHIMERA_TARGET CHIMERA_INLINE static IVec total(const IVec& sum) {
     return out(_mm256_madd_epi16(in(sum), _mm256_set1_epi16(1)));
   }
-  CHIMERA_TARGET CHIMERA_INLINE static IVec total(const IVec& sum, const IVec& scales) {
-    return out(_mm256_madd_epi16(in(sum), _mm256_blend_epi16(in(scales), _mm256_slli_epi32(in(scales), 16), 0xaa)));
+  CHIMERA_TARGET CHIMERA_INLINE static IVec total(const IVec& sum, const IVec& factors) {
+    return out(_mm256_madd_epi16(in(sum), in(factors)));
+  }
+  CHIMERA_TARGET CHIMERA_INLINE static IVec factors(const IVec& scales) {
+    return out(_mm256_blend_epi16(in(scales), _mm256_slli_epi32(in(scales), 16), 0xaa));
   }
   CHIMERA_TARGET CHIMERA_INLINE static IVec start(const IVec& word, int zero) {
     return out(_mm256_slli_epi16(in(word), zero));
@@ -84,60 +138,18 @@ struct Ops {
   CHIMERA_TARGET CHIMERA_INLINE static Vec<lanes> scaled(const Vec<lanes>& d, const IVec& power) {
     return d * from_bits<lanes>(power);
   }
-  CHIMERA_INLINE static float power(int e) { return packed_parts::power_of_two(e); }
+  CHIMERA_INLINE static Ints<4> power(const Ints<4>& e) { return packed_parts::power_of_two(e); }
 
   CHIMERA_TARGET CHIMERA_INLINE static Vec<lanes> halves(const std::byte* p) {
     return Vec<lanes>(
         reinterpret_cast<Vec<lanes>::Native>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))));
   }
 
-  CHIMERA_TARGET CHIMERA_INLINE static float largest(const float* x) {
-    const __m256 sign = _mm256_set1_ps(-0.f);
-    __m256 most = _mm256_setzero_ps();
-#pragma GCC unroll 4
-    for (int i = 0; i < 32; i += 8) most = _mm256_max_ps(most, _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i)));
-    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(most), _mm256_extractf128_ps(most, 1));
-    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
-    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+  CHIMERA_TARGET CHIMERA_INLINE static Ints<4> add(const Ints<4>& a, const Ints<4>& b) {
+    return Ints<4>(reinterpret_cast<Ints<4>::Native>(
+        _mm_add_epi16(reinterpret_cast<__m128i>(a.v), reinterpret_cast<__m128i>(b.v))));
   }
-  CHIMERA_TARGET CHIMERA_INLINE static void quantize(const float* x, float inverse, std::int8_t* q) {
-    const __m256 scale = _mm256_set1_ps(inverse);
-    const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), scale));
-    const __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8), scale));
-    const __m256i c = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 16), scale));
-    const __m256i d = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 24), scale));
-    // Packing goes on in each half: fours come out as a0 b0 c0 d0 a1 b1 c1 d1.
-    const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
-    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), _mm256_permutevar8x32_epi32(bytes, order));
-  }
-  /// `factor` times the sums, as integers of 32 bits.
-  template <int factor>
-  CHIMERA_TARGET CHIMERA_INLINE static void sums_times(const std::int8_t* q, std::int32_t* words) {
-    const __m256i pairs =
-        _mm256_maddubs_epi16(_mm256_set1_epi8(1), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q)));
-    const __m256i four = _mm256_madd_epi16(pairs, _mm256_set1_epi16(factor));
-    const __m256i two = _mm256_add_epi32(four, _mm256_shuffle_epi32(four, 0x4e));
-    const __m256i one = _mm256_add_epi32(two, _mm256_shuffle_epi32(two, 0xb1));
-    words[0] = _mm256_extract_epi32(one, 0);
-    words[1] = _mm256_extract_epi32(one, 4);
-  }
-  CHIMERA_TARGET CHIMERA_INLINE static void sums(const std::int8_t* q, std::int32_t* words) {
-    const __m256i pairs =
-        _mm256_maddubs_epi16(_mm256_set1_epi8(1), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q)));
-    const __m256i two = _mm256_add_epi16(pairs, _mm256_shuffle_epi32(pairs, 0x4e));
-    const __m256i one = _mm256_add_epi16(two, _mm256_shuffle_epi32(two, 0xb1));
-    const __m256i negative = _mm256_sub_epi16(_mm256_setzero_si256(), one);
-    words[0] = _mm256_extract_epi32(negative, 0);
-    words[1] = _mm256_extract_epi32(negative, 4);
-  }
-  CHIMERA_INLINE static std::int32_t add(std::int32_t a, std::int32_t b) {
-    const auto x = static_cast<std::uint32_t>(a), y = static_cast<std::uint32_t>(b);
-    return static_cast<std::int32_t>(((x + y) & 0xffff) | ((x & 0xffff0000) + (y & 0xffff0000)));
-  }
-  CHIMERA_INLINE static std::int32_t value(std::int32_t word) {
-    return -(static_cast<std::int16_t>(word) + (word >> 16));
-  }
+  CHIMERA_INLINE static Ints<4> value(const Ints<4>& words) { return Ints<4>(0) - (words << 16 >> 16) - (words >> 16); }
 };
 
 }  // namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL

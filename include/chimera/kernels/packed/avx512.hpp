@@ -26,6 +26,7 @@ namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 struct Ops : packed_parts::IntegerOps<16> {
   static constexpr int tokens = 6;
   static constexpr bool narrow = true;
+  using Quantize = packed_avx2::FourUnits<true>;
 
   CHIMERA_TARGET CHIMERA_INLINE static __m512i in(const IVec& x) { return reinterpret_cast<__m512i>(x.v); }
   CHIMERA_TARGET CHIMERA_INLINE static IVec out(__m512i x) { return IVec(reinterpret_cast<IVec::Native>(x)); }
@@ -44,8 +45,11 @@ struct Ops : packed_parts::IntegerOps<16> {
   CHIMERA_TARGET CHIMERA_INLINE static IVec total(const IVec& sum) {
     return out(_mm512_madd_epi16(in(sum), _mm512_set1_epi16(1)));
   }
-  CHIMERA_TARGET CHIMERA_INLINE static IVec total(const IVec& sum, const IVec& scales) {
-    return out(_mm512_madd_epi16(in(sum), _mm512_mask_blend_epi16(0xaaaaaaaa, in(scales), in(scales << 16))));
+  CHIMERA_TARGET CHIMERA_INLINE static IVec total(const IVec& sum, const IVec& factors) {
+    return out(_mm512_madd_epi16(in(sum), in(factors)));
+  }
+  CHIMERA_TARGET CHIMERA_INLINE static IVec factors(const IVec& scales) {
+    return out(_mm512_mask_blend_epi16(0xaaaaaaaa, in(scales), in(scales << 16)));
   }
   CHIMERA_TARGET CHIMERA_INLINE static IVec start(const IVec& word, int zero) {
     return out(_mm512_slli_epi16(in(word), static_cast<unsigned>(zero)));
@@ -62,17 +66,12 @@ struct Ops : packed_parts::IntegerOps<16> {
     asm("vscalefps %2, %1, %0" : "=v"(r) : "v"(d.v), "v"(power.v));  // g++ 12 warns of the intrinsic
     return Vec<16>(r);
   }
-  CHIMERA_INLINE static float power(int e) { return static_cast<float>(e); }
+  CHIMERA_INLINE static Ints<4> power(const Ints<4>& e) { return bits_of<4>(as_floats<4>(e)); }
 
-  CHIMERA_TARGET CHIMERA_INLINE static float largest(const float* x) { return packed_avx2::Ops::largest(x); }
-  CHIMERA_TARGET CHIMERA_INLINE static void quantize(const float* x, float inverse, std::int8_t* q) {
-    packed_avx2::Ops::quantize(x, inverse, q);
+  CHIMERA_TARGET CHIMERA_INLINE static Ints<4> add(const Ints<4>& a, const Ints<4>& b) {
+    return packed_avx2::Ops::add(a, b);
   }
-  CHIMERA_TARGET CHIMERA_INLINE static void sums(const std::int8_t* q, std::int32_t* words) {
-    packed_avx2::Ops::sums(q, words);
-  }
-  CHIMERA_INLINE static std::int32_t add(std::int32_t a, std::int32_t b) { return packed_avx2::Ops::add(a, b); }
-  CHIMERA_INLINE static std::int32_t value(std::int32_t word) { return packed_avx2::Ops::value(word); }
+  CHIMERA_INLINE static Ints<4> value(const Ints<4>& words) { return packed_avx2::Ops::value(words); }
 };
 
 }  // namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL

@@ -4,6 +4,7 @@
 #include <chimera/core/format.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/tensor.hpp>
+#include <chimera/kernels/formats/integers.hpp>
 #include <chimera/kernels/simd.hpp>
 
 #include <algorithm>
@@ -114,18 +115,12 @@ namespace chimera::inline CHIMERA_ABI {
 namespace packed_parts {
 
 /// The least e, -20 ... 0, with 127 2^e >= x, where 127 is the largest magnitude of a row.
-CHIMERA_INLINE int input_exponent(float x) {
-  std::uint32_t bits = 0;
-  const float share = x * (1.f / 127.f);
-  std::memcpy(&bits, &share, sizeof bits);
-  return std::clamp(static_cast<int>((bits + 0x7fffff) >> 23) - 127, -20, 0);
+CHIMERA_INLINE Ints<4> input_exponent(const Vec<4>& x) {
+  const Ints<4> e = ((bits_of<4>(x * Vec<4>(1.f / 127.f)) + 0x7fffff) >> 23) - 127;
+  return max(min(e, Ints<4>(0)), Ints<4>(-20));
 }
-CHIMERA_INLINE float power_of_two(int e) {
-  const std::uint32_t bits = static_cast<std::uint32_t>(127 + e) << 23;
-  float x = 0;
-  std::memcpy(&x, &bits, sizeof x);
-  return x;
-}
+/// The bits of 2^e.
+CHIMERA_INLINE Ints<4> power_of_two(const Ints<4>& e) { return (e + 127) << 23; }
 
 }  // namespace packed_parts
 

@@ -100,6 +100,7 @@ struct Scales {
   CHIMERA_TARGET CHIMERA_INLINE IVec integer(int run, int part) const {
     return IVec::template load<std::int8_t>(scales + run * 16 + part * W);
   }
+  CHIMERA_TARGET CHIMERA_INLINE IVec factors(int run, int part) const { return Ops::factors(integer(run, part)); }
   /// d of a run: exact, of at most 18 bits.
   CHIMERA_TARGET CHIMERA_INLINE FVec of_run(const FVec& d, int run, int part) const {
     const std::byte* s = scales + run * 16 + part * W;
@@ -235,7 +236,7 @@ CHIMERA_TARGET void multiply_few(const std::byte* w, const std::int32_t* const* 
               IVec all;
               if constexpr (S.scaled)
                 for (int c = 0; c < 2; ++c)
-                  all = all + Ops::total(sums.get(t * chains + c, p), scales.integer(2 * u + c, p));
+                  all = all + Ops::total(sums.get(t * chains + c, p), scales.factors(2 * u + c, p));
               else
                 all = total<S>(sums.get(t * chains + r, p));
               if constexpr (masked)
@@ -291,7 +292,7 @@ CHIMERA_TARGET void take_apart(const std::byte* w, std::int64_t blocks, int pane
         for (int r = 0; r < B::runs; ++r)
           put(at + B::scales_at + r * B::line, bits_of<W>(scaled_parts<L> ? d : scales.of_run(d, u * B::runs + r, p)));
         for (int i = 0; scaled_parts<L> && i < 2; ++i)
-          put(at + B::integers_at + i * B::line, scales.integer(2 * u + i, p));
+          put(at + B::integers_at + i * B::line, scales.factors(2 * u + i, p));
         if constexpr (L::minimum) put(at + B::minima_at, bits_of<W>(scales.of_unit(offset, u, p)));
       }
     }
@@ -443,41 +444,77 @@ CHIMERA_TARGET void load_numbers(const std::byte* w, std::int64_t depth, float* 
     for (int p = 0; p < parts; ++p) weights_at<L>(w, k, p).store(to + k * panel_rows + p * W);
 }
 
-/// The largest magnitude of n numbers, n a multiple of W.
-CHIMERA_TARGET CHIMERA_INLINE float largest_magnitude(const float* x, std::int64_t n) {
-  FVec most;
-  for (std::int64_t i = 0; i < n; i += W) {
-    const FVec v = FVec::load(x + i);
-    most = max<W>(most, max<W>(v, -v));
-  }
-  return largest_lane<W>(most);
+/// f(x [128], unit, number of units) for four units of a row at a time; those that are not there are 0. Without a `rest`
+/// they are a multiple of four.
+template <bool rest, class F>
+CHIMERA_TARGET CHIMERA_INLINE void by_four_units(const float* x, std::int64_t units, F f) {
+  std::int64_t u = 0;
+  for (; u + 4 <= units; u += 4) f(x + 32 * u, u, std::int64_t{4});
+  if (!rest || u == units) return;
+  float last[128] = {};
+  std::copy_n(x + 32 * u, 32 * (units - u), last);
+  f(last, u, units - u);
 }
 
-/// A row in units that lie `step` words apart: signed bytes q, and for each `values` of them the least power of two
-/// that holds them.
-CHIMERA_TARGET inline void quantize_row(const float* x, std::int64_t cols, int values, float most, std::int64_t step,
-                                        std::int32_t* to) {
+CHIMERA_TARGET CHIMERA_INLINE Ints<4> ints_of_four(const std::int32_t* p) {
+  Ints<4> r;
+  std::memcpy(&r.v, p, sizeof r.v);
+  return r;
+}
+CHIMERA_TARGET CHIMERA_INLINE void transpose_four(Vec<4> (&r)[4]) {
+  constexpr auto low = [](int i) { return i / 2 + i % 2 * 4; };
+  constexpr auto high = [](int i) { return i / 2 + 2 + i % 2 * 4; };
+  const Vec<4> a = shuffle<low, 4>(r[0], r[2]), b = shuffle<high, 4>(r[0], r[2]);
+  const Vec<4> c = shuffle<low, 4>(r[1], r[3]), d = shuffle<high, 4>(r[1], r[3]);
+  r[0] = shuffle<low, 4>(a, c), r[1] = shuffle<high, 4>(a, c);
+  r[2] = shuffle<low, 4>(b, d), r[3] = shuffle<high, 4>(b, d);
+}
+
+/// The largest magnitudes of four units.
+CHIMERA_TARGET CHIMERA_INLINE Vec<4> largest_of_four(const float* x) {
+  float most[4];
+  Ops::Quantize::largest(x, most);
+  return Vec<4>::load(most);
+}
+
+/// A row in units that lie `step` words apart: signed bytes, and for each unit, or for each eight, the least power of
+/// two that holds them.
+template <bool eight>
+CHIMERA_TARGET void quantize_row(const float* x, std::int64_t units, float most, std::int64_t step, std::int32_t* to) {
   const float inverse = most < 1e-30f ? 0.f : 127.f / most;
-  for (std::int64_t k = 0; k < cols; k += values) {
-    float largest = 0;
-    for (int i = 0; i < values; i += 32) largest = std::max(largest, Ops::largest(x + k + i));
-    const int exponent = input_exponent(largest * inverse);
-    const float nearest = inverse * power_of_two(-exponent);
-    std::int32_t whole = 0;
-    std::int32_t* const first = to;
-    for (int i = 0; i < values; i += 32, to += step) {
-      auto* q = reinterpret_cast<std::int8_t*>(to);
-      Ops::quantize(x + k + i, nearest, q);
-      Ops::sums(q, to + input_sums16);
-      const std::int32_t both = Ops::add(to[input_sums16], to[input_sums16 + 1]);
-      const float scale = Ops::power(exponent);
-      const float sum = power_of_two(exponent) * static_cast<float>(Ops::value(both));
-      std::memcpy(to + input_scale, &scale, 4);
-      std::memcpy(to + input_sum, &sum, 4);
-      whole = Ops::add(whole, both);
-    }
-    first[input_sums] = whole;
-  }
+  Vec<4> largest;
+  Ints<4> whole;
+  by_four_units<!eight>(
+      x, units, [&](const float* four, std::int64_t u, std::int64_t number) CHIMERA_LAMBDA CHIMERA_TARGET {
+        const bool first = !eight || u % 8 == 0;
+        if (!eight)
+          largest = largest_of_four(four);
+        else if (first)
+          largest = Vec<4>(largest_lane<4>(max<4>(largest_of_four(four), largest_of_four(four + 128))));
+        const Ints<4> e = input_exponent(largest * Vec<4>(inverse));
+        float nearest[4];
+        (Vec<4>(inverse) * from_bits<4>(power_of_two(Ints<4>(0) - e))).store(nearest);
+        std::int32_t sums[2][4], rest[4 * input_words];
+        Ops::Quantize::quantize(four, nearest, number == 4 ? step : input_words, number == 4 ? to + u * step : rest,
+                                sums);
+        const Ints<4> a(ints_of_four(sums[0])), b(ints_of_four(sums[1])), both = Ops::add(a, b);
+        Vec<4> words[4] = {from_bits<4>(a), from_bits<4>(b), from_bits<4>(both), from_bits<4>(Ops::power(e))};
+        transpose_four(words);
+        float values[4];
+        (from_bits<4>(power_of_two(e)) * as_floats<4>(Ops::value(both))).store(values);
+        for (std::int64_t i = 0; i < number; ++i) {
+          std::int32_t* const unit = to + (u + i) * step;
+          if (number < 4) std::copy_n(rest + i * input_words, input_sums16, unit);
+          std::memcpy(unit + input_sums16, &words[i].v, 16);
+          std::memcpy(unit + input_sum, &values[i], 4);
+        }
+        if (!eight) return;
+        whole = first ? both : Ops::add(whole, both);
+        if (first) return;
+        whole = Ops::add(whole, Ints<4>(__builtin_shufflevector(whole.v, whole.v, 2, 3, 0, 1)));
+        to[(u - 4) * step + input_sums] =
+            Ops::add(whole, Ints<4>(__builtin_shufflevector(whole.v, whole.v, 1, 0, 3, 2))).v[0];
+      });
 }
 
 /// One row of x in every form.
@@ -488,12 +525,17 @@ CHIMERA_TARGET inline void pack_input(const PackedInput& to, std::int64_t row, c
     std::fill(copy + to.cols, copy + to.stride(), 0.f);
   }
   if (to.scales == nullptr) return;
-  const float most = largest_magnitude(x, to.cols);
-  to.scales[row] = most / 127.f;
   const int rows = to.tiled() ? tokens : 1;
-  const std::int64_t at = (row / rows * rows * (to.cols / 32) + row % rows) * input_words, step = rows * input_words;
-  if (contains(to.forms, InputForms::blocks_of_32)) quantize_row(x, to.cols, 32, most, step, to.blocks_of_32 + at);
-  if (contains(to.forms, InputForms::blocks_of_256)) quantize_row(x, to.cols, 256, most, step, to.blocks_of_256 + at);
+  const std::int64_t units = to.cols / 32, at = (row / rows * rows * units + row % rows) * input_words,
+                     step = rows * input_words;
+  Vec<4> largest;
+  by_four_units<true>(x, units, [&](const float* four, std::int64_t, std::int64_t) CHIMERA_LAMBDA CHIMERA_TARGET {
+    largest = max<4>(largest, largest_of_four(four));
+  });
+  const float most = largest_lane<4>(largest);
+  to.scales[row] = most / 127.f;
+  if (to.blocks_of_32) quantize_row<false>(x, units, most, step, to.blocks_of_32 + at);
+  if (to.blocks_of_256) quantize_row<true>(x, units, most, step, to.blocks_of_256 + at);
 }
 
 template <class L, class FloatKernels>

@@ -47,6 +47,39 @@ struct NumberKernels {
   void (*whole)(const std::byte* w, const PackedInput& x, std::int64_t first, std::int64_t count, float* out) = nullptr;
 };
 
+/// Four units of 32 numbers become bytes.
+template <int W>
+struct FourUnits {
+  /// most [4] = the largest magnitudes.
+  CHIMERA_INLINE static void largest(const float* x, float* most) {
+    for (int u = 0; u < 4; ++u) {
+      Vec<W> m;
+      for (int i = 0; i < 32; i += W) {
+        const Vec<W> v = Vec<W>::load(x + 32 * u + i);
+        m = max<W>(m, max<W>(v, -v));
+      }
+      most[u] = largest_lane<W>(m);
+    }
+  }
+  /// Units `step` words apart = x * inverse [4], to nearest. What is no number becomes some byte. sums [2][4]: words of
+  /// the sums of the first 16 and the last of each unit, with their signs changed.
+  CHIMERA_INLINE static void quantize(const float* x, const float* inverse, std::int64_t step, std::int32_t* to,
+                                      std::int32_t (*sums)[4]) {
+    using V = Vec<W>;
+    for (int u = 0; u < 4; ++u)
+      for (int h = 0; h < 2; ++h) {
+        Ints<W> sum;
+        for (int i = 16 * h; i < 16 * h + 16; i += W) {
+          const V scaled = V::load(x + 32 * u + i) * V(inverse[u]);
+          const V whole = format_parts::nearest<W>(min<W>(max<W>(scaled, V(-127.f)), V(127.f)));
+          truncated<W>(whole).template store<std::int8_t>(reinterpret_cast<std::byte*>(to + u * step) + i);
+          sum = sum + Ints<W>::template load<std::int8_t>(reinterpret_cast<std::byte*>(to + u * step) + i);
+        }
+        sums[h][u] = -static_cast<std::int32_t>(chimera::sum<W>(as_floats<W>(sum)));
+      }
+  }
+};
+
 /// A lane is a row, and holds four codes, or a sum. A level adds
 ///
 ///   tokens     rows of x that are multiplied at once
@@ -59,6 +92,7 @@ template <int W>
 struct IntegerOps {
   static constexpr int lanes = W;  // of a register
   using FloatKernels = void;       // of another level whose products of f32 are the same
+  using Quantize = FourUnits<W>;
   using IVec = Ints<W>;
   static constexpr bool any_bytes = false;
   static constexpr bool narrow = false;   // sums of products have 16 bits
@@ -72,45 +106,23 @@ struct IntegerOps {
 
   /// The integer that a sum stands for.
   CHIMERA_INLINE static IVec total(const IVec& sum) { return sum; }
-  /// Times a scale of 8 bits.
-  CHIMERA_INLINE static IVec total(const IVec& sum, const IVec& scales) { return sum * scales; }
+  /// Times scales of 8 bits, whose `factors` are made once.
+  CHIMERA_INLINE static IVec total(const IVec& sum, const IVec& factors) { return sum * factors; }
+  CHIMERA_INLINE static IVec factors(const IVec& scales) { return scales; }
   /// What sums start from so that codes stand for code - 2^zero.
   CHIMERA_INLINE static IVec start(const IVec& word, int zero) { return word << zero; }
 
   /// d 2^e, from the word of `power(e)`.
   CHIMERA_INLINE static Vec<W> scaled(const Vec<W>& d, const IVec& power) { return d * from_bits<W>(power); }
-  CHIMERA_INLINE static float power(int e) { return power_of_two(e); }
+  CHIMERA_INLINE static Ints<4> power(const Ints<4>& e) { return power_of_two(e); }
 
   /// `lanes` numbers of f16.
   CHIMERA_INLINE static Vec<W> halves(const std::byte* p) { return load_f16<W>(p); }
 
-  /// The largest magnitude of x [32].
-  CHIMERA_INLINE static float largest(const float* x) {
-    Vec<W> most;
-    for (int i = 0; i < 32; i += W) most = max<W>(most, max<W>(Vec<W>::load(x + i), -Vec<W>::load(x + i)));
-    return largest_lane<W>(most);
-  }
-  /// q [32] = x * inverse, to nearest. What is no number becomes some byte.
-  CHIMERA_INLINE static void quantize(const float* x, float inverse, std::int8_t* q) {
-    using V = Vec<W>;
-    for (int i = 0; i < 32; i += W) {
-      const V scaled = V::load(x + i) * V(inverse);
-      const V limited = min<W>(max<W>(scaled, V(-127.f)), V(127.f));
-      truncated<W>(format_parts::nearest<W>(limited)).template store<std::int8_t>(reinterpret_cast<std::byte*>(q + i));
-    }
-  }
-  /// Words of the sums of q[0 ... 16) and q[16 ... 32), with their signs changed.
-  CHIMERA_INLINE static void sums(const std::int8_t* q, std::int32_t* words) {
-    for (int h = 0; h < 2; ++h) {
-      IVec s;
-      for (int i = 0; i < 16; i += W)
-        s = s + IVec::template load<std::int8_t>(reinterpret_cast<const std::byte*>(q + 16 * h + i));
-      words[h] = -static_cast<std::int32_t>(sum<W>(as_floats<W>(s)));
-    }
-  }
-  CHIMERA_INLINE static std::int32_t add(std::int32_t a, std::int32_t b) { return a + b; }
-  /// The sum that a word stands for.
-  CHIMERA_INLINE static std::int32_t value(std::int32_t word) { return -word; }
+  /// Of words.
+  CHIMERA_INLINE static Ints<4> add(const Ints<4>& a, const Ints<4>& b) { return a + b; }
+  /// The sums that words stand for.
+  CHIMERA_INLINE static Ints<4> value(const Ints<4>& words) { return Ints<4>(0) - words; }
 };
 
 /// Where the instruction multiplies any unsigned bytes with signed ones, as vpdpbusd: a word is -128 times a sum.
@@ -120,7 +132,7 @@ struct UnsignedOps : IntegerOps<W> {
   static constexpr bool any_bytes = true;
 
   CHIMERA_INLINE static IVec start(const IVec& word, int zero) { return word >> (7 - zero); }
-  CHIMERA_INLINE static std::int32_t value(std::int32_t word) { return word / -128; }
+  CHIMERA_INLINE static Ints<4> value(const Ints<4>& words) { return Ints<4>(0) - (words >> 7); }
 };
 
 }  // namespace packed_parts

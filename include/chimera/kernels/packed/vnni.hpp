@@ -27,20 +27,13 @@ namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 struct Ops : packed_parts::UnsignedOps<8> {
   static constexpr int tokens = 4;
   static constexpr bool has_few = true;
+  using Quantize = packed_avx2::FourUnits<false>;
   using FloatKernels = packed_avx2::Kernels;
 
   template <bool wide>
   CHIMERA_TARGET CHIMERA_INLINE static IVec dot(const IVec& sum, const IVec& codes, const IVec& x) {
     return IVec(reinterpret_cast<IVec::Native>(_mm256_dpbusd_avx_epi32(
         reinterpret_cast<__m256i>(sum.v), reinterpret_cast<__m256i>(codes.v), reinterpret_cast<__m256i>(x.v))));
-  }
-
-  CHIMERA_TARGET CHIMERA_INLINE static float largest(const float* x) { return packed_avx2::Ops::largest(x); }
-  CHIMERA_TARGET CHIMERA_INLINE static void quantize(const float* x, float inverse, std::int8_t* q) {
-    packed_avx2::Ops::quantize(x, inverse, q);
-  }
-  CHIMERA_TARGET CHIMERA_INLINE static void sums(const std::int8_t* q, std::int32_t* words) {
-    packed_avx2::Ops::sums_times<-128>(q, words);
   }
 };
 
@@ -56,6 +49,7 @@ namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 struct Ops : packed_parts::UnsignedOps<16> {
   static constexpr int tokens = 6;
   static constexpr bool has_few = true;
+  using Quantize = packed_avx2::FourUnits<false>;
   using FloatKernels = packed_avx512::Kernels;
 
   template <bool wide>
@@ -67,15 +61,7 @@ struct Ops : packed_parts::UnsignedOps<16> {
   CHIMERA_TARGET CHIMERA_INLINE static Vec<16> scaled(const Vec<16>& d, const IVec& power) {
     return packed_avx512::Ops::scaled(d, power);
   }
-  CHIMERA_INLINE static float power(int e) { return packed_avx512::Ops::power(e); }
-
-  CHIMERA_TARGET CHIMERA_INLINE static float largest(const float* x) { return packed_avx2::Ops::largest(x); }
-  CHIMERA_TARGET CHIMERA_INLINE static void quantize(const float* x, float inverse, std::int8_t* q) {
-    packed_avx2::Ops::quantize(x, inverse, q);
-  }
-  CHIMERA_TARGET CHIMERA_INLINE static void sums(const std::int8_t* q, std::int32_t* words) {
-    packed_avx2::Ops::sums_times<-128>(q, words);
-  }
+  CHIMERA_INLINE static Ints<4> power(const Ints<4>& e) { return packed_avx512::Ops::power(e); }
 };
 
 }  // namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL
