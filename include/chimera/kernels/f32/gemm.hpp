@@ -126,6 +126,10 @@ constexpr VectorProduct as_vector_product(std::int64_t m, std::int64_t n, ConstV
 void gemm_serial(Isa isa, float* scratch, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a,
                  ConstView b, float beta, float* c, std::int64_t ldc);
 
+/// The same with A and B rounded to BF16, where the processor multiplies that and `rounds`.
+void gemm_serial(Isa isa, bool rounds, float* scratch, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
+                 ConstView a, ConstView b, float beta, float* c, std::int64_t ldc);
+
 /// C[m,n] = alpha A[m,k] B[k,n] + beta C on all threads, C row-major with ldc floats from row to row. beta == 0 never
 /// reads C. Uses the scratch of all workers and the shared scratch.
 void gemm(const Cpu& q, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a, ConstView b,
@@ -249,11 +253,34 @@ CHIMERA_INLINE Vec<W> flushed(const Vec<W>& x) {
   return from_bits<W>(Ints<W>(magnitude.v < 0x00800000 ? (bits.v & INT32_MIN) : bits.v));
 }
 
+#if defined(__x86_64__)
+/// to [pairs][P] = BF16 of rows 2 i and 2 i + 1 of `from` side by side, by AVX-512 BF16. Some lanes behind both may be
+/// read, and written.
+template <int P>
+__attribute__((__noinline__)) CHIMERA_AVX512 void pair_rows(std::int64_t pairs, const float* from, float* to) {
+  using Native = Vec<16>::Native;
+  alignas(64) static constexpr std::int16_t in_turns[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                            21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                            11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  Native order;
+  std::memcpy(&order, in_turns, sizeof order);
+  for (std::int64_t p = 0; p < pairs; ++p, from += 2 * P, to += P)
+#pragma GCC unroll 2
+    for (int l = 0; l < P; l += 16) {
+      const Native even = Vec<16>::load(from + l).v, odd = Vec<16>::load(from + P + l).v;
+      Native both, pair;
+      asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(both) : "v"(even), "v"(odd));
+      asm("vpermw %1, %2, %0" : "=v"(pair) : "v"(both), "v"(order));
+      Vec<16>(pair).store(to + l);
+    }
+}
+#endif
+
 /// As `pack`, with two steps of k in a word: out[panel][pair][line], the even step in the low half. An odd last step
 /// has a partner of 0.
 template <int W, int P>
-CHIMERA_INLINE void pack_pairs(ConstView v, std::int64_t vectors, std::int64_t k, float* out,
-                               std::int64_t panel_stride) {
+CHIMERA_INLINE void pack_pairs(ConstView v, std::int64_t vectors, std::int64_t k, float* out, std::int64_t panel_stride,
+                               [[maybe_unused]] bool native) {
   constexpr std::int64_t step = 32, lanes_of_panel = (P + W - 1) / W * W;
   for (std::int64_t p0 = 0; p0 < k; p0 += step)
     for (std::int64_t i = 0; i < vectors; i += P) {
@@ -262,6 +289,13 @@ CHIMERA_INLINE void pack_pairs(ConstView v, std::int64_t vectors, std::int64_t k
       pack<W, P>(v.from(i, p0), std::min<std::int64_t>(P, vectors - i), n, some, 0);
       if (n % 2 != 0) std::fill_n(some + n * P, P, 0.f);
       float* to = out + i / P * panel_stride + p0 / 2 * P;
+#if defined(__x86_64__)
+      if constexpr (W == 16)
+        if (native) {
+          pair_rows<P>((n + 1) / 2, some, to);
+          continue;
+        }
+#endif
       for (std::int64_t p = 0; p < n; p += 2, to += P) {
         float pairs[lanes_of_panel];
 #pragma GCC unroll 8
@@ -280,7 +314,7 @@ struct Floats {
   static constexpr std::int64_t steps = 1;  // of a word
   template <int W, int P>
   CHIMERA_INLINE static void pack_lines(ConstView v, std::int64_t vectors, std::int64_t k, float* out,
-                                        std::int64_t panel_stride) {
+                                        std::int64_t panel_stride, bool) {
     pack<W, P>(v, vectors, k, out, panel_stride);
   }
   template <int W>
@@ -326,8 +360,8 @@ struct Pairs {
   static constexpr std::int64_t steps = 2;
   template <int W, int P>
   CHIMERA_INLINE static void pack_lines(ConstView v, std::int64_t vectors, std::int64_t k, float* out,
-                                        std::int64_t panel_stride) {
-    pack_pairs<W, P>(v, vectors, k, out, panel_stride);
+                                        std::int64_t panel_stride, bool native) {
+    pack_pairs<W, P>(v, vectors, k, out, panel_stride, native);
   }
   template <int W>
   CHIMERA_INLINE static void add(std::int64_t words, const float* a, const float* b, Vec<W> (&s)[GemmTile<W>::rows][2],
@@ -366,9 +400,10 @@ struct Pairs {
 template <class Products>
 struct PackB {
   template <int W>
-  CHIMERA_INLINE static void run(ConstView b, std::int64_t n, std::int64_t k, float* out, std::int64_t words) {
+  CHIMERA_INLINE static void run(ConstView b, std::int64_t n, std::int64_t k, float* out, std::int64_t words,
+                                 bool native) {
     constexpr int cols = GemmTile<W>::cols;
-    Products::template pack_lines<W, cols>(b.transpose(), n, k, out, cols * words);
+    Products::template pack_lines<W, cols>(b.transpose(), n, k, out, cols * words, native);
   }
 };
 
@@ -382,8 +417,8 @@ struct MultiplyPacked {
     using V = Vec<W>;
     using Tile = GemmTile<W>;
     for (std::int64_t r = 0; r < rows; ++r) {
-      __builtin_prefetch(c + r * ldc, 1);
-      __builtin_prefetch(c + r * ldc + cols - 1, 1);
+      prefetch_to_write(c + r * ldc);
+      prefetch_to_write(c + r * ldc + cols - 1);
     }
     V s[Tile::rows][2];
     Products::template add<W>(words, a, b, s, native);
@@ -417,7 +452,7 @@ struct MultiplyPacked {
     const std::int64_t all = ceil_div(k, Products::steps);
     for (std::int64_t p = 0; p < k; p += depth, beta = 1) {
       const std::int64_t steps = std::min(depth, k - p), words = ceil_div(steps, Products::steps);
-      Products::template pack_lines<W, Tile::rows>(a.from(0, p), m, steps, scratch, Tile::panel_a);
+      Products::template pack_lines<W, Tile::rows>(a.from(0, p), m, steps, scratch, Tile::panel_a, native);
       for (std::int64_t j = 0; j < n; j += Tile::cols)
         for (std::int64_t i = 0; i < m; i += Tile::rows)
           tile<W>(std::min<std::int64_t>(Tile::rows, m - i), std::min<std::int64_t>(Tile::cols, n - j), words, alpha,
@@ -481,20 +516,28 @@ struct MatrixVector {
   }
 };
 
-inline void multiply_serial(Isa isa, float* scratch, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
-                            ConstView a, ConstView b, float beta, float* c, std::int64_t ldc) {
+/// launch(kernel, arguments ...) runs a kernel.
+template <class Products, class Launch>
+void multiply_serial(Launch launch, bool native, float* scratch, std::int64_t m, std::int64_t n, std::int64_t k,
+                     float alpha, ConstView a, ConstView b, float beta, float* c, std::int64_t ldc) {
   float* const rest = scratch + gemm_cols * gemm_most_depth;
-  const std::int64_t depth = gemm_depth(k);
+  const std::int64_t depth = gemm_depth(k, gemm_most_depth * Products::steps);
   for (std::int64_t j = 0; j < n; j += gemm_cols) {
     const std::int64_t cols = std::min(gemm_cols, n - j);
     for (std::int64_t p = 0; p < k; p += depth) {
       const std::int64_t steps = std::min(depth, k - p);
-      dispatch<PackB<Floats>>(isa, b.from(p, j), cols, steps, scratch, steps);
+      launch(PackB<Products>{}, b.from(p, j), cols, steps, scratch, ceil_div(steps, Products::steps), native);
       for (std::int64_t i = 0; i < m; i += gemm_rows)
-        dispatch<MultiplyPacked<Floats>>(isa, rest, std::min(gemm_rows, m - i), cols, steps, depth, alpha, a.from(i, p),
-                                         scratch, p == 0 ? beta : 1.f, c + i * ldc + j, ldc, false);
+        launch(MultiplyPacked<Products>{}, rest, std::min(gemm_rows, m - i), cols, steps, depth, alpha, a.from(i, p),
+               scratch, p == 0 ? beta : 1.f, c + i * ldc + j, ldc, native);
     }
   }
+}
+
+inline void multiply_serial(Isa isa, float* scratch, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
+                            ConstView a, ConstView b, float beta, float* c, std::int64_t ldc) {
+  multiply_serial<Floats>([isa](auto kernel, auto... x) { dispatch<decltype(kernel)>(isa, x...); }, false, scratch, m,
+                          n, k, alpha, a, b, beta, c, ldc);
 }
 
 /// Packs B for all threads, as much of it as the shared scratch holds, then computes blocks of C.
@@ -516,7 +559,7 @@ void multiply_shared(const Cpu& q, std::int64_t m, std::int64_t n, std::int64_t 
       parallel(q, ceil_div(cols, pack_cols) * deep, [&](std::int64_t t, int) {
         const std::int64_t s = t / deep * pack_cols, d = t % deep * depth;
         dispatch<PackB<Products>>(isa, b.from(p + d, j + s), std::min(pack_cols, cols - s), std::min(depth, steps - d),
-                                  packed + s * words + d / Products::steps * gemm_tile_cols(lanes(isa)), words);
+                                  packed + s * words + d / Products::steps * gemm_tile_cols(lanes(isa)), words, native);
       });
       const GemmGrid grid = gemm_grid(m, cols, gemm_tile_rows(lanes(isa)), q.at_once());
       const std::int64_t across = ceil_div(cols, grid.cols);
@@ -538,6 +581,18 @@ CHIMERA_FUNCTION void gemm_serial(Isa isa, float* scratch, std::int64_t m, std::
   if (const VectorProduct v = as_vector_product(m, n, a, b, ldc); v.possible)
     return dispatch<MatrixVector>(isa, v.rows, k, alpha, v.matrix, v.x, beta, c, v.stride);
   multiply_serial(isa, scratch, m, n, k, alpha, a, b, beta, c, ldc);
+}
+
+CHIMERA_FUNCTION void gemm_serial(Isa isa, [[maybe_unused]] bool rounds, float* scratch, std::int64_t m, std::int64_t n,
+                                  std::int64_t k, float alpha, ConstView a, ConstView b, float beta, float* c,
+                                  std::int64_t ldc) {
+#if defined(__x86_64__)
+  if (rounds && isa == Isa::avx512_bf16 && m > 1 && n > 1 && k > 0)
+    return gemm_parts::multiply_serial<gemm_parts::Pairs>(
+        [](auto kernel, auto... x) { dispatch_16<decltype(kernel)>(x...); }, true, scratch, m, n, k, alpha, a, b, beta,
+        c, ldc);
+#endif
+  gemm_serial(isa, scratch, m, n, k, alpha, a, b, beta, c, ldc);
 }
 
 CHIMERA_FUNCTION void gemm(const Cpu& q, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a,
