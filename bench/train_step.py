@@ -1,4 +1,4 @@
-"""Whole AdamW training steps of the same two models: chimera against PyTorch, in turns, on this machine.
+"""Whole AdamW training steps of the same models: chimera against PyTorch, in turns, on this machine.
 
 usage: train_step.py PATH_TO_train_step [--rounds N]      needs torch and transformers from PyPI
 """
@@ -62,11 +62,23 @@ def hybrid():
     return lambda tokens: model(input_ids=tokens, use_cache=False).logits, model
 
 
+def xlstm():
+    from transformers import xLSTMConfig, xLSTMForCausalLM
+    model = xLSTMForCausalLM(xLSTMConfig(
+        vocab_size=VOCAB, hidden_size=WIDTH, num_hidden_layers=10, num_heads=4, ffn_proj_factor=1368 / WIDTH,
+        ffn_round_up_to_multiple_of=8, tie_word_embeddings=True, mode="train", chunk_size=64,
+        autocast_kernel_dtype="float32"))
+    return lambda tokens: model(input_ids=tokens, use_cache=False).logits, model
+
+
 def peer(kind):
     torch.manual_seed(1)
     if kind == "attention":
         model = NanoGpt()
         forward, batch = model, 8
+    elif kind == "xlstm":
+        forward, model = xlstm()
+        batch = 8
     else:
         forward, model = hybrid()
         batch = 4
@@ -93,7 +105,7 @@ if __name__ == "__main__":
     parser.add_argument("--only")
     args = parser.parse_args()
     torch.set_num_threads(os.cpu_count())
-    for kind in ("attention", "hybrid"):
+    for kind in ("attention", "hybrid", "xlstm"):
         if args.only not in (None, kind):
             continue
         step, parameters = peer(kind)

@@ -33,6 +33,14 @@ TEST_CASE_TEMPLATE("mLSTM", L, Mlstm<odd>, Mlstm<single>, Mlstm<usual>, Mlstm<on
   SUBCASE("memory") { checks::memory_is_linear<L>(); }
 }
 
+TEST_CASE("what decoding carries of a sequence is the same for any context") {
+  using L = Mlstm<usual>;
+  for (const std::int64_t context : {1'024, 32'768, 1'048'576}) {
+    CHECK(L::state(KvFormat::f16, context).whole == 2 * 4 * (16 * 32 + 32));  // C, n and m in whole cache lines
+    CHECK(L::state(KvFormat::f16, context).ring == 0);
+  }
+}
+
 TEST_CASE_TEMPLATE("gradients of mLSTM", L, Mlstm<odd>, Mlstm<single>) {
   checks::gradients<L>(75, below_the_corner<L>());
 }
