@@ -382,6 +382,8 @@ TEST_CASE("each family has what its class in transformers has where a config.jso
   CHECK(read("xlstm", "")->logit_cap == 30.f);
   CHECK(read("xlstm", "")->norm_eps == 1e-6f);
   CHECK_FALSE(read("xlstm", "")->tied);
+  // transformers passes over the key; it was believed here, and the output matrix was the embedding.
+  CHECK_FALSE(read("xlstm", R"(, "tie_word_embeddings": true)")->tied);
   CHECK(read("xlstm", R"(, "norm_eps": 1e-3)")->mlstm.norm_eps == 1e-3f);
   CHECK(contains(message(read("xlstm", R"(, "weight_mode": "fused")")), "found fused"));
   CHECK(contains(message(read("xlstm", R"(, "use_bias": true)")), "use_bias"));

@@ -91,6 +91,7 @@ inline constexpr Config xlstm_nano{.vocab = 512,
                                    .layers = pattern("XM", 4),
                                    .mlstm = {.heads = 2},
                                    .ffn = {.hidden = 320},
+                                   .tied = false,
                                    .norm_eps = 1e-6f,
                                    .logit_cap = 30.f};
 

@@ -128,7 +128,7 @@ CHIMERA_FUNCTION Result<Config> config_from_hugging_face(const Json& config) {
   c.norm_eps = p.number(keys.xlstm() ? "norm_eps" : "rms_norm_eps", 1e-12, 1, 1e-6);
   if (keys.xlstm())
     for (int i = 0; i < c.layers.count; ++i) c.layers.kind[static_cast<std::size_t>(i)] = Kind::mlstm;
-  c.tied = p.boolean("tie_word_embeddings", false);
+  c.tied = p.boolean("tie_word_embeddings", false) && !keys.xlstm();  // whose class ties nothing, whatever it says
   config_from_hugging_face_parts::refuse_unknown(keys);
   if (keys.granite()) {
     c.embedding_scale = p.number("embedding_multiplier", -1e6, 1e6, 1);

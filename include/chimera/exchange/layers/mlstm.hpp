@@ -32,6 +32,7 @@ inline std::string_view dense_type(const Config&) { return "xlstm"; }
 
 inline std::string unknown_to_transformers(const Config& c, std::string_view) {
   const MlstmConfig m = c.mlstm.resolved(c);
+  if (c.tied) return "its xlstm has an output matrix of its own: tied must be false";
   if (c.logit_cap == 0) return "its xlstm caps logits: logit_cap must be above 0";
   if (m.qk % 64 != 0 || m.v % 64 != 0) return "its xlstm wants mlstm.qk and mlstm.v to be multiples of 64";
   return m.norm_eps == c.norm_eps ? "" : "its xlstm has one eps for all norms: mlstm.norm_eps must be norm_eps";
