@@ -40,6 +40,7 @@ TEST_CASE("a config that comes at run time breaks the rules that the compiler kn
   CHECK(contains(broken_by([](Config& c) { c.rg_lru.heads = 7; }), "rg_lru.heads"));
   CHECK(contains(broken_by([](Config& c) { c.layers = pattern("GD"), c.gated_deltanet.value_heads = 6; }),
                  "multiple of gated_deltanet.key_heads"));
+  CHECK(contains(broken_by([](Config& c) { c.ternary = {.on = true, .group = 192}; }), "ternary.group must divide"));
   CHECK(contains(broken_by([](Config& c) { c.ffn.hidden = 131'073; }), "at most 131072"));
   CHECK(contains(
       broken_by([](Config& c) { c.vocab = 2'147'483'647, c.width = 2'147'483'520, c.attention.head_dim = 32; }),

@@ -154,6 +154,10 @@ TEST_CASE("the hash of a config knows what shapes the weights") {
   CHECK(with([](Config& c) { c.attention.qkv_bias = true; }) != with([](Config& c) { c.attention.qk_norm = true; }));
   CHECK(with([](Config& c) { c.attention.qkv_bias = true; }) !=
         with([](Config& c) { c.attention.output_bias = true; }));
+  CHECK(with([](Config& c) { c.ternary.on = true; }) != config_hash(base));
+  CHECK(with([](Config& c) { c.ternary.on = true; }) != with([](Config& c) { c.ternary = {.on = true, .group = 64}; }));
+  CHECK(with([](Config& c) { c.ternary.on = true; }) ==
+        with([](Config& c) { c.ternary = {.on = true, .deep_zero = 0.f, .most_zeros = 1.f}; }));
   CHECK(with([](Config& c) { c.layers = pattern("M MINE", {"MINE"}); }) !=
         with([](Config& c) { c.layers = pattern("M YOURS", {"YOURS"}); }));
 }

@@ -44,6 +44,16 @@ inline constexpr Config bitnet{.vocab = 272,
                                .attention = {.heads = 4, .kv_heads = 2},
                                .ffn = {.hidden = 256},
                                .sub_norm = true};
+inline constexpr Config ternary = [] {
+  Config c = hybrid;
+  c.width = 256, c.attention.heads = 4, c.ffn.hidden = 256, c.ternary = {.on = true};
+  return c;
+}();
+inline constexpr Config ternary_bitnet = [] {
+  Config c = bitnet;
+  c.ternary.on = true;
+  return c;
+}();
 /// What other families have: biases, norms of queries and keys, windows, heads that do not fill the width.
 inline constexpr Config qwen2 = [] {
   Config c = plain;

@@ -166,3 +166,40 @@ TEST_CASE("a file whose numbers are none, or that becomes shorter while it is re
   CHECK_FALSE(pack_gguf(q, std::span(bytes).first(bytes.size() / 2), m));
   CHECK(contains(message(pack_gguf(q, path, table_of<hybrid>("hybrid"))), "is not that of the model hybrid"));
 }
+
+TEST_CASE("a file of a model with ternary matrices has what they round") {
+  const TemporaryFolder folder;
+  const std::string path = folder / "m.gguf";
+  const Cpu q = cpu(Isa::base, 2);
+  const auto save_as = [&](const AnyModel& m, std::string_view type) {
+    return save_gguf(q, path, m, weights_of(m).data(), *file_type_named(type), m.name,
+                     [&](GgufWriter& f) { set_tokenizer(f, *byte_tokenizer(m.config->vocab), m.config->vocab); });
+  };
+  const AnyModel m = table_of<ternary>("ternary"), b = table_of<ternary_bitnet>("ternary_bitnet");
+  REQUIRE(save_as(m, "F32"));
+  Floats loaded(m.arena_floats, 0.f);
+  REQUIRE(load_gguf(q, *Gguf::open(path), m, loaded.data()));
+  CHECK(loaded == weights_of(m));
+  CHECK(pack_gguf(q, path, m)->fingerprint() == PackedModel::create(q, m, loaded.data())->fingerprint());
+  CHECK(message(save_as(m, "Q4_0")) ==
+        "a model with ternary matrices is written as F32, F16 or BF16: sessions pack it in two bits");
+
+  // llama.cpp's bitnet computes with what a file has: the three values themselves.
+  CHECK(message(save_as(b, "F32")) == "a model with ternary matrices is written as TQ1_0 or TQ2_0");
+  REQUIRE(save_as(b, "TQ2_0"));
+  const AnyModel plain = table_of<bitnet>("bitnet");
+  const auto three = pack_gguf(q, path, plain), ours = PackedModel::create(q, b, weights_of(b).data());
+  REQUIRE_MESSAGE(three, message(three));
+  for (const NamedTensor& t : plain.tensors)
+    if (t.packed() && t.name().starts_with("blk."))
+      for (std::int64_t r = 0; r < t.rows; ++r) {
+        const auto row = [&](const PackedModel& p) {
+          Floats values(static_cast<std::size_t>(t.cols));
+          for (const PackedPart& part : p.tensors()[t.slot].matrix.parts)
+            if (part.rows.rows > 0 && r >= part.first && r < part.first + part.rows.rows)
+              unpack_row(part.rows, r - part.first, part.scale, values.data());
+          return values;
+        };
+        CHECK(difference(row(*three), row(*ours)) < 1e-5);
+      }
+}

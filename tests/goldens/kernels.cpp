@@ -4,12 +4,14 @@
 #include <chimera/core/format.hpp>
 #include <chimera/kernels/f32/cross_entropy.hpp>
 #include <chimera/kernels/f32/delta_rule.hpp>
+#include <chimera/kernels/f32/gemm.hpp>
 #include <chimera/kernels/f32/mlstm.hpp>
 #include <chimera/kernels/f32/norm.hpp>
 #include <chimera/kernels/f32/rg_lru.hpp>
 #include <chimera/kernels/f32/rope.hpp>
 #include <chimera/kernels/f32/ssd.hpp>
 #include <chimera/kernels/formats/block_formats.hpp>
+#include <chimera/kernels/ternary/product.hpp>
 #include <chimera/optim/adamw.hpp>
 #include <chimera/optim/schedule.hpp>
 
@@ -590,6 +592,51 @@ void gguf_blocks_case(Golden& g, const Cpu& q) {
   }
 }
 
+/// A ternary layer by its kernels: rounding, the product of integers, and gradients that pass through the rounding.
+void bit_linear_case(Golden& g, const Cpu& q) {
+  const TernaryShape s{g.number("out_features"), g.number("in_features"), g.number("group_size")};
+  const std::int64_t n = 2 * g.number("T"), weights = s.out * s.in;
+  const bool normed = g.config().at("rms_norm");
+  const NormShape norm{n, s.in, s.in, g.config().at("eps")};
+  const Floats in = g.get("in.x", n * s.in), w = g.get("param.weight", weights), dy = g.get("cotangent.y", n * s.out);
+  Floats x = in;
+  if (normed) rms_norm(q, norm, in.data(), g.get("param.norm.weight", s.in).data(), x.data());
+
+  Floats scales = unwritten(s.out * s.groups()), rounded_w = unwritten(weights), rounded_x = unwritten(n * s.in),
+         y = unwritten(n * s.out);
+  ternary_scales(q, s, w.data(), scales.data());
+  ternary_weights(q, s, w.data(), scales.data(), rounded_w.data());
+  rounded_rows(q, n, s.in, x.data(), s.in, rounded_x.data());
+  ternary_product(q, s, n, 1.f, x.data(), s.in, w.data(), scales.data(), 0.f, y.data(), s.out);
+  const Floats want_scales = g["aux.weight_scale"], a = g.get("aux.act_scale", n);
+  Floats codes = rounded_w, bytes = rounded_x;
+  for (std::size_t i = 0; i < codes.size(); ++i) codes[i] /= scales[i / static_cast<std::size_t>(s.group_size())];
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] *= a[i / static_cast<std::size_t>(s.in)];
+  if (want_scales.size() == 1) scales.resize(1);
+  g.compare("aux.weight_scale", scales, want_scales, forward_tolerance);
+  g.compare("aux.weight_ternary", codes, g["aux.weight_ternary"], forward_tolerance);
+  g.compare("aux.x_int8", bytes, g["aux.x_int8"], forward_tolerance);
+  g.compare("out.y", y, g["out.y"], forward_tolerance);
+
+  scales = unwritten(s.out * s.groups());
+  ternary_scales(q, s, w.data(), scales.data());
+  Floats dx = unwritten(n * s.in), dweights = unwritten(weights), dw = zeros(weights);
+  gemm(q, n, s.in, s.out, 1.f, row_major(dy.data(), s.out), row_major(rounded_w.data(), s.in), 0.f, dx.data(), s.in);
+  gemm(q, s.out, s.in, n, 1.f, transposed(dy.data(), s.out), row_major(rounded_x.data(), s.in), 0.f, dweights.data(),
+       s.in);
+  ternary_gradient(q, s, {g.config().at("deep_zero")}, w.data(), scales.data(), dweights.data(), dw.data());
+  if (normed) {
+    const Floats du = dx, weight = g["param.norm.weight"];
+    Floats dnorm = zeros(s.in);
+    dx = zeros(n * s.in);
+    Arena temp = Arena::of_bytes(norm_backward_bytes(n, s.in));
+    rms_norm_backward(q, norm, in.data(), weight.data(), du.data(), dx.data(), dnorm.data(), Bump{temp.data()});
+    g.compare("grad.norm.weight", dnorm, g["grad.norm.weight"], gradient_tolerance);
+  }
+  g.compare("grad.x", dx, g["grad.x"], gradient_tolerance);
+  g.compare("grad.weight", dw, g["grad.weight"], gradient_tolerance);
+}
+
 }  // namespace
 
 Run kernel_case(const std::string& name) {
@@ -604,6 +651,7 @@ Run kernel_case(const std::string& name) {
   if (name == "mlstm_core") return mlstm_case;
   if (name == "cross_entropy") return cross_entropy_case;
   if (name == "sft") return sft_case;
+  if (name.starts_with("bitlinear")) return bit_linear_case;
   if (name == "gguf_blocks") return gguf_blocks_case;
   if (name == "adamw") return adamw_case;
   if (name == "schedules") return schedules_case;

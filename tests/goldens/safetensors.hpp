@@ -3,6 +3,7 @@
 
 #include <chimera/io/safetensors.hpp>
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -33,7 +34,7 @@ class Safetensors {
   /// As they lie in the file.
   std::span<const std::byte> bytes(const std::string& name) const { return at(name).data; }
 
-  /// F32 as it is, BF16 widened.
+  /// F32 as it is, BF16 and I8 widened.
   std::vector<float> floats(const std::string& name) const {
     const chimera::SafetensorsTensor& t = at(name);
     std::vector<std::uint32_t> bits;
@@ -41,8 +42,11 @@ class Safetensors {
       bits = values<std::uint32_t>(t);
     else if (t.dtype == chimera::Dtype::bf16)
       for (std::uint16_t half : values<std::uint16_t>(t)) bits.push_back(std::uint32_t{half} << 16);
+    else if (t.dtype == chimera::Dtype::i8)
+      for (std::int8_t whole : values<std::int8_t>(t))
+        bits.push_back(std::bit_cast<std::uint32_t>(static_cast<float>(whole)));
     else
-      fail(name + " is neither F32 nor BF16");
+      fail(name + " is neither F32, BF16 nor I8");
     std::vector<float> floats(bits.size());
     if (!bits.empty()) std::memcpy(floats.data(), bits.data(), bits.size() * sizeof(float));
     return floats;

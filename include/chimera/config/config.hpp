@@ -10,6 +10,7 @@
 #include <chimera/config/moe.hpp>
 #include <chimera/config/pattern.hpp>
 #include <chimera/config/rg_lru.hpp>
+#include <chimera/config/ternary.hpp>
 
 #include <cstdint>
 #include <string_view>
@@ -30,6 +31,7 @@ struct Config {
   MlstmConfig mlstm{};
   FfnConfig ffn{};
   MoeConfig moe{};
+  TernaryConfig ternary{};
   bool tied = true;       // the output matrix is the embedding
   bool sub_norm = false;  // a norm before the last matrix of attention and of SwiGLU (BitNet b1.58)
   float norm_eps = 1e-5f;
@@ -50,6 +52,7 @@ struct Config {
     f("mlstm", s.mlstm, Meaning::added);
     f("ffn", s.ffn);
     f("moe", s.moe, Meaning::added);
+    f("ternary", s.ternary, Meaning::added);
     f("tied", s.tied), f("sub_norm", s.sub_norm, Meaning::later), f("norm_eps", s.norm_eps);
     f("embedding_scale", s.embedding_scale), f("residual_scale", s.residual_scale), f("logit_scale", s.logit_scale);
     f("logit_cap", s.logit_cap, Meaning::added);

@@ -30,6 +30,8 @@ namespace chimera::inline CHIMERA_ABI {
 /// Why llama.cpp has no architecture for a model of this config; empty if it has one.
 inline std::string unknown_to_llama_cpp(const Config& c) {
   if (const std::string word = word_unknown_to(Family::gguf, c); !word.empty()) return "it has no layer like " + word;
+  if (c.ternary.on && (!c.sub_norm || c.ternary.group != 0))
+    return "its ternary matrices are those of bitnet, with norms inside the layers and one scale for each matrix";
   for (const LayerFiles& layer : layer_files)
     if (c.sub_norm && layer.kind && layer.used(c) && !layer.in_bitnet) return "its bitnet has attention layers alone";
   if (c.sub_norm && !c.tied) return "its bitnet has no output matrix of its own";
@@ -167,8 +169,11 @@ Result<void> save_gguf(const Cpu& q, const std::string& path, const AnyModel& mo
   const std::string_view architecture = gguf_architecture(c);
   auto table = file_weights(model, family_of(architecture));
   if (!table) return table.error();
-  if (architecture == "bitnet" && (type.format == Format::tq1_0 || type.format == Format::tq2_0))
-    make_ternary(*table, weights);
+  const bool three = architecture == "bitnet" && (type.format == Format::tq1_0 || type.format == Format::tq2_0);
+  if (c.ternary.on && !three && (architecture == "bitnet" || format_info(type.format)->values > 1))
+    return Error{std::string("a model with ternary matrices is written as ") +
+                 (architecture == "bitnet" ? "TQ1_0 or TQ2_0" : "F32, F16 or BF16: sessions pack it in two bits")};
+  if (three) make_ternary(*table, weights);
   GgufWriter file;
   file.set("general.architecture", architecture);
   file.set("general.type", "model");

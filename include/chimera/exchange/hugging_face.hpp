@@ -63,6 +63,7 @@ inline std::string unknown_to_transformers(const Config& c) {
   const std::string_view type = type_of(c);
   if (const std::string word = word_unknown_to(family_of(type), c); !word.empty())
     return "its " + std::string(type) + " has no layer like " + word;
+  if (c.ternary.on) return "its bitnet has a squared ReLU";
   if (c.sub_norm) return "its granitemoehybrid and llama have no norms inside their layers";
   if (!has_plain_scales(c) && !type.starts_with("granite")) return "its " + std::string(type) + " has no multipliers";
   if (c.logit_cap > 0 && type != "xlstm") return "its " + std::string(type) + " has no cap of logits";

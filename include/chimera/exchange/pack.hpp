@@ -14,7 +14,7 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-/// Packs the weights of a GGUF file. What is read is copied from the file, and a file that becomes shorter meanwhile is
+/// Packs the weights of a GGUF file; ternary matrices (Config::ternary) as PackedModel::create does. What is read is copied from the file, and a file that becomes shorter meanwhile is
 /// an error. Errors: as load_gguf.
 Result<PackedModel> pack_gguf(const Cpu& q, const Gguf& file, const AnyModel& model);
 
@@ -37,6 +37,12 @@ Result<PackedModel> pack_gguf(const Cpu& q, std::span<const std::byte> bytes, co
 namespace chimera::inline CHIMERA_ABI {
 
 CHIMERA_FUNCTION Result<PackedModel> pack_gguf(const Cpu& q, const Gguf& file, const AnyModel& model) {
+  if (model.config->ternary.on) {  // the file has what training rounds
+    auto weights = Buffer::create(model.arena_floats);
+    if (!weights) return weights.error();
+    if (Result<void> s = load_gguf(q, file, model, weights->data()); !s) return s.error();
+    return PackedModel::create(q, model, weights->data());
+  }
   const auto table = find_weights(file, model);
   if (!table) return table.error();
   std::vector<RowSource> sources;

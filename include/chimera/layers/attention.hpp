@@ -31,7 +31,7 @@ struct Attention : AttentionWeights {
 
   // 1. Weights.
   static constexpr auto params = table(C);
-  static constexpr Linear in{row, width}, out{width, rows};
+  static constexpr auto in = linear_map<C>(params[qkv]), out = linear_map<C>(params[output]);
 
   struct Activations {
     float* qkv;     // [B,T,row], gates, and the rest after norms and rotation
@@ -49,7 +49,8 @@ struct Attention : AttentionWeights {
     const std::int64_t n = batch.tokens(), inside = C.sub_norm ? n * rows : 0;
     return bytes_of({n * row, n * rows, n * heads, inside, n * gates}) +
            std::max({inside ? norm_backward_bytes(n, rows) : 0, bytes_of({C.attention.output_bias ? n * width : 0}),
-                     C.attention.qk_norm ? head_norm_backward_bytes(head_norms(n)) : 0});
+                     C.attention.qk_norm ? head_norm_backward_bytes(head_norms(n)) : 0, linear_bytes(in, n),
+                     linear_bytes(out, n)});
   }
   /// Four for each channel and each key that a token sees on average under the causal mask.
   static constexpr double flops(std::int64_t context) {
@@ -63,7 +64,7 @@ struct Attention : AttentionWeights {
                       float* y, Activations& a, [[maybe_unused]] Bump temp) {
     const std::int64_t n = batch.tokens();
     float* const products = C.attention.qk_norm ? a.raw : a.qkv;
-    linear(q, in, w.matrix(qkv), n, 1.f, x, width, 0.f, products, row);
+    linear(q, in, w.matrix(qkv), n, 1.f, x, width, 0.f, products, row, temp);
     if constexpr (C.attention.qkv_bias) add_bias(q, n, row, 1.f, w.vector(qkv_bias), products);
     if constexpr (C.attention.qk_norm) {
       copy(q, n * row, a.raw, a.qkv);
@@ -80,7 +81,7 @@ struct Attention : AttentionWeights {
       rms_norm(q, norm(n), last, w.vector(sub_norm), normed);
       last = normed;
     }
-    linear(q, out, w.matrix(output), n, scale, last, rows, 1.f, y, width);
+    linear(q, out, w.matrix(output), n, scale, last, rows, 1.f, y, width, temp);
     if constexpr (C.attention.output_bias) add_bias(q, n, width, scale, w.vector(output_bias), y);
   }
 
@@ -96,11 +97,12 @@ struct Attention : AttentionWeights {
       float* normed = inner.take(n * rows);
       float* dnormed = normed;
       rms_norm(q, norm(n), last, w.vector(sub_norm), normed);
-      linear_backward(q, out, w.matrix(output), dw.matrix(output), n, scale, dy, width, normed, rows, 0.f, dnormed);
+      linear_backward(q, out, w.matrix(output), dw.matrix(output), n, scale, dy, width, normed, rows, 0.f, dnormed,
+                      inner);
       zero(q, n * rows, dmixed);
       rms_norm_backward(q, norm(n), last, w.vector(sub_norm), dnormed, dmixed, dw.vector(sub_norm), inner);
     } else {
-      linear_backward(q, out, w.matrix(output), dw.matrix(output), n, scale, dy, width, last, rows, 0.f, dmixed);
+      linear_backward(q, out, w.matrix(output), dw.matrix(output), n, scale, dy, width, last, rows, 0.f, dmixed, temp);
     }
     if constexpr (C.attention.output_gate) sigmoid_gate_backward(q, n, rows, a.qkv, row, a.mixed, dmixed, dqkv);
     attention_backward(q, shape, batch, a.qkv + gates, a.mixed, a.lse, dmixed, dqkv + gates, temp);
@@ -110,12 +112,13 @@ struct Attention : AttentionWeights {
                          dw.vector(q_norm), dw.vector(k_norm), temp);
     if constexpr (C.attention.qkv_bias) sum_rows(q, n, row, row, dqkv, dw.vector(qkv_bias));
     if constexpr (C.attention.output_bias) {
-      float* scaled = temp.take(n * width);
+      Bump inner = temp;
+      float* scaled = inner.take(n * width);
       zero(q, n * width, scaled);
       add_scaled(q, n * width, scale, dy, scaled);
       sum_rows(q, n, width, width, scaled, dw.vector(output_bias));
     }
-    linear_backward(q, in, w.matrix(qkv), dw.matrix(qkv), n, 1.f, dqkv, row, x, width, 0.f, dx);
+    linear_backward(q, in, w.matrix(qkv), dw.matrix(qkv), n, 1.f, dqkv, row, x, width, 0.f, dx, temp);
   }
 
   // 4. Decode. A sequence carries a ring of keys and values.

@@ -23,7 +23,7 @@ struct GatedDeltaNet : GatedDeltaNetWeights {
 
   // 1. Weights.
   static constexpr auto params = table(C);
-  static constexpr Linear in{row, width}, out{width, values};
+  static constexpr auto in = linear_map<C>(params[input]), out = linear_map<C>(params[output]);
 
   struct Activations {
     float* qkvz;    // [B,T,row]
@@ -47,7 +47,8 @@ struct GatedDeltaNet : GatedDeltaNetWeights {
   static std::int64_t temp_bytes(const Batch& batch) {
     const std::int64_t n = batch.tokens();
     return bytes_of({n * values, n * values, n * row, n * channels, n * heads, n * heads, 2 * n * heads}) +
-           std::max(norm_backward_bytes(n, values), conv_backward_bytes(convolution, batch));
+           std::max({norm_backward_bytes(n, values), conv_backward_bytes(convolution, batch), linear_bytes(in, n),
+                     linear_bytes(out, n)});
   }
   /// Two for each product of matrices, where a chunk's triangles count by half.
   static constexpr double flops(std::int64_t) {
@@ -59,13 +60,13 @@ struct GatedDeltaNet : GatedDeltaNetWeights {
                       float* y, Activations& a, Bump temp) {
     const std::int64_t n = batch.tokens();
     float* gated = temp.take(n * values);
-    linear(q, in, w.matrix(input), n, 1.f, x, width, 0.f, a.qkvz, row);
+    linear(q, in, w.matrix(input), n, 1.f, x, width, 0.f, a.qkvz, row, temp);
     gemm(q, n, 2 * heads, width, 1.f, row_major(x, width), transposed(w.vector(gates), width), 0.f, a.raw, 2 * heads);
     causal_conv(q, convolution, batch, a.qkvz, w.vector(conv), nullptr, a.qkv, temp);
     delta_gates(q, n, heads, a.raw, w.vector(dt_bias), w.vector(a_log), most_beta, a.g, a.beta);
     delta_rule(q, rule, batch, a.qkv, a.g, a.beta, nullptr, a.y, a.states, nullptr);
     rms_norm_then_gate(q, norm_shape(n), a.y, a.qkvz + channels, row, w.vector(norm), gated);
-    linear(q, out, w.matrix(output), n, scale, gated, values, 1.f, y, width);
+    linear(q, out, w.matrix(output), n, scale, gated, values, 1.f, y, width, temp);
   }
 
   // 3. Backward.
@@ -81,7 +82,7 @@ struct GatedDeltaNet : GatedDeltaNetWeights {
     float* dbeta = temp.take(n * heads);
     float* draw = temp.take(2 * n * heads);
     rms_norm_then_gate(q, norm_shape(n), a.y, a.qkvz + channels, row, w.vector(norm), gated);
-    linear_backward(q, out, w.matrix(output), dw.matrix(output), n, scale, dy, width, gated, values, 0.f, dgated);
+    linear_backward(q, out, w.matrix(output), dw.matrix(output), n, scale, dy, width, gated, values, 0.f, dgated, temp);
     rms_norm_then_gate_backward(q, norm_shape(n), a.y, a.qkvz + channels, row, w.vector(norm), dgated, dgated,
                                 dqkvz + channels, dw.vector(norm), temp);
     delta_rule_backward(q, rule, batch, a.qkv, a.g, a.beta, a.states, dgated, {.dqkv = dqkv, .dg = dg, .dbeta = dbeta});
@@ -89,7 +90,7 @@ struct GatedDeltaNet : GatedDeltaNetWeights {
                          draw, dw.vector(dt_bias), dw.vector(a_log));
     causal_conv_backward(q, convolution, batch, a.qkvz, w.vector(conv), nullptr, dqkv, dqkvz, dw.vector(conv), nullptr,
                          temp);
-    linear_backward(q, in, w.matrix(input), dw.matrix(input), n, 1.f, dqkvz, row, x, width, 0.f, dx);
+    linear_backward(q, in, w.matrix(input), dw.matrix(input), n, 1.f, dqkvz, row, x, width, 0.f, dx, temp);
     gemm(q, 2 * heads, width, n, 1.f, transposed(draw, 2 * heads), row_major(x, width), 1.f, dw.vector(gates), width);
     gemm(q, n, width, 2 * heads, 1.f, row_major(draw, 2 * heads), row_major(w.vector(gates), width), 1.f, dx, width);
   }

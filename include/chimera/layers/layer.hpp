@@ -1,4 +1,4 @@
-// What every layer is, and the plain linear map most of them are made of.
+// What every layer is.
 //
 // A layer is one file with four parts: its weights, forward, backward, and decode.
 //   forward:  y += scale * layer(x)              x, y [B,T,width]; x is already normalised
@@ -18,9 +18,9 @@
 #include <chimera/core/device.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/tensor.hpp>
-#include <chimera/kernels/f32/gemm.hpp>
 #include <chimera/kernels/packed/matrix.hpp>
 #include <chimera/kernels/packed/product.hpp>
+#include <chimera/layers/linear.hpp>
 
 #include <concepts>
 #include <cstddef>
@@ -30,14 +30,6 @@
 namespace chimera::inline CHIMERA_ABI {
 
 static_assert(product_scratch_bytes(most_columns) <= Cpu::scratch_bytes);
-
-/// A matrix of a layer in training: f32, row-major, as it lies in the arena.
-struct Matrix {
-  const float* w;
-};
-struct MatrixGradient {
-  float* w;
-};
 
 /// An index of Layer::params whose tensor is a matrix; another does not compile.
 template <class Layer>
@@ -90,36 +82,5 @@ concept Layer = requires(const D& q, Weights<L> w, Weights<L, float> dw, const B
   { L::decode_bytes(std::int64_t{}) } -> std::same_as<std::int64_t>;
   L::decode(q, packed, pass, in, 1.f, y, temp);
 };
-
-/// The sizes of a matrix W [out, in].
-struct Linear {
-  std::int64_t out, in;
-};
-
-/// y [rows, out] = scale x W^T + beta y.   Rows of x and y lie ldx and ldy apart.
-inline void linear(const Device auto& q, Linear s, Matrix m, std::int64_t rows, float scale, const float* x,
-                   std::int64_t ldx, float beta, float* y, std::int64_t ldy) {
-  training_gemm(q, rows, s.out, s.in, scale, row_major(x, ldx), transposed(m.w, s.in), beta, y, ldy);
-}
-
-/// dx [rows, in] = scale dy W + beta dx
-inline void linear_input_gradient(const Device auto& q, Linear s, Matrix m, std::int64_t rows, float scale,
-                                  const float* dy, std::int64_t ldy, float beta, float* dx, std::int64_t ldx) {
-  training_gemm(q, rows, s.in, s.out, scale, row_major(dy, ldy), row_major(m.w, s.in), beta, dx, ldx);
-}
-
-/// dW += scale dy^T x
-inline void linear_weight_gradient(const Device auto& q, Linear s, MatrixGradient dm, std::int64_t rows, float scale,
-                                   const float* dy, std::int64_t ldy, const float* x, std::int64_t ldx) {
-  training_gemm(q, s.out, s.in, rows, scale, transposed(dy, ldy), row_major(x, ldx), 1.f, dm.w, s.in);
-}
-
-/// dW += scale dy^T x, then dx = scale dy W + beta dx. Rows of x and dx lie ldx apart; dx may be x.
-inline void linear_backward(const Device auto& q, Linear s, Matrix m, MatrixGradient dm, std::int64_t rows, float scale,
-                            const float* dy, std::int64_t ldy, const float* x, std::int64_t ldx, float beta,
-                            float* dx) {
-  linear_weight_gradient(q, s, dm, rows, scale, dy, ldy, x, ldx);
-  linear_input_gradient(q, s, m, rows, scale, dy, ldy, beta, dx, ldx);
-}
 
 }  // namespace chimera::inline CHIMERA_ABI

@@ -23,7 +23,7 @@ struct Mamba2 : Mamba2Weights {
 
   // 1. Weights.
   static constexpr auto params = table(C);
-  static constexpr Linear in{row, width}, out{width, inner};
+  static constexpr auto in = linear_map<C>(params[input]), out = linear_map<C>(params[output]);
 
   struct Activations {
     float* zxbcdt;    // [B,T,row]
@@ -48,7 +48,7 @@ struct Mamba2 : Mamba2Weights {
     const std::int64_t n = batch.tokens();
     return bytes_of({n * inner, n * inner, n * row, n * channels, n * heads, heads}) +
            std::max({norm_backward_bytes(n, inner), ssd_backward_bytes(scan, batch),
-                     conv_backward_bytes(convolution, batch)});
+                     conv_backward_bytes(convolution, batch), linear_bytes(in, n), linear_bytes(out, n)});
   }
 
   // 2. Forward.
@@ -56,14 +56,14 @@ struct Mamba2 : Mamba2Weights {
                       float* y, Activations& a, Bump temp) {
     const std::int64_t n = batch.tokens();
     float* gated = temp.take(n * inner);
-    linear(q, in, w.matrix(input), n, 1.f, x, width, 0.f, a.zxbcdt, row);
+    linear(q, in, w.matrix(input), n, 1.f, x, width, 0.f, a.zxbcdt, row, temp);
     causal_conv(q, convolution, batch, a.zxbcdt + inner, w.vector(conv), w.vector(conv_bias), a.xbc, temp);
     ssd_step_size(q, n, heads, a.zxbcdt + inner + channels, row, w.vector(dt_bias), C.mamba2.dt_min, C.mamba2.dt_max,
                   a.dt);
     decay_rate(q, heads, w.vector(a_log), a.a);
     ssd(q, scan, batch, a.xbc, a.dt, a.a, w.vector(d), nullptr, a.y, a.states, a.products, nullptr);
     gated_rms_norm(q, norm_shape(n), a.y, a.zxbcdt, row, w.vector(norm), gated);
-    linear(q, out, w.matrix(output), n, scale, gated, inner, 1.f, y, width);
+    linear(q, out, w.matrix(output), n, scale, gated, inner, 1.f, y, width, temp);
   }
 
   // 3. Backward.
@@ -77,7 +77,7 @@ struct Mamba2 : Mamba2Weights {
     float* ddt = temp.take(n * heads);
     float* da = temp.take(heads);
     gated_rms_norm(q, norm_shape(n), a.y, a.zxbcdt, row, w.vector(norm), gated);
-    linear_backward(q, out, w.matrix(output), dw.matrix(output), n, scale, dy, width, gated, inner, 0.f, dgated);
+    linear_backward(q, out, w.matrix(output), dw.matrix(output), n, scale, dy, width, gated, inner, 0.f, dgated, temp);
     gated_rms_norm_backward(q, norm_shape(n), a.y, a.zxbcdt, row, w.vector(norm), dgated, dgated, dzxbcdt,
                             dw.vector(norm), temp);
     zero(q, heads, da);
@@ -88,7 +88,7 @@ struct Mamba2 : Mamba2Weights {
                            C.mamba2.dt_max, ddt, dzxbcdt + inner + channels, dw.vector(dt_bias));
     causal_conv_backward(q, convolution, batch, a.zxbcdt + inner, w.vector(conv), w.vector(conv_bias), dxbc,
                          dzxbcdt + inner, dw.vector(conv), dw.vector(conv_bias), temp);
-    linear_backward(q, in, w.matrix(input), dw.matrix(input), n, 1.f, dzxbcdt, row, x, width, 0.f, dx);
+    linear_backward(q, in, w.matrix(input), dw.matrix(input), n, 1.f, dzxbcdt, row, x, width, 0.f, dx, temp);
   }
 
   // 4. Decode. A sequence carries the convolution's last inputs and the states (kernels/cached/ssd.hpp).

@@ -20,7 +20,7 @@ struct Mlstm : MlstmWeights {
 
   // 1. Weights.
   static constexpr auto params = table(C);
-  static constexpr Linear in{row, width}, out{width, inner};
+  static constexpr auto in = linear_map<C>(params[input]), out = linear_map<C>(params[output]);
 
   struct Activations {
     float* qkvo;    // [B,T,row]
@@ -42,7 +42,8 @@ struct Mlstm : MlstmWeights {
   static std::int64_t temp_bytes(const Batch& batch) {
     const std::int64_t n = batch.tokens();
     return bytes_of({n * inner, n * inner, n * row, n * both}) +
-           std::max(mlstm_norm_backward_bytes(cell, n), mlstm_backward_bytes(cell, batch));
+           std::max({mlstm_norm_backward_bytes(cell, n), mlstm_backward_bytes(cell, batch), linear_bytes(in, n),
+                     linear_bytes(out, n)});
   }
 
   /// Of the memory: its products inside chunks and with states.
@@ -57,12 +58,12 @@ struct Mlstm : MlstmWeights {
                       Activations& a, Bump temp) {
     const std::int64_t n = batch.tokens();
     float* mixed = temp.take(n * inner);
-    linear(q, in, w.matrix(input), n, 1.f, x, width, 0.f, a.qkvo, row);
+    linear(q, in, w.matrix(input), n, 1.f, x, width, 0.f, a.qkvo, row, temp);
     gemm(q, n, both, width, 1.f, row_major(x, width), transposed(w.vector(gates), width), 0.f, a.raw, both);
     mlstm_gates(q, n, heads, sizes.gate_cap, a.raw, w.vector(input_gate_bias), w.vector(forget_gate_bias), a.gates);
     mlstm(q, cell, batch, a.qkvo, a.gates, nullptr, a.h, a.states, a.dots, nullptr);
     mlstm_norm(q, cell, n, sizes.norm_eps, a.h, a.qkvo, w.vector(norm), mixed);
-    linear(q, out, w.matrix(output), n, scale, mixed, inner, 1.f, y, width);
+    linear(q, out, w.matrix(output), n, scale, mixed, inner, 1.f, y, width, temp);
   }
 
   // 3. Backward.
@@ -74,13 +75,13 @@ struct Mlstm : MlstmWeights {
     float* dqkvo = temp.take(n * row);
     float* dgates = temp.take(n * both);
     mlstm_norm(q, cell, n, sizes.norm_eps, a.h, a.qkvo, w.vector(norm), mixed);
-    linear_backward(q, out, w.matrix(output), dw.matrix(output), n, scale, dy, width, mixed, inner, 0.f, dh);
+    linear_backward(q, out, w.matrix(output), dw.matrix(output), n, scale, dy, width, mixed, inner, 0.f, dh, temp);
     mlstm_norm_backward(q, cell, n, sizes.norm_eps, a.h, a.qkvo, w.vector(norm), dh, dqkvo, dw.vector(norm), temp);
     mlstm_backward(q, cell, batch, a.qkvo, a.gates, a.states, a.dots, a.h, dh, {.dqkvo = dqkvo, .dgates = dgates},
                    temp);
     mlstm_gates_backward(q, n, heads, sizes.gate_cap, a.raw, w.vector(input_gate_bias), w.vector(forget_gate_bias),
                          dgates, dw.vector(input_gate_bias), dw.vector(forget_gate_bias));
-    linear_backward(q, in, w.matrix(input), dw.matrix(input), n, 1.f, dqkvo, row, x, width, 0.f, dx);
+    linear_backward(q, in, w.matrix(input), dw.matrix(input), n, 1.f, dqkvo, row, x, width, 0.f, dx, temp);
     gemm(q, both, width, n, 1.f, transposed(dgates, both), row_major(x, width), 1.f, dw.vector(gates), width);
     gemm(q, n, width, both, 1.f, row_major(dgates, both), row_major(w.vector(gates), width), 1.f, dx, width);
   }

@@ -19,7 +19,7 @@ struct RgLru : RgLruWeights {
 
   // 1. Weights.
   static constexpr auto params = table(C);
-  static constexpr Linear in{inner, width}, out{width, inner};
+  static constexpr auto in = linear_map<C>(params[input]), out = linear_map<C>(params[output]);
 
   struct Activations {  // [B,T,inner] each
     float* gate;        // before GELU
@@ -36,7 +36,8 @@ struct RgLru : RgLruWeights {
   static std::int64_t temp_bytes(const Batch& batch) {
     const std::int64_t n = batch.tokens() * inner;
     return bytes_of({n, n, n, n, n, n, batch.tokens() * width}) +
-           std::max(rg_lru_backward_bytes(inner, batch), conv_backward_bytes(convolution, batch));
+           std::max({rg_lru_backward_bytes(inner, batch), conv_backward_bytes(convolution, batch),
+                     linear_bytes(in, batch.tokens()), linear_bytes(out, batch.tokens())});
   }
 
   // 2. Forward.
@@ -44,8 +45,8 @@ struct RgLru : RgLruWeights {
                       Activations& a, Bump temp) {
     const std::int64_t n = batch.tokens();
     float* mixed = temp.take(n * inner);
-    linear(q, in, w.matrix(gate), n, 1.f, x, width, 0.f, a.gate, inner);
-    linear(q, in, w.matrix(input), n, 1.f, x, width, 0.f, a.u, inner);
+    linear(q, in, w.matrix(gate), n, 1.f, x, width, 0.f, a.gate, inner, temp);
+    linear(q, in, w.matrix(input), n, 1.f, x, width, 0.f, a.u, inner, temp);
     if constexpr (C.rg_lru.bias) {
       add_bias(q, n, inner, 1.f, w.vector(gate_bias), a.gate);
       add_bias(q, n, inner, 1.f, w.vector(input_bias), a.u);
@@ -55,7 +56,7 @@ struct RgLru : RgLruWeights {
     gates(q, n, a.x, w.vector(decay), w.vector(decay_bias), a.decay);
     rg_lru(q, inner, batch, a.x, a.decay, a.update, w.vector(lambda), nullptr, a.h, nullptr);
     gelu_gate(q, n * inner, a.gate, a.h, mixed);
-    linear(q, out, w.matrix(output), n, scale, mixed, inner, 1.f, y, width);
+    linear(q, out, w.matrix(output), n, scale, mixed, inner, 1.f, y, width, temp);
     if constexpr (C.rg_lru.bias) add_bias(q, n, width, scale, w.vector(output_bias), y);
   }
 
@@ -70,7 +71,7 @@ struct RgLru : RgLruWeights {
     float* ddecay = temp.take(n * inner);
     float* dupdate = temp.take(n * inner);
     gelu_gate(q, n * inner, a.gate, a.h, mixed);
-    linear_backward(q, out, w.matrix(output), dw.matrix(output), n, scale, dy, width, mixed, inner, 0.f, dh);
+    linear_backward(q, out, w.matrix(output), dw.matrix(output), n, scale, dy, width, mixed, inner, 0.f, dh, temp);
     gelu_gate_backward(q, n * inner, a.gate, a.h, dh, dgate);
     rg_lru_backward(q, inner, batch, a.x, a.decay, a.update, w.vector(lambda), nullptr, a.h, dh,
                     {.dx = dconv, .dr = ddecay, .di = dupdate, .dlambda = dw.vector(lambda)}, temp);
@@ -79,8 +80,8 @@ struct RgLru : RgLruWeights {
     float* du = dh;
     causal_conv_backward(q, convolution, batch, a.u, w.vector(conv), w.vector(conv_bias), dconv, du, dw.vector(conv),
                          dw.vector(conv_bias), temp);
-    linear_backward(q, in, w.matrix(gate), dw.matrix(gate), n, 1.f, dgate, inner, x, width, 0.f, dx);
-    linear_backward(q, in, w.matrix(input), dw.matrix(input), n, 1.f, du, inner, x, width, 1.f, dx);
+    linear_backward(q, in, w.matrix(gate), dw.matrix(gate), n, 1.f, dgate, inner, x, width, 0.f, dx, temp);
+    linear_backward(q, in, w.matrix(input), dw.matrix(input), n, 1.f, du, inner, x, width, 1.f, dx, temp);
     if constexpr (C.rg_lru.bias) {
       sum_rows(q, n, inner, inner, dgate, dw.vector(gate_bias));
       sum_rows(q, n, inner, inner, du, dw.vector(input_bias));

@@ -17,15 +17,16 @@ struct SwiGlu : SwiGluWeights {
 
   // 1. Weights.
   static constexpr auto params = table(C, hidden, "ffn_gate_up.weight", "ffn_down.weight");
-  static constexpr Linear in{2 * hidden, width}, out{width, hidden};
+  static constexpr auto in = linear_map<C>(params[gate_up]), out = linear_map<C>(params[down]);
 
   struct Activations {
     float* gate_up;  // [B,T,2 hidden]; backward overwrites it
   };
   static Activations bind(Bump& memory, const Batch& batch) { return {memory.take(batch.tokens() * 2 * hidden)}; }
   static std::int64_t temp_bytes(const Batch& batch) {
-    const std::int64_t h = batch.tokens() * hidden;
-    return C.sub_norm ? bytes_of({h, h, h}) + norm_backward_bytes(batch.tokens(), hidden) : bytes_of({h});
+    const std::int64_t n = batch.tokens(), h = n * hidden;
+    return (C.sub_norm ? bytes_of({h, h, h}) : bytes_of({h})) +
+           std::max({C.sub_norm ? norm_backward_bytes(n, hidden) : 0, linear_bytes(in, n), linear_bytes(out, n)});
   }
 
   // 2. Forward.
@@ -33,14 +34,14 @@ struct SwiGlu : SwiGluWeights {
                       float* y, Activations& a, Bump temp) {
     const std::int64_t n = batch.tokens();
     float* h = temp.take(n * hidden);
-    linear(q, in, w.matrix(gate_up), n, 1.f, x, width, 0.f, a.gate_up, 2 * hidden);
+    linear(q, in, w.matrix(gate_up), n, 1.f, x, width, 0.f, a.gate_up, 2 * hidden, temp);
     swiglu(q, n, hidden, a.gate_up, h);
     if constexpr (C.sub_norm) {
       float* normed = temp.take(n * hidden);
       rms_norm(q, norm(n), h, w.vector(sub_norm), normed);
       h = normed;
     }
-    linear(q, out, w.matrix(down), n, scale, h, hidden, 1.f, y, width);
+    linear(q, out, w.matrix(down), n, scale, h, hidden, 1.f, y, width, temp);
   }
 
   // 3. Backward.
@@ -53,17 +54,18 @@ struct SwiGlu : SwiGluWeights {
       float* dnormed = temp.take(n * hidden);
       swiglu(q, n, hidden, a.gate_up, h);
       rms_norm(q, norm(n), h, w.vector(sub_norm), normed);
-      linear_backward(q, out, w.matrix(down), dw.matrix(down), n, scale, dy, width, normed, hidden, 0.f, dnormed);
+      linear_backward(q, out, w.matrix(down), dw.matrix(down), n, scale, dy, width, normed, hidden, 0.f, dnormed, temp);
       float* dh = normed;
       zero(q, n * hidden, dh);
       rms_norm_backward(q, norm(n), h, w.vector(sub_norm), dnormed, dh, dw.vector(sub_norm), temp);
       swiglu_backward(q, n, hidden, a.gate_up, dh);
     } else {
-      linear_input_gradient(q, out, w.matrix(down), n, scale, dy, width, 0.f, h, hidden);
+      linear_input_gradient(q, out, w.matrix(down), n, scale, dy, width, 0.f, h, hidden, temp);
       swiglu_backward(q, n, hidden, a.gate_up, h);
-      linear_weight_gradient(q, out, dw.matrix(down), n, scale, dy, width, h, hidden);
+      linear_weight_gradient(q, out, w.matrix(down), dw.matrix(down), n, scale, dy, width, h, hidden, temp);
     }
-    linear_backward(q, in, w.matrix(gate_up), dw.matrix(gate_up), n, 1.f, a.gate_up, 2 * hidden, x, width, 0.f, dx);
+    linear_backward(q, in, w.matrix(gate_up), dw.matrix(gate_up), n, 1.f, a.gate_up, 2 * hidden, x, width, 0.f, dx,
+                    temp);
   }
 
   // 4. Decode: nothing is carried.

@@ -8,11 +8,14 @@
 #include <chimera/core/memory.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
+#include <chimera/kernels/formats/block_formats.hpp>
 #include <chimera/kernels/packed/matrix.hpp>
+#include <chimera/kernels/ternary/codes.hpp>
 #include <chimera/model/any_model.hpp>
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -64,7 +67,8 @@ class PackedModel {
     return packed;
   }
 
-  /// Of weights in an arena [model.arena_floats], as f32.
+  /// Of weights in an arena [model.arena_floats]: as f32, or what ternary matrices round to, in two bits where their
+  /// rows and groups are multiples of 256.
   static Result<PackedModel> create(const Cpu& q, const AnyModel& model, const float* weights);
 
   const AnyModel& model() const { return model_; }
@@ -145,22 +149,54 @@ class PackedModel {
 #if CHIMERA_BODIES
 namespace chimera::inline CHIMERA_ABI {
 
+namespace packed_model_parts {
+
+/// What holds three values of a row exactly: with scales of blocks, where they are those of groups.
+constexpr Format ternary_format(const TernaryShape& s) {
+  if (s.in % 256 == 0 && s.group % 256 == 0) return Format::tq2_0;
+  return s.in % 32 == 0 ? Format::q8_0 : Format::f32;
+}
+
+}  // namespace packed_model_parts
+
 CHIMERA_FUNCTION Result<PackedModel> PackedModel::create(const Cpu& q, const AnyModel& model, const float* weights) {
+  const TernaryConfig& ternary = model.config->ternary;
+  const auto shape_of = [&](const NamedTensor& t) { return TernaryShape{t.rows, t.cols, ternary.group, t.parts}; };
   std::vector<RowSource> sources;
+  std::vector<std::vector<float>> scales(model.tensors.size());  // of ternary matrices
   for (std::size_t i = 0; i < model.tensors.size(); ++i)
-    if (const NamedTensor& t = model.tensors[i]; t.packed())
+    if (const NamedTensor& t = model.tensors[i]; t.packed()) {
+      const bool three = ternary.on && t.name().starts_with("blk.");
+      if (three) {
+        scales[i].resize(static_cast<std::size_t>(t.rows * shape_of(t).groups()));
+        ternary_scales(q, shape_of(t), weights + t.offset, scales[i].data());
+      }
       for (std::int64_t first = 0, end = 0; first < t.rows; first = end) {
         end = part_end(t.parts, t.rows, first);
-        sources.push_back({i, first, end - first, Format::f32});
+        const Format format = three ? packed_model_parts::ternary_format(shape_of(t)) : Format::f32;
+        const float scale = three && ternary.group == 0 ? scales[i][static_cast<std::size_t>(first)] : 1.f;
+        sources.push_back({i, first, end - first, format, scale});
       }
+    }
   return create(
       q, model, sources,
-      [&](std::size_t source, std::int64_t row, std::int64_t count, std::byte* to) {
+      [&](std::size_t source, std::int64_t row, std::int64_t count, std::byte* to) -> Result<void> {
         const RowSource& s = sources[source];
         const NamedTensor& t = model.tensors[s.tensor];
-        const float* from = weights + t.offset + static_cast<std::size_t>((s.first + row) * t.cols);
-        std::memcpy(to, from, static_cast<std::size_t>(count * t.cols) * sizeof(float));
-        return Result<void>{};
+        const auto at = static_cast<std::size_t>((s.first + row) * t.cols),
+                   n = static_cast<std::size_t>(count * t.cols);
+        const float* from = weights + t.offset + at;
+        if (scales[s.tensor].empty()) {
+          std::memcpy(to, from, n * sizeof(float));
+          return {};
+        }
+        std::vector<float> rounded(n);
+        const auto group = static_cast<std::size_t>(shape_of(t).group_size());
+        for (std::size_t i = 0; i < n; ++i) {
+          const float scale = scales[s.tensor][(at + i) / group], value = scale / s.scale;
+          rounded[i] = std::fabs(from[i]) > 0.5f * scale ? std::copysign(value, from[i]) : 0.f;
+        }
+        return encode(q.isa(), s.format, rounded.data(), count * t.cols, to);
       },
       [&](std::size_t tensor, float* to) {
         const NamedTensor& t = model.tensors[tensor];

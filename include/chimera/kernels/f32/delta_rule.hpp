@@ -227,7 +227,7 @@ struct Transposed {
         Vec<W> r[W];
 #pragma GCC unroll 16
         for (int l = 0; l < W; ++l) r[l] = Vec<W>::load(from + (i + l) * ld_from + j);
-        gemm_parts::transpose<W>(r);
+        transpose<W>(r);
 #pragma GCC unroll 16
         for (int l = 0; l < W; ++l) r[l].store(to + (j + l) * ld_to + i);
       }
