@@ -1,6 +1,6 @@
 """Whole AdamW training steps of the same models: chimera against PyTorch, in turns, on this machine.
 
-usage: train_step.py PATH_TO_train_step [--rounds N]      needs torch and transformers from PyPI
+usage: train_step.py PATH_TO_train_step [--bf16] [--rounds N]      needs torch and transformers from PyPI
 """
 import argparse
 import os
@@ -71,7 +71,7 @@ def xlstm():
     return lambda tokens: model(input_ids=tokens, use_cache=False).logits, model
 
 
-def peer(kind):
+def peer(kind, bf16):
     torch.manual_seed(1)
     if kind == "attention":
         model = NanoGpt()
@@ -87,7 +87,9 @@ def peer(kind):
 
     def step():
         start = time.perf_counter()
-        loss = F.cross_entropy(forward(tokens[:, :-1]).reshape(-1, VOCAB), tokens[:, 1:].reshape(-1))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):  # rounds the inputs of products
+            logits = forward(tokens[:, :-1])
+        loss = F.cross_entropy(logits.float().reshape(-1, VOCAB), tokens[:, 1:].reshape(-1))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -103,15 +105,16 @@ if __name__ == "__main__":
     parser.add_argument("program")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only")
+    parser.add_argument("--bf16", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(os.cpu_count())
     for kind in ("attention", "hybrid", "xlstm"):
         if args.only not in (None, kind):
             continue
-        step, parameters = peer(kind)
+        step, parameters = peer(kind, args.bf16)
         ours, theirs = [], []
         for _ in range(args.rounds):
-            out = subprocess.run([args.program, kind, "2"], capture_output=True, text=True, check=True).stdout.split()
+            out = subprocess.run([args.program, kind, "2", "bf16" if args.bf16 else "f32"], capture_output=True, text=True, check=True).stdout.split()
             ours.append(float(out[out.index("tokens_per_second") + 1]))
             theirs.append(max(step() for _ in range(2)))
         ratios = sorted(a / b for a, b in zip(ours, theirs))

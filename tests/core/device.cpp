@@ -52,6 +52,26 @@ TEST_CASE("runs follow each other without a task lost or done twice, with more t
   }
 }
 
+TEST_CASE("a worker begins with a stretch of its own, the same in every run") {
+  struct Run {
+    std::atomic<std::int64_t> first{-1};  // task of the other worker
+    static void task(void* self, std::int64_t i, int worker) {
+      std::atomic<std::int64_t>& first = static_cast<Run*>(self)->first;
+      std::int64_t none = -1;
+      if (worker == 1) first.compare_exchange_strong(none, i);
+      const double begin = platform::seconds();  // the caller waits in its first, but not for a thread that has no time
+      while (i == 0 && first < 0 && platform::seconds() < begin + 1) {
+      }
+    }
+  };
+  ThreadTeam team(2, 2);
+  for (const std::int64_t count : {2, 3, 64, 1001}) {
+    Run run;
+    team.run(count, Run::task, &run);
+    if (run.first >= 0) CHECK(run.first == count / 2);
+  }
+}
+
 TEST_CASE("a team wakes no more threads than the process may use, and none for a single one") {
   const auto used_of = [](ThreadTeam& team) {
     std::vector<std::atomic<int>> tasks(static_cast<std::size_t>(team.threads()));
