@@ -1,6 +1,6 @@
 // Tokens a second of whole training steps (forward, backward, clipping, AdamW), and the memory they take, of the
 // models that train_step.py also times with PyTorch and of the 700M preset (batch 1 x 512, recomputing activations).
-// usage: train_step [attention|hybrid|xlstm|700m] [steps] [f32|bf16]
+// usage: train_step [attention|hybrid|gdn|xlstm|700m] [steps] [f32|bf16]
 #include <chimera/chimera.hpp>
 #include <chimera/kernels/roofline.hpp>
 
@@ -39,6 +39,15 @@ constexpr Config all_memory{.vocab = 4'096,
                             .layers = pattern("XM", 10),
                             .mlstm = {.heads = 4},
                             .ffn = {.hidden = 1'368}};
+
+// 41M weights: Gated DeltaNet, and every fourth layer attention, as Qwen3.5 has them.
+constexpr Config gdn_hybrid{
+    .vocab = 4'096,
+    .width = 512,
+    .context = 256,
+    .layers = pattern("GD GD GD A", 12),
+    .attention = {.heads = 8, .kv_heads = 4, .rope = {.dims = 16}, .qk_norm = true, .output_gate = true},
+    .ffn = {.hidden = 1'280}};
 
 int fail(const Error& error) {
   std::fprintf(stderr, "train_step: %s\n", error.message.c_str());
@@ -91,8 +100,9 @@ int main(int argc, char** argv) {
   const Precision precision = argc > 3 && argv[3] == std::string_view("bf16") ? Precision::bf16 : Precision::f32;
   if (which == "attention") return time_steps(any_model<all_attention>("attention"), 8, 256, steps, precision);
   if (which == "hybrid") return time_steps(any_model<mamba_hybrid>("hybrid"), 4, 256, steps, precision);
+  if (which == "gdn") return time_steps(any_model<gdn_hybrid>("gdn"), 4, 256, steps, precision);
   if (which == "xlstm") return time_steps(any_model<all_memory>("xlstm"), 8, 256, steps, precision);
   if (which == "700m") return time_steps(any_model<presets::hybrid_700m>("700m"), 1, 512, steps, precision);
-  std::fprintf(stderr, "usage: train_step [attention|hybrid|xlstm|700m] [steps] [f32|bf16]\n");
+  std::fprintf(stderr, "usage: train_step [attention|hybrid|gdn|xlstm|700m] [steps] [f32|bf16]\n");
   return 2;
 }

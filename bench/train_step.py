@@ -62,6 +62,18 @@ def hybrid():
     return lambda tokens: model(input_ids=tokens, use_cache=False).logits, model
 
 
+def gdn():
+    from transformers import Qwen3_5ForCausalLM, Qwen3_5TextConfig
+    model = Qwen3_5ForCausalLM(Qwen3_5TextConfig(
+        vocab_size=VOCAB, hidden_size=WIDTH, num_hidden_layers=12, num_attention_heads=8, num_key_value_heads=4,
+        head_dim=64, intermediate_size=1280, linear_num_key_heads=8, linear_num_value_heads=8, linear_key_head_dim=64,
+        linear_value_head_dim=64, max_position_embeddings=T, tie_word_embeddings=True,
+        layer_types=["full_attention" if i % 4 == 3 else "linear_attention" for i in range(12)],
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25,
+                         "mrope_section": [4, 2, 2]}))
+    return lambda tokens: model(input_ids=tokens, use_cache=False).logits, model
+
+
 def xlstm():
     from transformers import xLSTMConfig, xLSTMForCausalLM
     model = xLSTMForCausalLM(xLSTMConfig(
@@ -80,7 +92,7 @@ def peer(kind, bf16):
         forward, model = xlstm()
         batch = 8
     else:
-        forward, model = hybrid()
+        forward, model = hybrid() if kind == "hybrid" else gdn()
         batch = 4
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1)
     tokens = torch.randint(0, VOCAB, (batch, T + 1))
@@ -108,7 +120,7 @@ if __name__ == "__main__":
     parser.add_argument("--bf16", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(os.cpu_count())
-    for kind in ("attention", "hybrid", "xlstm"):
+    for kind in ("attention", "hybrid", "gdn", "xlstm"):
         if args.only not in (None, kind):
             continue
         step, parameters = peer(kind, args.bf16)

@@ -40,6 +40,12 @@ TEST_CASE_TEMPLATE("gradients of Gated DeltaNet", L, GatedDeltaNet<even>, GatedD
   checks::gradients<L>(75);
 }
 
+TEST_CASE("what a sequence carries of Gated DeltaNet does not depend on the context") {
+  using L = GatedDeltaNet<grouped>;
+  CHECK(L::state(KvFormat::f16, 1).whole == L::state(KvFormat::f32, 1 << 20).whole);
+  CHECK(L::state(KvFormat::f16, 1 << 20).ring == 0);
+}
+
 TEST_CASE_TEMPLATE("decoding with Gated DeltaNet", L, GatedDeltaNet<grouped>, GatedDeltaNet<single>,
                    GatedDeltaNet<usual>, GatedDeltaNet<negative>) {
   SUBCASE("token by token") { checks::decodes<L>(60, {}); }

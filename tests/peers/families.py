@@ -1,7 +1,7 @@
 # families.py PEER_LOGITS [COUNT [SEED]]: random shapes and settings of dense Llama, Mistral, Qwen2, Qwen3 and Granite
-# models and of xLSTMs, drawn anew at each run, as Hugging Face folders of transformers and as GGUF files of gguf-py: our
-# logits beside those of transformers, and of llama.cpp where it is there. Half of them can be GGUF files: 108, which is
-# the default, give 60 in both forms. Every shape is compiled: minutes.
+# models, of Qwen3.5 hybrids and of xLSTMs, drawn anew at each run, as Hugging Face folders of transformers and as GGUF
+# files of gguf-py: our logits beside those of transformers, and of llama.cpp where it is there. Half of them can be GGUF
+# files: 126, which is the default, give some 65 in both forms. Every shape is compiled: minutes.
 import concurrent.futures
 import json
 import math
@@ -25,9 +25,15 @@ try:
 except ImportError:
     llama_cpp = None
 
-FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "granite", "xlstm"]
-CLASSES = dict(llama="Llama", mistral="Mistral", qwen2="Qwen2", qwen3="Qwen3", granite="Granite", xlstm="xLSTM")
+FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "granite", "qwen3_5_text", "xlstm"]
+CLASSES = dict(llama="Llama", mistral="Mistral", qwen2="Qwen2", qwen3="Qwen3", granite="Granite",
+               qwen3_5_text="Qwen3_5", xlstm="xLSTM")
 ALLOWED = 1e-4  # of the range of logits
+
+
+def allowed(what):
+    # llama.cpp divides keys by max(length, eps), transformers and we by sqrt(length^2 + eps).
+    return 10 * ALLOWED if "qwen3_5_text" in what and what.endswith("llama.cpp") else ALLOWED
 
 
 def draw_xlstm(r):
@@ -62,6 +68,19 @@ def draw(family, r):
              max_position_embeddings=context, rms_norm_eps=r.choice([1e-6, 1e-5, 1e-3]),
              tie_word_embeddings=r.random() < 0.5)
     theta = r.choice([10000.0, 500.0, 1e6])
+    if family == "qwen3_5_text":
+        dims = 2 * r.randint(1, head_dim // 2)
+        c["rms_norm_eps"] = 1e-6  # which llama.cpp takes for the lengths of keys, too
+        third, keys, key_dim = dims // 6, r.randint(1, 4), r.choice([8, 16, 24, 64])
+        c.update(num_hidden_layers=r.randint(2, 4), linear_num_key_heads=keys,
+                 linear_num_value_heads=keys * r.randint(1, 3), linear_key_head_dim=key_dim,
+                 linear_value_head_dim=r.choice([key_dim, key_dim, 20]), linear_conv_kernel_dim=r.randint(2, 5))
+        c["layer_types"] = ["full_attention"] + [r.choice(["linear_attention", "linear_attention", "full_attention"])
+                                                 for _ in range(c["num_hidden_layers"] - 1)]
+        r.shuffle(c["layer_types"])
+        c["rope_parameters"] = dict(rope_type="default", rope_theta=theta, partial_rotary_factor=dims / head_dim,
+                                    mrope_section=[dims // 2 - 2 * third, third, third])
+        return c
     scaling = r.choice(["default", "default", "linear", "dynamic", "yarn", "llama3", "longrope"])
     rope = dict(rope_type=scaling, rope_theta=theta)
     if scaling in ("linear", "dynamic", "yarn", "llama3"):
@@ -120,11 +139,82 @@ def permuted(w, heads):
     return w.reshape(heads, 2, w.shape[0] // heads // 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape)
 
 
+def write_qwen35(c, tensors, path):
+    keys, heads, dim = c["linear_num_key_heads"], c["linear_num_value_heads"], c["linear_value_head_dim"]
+    if c["linear_key_head_dim"] != dim or "linear_attention" not in c["layer_types"]:
+        return False
+    rope, architecture = c["rope_parameters"], "qwen35"
+    dims = round(rope["partial_rotary_factor"] * c["head_dim"])
+    w = gguf.GGUFWriter(path, architecture)
+    w.add_context_length(c["max_position_embeddings"])
+    w.add_embedding_length(c["hidden_size"])
+    w.add_block_count(c["num_hidden_layers"])
+    w.add_feed_forward_length(c["intermediate_size"])
+    w.add_head_count(c["num_attention_heads"])
+    w.add_head_count_kv(c["num_key_value_heads"])
+    w.add_key_length(c["head_dim"])
+    w.add_value_length(c["head_dim"])
+    w.add_layer_norm_rms_eps(c["rms_norm_eps"])
+    w.add_rope_dimension_count(dims)
+    w.add_rope_freq_base(rope["rope_theta"])
+    w.add_vocab_size(c["vocab_size"])
+    w.add_array(f"{architecture}.rope.dimension_sections", rope["mrope_section"] + [0])
+    w.add_array(f"{architecture}.attention.recurrent_layers", [kind == "linear_attention" for kind in c["layer_types"]])
+    w.add_ssm_conv_kernel(c["linear_conv_kernel_dim"])
+    w.add_ssm_state_size(dim)
+    w.add_ssm_group_count(keys)
+    w.add_ssm_time_step_rank(heads)
+    w.add_ssm_inner_size(heads * dim)
+    w.add_tokenizer_model("none")
+
+    def tiled(x, before=0, size=dim):
+        """Value heads go round the key heads."""
+        heads_of = x[before:].reshape(keys, heads // keys, size, *x.shape[1:]).swapaxes(0, 1)
+        return numpy.concatenate([x[:before], heads_of.reshape(x[before:].shape)])
+
+    norms = dict(input_layernorm="attn_norm", post_attention_layernorm="post_attention_norm")
+    plain = norms | dict(gate_proj="ffn_gate", up_proj="ffn_up", down_proj="ffn_down", q_proj="attn_q", k_proj="attn_k",
+                         v_proj="attn_v", o_proj="attn_output", q_norm="attn_q_norm", k_norm="attn_k_norm")
+    made = {"in_proj_qkv.weight": ("attn_qkv.weight", lambda x: tiled(x, 2 * keys * dim)),
+            "in_proj_z.weight": ("attn_gate.weight", tiled),
+            "conv1d.weight": ("ssm_conv1d.weight", lambda x: tiled(x[:, 0], 2 * keys * dim)),
+            "in_proj_a.weight": ("ssm_alpha.weight", lambda x: tiled(x, 0, 1)),
+            "in_proj_b.weight": ("ssm_beta.weight", lambda x: tiled(x, 0, 1)),
+            "dt_bias": ("ssm_dt.bias", lambda x: tiled(x, 0, 1)),
+            "A_log": ("ssm_a", lambda x: -numpy.exp(tiled(x, 0, 1))),
+            "norm.weight": ("ssm_norm.weight", lambda x: x),
+            "out_proj.weight": ("ssm_out.weight", lambda x: tiled(x.T).T)}
+    ends = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
+            "lm_head.weight": "output.weight"}
+    for name, value in tensors.items():
+        if name == "lm_head.weight" and c["tie_word_embeddings"]:
+            continue
+        part = name.split(".")[-2]
+        if name in ends:
+            theirs = ends[name]
+        elif ".linear_attn." in name:
+            theirs, change = made[name.split(".linear_attn.")[1]]
+            value = change(value)
+        else:
+            theirs = plain[part] + ".weight"
+        if part.endswith("norm") and ".linear_attn." not in name:
+            value = value + 1  # transformers has what is added to 1
+        block = f"blk.{name.split('.')[2]}." if ".layers." in name else ""
+        w.add_tensor(block + theirs, numpy.ascontiguousarray(value))
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+    return True
+
+
 def write_gguf(c, tensors, path):
     """False where there is no such file."""
     family = c["model_type"]
     if family == "xlstm":
         return False
+    if family == "qwen3_5_text":
+        return write_qwen35(c, tensors, path)
     heads, kv = c["num_attention_heads"], c["num_key_value_heads"]
     rope = c.get("rope_parameters") or (c.get("rope_scaling") or {"rope_type": "default"}) | dict(
         rope_theta=c["rope_theta"])
@@ -252,7 +342,7 @@ def one(program, folder, index, seed):
 
 if __name__ == "__main__":
     program = pathlib.Path(sys.argv[1]).resolve()
-    count = int(sys.argv[2]) if len(sys.argv) > 2 else 108
+    count = int(sys.argv[2]) if len(sys.argv) > 2 else 126
     seed = int(sys.argv[3]) if len(sys.argv) > 3 else int(time.time())
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
@@ -264,7 +354,7 @@ if __name__ == "__main__":
             for what, got in job.result():
                 form = what.split("} ")[-1]
                 done[form] = done.get(form, 0) + 1
-                if isinstance(got, str) or not got <= ALLOWED:
+                if isinstance(got, str) or not got <= allowed(what):
                     failures += 1
                     print(f"FAIL {what}: {got}", flush=True)
                 else:
