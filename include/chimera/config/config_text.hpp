@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -44,23 +45,63 @@ void read_words(std::string_view text, std::array<float, n>& numbers) {
   }
 }
 
-/// f("model.width", width) ..., and the fields of a part by its own name: "model.rope.base".
-template <class Part, class F>
-void each_line(Part& part, const std::string& prefix, F& f) {
-  std::remove_cv_t<Part>::each_field(part, [&](std::string_view name, auto& field, auto... mark) {
-    using T = std::remove_cvref_t<decltype(field)>;
-    if constexpr (std::is_const_v<Part>)
-      if (meaning(mark...) == Meaning::added && field == T{}) return;
-    const std::string full = prefix + std::string(name);
-    if constexpr (HasFields<T>) {
-      each_line(field, "model." + std::string(name) + ".", f);
-    } else if constexpr (requires { words_of(field); }) {
-      std::string text = words_of(field);  // f sees the text, and what it leaves in it is read back
-      f(full, text);
-      if constexpr (!std::is_const_v<std::remove_reference_t<decltype(field)>>) read_words(text, field);
-    } else {
-      f(full, field);
+/// A field of a config under its name in a text. What a field is, is found out when it is visited, so that its reader
+/// and its writer are compiled for each type of field and not for each field.
+struct Line {
+  enum class Type : std::uint8_t { integer, number, flag, choice, words };
+
+  Type type;
+  std::string_view part, name;  // "model.rope.base": of the part "rope." the name "base"
+  void* field;
+  std::string (*words)(const void* field) = nullptr;
+  void (*read_words)(std::string_view, void* field) = nullptr;
+
+  /// Calls f(name, field). Of words f sees the text, and what it leaves in it is read back.
+  template <class F>
+  void visit(bool writable, F& f) const {
+    const std::string full = std::string("model.").append(part).append(part.empty() ? "" : ".").append(name);
+    switch (type) {
+      case Type::integer: return f(full, *static_cast<int*>(field));
+      case Type::number: return f(full, *static_cast<float*>(field));
+      case Type::flag: return f(full, *static_cast<bool*>(field));
+      case Type::choice: return f(full, *static_cast<std::uint8_t*>(field));
+      case Type::words: break;
     }
+    std::string text = words(field);
+    f(full, text);
+    if (writable) read_words(text, field);
+  }
+};
+
+template <class T>
+constexpr Line line_of(std::string_view part, std::string_view name, T& field) {
+  using Type = Line::Type;
+  if constexpr (requires { words_of(field); })
+    return {Type::words,
+            part,
+            name,
+            &field,
+            [](const void* f) { return words_of(*static_cast<const T*>(f)); },
+            [](std::string_view text, void* f) { read_words(text, *static_cast<T*>(f)); }};
+  else if constexpr (std::is_enum_v<T>)
+    return {Type::choice, part, name, &field};
+  else if constexpr (std::is_same_v<T, bool>)
+    return {Type::flag, part, name, &field};
+  else if constexpr (std::is_same_v<T, float>)
+    return {Type::number, part, name, &field};
+  else
+    return {Type::integer, part, name, &field};
+}
+
+/// Calls add(line) for all fields of a part, and for those of its parts.
+template <class Part, class Add>
+void each_line(Part& part, std::string_view part_name, bool writable, const Add& add) {
+  Part::each_field(part, [&]<class T>(std::string_view name, T& field, auto... mark) {
+    if (!writable && meaning(mark...) == Meaning::added && field == T{}) return;
+    if constexpr (HasFields<T>)
+      each_line(field, name, writable, add);
+    else
+      add(line_of(part_name, name, field));
   });
 }
 
@@ -82,9 +123,12 @@ bool choices_exist(const Part& part) {
 struct ConfigFields {
   Config config;
 
+  /// Of a constant `self` the fields are only read.
   template <class Self, class F>
   static void each_field(Self& self, F&& f) {
-    config_text_parts::each_line(self.config, "model.", f);
+    constexpr bool writable = !std::is_const_v<Self>;
+    const auto visit = [&](const config_text_parts::Line& line) { line.visit(writable, f); };
+    config_text_parts::each_line(const_cast<Config&>(self.config), "", writable, visit);
   }
 };
 

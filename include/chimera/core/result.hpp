@@ -22,7 +22,7 @@ class [[nodiscard]] Result {
   /// Two, for nvcc moves no local variable into an argument: `return value;` has to fit T&&.
   Result(const T& value) : value_(value) {}
   Result(T&& value) : value_(std::move(value)) {}
-  Result(Error error) : error_(std::move(error)) {}
+  [[gnu::cold, gnu::noinline]] Result(Error error) : error_(std::move(error)) {}
 
   bool ok() const { return value_.has_value(); }
   explicit operator bool() const { return ok(); }
@@ -44,7 +44,7 @@ template <>
 class [[nodiscard]] Result<void> {
  public:
   Result() = default;
-  Result(Error error) : error_(std::move(error)) {}
+  [[gnu::cold, gnu::noinline]] Result(Error error) : error_(std::move(error)) {}
 
   bool ok() const { return !error_.has_value(); }
   explicit operator bool() const { return ok(); }

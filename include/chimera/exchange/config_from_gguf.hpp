@@ -54,11 +54,11 @@ CHIMERA_FUNCTION Result<Config> config_from_gguf(const Gguf& file) {
   c.context = p.integer("context_length", 1, FileLimits::context);
   c.layers.count = p.integer("block_count", 1, Layers::max);
   c.norm_eps = p.number("attention.layer_norm_rms_epsilon", 1e-12, 1);
-  for (const LayerFiles& layer : layer_files)
-    if (layer.gguf_blocks) layer.gguf_blocks(keys, c);
-  for (const LayerFiles& layer : layer_files)
-    if (layer.read_gguf && layer.used(c))
-      if (Result<void> s = layer.read_gguf(keys, c); !s) return s.error();
+  for (const auto& [blocks] : layer_columns<&LayerFiles::gguf_blocks>)
+    if (blocks) blocks(keys, c);
+  for (const auto& [kind, ffn, read] : layer_columns<&LayerFiles::kind, &LayerFiles::ffn, &LayerFiles::read_gguf>)
+    if (read && is_used(kind, ffn, c))
+      if (Result<void> s = read(keys, c); !s) return s.error();
   if (granite) {  // 0 means off
     const auto scale = [&](const char* key, float& value) {
       if (const float given = p.number(key, -1e6, 1e6, 0); given != 0) value = given;

@@ -137,8 +137,8 @@ CHIMERA_FUNCTION Result<Config> config_from_hugging_face(const Json& config) {
   }
   if (keys.hybrid())
     config_from_hugging_face_parts::read_blocks(p, keys.qwen3_5() ? Family::qwen3_5 : Family::granite, c);
-  for (const LayerFiles& layer : layer_files)
-    if (layer.read_json && layer.used(c)) layer.read_json(keys, c);
+  for (const auto& [kind, ffn, read] : layer_columns<&LayerFiles::kind, &LayerFiles::ffn, &LayerFiles::read_json>)
+    if (read && is_used(kind, ffn, c)) read(keys, c);
   return checked_config(c, p);
 }
 

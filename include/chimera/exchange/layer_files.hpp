@@ -161,6 +161,16 @@ struct JsonKeys {
   void demand_flag(std::string_view key, bool expected, bool otherwise) const;
 };
 
+/// Whether a config has mixers of that kind; none: feed-forward layers of that one.
+constexpr bool is_used(std::optional<Kind> kind, Ffn ffn, const Config& c) {
+  return kind ? has_kind(c, *kind) : has_ffn(c, ffn);
+}
+
+/// Whether a family of files has layers with these rows.
+constexpr bool is_known(std::span<const FileRow> rows, Family family) {
+  return !rows.empty() && !rows[0].in(family).name.empty();
+}
+
 /// All of a layer. A null function has nothing to say.
 struct LayerFiles {
   std::optional<Kind> kind;  // of a mixer; none: a feed-forward layer,
@@ -191,9 +201,8 @@ struct LayerFiles {
   /// Makes numbers equal that mean the same in both; false if what they mean differs although the numbers do not.
   bool (*same_meaning)(Config&, Config&) = nullptr;
 
-  bool used(const Config& c) const { return kind ? has_kind(c, *kind) : has_ffn(c, ffn); }
-  /// Whether a family of files has layers like it.
-  bool known(Family family) const { return !rows.empty() && !rows[0].in(family).name.empty(); }
+  bool used(const Config& c) const { return is_used(kind, ffn, c); }
+  bool known(Family family) const { return is_known(rows, family); }
 };
 
 }  // namespace chimera::inline CHIMERA_ABI

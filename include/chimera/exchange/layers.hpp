@@ -11,13 +11,25 @@
 #include <chimera/exchange/layers/swiglu.hpp>
 
 #include <array>
+#include <cstddef>
 #include <string>
 #include <string_view>
+#include <tuple>
+#include <type_traits>
 
 namespace chimera::inline CHIMERA_ABI {
 
 inline constexpr std::array layer_files{attention_files, mamba2_files, rg_lru_files, gated_deltanet_files,
                                         mlstm_files,     swiglu_files, moe_files};
+
+/// Columns of that table, one std::tuple for each layer: layer_columns<&LayerFiles::kind, &LayerFiles::rows>. Who walks
+/// the whole table brings all of its functions into a program; so who only reads GGUF files names what it calls.
+template <auto... Columns>
+inline constexpr auto layer_columns = [] {
+  std::array<std::tuple<std::remove_cvref_t<decltype(layer_files[0].*Columns)>...>, layer_files.size()> table;
+  for (std::size_t i = 0; i < table.size(); ++i) table[i] = {layer_files[i].*Columns...};
+  return table;
+}();
 
 /// The first word of the pattern that files of that family have no layer for; empty if they have all.
 std::string word_unknown_to(Family family, const Config& c);
@@ -33,15 +45,16 @@ namespace chimera::inline CHIMERA_ABI {
 CHIMERA_FUNCTION std::string word_unknown_to(Family family, const Config& c) {
   for (int i = 0; i < c.layers.count; ++i) {
     bool known = false;
-    for (const LayerFiles& layer : layer_files) known = known || (layer.kind == c.layers[i] && layer.known(family));
+    for (const auto& [kind, rows] : layer_columns<&LayerFiles::kind, &LayerFiles::rows>)
+      known = known || (kind == c.layers[i] && is_known(rows, family));
     if (!known) return std::string(c.layers.name(c.layers[i]));
   }
   return "";
 }
 
 CHIMERA_FUNCTION bool is_passed_over(std::string_view name) {
-  for (const LayerFiles& layer : layer_files)
-    if (layer.passed_over && layer.passed_over(name)) return true;
+  for (const auto& [passed_over] : layer_columns<&LayerFiles::passed_over>)
+    if (passed_over && passed_over(name)) return true;
   return false;
 }
 

@@ -17,8 +17,8 @@ bool same_meaning(Config a, Config b);
 namespace chimera::inline CHIMERA_ABI {
 
 CHIMERA_FUNCTION bool same_meaning(Config a, Config b) {
-  for (const LayerFiles& layer : layer_files)
-    if (layer.same_meaning && !layer.same_meaning(a, b)) return false;
+  for (const auto& [same] : layer_columns<&LayerFiles::same_meaning>)
+    if (same && !same(a, b)) return false;
   return config_hash(a) == config_hash(b);
 }
 

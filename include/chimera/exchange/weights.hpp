@@ -60,8 +60,8 @@ inline constexpr std::array own_rows{FileRow{.ours = "token_embd.weight",
 template <class F>
 constexpr void each_row(F&& f) {
   for (const FileRow& row : own_rows) f(row);
-  for (const LayerFiles& layer : layer_files)
-    for (const FileRow& row : layer.rows) f(row);
+  for (const auto& [rows] : layer_columns<&LayerFiles::rows>)
+    for (const FileRow& row : rows) f(row);
 }
 
 }  // namespace weight_parts

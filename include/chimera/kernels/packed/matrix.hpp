@@ -139,12 +139,12 @@ struct KernelsOf<Isa::avx512_bf16> : packed_avx512_bf16::Kernels {};
 
 /// f(kernels) with the kernels of that level, or of the only one that is compiled.
 template <class F>
-void with_kernels([[maybe_unused]] Isa isa, F&& f) {
+auto with_kernels([[maybe_unused]] Isa isa, F&& f) {
 #if defined(CHIMERA_ISA)
-  f(KernelsOf<Isa::CHIMERA_ISA>());
+  return f(KernelsOf<Isa::CHIMERA_ISA>());
 #else
   switch (isa) {
-    case Isa::base: return f(KernelsOf<Isa::base>());
+    case Isa::base: break;
     case Isa::dotprod: return f(KernelsOf<Isa::dotprod>());
     case Isa::avx2: return f(KernelsOf<Isa::avx2>());
     case Isa::avx_vnni: return f(KernelsOf<Isa::avx_vnni>());
@@ -152,7 +152,25 @@ void with_kernels([[maybe_unused]] Isa isa, F&& f) {
     case Isa::avx512_vnni: return f(KernelsOf<Isa::avx512_vnni>());
     case Isa::avx512_bf16: return f(KernelsOf<Isa::avx512_bf16>());
   }
+  return f(KernelsOf<Isa::base>());
 #endif
+}
+
+/// The kernels of a format at a level: of codes, or of numbers.
+struct FormatKernels {
+  const CodeKernels* codes = nullptr;
+  const NumberKernels* numbers = nullptr;
+};
+inline FormatKernels kernels_of(Isa isa, Format format) {
+  return with_layout(format, [&](auto layout) {
+    return with_kernels(isa, [](auto kernels) -> FormatKernels {
+      using L = decltype(layout);
+      if constexpr (has_codes<L>)
+        return {.codes = &decltype(kernels)::template of<L>};
+      else
+        return {.numbers = &decltype(kernels)::template of<L>};
+    });
+  });
 }
 
 /// f(rows of sums [tile][16]) where they lie, or beside that if only `left` rows are there.
@@ -306,14 +324,13 @@ CHIMERA_FUNCTION void pack_input(Isa isa, const PackedInput& input, std::int64_t
 CHIMERA_FUNCTION void multiply_panels(Isa isa, const PackedRows& w, std::int64_t panel, std::int64_t panels,
                                       const PackedInput& x, std::int64_t first, std::int64_t count, float* scratch,
                                       float* out) {
-  const std::size_t bytes = panel_bytes(w.format, w.cols);
-  const std::byte* at = w.data + static_cast<std::size_t>(panel) * bytes;
-  packed_parts::with_layout(w.format, [&](auto layout) {
-    packed_parts::with_kernels(isa, [&](auto kernels) {
-      packed_parts::multiply(kernels.template of<decltype(layout)>, at, static_cast<std::int64_t>(bytes), panels, x,
-                             first, count, scratch, out);
-    });
-  });
+  const auto panel_size = static_cast<std::int64_t>(panel_bytes(w.format, w.cols));
+  const std::byte* at = w.data + panel * panel_size;
+  const packed_parts::FormatKernels kernels = packed_parts::kernels_of(isa, w.format);
+  if (kernels.codes)
+    packed_parts::multiply(*kernels.codes, at, panel_size, panels, x, first, count, scratch, out);
+  else
+    packed_parts::multiply(*kernels.numbers, at, panel_size, panels, x, first, count, scratch, out);
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
