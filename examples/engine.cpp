@@ -1,4 +1,7 @@
 #include "engine.hpp"
+#include "headers.hpp"
+
+#include <built_from_headers.hpp>
 
 #include <chimera/core/files.hpp>
 #include <chimera/core/version.hpp>
@@ -103,23 +106,6 @@ Result<std::string> include_folder() {
     if (has_headers(folder)) return folder;
   return Error{"chimera's headers are neither in " + folders.front() + " nor in " + folders.back() +
                ": name their folder in CHIMERA_INCLUDE"};
-}
-
-/// Adds names and contents of all headers below a folder.
-Status add_headers(const std::string& folder, Hash& hash) {
-  const auto names = list_folder(folder);
-  if (!names) return names.error();
-  for (const std::string& name : *names) {
-    const std::string path = folder + "/" + name;
-    if (is_folder(path)) {
-      if (Status s = add_headers(path, hash); !s) return s;
-    } else if (name.ends_with(".hpp")) {
-      const auto file = MappedFile::open(path);
-      if (!file) return file.error();
-      hash.add(std::string_view(name)), hash.add(file->text());
-    }
-  }
-  return {};
 }
 
 // The cache: what lies in it is run, so nobody else may write to it.
@@ -262,6 +248,12 @@ struct Workshop {
     Workshop w;
     auto include = include_folder();
     if (!include) return include.error();
+    const auto headers = headers_hash(*include);
+    if (!headers) return headers.error();
+    if (*headers != built_from_headers)
+      return Error{
+          "chimera's headers in " + *include +
+          " are not those that this program was built from: build it again, or name theirs in CHIMERA_INCLUDE"};
     auto command = compiler();
     if (!command) return command.error();
     auto version = version_of(*command);
@@ -309,7 +301,7 @@ Result<AnyModel> find(const Config& config, const std::string& maker, const char
   Hash key;
   key.add(std::string_view(text)), key.add(std::string_view(shop->version));
   for (const std::string_view word : shop->command) key.add(word);
-  if (Status s = add_headers(shop->include + "/chimera", key); !s) return s.error();
+  key.add(built_from_headers);
   char hexadecimal[17];
   std::snprintf(hexadecimal, sizeof hexadecimal, "%016llx", static_cast<unsigned long long>(key.value));
   const std::string path = shop->cache + "/" + hexadecimal + ".so";

@@ -34,6 +34,10 @@ rm "$engines"/*
 unset CXX
 export CHIMERA_INCLUDE=/nowhere
 expect 1 'CHIMERA_INCLUDE is /nowhere, which has no' $generate odd.gguf
+cp -r "${text%/chimera/*}" later # the text is one of the headers
+sed -i 's/double sum = 0;/float sum = 0, more = 0;/' later/chimera/core/batch.hpp
+export CHIMERA_INCLUDE=$work/later
+expect 1 'headers in .*/later are not those that this program was built from' $generate odd.gguf
 unset CHIMERA_INCLUDE
 
 printf 'A cache that others could write to\n'
