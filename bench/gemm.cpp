@@ -1,7 +1,9 @@
 // Rates of `gemm` at training shapes as shares of the measured peak.
-//   gemm [THREADS]          the table
-//   gemm THREADS -          answers lines "m n k a b" on stdin (layouts n or t) with the best seconds: see
+//   gemm [--json] [THREADS]  the table
+//   gemm THREADS -           answers lines "m n k a b" on stdin (layouts n or t) with the best seconds: see
 //   gemm_torch.py
+#include "figure.hpp"
+
 #include <chimera/kernels/f32/gemm.hpp>
 #include <chimera/kernels/roofline.hpp>
 
@@ -50,6 +52,7 @@ double best(const Cpu& q, const Product& x, double budget) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  const bool json = take_flag(argc, argv, "--json");
   auto q = Cpu::create(argc > 1 ? std::atoi(argv[1]) : 0);
   if (!q) return 1;
   if (argc > 2) {
@@ -61,9 +64,16 @@ int main(int argc, char** argv) {
     return 0;
   }
   const Cpu rounding = q->with(Precision::bf16);
+  const double bf16_peak = roofline::measure_peak_bf16(*q);
   for (const Product& x : products) {
     const double peak = roofline::measure_peak_f32(*q), operations = 2. * static_cast<double>(x.m * x.n * x.k);
     const double f32 = operations / best(*q, x, 0.3), bf16 = operations / best(rounding, x, 0.3);
+    if (json) {
+      write_json({std::string(x.name) + ", f32", f32 * 1e-9, "GFLOP/s", f32 / peak, "f32 peak"});
+      write_json(
+          {std::string(x.name) + ", BF16", bf16 * 1e-9, "GFLOP/s", bf16_peak > 0 ? bf16 / bf16_peak : 0, "BF16 peak"});
+      continue;
+    }
     std::printf("%-24s %5ld x %5ld x %5ld  %7.1f GFLOP/s  %3.0f %% of peak   bf16 %7.1f GFLOP/s, %4.2f x\n", x.name,
                 x.m, x.n, x.k, f32 * 1e-9, 100 * f32 / peak, bf16 * 1e-9, bf16 / f32);
   }

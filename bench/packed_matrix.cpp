@@ -2,7 +2,9 @@
 // bandwidth, prefill (252 rows) against the peak of int8, or of f32 for F32, F16 and BF16. Also what quantizing x
 // costs, and packing.
 //
-//   packed_matrix [cols] [threads] [format ...]
+//   packed_matrix [--json] [cols] [threads] [format ...]
+#include "figure.hpp"
+
 #include <chimera/kernels/formats/block_formats.hpp>
 #include <chimera/kernels/packed/matrix.hpp>
 #include <chimera/kernels/roofline.hpp>
@@ -81,7 +83,7 @@ struct Input {
   }
 };
 
-void report(const Cpu& q, Format format, std::int64_t cols, const Peaks& peaks) {
+void report(const Cpu& q, Format format, std::int64_t cols, const Peaks& peaks, bool json) {
   const Weights w = make_weights(q, format, cols);
   const std::size_t panel = panel_bytes(format, cols);
   const std::int64_t panels = w.rows.panels(), cached_panels = 2 * together * q.threads();
@@ -117,6 +119,15 @@ void report(const Cpu& q, Format format, std::int64_t cols, const Peaks& peaks) 
   };
   const double macs = static_cast<double>(cached_panels * panel_rows * cols * prompt) / prefill;
   const double peak = input_forms(format) == InputForms::f32 ? peaks.f32 : peaks.int8;
+  if (json) {
+    const std::string name = std::string(format_info(format)->name) + ", ";
+    const char* const peak_name = input_forms(format) == InputForms::f32 ? "f32 peak" : "int8 peak";
+    write_json({name + "one row", rate(decode, piece) * 1e-9, "GB/s", read / decode, "read beside it"});
+    write_json({name + "4 rows", rate(decode_few, piece) * 1e-9, "GB/s", read / decode_few, "read beside it"});
+    write_json({name + "252 rows", macs * 1e-9, "GMAC/s", 2 * macs / peak, peak_name});
+    write_json({name + "quantizing x", many.pack_seconds / static_cast<double>(prompt * cols) * 1e9, "ns a number"});
+    return;
+  }
   std::printf("%-6s %8.1f %6.0f %% %8.1f %8.1f %10.1f %6.0f %% %8.2f %8.2f\n", format_info(format)->name.data(),
               rate(decode, piece) * 1e-9, 100 * read / decode, rate(decode_few, piece) * 1e-9, rate(cached, 8) * 1e-9,
               macs * 1e-9 / q.threads(), 100 * 2 * macs / peak,
@@ -127,19 +138,22 @@ void report(const Cpu& q, Format format, std::int64_t cols, const Peaks& peaks) 
 }  // namespace
 
 int main(int count, char** arguments) {
+  const bool json = take_flag(count, arguments, "--json");
   const std::int64_t cols = count > 1 ? std::atoll(arguments[1]) : 2048;
   auto q = Cpu::create(count > 2 ? std::atoi(arguments[2]) : 0);
   if (!q) return std::fprintf(stderr, "%s\n", q.error().message.c_str()), 1;
   const Peaks peaks{roofline::measure_peak_f32(*q), roofline::measure_peak_int8(*q)};
-  std::printf("%d threads, %s, %lld columns; f32 %.1f GMAC/s, int8 %.1f GMAC/s\n\n", q->threads(),
-              name(q->isa()).data(), static_cast<long long>(cols), peaks.f32 * 0.5e-9, peaks.int8 * 0.5e-9);
-  std::printf("%-6s %17s %8s %8s %19s %8s %8s\n", "", "one row, GB/s", "4 rows", "cached", "GMAC/s a thread", "x, ns",
-              "pack, ns");
+  if (!json) {
+    std::printf("%d threads, %s, %lld columns; f32 %.1f GMAC/s, int8 %.1f GMAC/s\n\n", q->threads(),
+                name(q->isa()).data(), static_cast<long long>(cols), peaks.f32 * 0.5e-9, peaks.int8 * 0.5e-9);
+    std::printf("%-6s %17s %8s %8s %19s %8s %8s\n", "", "one row, GB/s", "4 rows", "cached", "GMAC/s a thread", "x, ns",
+                "pack, ns");
+  }
   for (const FormatInfo& f : formats) {
     bool wanted = holds_weights(f.format) && cols % f.values == 0;
     if (count > 3)
       wanted = wanted && std::any_of(arguments + 3, arguments + count,
                                      [&](const char* a) { return format_named(a) == f.format; });
-    if (wanted) report(*q, f.format, cols, peaks);
+    if (wanted) report(*q, f.format, cols, peaks, json);
   }
 }

@@ -1,6 +1,8 @@
 // Tokens a second of whole training steps (forward, backward, clipping, AdamW), and the memory they take, of the
 // models that train_step.py also times with PyTorch and of the 700M preset (batch 1 x 512, recomputing activations).
-// usage: train_step [attention|hybrid|gdn|xlstm|700m] [steps] [f32|bf16]
+// usage: train_step [--json] [attention|hybrid|gdn|xlstm|700m] [steps] [f32|bf16]
+#include "figure.hpp"
+
 #include <chimera/chimera.hpp>
 #include <chimera/kernels/roofline.hpp>
 
@@ -54,7 +56,8 @@ int fail(const Error& error) {
   return 1;
 }
 
-int time_steps(const AnyModel& model, std::int64_t sequences, std::int64_t length, int steps, Precision precision) {
+int time_steps(const AnyModel& model, std::int64_t sequences, std::int64_t length, int steps, Precision precision,
+               bool json) {
   auto whole = Cpu::create();
   if (!whole) return fail(whole.error());
   const Cpu cpu = whole->with(precision);
@@ -86,23 +89,31 @@ int time_steps(const AnyModel& model, std::int64_t sequences, std::int64_t lengt
   const double flops = 6 * static_cast<double>(model.parameters) * rate;
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
+  const double share = flops / roofline::measure_peak_f32(cpu),
+               memory_gib = static_cast<double>(usage.ru_maxrss) / (1 << 20);
+  if (json) {
+    const std::string name = std::string(model.name) + (precision == Precision::bf16 ? ", BF16" : ", f32");
+    write_json({name, rate, "tok/s", share, "f32 peak"});
+    write_json({name + ", memory at most", memory_gib, "GiB"});
+    return 0;
+  }
   std::printf("%s parameters %lld tokens_per_second %.1f share_of_peak %.3f loss %.4f peak_memory_gib %.2f\n",
-              model.name.data(), static_cast<long long>(model.parameters), rate,
-              flops / roofline::measure_peak_f32(cpu), loss, static_cast<double>(usage.ru_maxrss) / (1 << 20));
+              model.name.data(), static_cast<long long>(model.parameters), rate, share, loss, memory_gib);
   return 0;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  const bool json = take_flag(argc, argv, "--json");
   const std::string_view which = argc > 1 ? argv[1] : "attention";
   const int steps = argc > 2 ? std::atoi(argv[2]) : 3;
   const Precision precision = argc > 3 && argv[3] == std::string_view("bf16") ? Precision::bf16 : Precision::f32;
-  if (which == "attention") return time_steps(any_model<all_attention>("attention"), 8, 256, steps, precision);
-  if (which == "hybrid") return time_steps(any_model<mamba_hybrid>("hybrid"), 4, 256, steps, precision);
-  if (which == "gdn") return time_steps(any_model<gdn_hybrid>("gdn"), 4, 256, steps, precision);
-  if (which == "xlstm") return time_steps(any_model<all_memory>("xlstm"), 8, 256, steps, precision);
-  if (which == "700m") return time_steps(any_model<presets::hybrid_700m>("700m"), 1, 512, steps, precision);
-  std::fprintf(stderr, "usage: train_step [attention|hybrid|gdn|xlstm|700m] [steps] [f32|bf16]\n");
+  if (which == "attention") return time_steps(any_model<all_attention>("attention"), 8, 256, steps, precision, json);
+  if (which == "hybrid") return time_steps(any_model<mamba_hybrid>("hybrid"), 4, 256, steps, precision, json);
+  if (which == "gdn") return time_steps(any_model<gdn_hybrid>("gdn"), 4, 256, steps, precision, json);
+  if (which == "xlstm") return time_steps(any_model<all_memory>("xlstm"), 8, 256, steps, precision, json);
+  if (which == "700m") return time_steps(any_model<presets::hybrid_700m>("700m"), 1, 512, steps, precision, json);
+  std::fprintf(stderr, "usage: train_step [--json] [attention|hybrid|gdn|xlstm|700m] [steps] [f32|bf16]\n");
   return 2;
 }

@@ -60,6 +60,10 @@ struct Int8 {
 /// int8 operations a second of all threads of q together, a multiply-add counts two; 0 without such instructions.
 double measure_peak_int8(const Cpu& q);
 
+/// Operations a second on pairs of BF16 with f32 sums (vdpbf16ps) of all threads of q together, a multiply-add counts
+/// two; 0 without the instruction.
+double measure_peak_bf16(const Cpu& q);
+
 }  // namespace roofline
 
 }  // namespace chimera::inline CHIMERA_ABI
@@ -130,13 +134,13 @@ CHIMERA_FUNCTION Result<double> measure_read_bandwidth(const Cpu& q) {
 
 #if defined(__x86_64__)
 template <int bytes>
-struct Int8Chains {
+struct DotChains {
   typedef std::int32_t Lanes __attribute__((__vector_size__(bytes)));
   static constexpr int count = 10;
 };
 
 CHIMERA_AVX2 inline void int8_avx2(std::int64_t steps) {
-  using C = Int8Chains<32>;
+  using C = DotChains<32>;
   C::Lanes s[C::count] = {}, a = {}, ones = {}, t;
   for (std::int64_t i = 0; i < steps; ++i) {
 #pragma GCC unroll 10
@@ -148,7 +152,7 @@ CHIMERA_AVX2 inline void int8_avx2(std::int64_t steps) {
 }
 
 __attribute__((__target__("avx2,avxvnni"))) inline void int8_avx_vnni(std::int64_t steps) {
-  using C = Int8Chains<32>;
+  using C = DotChains<32>;
   C::Lanes s[C::count] = {}, a = {};
   for (std::int64_t i = 0; i < steps; ++i) {
 #pragma GCC unroll 10
@@ -157,7 +161,7 @@ __attribute__((__target__("avx2,avxvnni"))) inline void int8_avx_vnni(std::int64
 }
 
 __attribute__((__target__("avx512f,avx512vnni"))) inline void int8_avx512_vnni(std::int64_t steps) {
-  using C = Int8Chains<64>;
+  using C = DotChains<64>;
   C::Lanes s[C::count] = {}, a = {};
   for (std::int64_t i = 0; i < steps; ++i) {
 #pragma GCC unroll 10
@@ -165,10 +169,19 @@ __attribute__((__target__("avx512f,avx512vnni"))) inline void int8_avx512_vnni(s
   }
 }
 
+__attribute__((__target__("avx512f,avx512bf16"))) inline void bf16_avx512(std::int64_t steps) {
+  using C = DotChains<64>;
+  C::Lanes s[C::count] = {}, a = {};
+  for (std::int64_t i = 0; i < steps; ++i) {
+#pragma GCC unroll 10
+    for (int c = 0; c < C::count; ++c) __asm__ volatile("vdpbf16ps %1, %1, %0" : "+v"(s[c]) : "v"(a));
+  }
+}
+
 inline Int8 best_int8(Isa isa) {
-  if (isa >= Isa::avx512_vnni) return {"vpdpbusd", 64 * Int8Chains<64>::count, int8_avx512_vnni};
-  if (isa == Isa::avx_vnni) return {"vpdpbusd", 32 * Int8Chains<32>::count, int8_avx_vnni};
-  if (isa >= Isa::avx2) return {"vpmaddubsw, vpmaddwd, vpaddd", 32 * Int8Chains<32>::count, int8_avx2};
+  if (isa >= Isa::avx512_vnni) return {"vpdpbusd", 64 * DotChains<64>::count, int8_avx512_vnni};
+  if (isa == Isa::avx_vnni) return {"vpdpbusd", 32 * DotChains<32>::count, int8_avx_vnni};
+  if (isa >= Isa::avx2) return {"vpmaddubsw, vpmaddwd, vpaddd", 32 * DotChains<32>::count, int8_avx2};
   return {};
 }
 #else
@@ -179,6 +192,15 @@ CHIMERA_FUNCTION double measure_peak_int8(const Cpu& q) {
   const Int8 kernel = best_int8(q.isa());
   if (!kernel.run) return 0;
   return 2. * kernel.products * steps_per_second(q, 50'000, [&](std::int64_t n, int) { kernel.run(n); });
+}
+
+CHIMERA_FUNCTION double measure_peak_bf16([[maybe_unused]] const Cpu& q) {
+#if defined(__x86_64__)
+  constexpr int products = 32 * DotChains<64>::count;  // a step
+  if (q.isa() >= Isa::avx512_bf16)
+    return 2. * products * steps_per_second(q, 50'000, [](std::int64_t n, int) { bf16_avx512(n); });
+#endif
+  return 0;
 }
 
 }  // namespace roofline
