@@ -69,7 +69,7 @@ constexpr std::uint64_t config_hash(const Config& c) {
   const auto model = [&](Meaning which) {
     Config::each_field(c, [&](std::string_view name, const auto& field, auto... mark) {
       using T = std::remove_cvref_t<decltype(field)>;
-      if constexpr (!MixerConfig<T>) {
+      if constexpr (!MixerConfig<T> && !std::is_same_v<T, MoeConfig>) {
         if (meaning(mark...) != which || (which != Meaning::some && field == T{})) return;
         if (which == Meaning::added) h.add(name);
         config_hash_parts::add_value(h, field);
