@@ -172,10 +172,13 @@ struct Attention : AttentionWeights {
 
   /// What attention gave, behind the gate if there is one.
   static const float* gated(const Device auto& q, std::int64_t n, const Activations& a, Bump& temp) {
-    if constexpr (!C.attention.output_gate) return a.mixed;
-    float* y = temp.take(n * gates);
-    sigmoid_gate(q, n, rows, a.qkv, row, a.mixed, y);
-    return y;
+    if constexpr (C.attention.output_gate) {
+      float* y = temp.take(n * gates);
+      sigmoid_gate(q, n, rows, a.qkv, row, a.mixed, y);
+      return y;
+    } else {
+      return a.mixed;
+    }
   }
   static constexpr NormShape norm(std::int64_t n) { return {n, rows, rows, C.norm_eps}; }
   static constexpr HeadNormShape head_norms(std::int64_t n) { return {n, heads, kv_heads, head_dim, row, C.norm_eps}; }
