@@ -59,11 +59,11 @@ inline chimera::Result<chimera::Layers> read_layers(std::string_view words, int 
 
 template <class T>
 chimera::Status read_value(const std::string& name, std::string_view text, T& value) {
-  if constexpr (std::is_enum_v<T>) {
+  if constexpr (std::is_same_v<T, chimera::config_text_parts::Choice>) {
     std::string words;
-    for (std::size_t i = 0; i < chimera::Choices<T>::values.size(); ++i) {
-      const std::string_view word = chimera::Choices<T>::values[i];
-      if (word == text) return value = static_cast<T>(i), chimera::Status{};
+    for (std::size_t i = 0; i < value.words.size(); ++i) {
+      const std::string_view word = value.words[i];
+      if (word == text) return value.value = static_cast<std::uint8_t>(i), chimera::Status{};
       words.append(i ? ", " : "").append(word);
     }
     return wrong_value(name, "one of " + words, text);

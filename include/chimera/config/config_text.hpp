@@ -7,6 +7,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -45,6 +46,14 @@ void read_words(std::string_view text, std::array<float, n>& numbers) {
   }
 }
 
+/// A field that is one of some words, by its number among them; files hold the number.
+struct Choice {
+  std::uint8_t& value;
+  std::span<const std::string_view> words;
+};
+inline std::string to_text(const Choice& c) { return chimera::to_text(int{c.value}); }
+inline bool from_text(std::string_view text, Choice& c) { return chimera::from_text(text, c.value); }
+
 /// A field of a config under its name in a text. What a field is, is found out when it is visited, so that its reader
 /// and its writer are compiled for each type of field and not for each field.
 struct Line {
@@ -53,6 +62,7 @@ struct Line {
   Type type;
   std::string_view part, name;  // "model.rope.base": of the part "rope." the name "base"
   void* field;
+  std::span<const std::string_view> choices{};
   std::string (*words)(const void* field) = nullptr;
   void (*read_words)(std::string_view, void* field) = nullptr;
 
@@ -64,7 +74,10 @@ struct Line {
       case Type::integer: return f(full, *static_cast<int*>(field));
       case Type::number: return f(full, *static_cast<float*>(field));
       case Type::flag: return f(full, *static_cast<bool*>(field));
-      case Type::choice: return f(full, *static_cast<std::uint8_t*>(field));
+      case Type::choice: {
+        Choice choice{*static_cast<std::uint8_t*>(field), choices};
+        return f(full, choice);
+      }
       case Type::words: break;
     }
     std::string text = words(field);
@@ -81,10 +94,11 @@ constexpr Line line_of(std::string_view part, std::string_view name, T& field) {
             part,
             name,
             &field,
+            {},
             [](const void* f) { return words_of(*static_cast<const T*>(f)); },
             [](std::string_view text, void* f) { read_words(text, *static_cast<T*>(f)); }};
   else if constexpr (std::is_enum_v<T>)
-    return {Type::choice, part, name, &field};
+    return {Type::choice, part, name, &field, Choices<T>::values};
   else if constexpr (std::is_same_v<T, bool>)
     return {Type::flag, part, name, &field};
   else if constexpr (std::is_same_v<T, float>)

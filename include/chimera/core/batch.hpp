@@ -87,7 +87,6 @@ struct Pass {
   std::span<const Run> runs;
   std::int64_t rows = 0;
   KvFormat kv = KvFormat::f16;
-  bool rounds = false;  // products of a run of several tokens with each other may round to BF16
 };
 
 /// A row of a pass whose logits are asked for.

@@ -261,7 +261,7 @@ CHIMERA_FUNCTION void Reader::leave(Place& place) {
 CHIMERA_FUNCTION void Reader::run_stage() {
   if (stage_ == 0) begin_pass();
   ModelPass pass;
-  pass.runs = {runs_, run_count_}, pass.rows = rows_, pass.kv = kv_, pass.rounds = weights_->rounds();
+  pass.runs = {runs_, run_count_}, pass.rows = rows_, pass.kv = kv_;
   pass.tokens = tokens_, pass.outputs = {outputs_, output_count_}, pass.memory = memory_;
   model().decode(*q_, weights_->tensors(), pass, stage_++);
   if (stage_ < model().stages) return;

@@ -366,18 +366,5 @@ void dispatch(Isa isa, A&&... a) {
   dispatch_as<Kernel>(Run{}, isa, std::forward<A>(a)...);
 }
 
-#if defined(__x86_64__) || defined(__i386__)
-template <class Kernel, class... P>
-void dispatch_16_as(void (*)(P...), std::type_identity_t<P>... a) {
-  run_lanes<Kernel, P...>(std::integral_constant<int, 16>{}, a...);
-}
-/// `dispatch` of what is only called where there are 16 lanes: no other variant is compiled.
-template <class Kernel, class... A>
-void dispatch_16(A&&... a) {
-  using Run = decltype(&Kernel::template run<16>);
-  dispatch_16_as<Kernel>(Run{}, std::forward<A>(a)...);
-}
-#endif
-
 }  // namespace chimera::inline CHIMERA_ABI
 #endif

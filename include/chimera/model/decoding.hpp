@@ -69,7 +69,7 @@ class ModelDecoding {
     if (stage >= count) return write_logits(q, weights, pass, x, stage - count, rest);
 
     const auto i = static_cast<std::size_t>(stage);
-    const Pass own{{runs, pass.runs.size()}, pass.rows, pass.kv, pass.rounds};
+    const Pass own{{runs, pass.runs.size()}, pass.rows, pass.kv};
     with_step<C>(steps<C>[i], [&](auto type) {
       using B = typename decltype(type)::type;
       for (std::size_t r = 0; r < pass.runs.size(); ++r) {

@@ -62,8 +62,6 @@ class PackedModel {
     for (std::size_t i = 0; i < sources.size(); ++i)
       if (Result<void> s = packed.fill(q, sources[i], places[i], i, read); !s) return s.error();
     packed.fingerprint_ = packed.sampled_checksum();
-    packed.rounds_ = std::any_of(sources.begin(), sources.end(),
-                                 [](const RowSource& s) { return input_forms(s.format) != InputForms::f32; });
     return packed;
   }
 
@@ -76,8 +74,6 @@ class PackedModel {
   const PackedTensor* tensors() const { return tensors_.data(); }
   /// Of memory.
   std::size_t bytes() const { return memory_.size() * sizeof(float); }
-  /// Whether products with its matrices round their inputs: what these make has no more digits than BF16.
-  bool rounds() const { return rounds_; }
   /// Tells models apart: of the config, and of samples of all weights.
   std::uint32_t fingerprint() const { return fingerprint_; }
 
@@ -141,7 +137,6 @@ class PackedModel {
   Buffer memory_;
   std::vector<PackedTensor> tensors_;  // [model.slot_count]
   std::uint32_t fingerprint_ = 0;
-  bool rounds_ = false;
 };
 
 }  // namespace chimera::inline CHIMERA_ABI

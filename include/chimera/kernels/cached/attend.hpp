@@ -62,9 +62,9 @@ constexpr std::int64_t attend_tile_bytes(const AttentionShape& s, const KvShape&
 
 /// Tokens first .. first + count - 1 (count <= 64) of a piece whose first token is at `position`, the heads of one key
 /// head. `piece` holds the tokens' rows of queries, keys and values, turned; the cache holds the past only. Writes the
-/// heads' channels of out [token of the piece, heads*head_dim]. Products may round to BF16.
+/// heads' channels of out [token of the piece, heads*head_dim].
 void attend_tile(Isa isa, const AttentionShape& s, const KvCache& cache, std::int64_t kv_head, const float* piece,
-                 std::int64_t position, std::int64_t first, std::int64_t count, bool rounds, Bump memory, float* out);
+                 std::int64_t position, std::int64_t first, std::int64_t count, Bump memory, float* out);
 
 }  // namespace chimera::inline CHIMERA_ABI
 
@@ -228,7 +228,7 @@ CHIMERA_FUNCTION void attend_chunk(Isa isa, const AttentionShape& s, const KvCac
 
 CHIMERA_FUNCTION void attend_tile(Isa isa, const AttentionShape& s, const KvCache& cache, std::int64_t kv_head,
                                   const float* piece, std::int64_t position, std::int64_t first, std::int64_t count,
-                                  bool rounds, Bump memory, float* out) {
+                                  Bump memory, float* out) {
   using namespace attend_parts;
   const std::int64_t D = s.head_dim, ldo = s.heads * D, width = cache.shape.row(), group = s.group();
   float* scratch = memory.take(gemm_scratch_floats);
@@ -259,7 +259,7 @@ CHIMERA_FUNCTION void attend_tile(Isa isa, const AttentionShape& s, const KvCach
       const std::int64_t h = head0 + g;
       const float slope = s.slope(h);
       float* o = out + first * ldo + h * D;
-      gemm_serial(isa, rounds, scratch, count, n, D, s.scale, row_major(piece + first * s.row() + h * D, s.row()),
+      gemm_serial(isa, scratch, count, n, D, s.scale, row_major(piece + first * s.row() + h * D, s.row()),
                   keys.transpose(), 0.f, scores, tile);
       for (std::int64_t r = 0; r < count; ++r) {
         const std::int64_t i = begin + r;
@@ -270,7 +270,7 @@ CHIMERA_FUNCTION void attend_tile(Isa isa, const AttentionShape& s, const KvCach
                                               m + g * tile + r, l + g * tile + r, &correction);
         if (correction != 1.f) dispatch<Scaled>(isa, D, correction, o + r * ldo, o + r * ldo);
       }
-      gemm_serial(isa, rounds, scratch, count, D, n, 1.f, row_major(scores, tile), values, 1.f, o, ldo);
+      gemm_serial(isa, scratch, count, D, n, 1.f, row_major(scores, tile), values, 1.f, o, ldo);
     }
   }
   for (std::int64_t g = 0; g < group; ++g)

@@ -216,7 +216,7 @@ inline void attend_pieces(const Cpu& q, const Work& work) {
       [&](const Run& run, std::int64_t index, int worker) {
         const std::int64_t first = index / s.heads.kv_heads * tile;
         attend_tile(q.isa(), work.heads(run), work.cache(run), index % s.heads.kv_heads, work.token(run.first),
-                    run.position, first, std::min(tile, run.count - first), work.pass.rounds, Bump{q.scratch(worker)},
+                    run.position, first, std::min(tile, run.count - first), Bump{q.scratch(worker)},
                     work.mixed_of(run.first));
       });
   over_runs(

@@ -128,7 +128,7 @@ inline void single_tokens(const Cpu& q, const CachedSsdShape& s, const Pass& pas
 
 /// A run of several tokens, in chunks; both pointers are at its first row.
 inline void piece(const Cpu& q, const CachedSsdShape& s, const Run& run, const float* zxbcdt, const CachedSsdWeights& w,
-                  bool rounds, float* gated, Bump temp) {
+                  float* gated, Bump temp) {
   const SsdShape& scan = s.scan;
   const ConvShape conv = s.conv();
   const Batch batch{.sequences = 1, .length = run.count};
@@ -147,7 +147,7 @@ inline void piece(const Cpu& q, const CachedSsdShape& s, const Run& run, const f
   });
   ssd_step_size(q, run.count, scan.heads, zxbcdt + inner + channels, s.row(), w.dt_bias, s.low, s.high, dt);
   decay_rate(q, scan.heads, w.a_log, a);
-  ssd(q, scan, batch, xbc, dt, a, w.d, states_of(s, run), gated, nullptr, products, states_of(s, run), rounds);
+  ssd(q, scan, batch, xbc, dt, a, w.d, states_of(s, run), gated, nullptr, products, states_of(s, run));
   parallel_rows(q, run.count, 8, [&](std::int64_t first, std::int64_t n, int) {
     for (std::int64_t t = first; t < first + n; ++t)
       dispatch<SiluGate>(q.isa(), inner, zxbcdt + t * s.row(), gated + t * inner, gated + t * inner);
@@ -161,8 +161,7 @@ CHIMERA_FUNCTION void cached_ssd(const Cpu& q, const CachedSsdShape& s, const Pa
   using namespace cached_ssd_parts;
   single_tokens(q, s, pass, zxbcdt, w, gated);
   for (const Run& run : pass.runs)
-    if (run.count > 1)
-      piece(q, s, run, zxbcdt + run.first * s.row(), w, pass.rounds, gated + run.first * s.scan.inner(), temp);
+    if (run.count > 1) piece(q, s, run, zxbcdt + run.first * s.row(), w, gated + run.first * s.scan.inner(), temp);
 }
 
 }  // namespace chimera::inline CHIMERA_ABI

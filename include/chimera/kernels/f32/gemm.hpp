@@ -101,10 +101,6 @@ constexpr VectorProduct as_vector_product(std::int64_t m, std::int64_t n, ConstV
 void gemm_serial(Isa isa, float* scratch, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a,
                  ConstView b, float beta, float* c, std::int64_t ldc);
 
-/// The same with A and B rounded to BF16, where the processor multiplies that and `rounds`.
-void gemm_serial(Isa isa, bool rounds, float* scratch, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
-                 ConstView a, ConstView b, float beta, float* c, std::int64_t ldc);
-
 /// C[m,n] = alpha A[m,k] B[k,n] + beta C on all threads, C row-major with ldc floats from row to row. beta == 0 never
 /// reads C. Uses the scratch of all workers and the shared scratch.
 void gemm(const Cpu& q, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a, ConstView b,
@@ -416,28 +412,21 @@ struct MatrixVector {
   }
 };
 
-/// launch(kernel, arguments ...) runs a kernel.
-template <class Products, class Launch>
-void multiply_serial(Launch launch, bool native, float* scratch, std::int64_t m, std::int64_t n, std::int64_t k,
-                     float alpha, ConstView a, ConstView b, float beta, float* c, std::int64_t ldc) {
+inline void multiply_serial(Isa isa, float* scratch, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
+                            ConstView a, ConstView b, float beta, float* c, std::int64_t ldc) {
   float* const rest = scratch + gemm_cols * gemm_most_depth;
-  const std::int64_t depth = gemm_depth(k, gemm_most_depth * Products::steps);
+  const std::int64_t depth = gemm_depth(k);
   for (std::int64_t j = 0; j < n; j += gemm_cols) {
     const std::int64_t cols = std::min(gemm_cols, n - j);
     for (std::int64_t p = 0; p < k; p += depth) {
       const std::int64_t steps = std::min(depth, k - p);
-      launch(PackB<Products>{}, b.from(p, j), cols, steps, scratch, ceil_div(steps, Products::steps), native);
+      dispatch<PackB<Floats>>(isa, b.from(p, j), cols, steps, scratch, steps, false);
       for (std::int64_t i = 0; i < m; i += gemm_rows)
-        launch(MultiplyPacked<Products>{}, rest, std::min(gemm_rows, m - i), cols, steps, depth, alpha, a.from(i, p),
-               scratch, p == 0 ? beta : 1.f, c + i * ldc + j, ldc, native);
+        dispatch<MultiplyPacked<Floats>>(isa, rest, std::min(gemm_rows, m - i), cols, steps, depth, alpha, a.from(i, p),
+                                         static_cast<const float*>(scratch), p == 0 ? beta : 1.f, c + i * ldc + j, ldc,
+                                         false);
     }
   }
-}
-
-inline void multiply_serial(Isa isa, float* scratch, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
-                            ConstView a, ConstView b, float beta, float* c, std::int64_t ldc) {
-  multiply_serial<Floats>([isa](auto kernel, auto... x) { dispatch<decltype(kernel)>(isa, x...); }, false, scratch, m,
-                          n, k, alpha, a, b, beta, c, ldc);
 }
 
 /// Packs B for all threads, as much of it as the shared scratch holds, then computes blocks of C.
@@ -481,18 +470,6 @@ CHIMERA_FUNCTION void gemm_serial(Isa isa, float* scratch, std::int64_t m, std::
   if (const VectorProduct v = as_vector_product(m, n, a, b, ldc); v.possible)
     return dispatch<MatrixVector>(isa, v.rows, k, alpha, v.matrix, v.x, beta, c, v.stride);
   multiply_serial(isa, scratch, m, n, k, alpha, a, b, beta, c, ldc);
-}
-
-CHIMERA_FUNCTION void gemm_serial(Isa isa, [[maybe_unused]] bool rounds, float* scratch, std::int64_t m, std::int64_t n,
-                                  std::int64_t k, float alpha, ConstView a, ConstView b, float beta, float* c,
-                                  std::int64_t ldc) {
-#if defined(__x86_64__)
-  if (rounds && isa == Isa::avx512_bf16 && m > 1 && n > 1 && k > 0)
-    return gemm_parts::multiply_serial<gemm_parts::Pairs>(
-        [](auto kernel, auto... x) { dispatch_16<decltype(kernel)>(x...); }, true, scratch, m, n, k, alpha, a, b, beta,
-        c, ldc);
-#endif
-  gemm_serial(isa, scratch, m, n, k, alpha, a, b, beta, c, ldc);
 }
 
 CHIMERA_FUNCTION void gemm(const Cpu& q, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a,

@@ -53,11 +53,11 @@ inline constexpr float denominator_eps = 1e-6f;
 /// Numbers of which differences are taken, as large as a sum over a chunk: each a float and what it leaves out.
 template <std::int64_t most>
 struct Exact {
-  float near[most], rest[most];
+  float rounded[most], rest[most];
 
   void set(std::int64_t t, double x) {
-    near[t] = static_cast<float>(x);
-    rest[t] = static_cast<float>(x - double{near[t]});
+    rounded[t] = static_cast<float>(x);
+    rest[t] = static_cast<float>(x - double{rounded[t]});
   }
 };
 
@@ -198,9 +198,9 @@ struct GatesBackward {
 /// W_ts for a vector of s.
 template <int W, class Io>
 CHIMERA_INLINE Vec<W> weights(const Decay& d, std::int64_t t, std::int64_t s, Io io) {
-  const Vec<W> near = io.load(d.a.near + s) - Vec<W>(d.top.near[t]),
+  const Vec<W> rounded = io.load(d.a.rounded + s) - Vec<W>(d.top.rounded[t]),
                rest = io.load(d.a.rest + s) - Vec<W>(d.top.rest[t]);
-  return exp<W>(near + rest);
+  return exp<W>(rounded + rest);
 }
 
 /// The rows of S = q k^T become W S / N; `dots` holds r_t n_0 . q_t and becomes n_t . q_t, and `seen` r_t / N_t.

@@ -106,10 +106,9 @@ void decay_rate_backward(const Cpu&, std::int64_t n, const float* a, const float
 /// xbc [B,T,row], dt [B,T,heads] > 0, A [heads] < 0, D [heads] -> y [B,T,heads,head_dim].
 /// states [B,heads,chunks,head_dim,state]: the state each chunk starts from; products [B,groups,chunks,Q,Q]: C B^T.
 /// initial and last [B,heads,head_dim,state] may be null (a zero start, nobody asks); they may be the same memory.
-/// Without a backward pass to come, states may be null: the scan then works in `last`. Its products may round to BF16.
+/// Without a backward pass to come, states may be null: the scan then works in `last`.
 void ssd(const Cpu& q, const SsdShape& s, const Batch& batch, const float* xbc, const float* dt, const float* A,
-         const float* D, const float* initial, float* y, float* states, float* products, float* last,
-         bool rounds = false);
+         const float* D, const float* initial, float* y, float* states, float* products, float* last);
 
 /// Bytes of `temp`.
 std::int64_t ssd_backward_bytes(const SsdShape& s, const Batch& b);
@@ -235,15 +234,15 @@ CHIMERA_FUNCTION void decay_rate_backward(const Cpu&, std::int64_t n, const floa
 
 CHIMERA_FUNCTION void ssd(const Cpu& q, const SsdShape& s, const Batch& batch, const float* xbc, const float* dt,
                           const float* A, const float* D, const float* initial, float* y, float* states,
-                          float* products, float* last, bool rounds) {
+                          float* products, float* last) {
   using namespace ssd_parts;
   const std::int64_t T = batch.length, P = s.head_dim, N = s.state, Q = s.chunk, chunks = s.chunks(T), row = s.row();
   parallel(q, batch.sequences * s.groups * chunks, [&](std::int64_t index, int worker) {
     const std::int64_t chunk = index % chunks, g = index / chunks % s.groups, b = index / chunks / s.groups;
     const std::int64_t n = std::min(Q, T - chunk * Q);
     const float* rows = xbc + (b * T + chunk * Q) * row;
-    gemm_serial(q.isa(), rounds, q.scratch(worker), n, n, N, 1.f, row_major(rows + s.c(g), row),
-                transposed(rows + s.b(g), row), 0.f, products + index * Q * Q, Q);
+    gemm_serial(q.isa(), q.scratch(worker), n, n, N, 1.f, row_major(rows + s.c(g), row), transposed(rows + s.b(g), row),
+                0.f, products + index * Q * Q, Q);
   });
   parallel(q, batch.sequences * s.heads, [&](std::int64_t index, int worker) {
     const std::int64_t h = index % s.heads, b = index / s.heads, g = h / s.per_group();
@@ -269,9 +268,8 @@ CHIMERA_FUNCTION void ssd(const Cpu& q, const SsdShape& s, const Batch& batch, c
       for (std::int64_t t = 0; t < n; ++t) step[t] = dt[(at + t) * s.heads + h];
       for (std::int64_t t = 0; t < n; ++t)
         dispatch<SsdRow>(q.isa(), decay.from[t], t, n, decay.c, step, cb + t * Q, m + t * Q);
-      gemm_serial(q.isa(), rounds, scratch, n, P, n, 1.f, row_major(m, Q), row_major(x, row), 0.f, out, s.inner());
-      gemm_serial(q.isa(), rounds, scratch, n, P, N, 1.f, row_major(rows + s.c(g), row), transposed(state, N), 0.f, u,
-                  P);
+      gemm_serial(q.isa(), scratch, n, P, n, 1.f, row_major(m, Q), row_major(x, row), 0.f, out, s.inner());
+      gemm_serial(q.isa(), scratch, n, P, N, 1.f, row_major(rows + s.c(g), row), transposed(state, N), 0.f, u, P);
       for (std::int64_t t = 0; t < n; ++t)
         dispatch<AddTwo>(q.isa(), P, decay.in[t], u + t * P, D[h], x + t * row, out + t * s.inner());
       const bool end = chunk + 1 == chunks;
@@ -279,8 +277,8 @@ CHIMERA_FUNCTION void ssd(const Cpu& q, const SsdShape& s, const Batch& batch, c
       float* next = end ? last + index * s.matrix() : state + kept;
       if (next != state) std::copy(state, state + s.matrix(), next);
       for (std::int64_t t = 0; t < n; ++t) dispatch<Scaled>(q.isa(), P, decay.out[t] * step[t], x + t * row, u + t * P);
-      gemm_serial(q.isa(), rounds, scratch, P, N, n, 1.f, transposed(u, P), row_major(rows + s.b(g), row), decay.total,
-                  next, N);
+      gemm_serial(q.isa(), scratch, P, N, n, 1.f, transposed(u, P), row_major(rows + s.b(g), row), decay.total, next,
+                  N);
     }
   });
 }

@@ -223,10 +223,10 @@ inline void multiply_tiles(const CodeKernels& k, const std::byte* w, std::int64_
                    bytes);
     const bool last = at + step >= input.cols;
     const std::byte* const next = w + (last ? panels * panel : (at + step) / k.values * k.bytes);
-    const std::int64_t lines = step / k.values * k.bytes / line;
+    const std::int64_t all_lines = step / k.values * k.bytes / line;
     for (std::int64_t t = first / k.tokens * k.tokens; t < first + count; t += k.tokens) {
       for (int p = 0; p < k.tile_panels; ++p)
-        fetch_lines(next + p * panel, lines * (t - first) / count, lines * (t + k.tokens - first) / count);
+        fetch_lines(next + p * panel, all_lines * (t - first) / count, all_lines * (t + k.tokens - first) / count);
       const std::int32_t* x = input.units(k.form) + t * row + at / 32 * input_words * k.tokens;
       const std::int64_t from = std::max(t, first) - t, end = std::min<std::int64_t>(k.tokens, first + count - t);
       const float* const scales = last ? input.scales + t : nullptr;
