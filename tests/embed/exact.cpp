@@ -20,7 +20,7 @@ namespace {
 inline constexpr Config mine{.vocab = 288,
                              .width = 64,
                              .context = 64,
-                             .layers = pattern("M R A GD XM"),
+                             .layers = pattern("M R A"),
                              .attention = {.heads = 4, .kv_heads = 2},
                              .mamba2 = {.head_dim = 16, .state = 16},
                              .rg_lru = {.heads = 2},

@@ -16,11 +16,10 @@ using namespace chimera;
 inline constexpr Config odd{.vocab = 277,
                             .width = 72,
                             .context = 100,
-                            .layers = pattern("R M XM A M A"),
+                            .layers = pattern("R M A M A"),
                             .attention = {.heads = 3, .kv_heads = 1, .head_dim = 20, .window = 9},
                             .mamba2 = {.head_dim = 24, .state = 17, .groups = 2},
                             .rg_lru = {.inner = 60, .heads = 5},
-                            .mlstm = {.heads = 3, .qk = 51, .v = 63},
                             .ffn = {.hidden = 91},
                             .tied = false,
                             .residual_scale = 0.7f};

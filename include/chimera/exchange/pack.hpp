@@ -14,8 +14,8 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-/// Packs the weights of a GGUF file; ternary matrices (Config::ternary) as PackedModel::create does. What is read is copied from the file, and a file that becomes shorter meanwhile is
-/// an error. Errors: as load_gguf.
+/// Packs the weights of a GGUF file; ternary matrices (Config::ternary) as PackedModel::create does. What is read is
+/// copied from the file, and a file that becomes shorter meanwhile is an error. Errors: as load_gguf.
 Result<PackedModel> pack_gguf(const Cpu& q, const Gguf& file, const AnyModel& model);
 
 /// Of a file.

@@ -191,7 +191,7 @@ CHIMERA_FUNCTION Result<PackedModel> PackedModel::create(const Cpu& q, const Any
           const float scale = scales[s.tensor][(at + i) / group], value = scale / s.scale;
           rounded[i] = std::fabs(from[i]) > 0.5f * scale ? std::copysign(value, from[i]) : 0.f;
         }
-        return encode(q.isa(), s.format, rounded.data(), count * t.cols, to);
+        return encode_ternary(q.isa(), s.format, rounded.data(), count * t.cols, to);
       },
       [&](std::size_t tensor, float* to) {
         const NamedTensor& t = model.tensors[tensor];

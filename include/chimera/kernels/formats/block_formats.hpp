@@ -71,6 +71,8 @@ Result<void> decode(const Cpu& q, Format format, const std::byte* from, std::int
 /// n f32 in whole blocks, on the calling thread. NaN, infinity and numbers beyond `largest_of(format)` are an error,
 /// and what `to` holds after an error is not defined. The error counts numbers from `first`.
 Result<void> encode(Isa isa, Format format, const float* from, std::int64_t n, std::byte* to, std::int64_t first = 0);
+/// The same for TQ2_0, Q8_0 and F32 alone, which hold ternary weights: a program that runs models compiles no other.
+Result<void> encode_ternary(Isa isa, Format format, const float* from, std::int64_t n, std::byte* to);
 
 /// The same on all threads.
 Result<void> encode(const Cpu& q, Format format, const float* from, std::int64_t n, std::byte* to);
@@ -197,6 +199,18 @@ CHIMERA_FUNCTION Result<void> encode(Isa isa, Format format, const float* from, 
   if (Result<void> s = whole_blocks(format, n); !s) return s;
   if (const std::int64_t at = first_unfit(isa, format, from, n); at < n) return unfit(format, first + at, from[at]);
   encode_blocks(isa, format, from, n, to);
+  return {};
+}
+
+CHIMERA_FUNCTION Result<void> encode_ternary(Isa isa, Format format, const float* from, std::int64_t n, std::byte* to) {
+  using namespace format_parts;
+  if (Result<void> s = whole_blocks(format, n); !s) return s;
+  if (const std::int64_t at = first_unfit(isa, format, from, n); at < n) return unfit(format, at, from[at]);
+  switch (format) {
+    case Format::tq2_0: dispatch<EncodeBlocks<TQ2_0>>(isa, from, n, to); break;
+    case Format::q8_0: dispatch<EncodeBlocks<Q8_0>>(isa, from, n, to); break;
+    default: std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(float));
+  }
   return {};
 }
 

@@ -61,7 +61,7 @@ using Ops = ternary_parts::TileOps<4>;
 namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 struct Ops : ternary_parts::TileOps<8> {
   CHIMERA_TARGET CHIMERA_INLINE static void add(Native& sum, const Native& x, const Native& codes) {
-    const Native ones = Native{} + 0x00010001;
+    const Native ones = Ints<8>(0x00010001).v;
     Native pairs;
     asm("vpmaddubsw %3, %2, %1\n\tvpmaddwd %4, %1, %1\n\tvpaddd %1, %0, %0"
         : "+x"(sum), "=&x"(pairs)
@@ -95,7 +95,7 @@ struct Ops : ternary_parts::TileOps<16> {
     asm("vpbroadcastd %1, %0" : "=v"(to) : "m"(*word));
   }
   CHIMERA_TARGET CHIMERA_INLINE static void add(Native& sum, const Native& x, const Native& codes) {
-    const Native ones = Native{} + 0x00010001;
+    const Native ones = Ints<16>(0x00010001).v;
     Native pairs;
     asm("vpmaddubsw %3, %2, %1\n\tvpmaddwd %4, %1, %1\n\tvpaddd %1, %0, %0"
         : "+v"(sum), "=&v"(pairs)
