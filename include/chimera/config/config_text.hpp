@@ -172,7 +172,7 @@ void add_facts(const Part& part, const std::string& prefix, std::string& text) {
       if constexpr (std::is_enum_v<T>)
         text.append(Choices<T>::values[static_cast<std::size_t>(field)]);
       else
-        text.append(to_text(field));
+        text.append(chimera::to_text(field));
     }
   });
 }
