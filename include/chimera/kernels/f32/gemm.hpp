@@ -313,8 +313,8 @@ struct MultiplyPacked {
     using V = Vec<W>;
     using Tile = GemmTile<W>;
     for (std::int64_t r = 0; r < rows; ++r) {
-      prefetch_to_write(c + r * ldc);
-      prefetch_to_write(c + r * ldc + cols - 1);
+      __builtin_prefetch(c + r * ldc, 1);
+      __builtin_prefetch(c + r * ldc + cols - 1, 1);
     }
     V s[Tile::rows][2];
     Products::template add<W>(words, a, b, s, native);
