@@ -187,10 +187,10 @@ TEST_CASE("a file of a model with ternary matrices has what they round") {
   // llama.cpp's bitnet computes with what a file has: the three values themselves.
   CHECK(message(save_as(b, "F32")) == "a model with ternary matrices is written as TQ1_0 or TQ2_0");
   REQUIRE(save_as(b, "TQ2_0"));
-  const AnyModel plain = table_of<bitnet>("bitnet");
-  const auto three = pack_gguf(q, path, plain), ours = PackedModel::create(q, b, weights_of(b).data());
+  const AnyModel without = table_of<bitnet>("bitnet");
+  const auto three = pack_gguf(q, path, without), ours = PackedModel::create(q, b, weights_of(b).data());
   REQUIRE_MESSAGE(three, message(three));
-  for (const NamedTensor& t : plain.tensors)
+  for (const NamedTensor& t : without.tensors)
     if (t.packed() && t.name().starts_with("blk."))
       for (std::int64_t r = 0; r < t.rows; ++r) {
         const auto row = [&](const PackedModel& p) {

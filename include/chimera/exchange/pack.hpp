@@ -62,6 +62,7 @@ CHIMERA_FUNCTION Result<PackedModel> pack_gguf(const Cpu& q, const Gguf& file, c
     }
   }
   std::vector<std::vector<std::int64_t>> file_rows;  // of each source; none: the file's order is ours
+  file_rows.reserve(weights.size());
   for (const FileWeight* w : weights) file_rows.push_back(w->file_rows());
   const auto read = [&](std::size_t source, std::int64_t row, std::int64_t count, std::byte* to) -> Result<void> {
     const FileWeight& w = *weights[source];

@@ -105,6 +105,7 @@ inline void write_gguf(const GgufNumbers& n, const Config& c) {
   n.number("ssm.group_count", r.key_heads);
   n.number("ssm.time_step_rank", r.value_heads);
   std::vector<bool> recurrent;
+  recurrent.reserve(static_cast<std::size_t>(c.layers.count));
   for (int i = 0; i < c.layers.count; ++i) recurrent.push_back(c.layers[i] == Kind::gated_deltanet);
   n.set("attention.recurrent_layers", recurrent);
 }

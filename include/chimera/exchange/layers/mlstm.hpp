@@ -46,7 +46,7 @@ inline double share_of(const JsonKeys& k, std::string_view key, int width, doubl
 }
 
 /// A number as transformers' xlstm wants it where it is no integer's: 15.0.
-inline std::string real_text(std::string text) {
+inline std::string real_text(const std::string& text) {
   return text.find_first_not_of("-0123456789") == text.npos ? text + ".0" : text;
 }
 

@@ -68,7 +68,7 @@ template <int W>
 CHIMERA_INLINE double sum_of_magnitudes(const float* x, std::int64_t n) {
   float sums[16];
   Vec<W> s[16 / W];
-  for (std::int64_t i = 0; i < n; i += 16)
+  for (std::int64_t i = 0; i < n; i += 16) {
 #pragma GCC unroll 4
     for (int v = 0; v < 16 / W; ++v) {
       const std::int64_t at = i + v * W, left = n - at;
@@ -76,6 +76,7 @@ CHIMERA_INLINE double sum_of_magnitudes(const float* x, std::int64_t n) {
       const Vec<W> some = left >= W ? Vec<W>::load(x + at) : Vec<W>::load(x + at, left);
       s[v] += from_bits<W>(bits_of<W>(some) & 0x7fffffff);
     }
+  }
 #pragma GCC unroll 4
   for (int v = 0; v < 16 / W; ++v) s[v].store(sums + v * W);
   double sum = 0;
@@ -133,10 +134,10 @@ struct RoundedWeights {
   template <int W>
   CHIMERA_INLINE static void run(const float* w, std::int64_t n, float scale, float* rounded) {
     using V = Vec<W>;
-    const V s = scale, half = 0.5f * scale;
+    const V s = scale, half = 0.5f * scale, none = s * V(0.f);  // no number where the scale is none
     lanes<W>(n, [&](std::int64_t i, auto io) CHIMERA_LAMBDA {
       const V x = io.load(w + i);
-      io.store(rounded + i, less<W>(half, x, s, less<W>(x, -half, -s, s - s)));
+      io.store(rounded + i, less<W>(half, x, s, less<W>(x, -half, -s, none)));
     });
   }
 };
