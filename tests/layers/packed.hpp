@@ -16,7 +16,7 @@ class Packed {
       const float* from = w.data() + offsets<L>[p];
       tensors_[p].values = from;
       if (t.role == Role::taps) tensors_[p].values = transpose(t, from);
-      if (t.role == Role::matrix) tensors_[p].matrix = pack(t, from);
+      if (t.role == Role::matrix && t.size() > 0) tensors_[p].matrix = pack(t, from);
     }
   }
   PackedWeights<L> weights() const { return {tensors_.data()}; }
