@@ -575,11 +575,8 @@ CHIMERA_FUNCTION std::int64_t mlstm_norm_backward_bytes(const MlstmShape& s, std
 CHIMERA_FUNCTION void mlstm_norm_backward(const Cpu& q, const MlstmShape& s, std::int64_t rows, float eps,
                                           const float* h, const float* qkvo, const float* w, float* d, float* dqkvo,
                                           float* dw, Bump temp) {
-  const std::int64_t blocks = ceil_div(rows, norm_rows), inner = s.inner();
-  float* partial = temp.take(blocks * inner);
-  parallel_rows(q, rows, norm_rows, [&](std::int64_t first, std::int64_t n, int) {
-    float* sums = partial + first / norm_rows * inner;
-    std::fill(sums, sums + inner, 0.f);
+  const std::int64_t inner = s.inner();
+  const float* partial = norm_sums(q, rows, inner, temp, [&](std::int64_t first, std::int64_t n, float* sums) {
     for (std::int64_t t = first; t < first + n; ++t)
       for (std::int64_t at = 0; at < inner; at += s.v) {
         const std::int64_t gate = t * s.row() + s.output_gate() + at;
@@ -587,7 +584,7 @@ CHIMERA_FUNCTION void mlstm_norm_backward(const Cpu& q, const MlstmShape& s, std
                                             d + t * inner + at, dqkvo + gate, sums + at);
       }
   });
-  sum_rows(q, blocks, inner, inner, partial, dw);
+  sum_rows(q, norm_blocks(rows), inner, inner, partial, dw);
 }
 
 }  // namespace chimera::inline CHIMERA_ABI

@@ -150,33 +150,42 @@ struct RmsNormBackward {
   }
 };
 
+constexpr std::int64_t norm_blocks(std::int64_t rows) { return (rows + norm_rows - 1) / norm_rows; }
+
 CHIMERA_FUNCTION std::int64_t norm_backward_bytes(std::int64_t rows, std::int64_t width) {
-  return bytes_of({(rows + norm_rows - 1) / norm_rows * width});
+  return bytes_of({norm_blocks(rows) * width});
+}
+
+/// What a norm's weights receive of each block of rows, [blocks, n], taken from temp: f(first row, rows, sums [n]) adds to
+/// zeros. The blocks are the same for any number of threads.
+template <class F>
+float* norm_sums(const Cpu& q, std::int64_t rows, std::int64_t n, Bump& temp, F&& f) {
+  float* const sums = temp.take(norm_blocks(rows) * n);
+  parallel_rows(q, rows, norm_rows, [&](std::int64_t first, std::int64_t count, int) {
+    float* const own = sums + first / norm_rows * n;
+    std::fill_n(own, n, 0.f);
+    f(first, count, own);
+  });
+  return sums;
 }
 
 CHIMERA_FUNCTION void rms_norm_backward(const Cpu& q, NormShape s, const float* x, const float* w, const float* dy,
                                         float* dx, float* dw, Bump temp) {
-  float* partial = temp.take((s.rows + norm_rows - 1) / norm_rows * s.width);
-  parallel_rows(q, s.rows, norm_rows, [&](std::int64_t at, std::int64_t n, int) {
-    float* sums = partial + at / norm_rows * s.width;
-    std::fill(sums, sums + s.width, 0.f);
+  const float* partial = norm_sums(q, s.rows, s.width, temp, [&](std::int64_t at, std::int64_t n, float* sums) {
     dispatch<RmsNormBackward>(q.isa(), NormShape{n, s.width, s.group, s.eps}, x + at * s.width, nullptr, 0, w,
                               dy + at * s.width, dx + at * s.width, nullptr, sums);
   });
-  sum_rows(q, (s.rows + norm_rows - 1) / norm_rows, s.width, s.width, partial, dw);
+  sum_rows(q, norm_blocks(s.rows), s.width, s.width, partial, dw);
 }
 
 CHIMERA_FUNCTION void gated_rms_norm_backward(const Cpu& q, NormShape s, const float* x, const float* z,
                                               std::int64_t z_stride, const float* w, const float* dy, float* dx,
                                               float* dz, float* dw, Bump temp) {
-  float* partial = temp.take((s.rows + norm_rows - 1) / norm_rows * s.width);
-  parallel_rows(q, s.rows, norm_rows, [&](std::int64_t at, std::int64_t n, int) {
-    float* sums = partial + at / norm_rows * s.width;
-    std::fill(sums, sums + s.width, 0.f);
+  const float* partial = norm_sums(q, s.rows, s.width, temp, [&](std::int64_t at, std::int64_t n, float* sums) {
     dispatch<RmsNormBackward>(q.isa(), NormShape{n, s.width, s.group, s.eps}, x + at * s.width, z + at * z_stride,
                               z_stride, w, dy + at * s.width, dx + at * s.width, dz + at * z_stride, sums);
   });
-  sum_rows(q, (s.rows + norm_rows - 1) / norm_rows, s.width, s.width, partial, dw);
+  sum_rows(q, norm_blocks(s.rows), s.width, s.width, partial, dw);
 }
 
 struct RmsNormThenGate {
@@ -245,16 +254,12 @@ struct RmsNormThenGateBackward {
 CHIMERA_FUNCTION void rms_norm_then_gate_backward(const Cpu& q, NormShape s, const float* x, const float* z,
                                                   std::int64_t z_stride, const float* w, const float* dy, float* dx,
                                                   float* dz, float* dw, Bump temp) {
-  const std::int64_t blocks = (s.rows + norm_rows - 1) / norm_rows;
-  float* partial = temp.take(blocks * s.group);
-  parallel_rows(q, s.rows, norm_rows, [&](std::int64_t at, std::int64_t n, int) {
-    float* sums = partial + at / norm_rows * s.group;
-    std::fill(sums, sums + s.group, 0.f);
+  const float* partial = norm_sums(q, s.rows, s.group, temp, [&](std::int64_t at, std::int64_t n, float* sums) {
     dispatch<RmsNormThenGateBackward>(q.isa(), NormShape{n, s.width, s.group, s.eps}, x + at * s.width,
                                       z + at * z_stride, z_stride, w, dy + at * s.width, dx + at * s.width,
                                       dz + at * z_stride, sums);
   });
-  sum_rows(q, blocks, s.group, s.group, partial, dw);
+  sum_rows(q, norm_blocks(s.rows), s.group, s.group, partial, dw);
 }
 
 CHIMERA_FUNCTION void head_norm(const Cpu& q, const HeadNormShape& s, const float* x, const float* wq, const float* wk,
@@ -271,16 +276,13 @@ CHIMERA_FUNCTION void head_norm(const Cpu& q, const HeadNormShape& s, const floa
 }
 
 CHIMERA_FUNCTION std::int64_t head_norm_backward_bytes(const HeadNormShape& s) {
-  return bytes_of({(s.tokens + norm_rows - 1) / norm_rows * 2 * s.head_dim});
+  return bytes_of({norm_blocks(s.tokens) * 2 * s.head_dim});
 }
 
 CHIMERA_FUNCTION void head_norm_backward(const Cpu& q, const HeadNormShape& s, const float* x, const float* wq,
                                          const float* wk, float* d, float* dwq, float* dwk, Bump temp) {
-  const std::int64_t blocks = (s.tokens + norm_rows - 1) / norm_rows, row = 2 * s.head_dim;
-  float* partial = temp.take(blocks * row);
-  parallel_rows(q, s.tokens, norm_rows, [&](std::int64_t first, std::int64_t n, int) {
-    float* sums = partial + first / norm_rows * row;
-    std::fill(sums, sums + row, 0.f);
+  const std::int64_t blocks = norm_blocks(s.tokens), row = 2 * s.head_dim;
+  const float* partial = norm_sums(q, s.tokens, row, temp, [&](std::int64_t first, std::int64_t n, float* sums) {
     alignas(64) float dy[HeadNormShape::most_head_dim];
     for (std::int64_t t = first; t < first + n; ++t)
       for (std::int64_t h = 0; h < s.heads + s.kv_heads; ++h) {
