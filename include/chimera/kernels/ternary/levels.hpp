@@ -110,10 +110,7 @@ struct Ops : ternary_parts::TileOps<16> {
 #define CHIMERA_LEVEL ternary_avx512_vnni
 #define CHIMERA_TARGET __attribute__((__target__("avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2,fma,f16c")))
 namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
-struct Ops : ternary_parts::TileOps<16> {
-  CHIMERA_TARGET CHIMERA_INLINE static void broadcast(const float* word, Native& to) {
-    asm("vpbroadcastd %1, %0" : "=v"(to) : "m"(*word));
-  }
+struct Ops : ternary_avx512::Ops {
   CHIMERA_TARGET CHIMERA_INLINE static void add(Native& sum, const Native& x, const Native& codes) {
     asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(codes));
   }
