@@ -39,6 +39,8 @@ void rms_norm_case(Golden& g, const Cpu& q) {
   if (!temp.intact()) g.fail("rms_norm_backward writes behind its memory");
 }
 
+/// A norm with a gate before it, or behind it.
+template <auto norm, auto norm_backward>
 void gated_norm_case(Golden& g, const Cpu& q) {
   const std::int64_t D = g.number("D"), n = 2 * g.number("T");
   const NormShape s{n, D, D / g.number("groups"), g.config().at("eps")};
@@ -46,31 +48,13 @@ void gated_norm_case(Golden& g, const Cpu& q) {
                dy = g.get("cotangent.y", n * D);
   Floats y = unwritten(n * D), dx = unwritten(n * D), dz = unwritten(n * D), dw = zeros(D);
   Arena temp = Arena::of_bytes(norm_backward_bytes(n, D));
-  gated_rms_norm(q, s, x.data(), z.data(), D, w.data(), y.data());
-  gated_rms_norm_backward(q, s, x.data(), z.data(), D, w.data(), dy.data(), dx.data(), dz.data(), dw.data(),
-                          Bump{temp.data()});
+  norm(q, s, x.data(), z.data(), D, w.data(), y.data());
+  norm_backward(q, s, x.data(), z.data(), D, w.data(), dy.data(), dx.data(), dz.data(), dw.data(), Bump{temp.data()});
   g.compare("out.y", y, g["out.y"], forward_tolerance);
   g.compare("grad.x", dx, g["grad.x"], gradient_tolerance);
   g.compare("grad.z", dz, g["grad.z"], gradient_tolerance);
   g.compare("grad.weight", dw, g["grad.weight"], gradient_tolerance);
-  if (!temp.intact()) g.fail("gated_rms_norm_backward writes behind its memory");
-}
-
-void norm_then_gate_case(Golden& g, const Cpu& q) {
-  const std::int64_t D = g.number("D"), n = 2 * g.number("T");
-  const NormShape s{n, D, D / g.number("groups"), g.config().at("eps")};
-  const Floats x = g.get("in.x", n * D), z = g.get("in.z", n * D), w = g.get("param.weight", D),
-               dy = g.get("cotangent.y", n * D);
-  Floats y = unwritten(n * D), dx = unwritten(n * D), dz = unwritten(n * D), dw = zeros(D);
-  Arena temp = Arena::of_bytes(norm_backward_bytes(n, D));
-  rms_norm_then_gate(q, s, x.data(), z.data(), D, w.data(), y.data());
-  rms_norm_then_gate_backward(q, s, x.data(), z.data(), D, w.data(), dy.data(), dx.data(), dz.data(), dw.data(),
-                              Bump{temp.data()});
-  g.compare("out.y", y, g["out.y"], forward_tolerance);
-  g.compare("grad.x", dx, g["grad.x"], gradient_tolerance);
-  g.compare("grad.z", dz, g["grad.z"], gradient_tolerance);
-  g.compare("grad.weight", dw, g["grad.weight"], gradient_tolerance);
-  if (!temp.intact()) g.fail("rms_norm_then_gate_backward writes behind its memory");
+  if (!temp.intact()) g.fail("the backward pass writes behind its memory");
 }
 
 /// Channels (i, i + rotary/2) of every head, moved to (2i, 2i + 1).
@@ -641,8 +625,8 @@ void bit_linear_case(Golden& g, const Cpu& q) {
 
 Run kernel_case(const std::string& name) {
   if (name == "rmsnorm") return rms_norm_case;
-  if (name.starts_with("rmsnorm_gated_g")) return gated_norm_case;
-  if (name == "rmsnorm_then_gate") return norm_then_gate_case;
+  if (name.starts_with("rmsnorm_gated_g")) return gated_norm_case<gated_rms_norm, gated_rms_norm_backward>;
+  if (name == "rmsnorm_then_gate") return gated_norm_case<rms_norm_then_gate, rms_norm_then_gate_backward>;
   if (name == "rope" || name == "rope_partial") return rope_case;
   if (name == "rope_tables") return rope_tables_case;
   if (name == "mamba2_scan" || name == "mamba2_scan_dt_limit") return ssd_case;

@@ -139,12 +139,8 @@ def permuted(w, heads):
     return w.reshape(heads, 2, w.shape[0] // heads // 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape)
 
 
-def write_qwen35(c, tensors, path):
-    keys, heads, dim = c["linear_num_key_heads"], c["linear_num_value_heads"], c["linear_value_head_dim"]
-    if c["linear_key_head_dim"] != dim or "linear_attention" not in c["layer_types"]:
-        return False
-    rope, architecture = c["rope_parameters"], "qwen35"
-    dims = round(rope["partial_rotary_factor"] * c["head_dim"])
+def gguf_writer(c, path, architecture, rope_dims, rope_base):
+    """A file with the numbers that all families have."""
     w = gguf.GGUFWriter(path, architecture)
     w.add_context_length(c["max_position_embeddings"])
     w.add_embedding_length(c["hidden_size"])
@@ -155,9 +151,19 @@ def write_qwen35(c, tensors, path):
     w.add_key_length(c["head_dim"])
     w.add_value_length(c["head_dim"])
     w.add_layer_norm_rms_eps(c["rms_norm_eps"])
-    w.add_rope_dimension_count(dims)
-    w.add_rope_freq_base(rope["rope_theta"])
+    w.add_rope_dimension_count(rope_dims)
+    w.add_rope_freq_base(rope_base)
     w.add_vocab_size(c["vocab_size"])
+    return w
+
+
+def write_qwen35(c, tensors, path):
+    keys, heads, dim = c["linear_num_key_heads"], c["linear_num_value_heads"], c["linear_value_head_dim"]
+    if c["linear_key_head_dim"] != dim or "linear_attention" not in c["layer_types"]:
+        return False
+    rope, architecture = c["rope_parameters"], "qwen35"
+    dims = round(rope["partial_rotary_factor"] * c["head_dim"])
+    w = gguf_writer(c, path, architecture, dims, rope["rope_theta"])
     w.add_array(f"{architecture}.rope.dimension_sections", rope["mrope_section"] + [0])
     w.add_array(f"{architecture}.attention.recurrent_layers", [kind == "linear_attention" for kind in c["layer_types"]])
     w.add_ssm_conv_kernel(c["linear_conv_kernel_dim"])
@@ -225,19 +231,7 @@ def write_gguf(c, tensors, path):
     if kind in ("llama3", "longrope") and family.startswith("qwen"):
         return False
     architecture = "llama" if family == "mistral" else family
-    w = gguf.GGUFWriter(path, architecture)
-    w.add_context_length(c["max_position_embeddings"])
-    w.add_embedding_length(c["hidden_size"])
-    w.add_block_count(c["num_hidden_layers"])
-    w.add_feed_forward_length(c["intermediate_size"])
-    w.add_head_count(heads)
-    w.add_head_count_kv(kv)
-    w.add_key_length(c["head_dim"])
-    w.add_value_length(c["head_dim"])
-    w.add_layer_norm_rms_eps(c["rms_norm_eps"])
-    w.add_rope_dimension_count(c["head_dim"])
-    w.add_rope_freq_base(rope["rope_theta"])
-    w.add_vocab_size(c["vocab_size"])
+    w = gguf_writer(c, path, architecture, c["head_dim"], rope["rope_theta"])
     w.add_tokenizer_model("none")
     half = c["head_dim"] // 2
     plain = numpy.array([rope["rope_theta"]**(-i / half) for i in range(half)])
