@@ -97,7 +97,8 @@ inline constexpr Config griffin{.vocab = 272,
                                 .layers = pattern("R A+E"),
                                 .attention = {.heads = 4, .kv_heads = 2, .window = 32},
                                 .ffn = {.hidden = 96},
-                                .moe = {.experts = 3, .expert_hidden = 32}};
+                                .moe = {.experts = 3, .expert_hidden = 32},
+                                .embedding_rank = 24};
 
 inline constexpr Config xlstm{.vocab = 272,
                               .width = 64,

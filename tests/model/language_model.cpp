@@ -43,7 +43,7 @@ constexpr Config recomputed = [] {
 
 constexpr Config tied_with_dropout = [] {
   Config c = all_kinds;
-  c.tied = true;
+  c.tied = true, c.embedding_rank = 12;
   c.dropout = 0.2f;
   return c;
 }();
@@ -149,6 +149,40 @@ void check_gradients(const AnyModel& model, bool documents, const Objective& obj
       best = std::min(best, std::abs(found - slope) / (slope + 1e-5));  // the loss itself is known to some 1e-8
     }
     CHECK(best < 4e-3);
+  }
+}
+
+/// Token by token, and in pieces that cross chunks and the window.
+void check_decoding(const AnyModel& model) {
+  const Cpu q = cpu();
+  const Text text(model.config->vocab);
+  const std::vector<float> w = random_weights(model);
+  const std::size_t vocab = static_cast<std::size_t>(model.config->vocab);
+  std::vector<std::byte> memory(model.loss_bytes(sequences, length));
+  std::vector<float> all(sequences * length * vocab);
+  model.forward(q, w.data(), text.batch(false), memory.data(), all.data());
+  const auto expected = [&](std::size_t t) {
+    return std::vector<float>(all.begin() + static_cast<std::ptrdiff_t>(t * vocab),
+                              all.begin() + static_cast<std::ptrdiff_t>((t + 1) * vocab));
+  };
+
+  const auto packed = PackedModel::create(q, model, w.data());
+  REQUIRE(packed);
+  std::vector<float> logits(vocab);
+  std::vector<std::byte> room(model.decode_bytes(13)), state;
+  const auto read = [&](std::int64_t at, std::int64_t rows) {
+    const Run run{.first = 0, .count = rows, .position = at, .state = state.data()};
+    const Output output{rows - 1, logits.data()};
+    ModelPass pass;
+    pass.runs = {&run, 1}, pass.rows = rows, pass.kv = KvFormat::f32;
+    pass.tokens = text.inputs.data() + at, pass.outputs = {&output, 1}, pass.memory = room.data();
+    for (int stage = 0; stage < model.stages; ++stage) model.decode(q, packed->tensors(), pass, stage);
+    CHECK(difference(logits, expected(static_cast<std::size_t>(at + rows - 1))) < 2e-5);
+  };
+  for (const auto& pieces : {std::vector<std::int64_t>(length, 1), {1, 13, 2, 5}}) {
+    state.assign(model.state_bytes(KvFormat::f32, model.config->context), std::byte{0});
+    std::int64_t at = 0;
+    for (const std::int64_t rows : pieces) read(std::exchange(at, at + rows), rows);
   }
 }
 
@@ -366,37 +400,8 @@ TEST_CASE("every instruction level gives the same gradients, to rounding") {
 }
 
 TEST_CASE("token by token, and in pieces, a model says what it says of the whole text") {
-  const AnyModel model = any_model<all_kinds>("all kinds");
-  const Cpu q = cpu();
-  const Text text(model.config->vocab);
-  const std::vector<float> w = random_weights(model);
-  const std::size_t vocab = static_cast<std::size_t>(model.config->vocab);
-  std::vector<std::byte> memory(model.loss_bytes(sequences, length));
-  std::vector<float> all(sequences * length * vocab);
-  model.forward(q, w.data(), text.batch(false), memory.data(), all.data());
-  const auto expected = [&](std::size_t t) {
-    return std::vector<float>(all.begin() + static_cast<std::ptrdiff_t>(t * vocab),
-                              all.begin() + static_cast<std::ptrdiff_t>((t + 1) * vocab));
-  };
-
-  const auto packed = PackedModel::create(q, model, w.data());
-  REQUIRE(packed);
-  std::vector<float> logits(vocab);
-  std::vector<std::byte> room(model.decode_bytes(13)), state;
-  const auto read = [&](std::int64_t at, std::int64_t rows) {
-    const Run run{.first = 0, .count = rows, .position = at, .state = state.data()};
-    const Output output{rows - 1, logits.data()};
-    ModelPass pass;
-    pass.runs = {&run, 1}, pass.rows = rows, pass.kv = KvFormat::f32;
-    pass.tokens = text.inputs.data() + at, pass.outputs = {&output, 1}, pass.memory = room.data();
-    for (int stage = 0; stage < model.stages; ++stage) model.decode(q, packed->tensors(), pass, stage);
-    CHECK(difference(logits, expected(static_cast<std::size_t>(at + rows - 1))) < 2e-5);
-  };
-  for (const auto& pieces : {std::vector<std::int64_t>(length, 1), {1, 13, 2, 5}}) {  // crosses chunks and the window
-    state.assign(model.state_bytes(KvFormat::f32, model.config->context), std::byte{0});
-    std::int64_t at = 0;
-    for (const std::int64_t rows : pieces) read(std::exchange(at, at + rows), rows);
-  }
+  check_decoding(any_model<all_kinds>("all kinds"));
+  check_decoding(any_model<tied_without_dropout>("tied"));
 }
 
 TEST_CASE("a packed row gives the gradients of its documents run alone") {

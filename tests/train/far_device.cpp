@@ -33,7 +33,8 @@ constexpr Config mixed{.vocab = 96,
 constexpr Config again = [] {
   Config c = mixed;
   c.checkpointing = true, c.dropout = 0, c.sub_norm = false;
-  c.layers = pattern("A+E M R+E GD"), c.moe = {.experts = 4, .expert_hidden = 16}, c.attention.output_gate = true;
+  c.embedding_rank = 8, c.layers = pattern("A+E M R+E GD"), c.moe = {.experts = 4, .expert_hidden = 16},
+  c.attention.output_gate = true;
   return c;
 }();
 

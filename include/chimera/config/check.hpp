@@ -22,6 +22,8 @@ struct Model {
   rule(c.vocab > 0, "chimera: vocab must be at least 1");                                                           \
   rule(c.width > 0, "chimera: width must be at least 1");                                                           \
   rule(c.context > 0, "chimera: context must be at least 1");                                                       \
+  rule(c.embedding_rank >= 0 && c.embedding_rank < c.width,                                                         \
+       "chimera: embedding_rank must be less than width, or 0 for an embedding of the whole width");                \
   rule(!c.layers.unknown_word,                                                                                      \
        "chimera: the layer pattern has a word that names no layer; words are" CHIMERA_MIXER_WORDS                   \
            CHIMERA_MIXER_WORDS_TO_COME);                                                                            \

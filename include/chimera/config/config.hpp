@@ -32,8 +32,9 @@ struct Config {
   FfnConfig ffn{};
   MoeConfig moe{};
   TernaryConfig ternary{};
-  bool tied = true;       // the output matrix is the embedding
-  bool sub_norm = false;  // a norm before the last matrix of attention and of SwiGLU (BitNet b1.58)
+  int embedding_rank = 0;  // numbers of a row of the embedding, which a matrix makes width of; 0: width, and no matrix
+  bool tied = true;        // the output matrix is the embedding
+  bool sub_norm = false;   // a norm before the last matrix of attention and of SwiGLU (BitNet b1.58)
   float norm_eps = 1e-5f;
   float embedding_scale = 1.f;  // multiplies the embedding
   float residual_scale = 1.f;   // multiplies each branch before it is added
@@ -53,6 +54,7 @@ struct Config {
     f("ffn", s.ffn);
     f("moe", s.moe, Meaning::added);
     f("ternary", s.ternary, Meaning::added);
+    f("embedding_rank", s.embedding_rank, Meaning::added);
     f("tied", s.tied), f("sub_norm", s.sub_norm, Meaning::later), f("norm_eps", s.norm_eps);
     f("embedding_scale", s.embedding_scale), f("residual_scale", s.residual_scale), f("logit_scale", s.logit_scale);
     f("logit_cap", s.logit_cap, Meaning::added);
@@ -61,11 +63,13 @@ struct Config {
 
   constexpr bool operator==(const Config&) const = default;
 
-  // What attention's zeros stand for, in 64 bits so that Check<C> can see an overflow before anyone divides by it.
+  // What zeros stand for, in 64 bits so that Check<C> can see an overflow before anyone divides by it.
   constexpr std::int64_t kv_heads() const { return attention.kv_heads ? attention.kv_heads : attention.heads; }
   constexpr std::int64_t head_dim() const {
     return attention.head_dim ? attention.head_dim : attention.heads ? width / attention.heads : 0;
   }
+  /// Of a row of the embedding and of the output matrix.
+  constexpr std::int64_t embedding_width() const { return embedding_rank ? embedding_rank : width; }
   constexpr std::int64_t rope_dims() const { return attention.rope.dims ? attention.rope.dims : head_dim(); }
   constexpr std::int64_t window() const {
     return attention.window && attention.window < context ? attention.window : context;

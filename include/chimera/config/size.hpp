@@ -5,16 +5,24 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 
 namespace chimera {
 
-/// The model's own weights, around those of its blocks: embedding, last norm, output matrix.
+/// The model's own weights, around those of its blocks, by their place in `end_weights`. An embedding of fewer numbers
+/// than the model's width has a matrix from these to the width, and one back (ALBERT, 1909.11942, section 3.1).
+struct End {
+  enum : std::size_t { embedding, up, norm, down, output };
+};
 constexpr auto end_weights(const Config& c) {
-  return std::array{Tensor{"token_embd.weight", c.vocab, c.width},
+  const std::int64_t rank = c.embedding_rank, row = c.embedding_width();
+  return std::array{Tensor{"token_embd.weight", c.vocab, row},
+                    Tensor{"token_embd_up.weight", rank ? c.width : 0, rank, Role::matrix, Init::fan_in(rank)},
                     vector_tensor("output_norm.weight", c.width, Init::constant(1.f)),
-                    Tensor{"output.weight", c.tied ? 0 : c.vocab, c.width}};
+                    Tensor{"output_down.weight", rank, c.width, Role::matrix, Init::fan_in(c.width)},
+                    Tensor{"output.weight", c.tied ? 0 : c.vocab, row}};
 }
 
 /// A block's own weights: the norms before its mixer and before its feed-forward layer.

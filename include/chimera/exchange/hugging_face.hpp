@@ -67,6 +67,7 @@ inline std::string unknown_to_transformers(const Config& c) {
   if (c.sub_norm) return "its granitemoehybrid and llama have no norms inside their layers";
   if (!has_plain_scales(c) && !type.starts_with("granite")) return "its " + std::string(type) + " has no multipliers";
   if (c.logit_cap > 0 && type != "xlstm") return "its " + std::string(type) + " has no cap of logits";
+  if (c.embedding_rank) return "its " + std::string(type) + " has an embedding of the whole width";
   for (const LayerFiles& layer : layer_files)
     if (layer.unknown_to_transformers && layer.used(c))
       if (std::string why = layer.unknown_to_transformers(c, type); !why.empty()) return why;

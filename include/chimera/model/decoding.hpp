@@ -20,7 +20,7 @@ namespace chimera::inline CHIMERA_ABI {
 template <const Config& C>
 class ModelDecoding {
   using Layout = ModelLayout<C>;
-  static constexpr std::int64_t vocab = C.vocab, width = C.width;
+  static constexpr std::int64_t width = C.width, row = C.embedding_width(), rank = C.embedding_rank;
   static constexpr int count = static_cast<int>(steps<C>.size());
 
  public:
@@ -52,21 +52,24 @@ class ModelDecoding {
     std::int64_t most = product_bytes(rows, width);
     for (const Step step : steps<C>)
       with_step<C>(step, [&](auto type) { most = std::max(most, decltype(type)::type::decode_bytes(rows)); });
-    return static_cast<std::size_t>(bytes_of({rows * width}) + bytes_of<Run>({rows}) + most);
+    return static_cast<std::size_t>(bytes_of({rows * width, rows * rank}) + bytes_of<Run>({rows}) + most);
   }
 
   /// Of a pass: one for each step, and some for the head, so that each is about as much work as a block.
   static constexpr int head_stages = static_cast<int>(
-      std::clamp<std::int64_t>(vocab * width * count / (Layout::parameters - vocab * width + 1), 1, 64));
+      std::clamp<std::int64_t>(C.vocab * row * count / (Layout::parameters - C.vocab * row + 1), 1, 64));
   static constexpr int stages = count + head_stages;
 
   template <class D>
   static void decode(const D& q, const PackedTensor* weights, const ModelPass& pass, int stage) {
     Bump rest{pass.memory};
     float* x = rest.take(pass.rows * width);
+    float* e = rest.take(pass.rows * rank);  // rows of the embedding; then what the head reads of each output
     Run* runs = rest.take<Run>(pass.rows);
-    if (stage == 0) embed(q, pass.rows, pass.tokens, C.embedding_scale, weights[0].matrix, x);
-    if (stage >= count) return write_logits(q, weights, pass, x, stage - count, rest);
+    if (stage == 0) embed(q, pass.rows, pass.tokens, C.embedding_scale, weights[0].matrix, rank > 0 ? e : x);
+    if constexpr (rank > 0)
+      if (stage == 0) product(q, weights[Layout::up_slot].matrix, pass.rows, {e, row}, Then::store(x, width), rest);
+    if (stage >= count) return write_logits(q, weights, pass, x, e, stage - count, rest);
 
     const auto i = static_cast<std::size_t>(stage);
     const Pass own{{runs, pass.runs.size()}, pass.rows, pass.kv};
@@ -86,15 +89,21 @@ class ModelDecoding {
  private:
   /// One of the head's stages: the logits of its share of the vocabulary.
   template <class D>
-  static void write_logits(const D& q, const PackedTensor* weights, const ModelPass& pass, const float* x, int part,
-                           Bump temp) {
+  static void write_logits(const D& q, const PackedTensor* weights, const ModelPass& pass, const float* x, float* e,
+                           int part, Bump temp) {
     const PackedMatrix& all = weights[Layout::output_slot].matrix;
     const std::int64_t share = (all.parts[0].rows.panels() + head_stages - 1) / head_stages, panel = part * share;
     if (pass.outputs.empty() || panel >= all.parts[0].rows.panels()) return;
     const Output* outputs = pass.outputs.data();
-    product(q, all.panels(panel, share), static_cast<std::int64_t>(pass.outputs.size()),
-            {x, width, weights[Layout::norm_slot].values, width, C.norm_eps, outputs},
-            Then::logits(outputs, panel * panel_rows, 1.f / C.logit_scale, C.logit_cap), temp);
+    const auto rows = static_cast<std::int64_t>(pass.outputs.size());
+    const ProductInput last{x, width, weights[Layout::norm_slot].values, width, C.norm_eps, outputs};
+    const Then logits = Then::logits(outputs, panel * panel_rows, 1.f / C.logit_scale, C.logit_cap);
+    if constexpr (rank > 0) {
+      if (part == 0) product(q, weights[Layout::down_slot].matrix, rows, last, Then::store(e, row), temp);
+      product(q, all.panels(panel, share), rows, {e, row}, logits, temp);
+    } else {
+      product(q, all.panels(panel, share), rows, last, logits, temp);
+    }
   }
 };
 

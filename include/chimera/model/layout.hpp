@@ -42,10 +42,15 @@ struct ModelLayout {
   static constexpr int layers = C.layers.count;
   static constexpr std::int64_t vocab = C.vocab, width = C.width;
 
-  // The arena: embedding, blocks, norm, output matrix (the embedding again when tied).
+  // The arena: the embedding and its matrix, blocks, norm, the output's matrices (the last is the embedding when tied).
+  static constexpr auto ends = end_weights(C);
+  static constexpr std::size_t floats_of(std::size_t end) {
+    return aligned_floats(static_cast<std::size_t>(ends[end].size()));
+  }
+  static constexpr std::size_t up_at = floats_of(End::embedding);
   static constexpr auto block_at = [] {
     std::array<std::size_t, layers + 1> at{};
-    at[0] = aligned_floats(static_cast<std::size_t>(vocab * width));
+    at[0] = up_at + floats_of(End::up);
     for (int i = 0; i < layers; ++i)
       with_block<C>(C.layers.block(i), [&](auto type) {
         using B = typename decltype(type)::type;
@@ -54,22 +59,23 @@ struct ModelLayout {
     return at;
   }();
   static constexpr std::size_t norm_at = block_at[layers];
-  static constexpr std::size_t output_at = C.tied ? 0 : norm_at + aligned_floats(static_cast<std::size_t>(width));
-  static constexpr std::size_t arena_floats = norm_at + aligned_floats(static_cast<std::size_t>(width)) +
-                                              (C.tied ? 0 : aligned_floats(static_cast<std::size_t>(vocab * width)));
+  static constexpr std::size_t down_at = norm_at + floats_of(End::norm);
+  static constexpr std::size_t output_at = C.tied ? 0 : down_at + floats_of(End::down);
+  static constexpr std::size_t arena_floats = down_at + floats_of(End::down) + floats_of(End::output);
 
-  /// Where the weights of each block lie in the table of packed weights, behind the embedding; then the last norm's and
-  /// the output matrix's.
+  /// Where the weights of each block lie in the table of packed weights, between those of the model's ends.
+  static constexpr std::size_t up_slot = 1;
   static constexpr auto slot_at = [] {
-    std::array<std::size_t, layers + 1> at{1};
+    std::array<std::size_t, layers + 1> at{C.embedding_rank ? up_slot + 1 : up_slot};
     for (int i = 0; i < layers; ++i)
       with_block<C>(C.layers.block(i), [&](auto type) {
         at[static_cast<std::size_t>(i) + 1] = at[static_cast<std::size_t>(i)] + decltype(type)::type::params.size();
       });
     return at;
   }();
-  static constexpr std::size_t norm_slot = slot_at[layers], output_slot = C.tied ? 0 : norm_slot + 1;
-  static constexpr std::size_t slot_count = norm_slot + (C.tied ? 1 : 2);
+  static constexpr std::size_t norm_slot = slot_at[layers], down_slot = norm_slot + 1;
+  static constexpr std::size_t behind = C.embedding_rank ? down_slot + 1 : down_slot;
+  static constexpr std::size_t output_slot = C.tied ? 0 : behind, slot_count = C.tied ? behind : behind + 1;
 
   /// Where the state of each step lies in that of a sequence, in bytes: first all that is read whole for every token,
   /// which wants large pages, then the rings, which fill as a text goes on.
@@ -107,7 +113,8 @@ struct ModelLayout {
   }
 
   static constexpr std::size_t tensor_count = [] {
-    std::size_t n = C.tied ? 2 : 3;
+    std::size_t n = 0;
+    for (const Tensor& t : ends) n += t.size() > 0;
     for (int i = 0; i < layers; ++i)
       with_block<C>(C.layers.block(i), [&](auto type) {
         for (const Tensor& t : decltype(type)::type::params) n += t.size() > 0;
@@ -136,7 +143,8 @@ struct ModelLayout {
       row.rows = t.rows, row.cols = t.cols, row.offset = offset, row.role = t.role, row.init = t.init,
       row.parts = t.parts, row.slot = slot;
     };
-    add(-1, end_weights(C)[0], 0, 0);
+    add(-1, ends[End::embedding], 0, 0);
+    add(-1, ends[End::up], up_at, up_slot);
     for (int i = 0; i < layers; ++i)
       with_block<C>(C.layers.block(i), [&](auto type) {
         using B = typename decltype(type)::type;
@@ -144,8 +152,9 @@ struct ModelLayout {
           add(i, B::params[p], block_at[static_cast<std::size_t>(i)] + offsets<B>[p],
               slot_at[static_cast<std::size_t>(i)] + p);
       });
-    add(-1, end_weights(C)[1], norm_at, norm_slot);
-    add(-1, end_weights(C)[2], output_at, output_slot);
+    add(-1, ends[End::norm], norm_at, norm_slot);
+    add(-1, ends[End::down], down_at, down_slot);
+    add(-1, ends[End::output], output_at, output_slot);
     return table;
   }();
 

@@ -20,14 +20,16 @@ class ModelTraining {
   using Layout = ModelLayout<C>;
   static constexpr std::int64_t width = C.width;
   static constexpr std::size_t norm_at = Layout::norm_at, output_at = Layout::output_at;
-  static constexpr Head head{C.vocab, width, C.logit_scale, C.logit_cap};
+  static constexpr std::int64_t row = C.embedding_width(), rank = C.embedding_rank;
+  static constexpr Linear up{width, row}, down{row, width};  // where rank > 0
+  static constexpr Head head{C.vocab, row, C.logit_scale, C.logit_cap};
   static constexpr bool keep_all = !C.checkpointing;
   static constexpr std::size_t count = steps<C>.size();
 
  public:
   static double flops(std::int64_t context) {
     // The embedding is looked up, not multiplied.
-    double sum = 2 * static_cast<double>(Layout::parameters - (C.tied ? 0 : C.vocab * width));
+    double sum = 2 * static_cast<double>(Layout::parameters - (C.tied ? 0 : C.vocab * row));
     for (const Step step : steps<C>)
       with_step<C>(step, [&](auto type) { sum += decltype(type)::type::flops(context); });
     return sum;
@@ -38,6 +40,7 @@ class ModelTraining {
     const Batch batch{.sequences = sequences, .length = length};
     Bump memory;
     memory.take<std::byte>(tables_bytes<D>(batch));
+    memory.take(batch.tokens() * rank);
     memory.take(batch.tokens() * width);
     each_place(memory, batch, false, false, [](std::size_t, Bump&) {});
     memory.take(batch.tokens() * width);
@@ -51,6 +54,7 @@ class ModelTraining {
     Bump memory;
     memory.take<std::byte>(tables_bytes<D>(batch));
     for (std::size_t i = 0; i < count + 3; ++i) memory.take(batch.tokens() * width);  // what train takes of that size
+    for (int i = 0; i < 2; ++i) memory.take(batch.tokens() * rank);
     each_place(memory, batch, true, keep_all, [](std::size_t, Bump&) {});
     memory.take<std::byte>(temp_bytes(batch));
     return memory.used;
@@ -61,7 +65,7 @@ class ModelTraining {
                    std::byte* memory, double* sum) {
     Bump rest{memory};
     const TokenBatch batch = on_device(q, host, rest);
-    const float* u = last(q, weights, batch, rest);
+    const float* u = for_head(q, weights, batch, rest);
     head.loss(q, objective, host, batch.targets, u, {weights + output_at}, 1.f, nullptr, {}, sum, rest);
   }
 
@@ -69,7 +73,7 @@ class ModelTraining {
   static void forward(const D& q, const float* weights, const TokenBatch& host, std::byte* memory, float* logits) {
     Bump rest{memory};
     const TokenBatch batch = on_device(q, host, rest);
-    head.logits(q, batch.tokens(), last(q, weights, batch, rest), {weights + output_at}, logits);
+    head.logits(q, batch.tokens(), for_head(q, weights, batch, rest), {weights + output_at}, logits);
   }
 
   template <Device D>
@@ -83,6 +87,8 @@ class ModelTraining {
     for (float*& residual : x) residual = rest.take(n * width);
     float* u = rest.take(n * width);
     float* dx = rest.take(n * width);
+    float* e = rest.take(n * rank);
+    float* v = rest.take(n * rank);
     std::array<Bump, count> place;
     each_place(rest, batch, true, keep_all, [&](std::size_t i, Bump& at) { place[i] = at; });
     const Bump temp = rest;
@@ -97,14 +103,19 @@ class ModelTraining {
                    drop.branch(2 * i + 1), temp);
       });
     };
-    embed(q, n, width, batch.inputs, C.embedding_scale, weights, x[0]);
+    enter(q, weights, batch, e, x[0]);
     drop.apply(q, n * width, x[0]);
     for (std::size_t i = 0; i < count; ++i) step_forward(i);
 
     rms_norm(q, Layout::norm_shape(n), x[count], weights + norm_at, u);
-    float* du = u;  // the head reads a block of u, then writes that block's gradient
-    head.loss(q, step.objective, host, batch.targets, u, {weights + output_at}, step.scale, du, {gradients + output_at},
-              sum, temp);
+    if constexpr (rank > 0) linear(q, down, {weights + Layout::down_at}, n, 1.f, u, width, 0.f, v, row);
+    float* read = rank > 0 ? v : u;  // the head reads a block of it, then writes that block's gradient
+    head.loss(q, step.objective, host, batch.targets, read, {weights + output_at}, step.scale, read,
+              {gradients + output_at}, sum, temp);
+    float* du = u;
+    if constexpr (rank > 0)
+      linear_backward(q, down, {weights + Layout::down_at}, {gradients + Layout::down_at}, n, 1.f, v, row, u, width,
+                      0.f, du);
     zero(q, n * width, dx);
     rms_norm_backward(q, Layout::norm_shape(n), x[count], weights + norm_at, du, dx, gradients + norm_at, temp);
 
@@ -123,7 +134,9 @@ class ModelTraining {
     }
     if (first > 0) return;
     drop.apply(q, n * width, dx);
-    embed_backward(q, n, width, batch.inputs, C.embedding_scale, dx, gradients);
+    if constexpr (rank > 0)
+      linear_backward(q, up, {weights + Layout::up_at}, {gradients + Layout::up_at}, n, 1.f, dx, width, e, row, 0.f, e);
+    embed_backward(q, n, row, batch.inputs, C.embedding_scale, rank > 0 ? e : dx, gradients);
   }
 
  private:
@@ -165,12 +178,21 @@ class ModelTraining {
     return most;
   }
 
-  /// What the head reads of a whole batch, [B,T,width], nothing else kept: taken from `memory`.
+  /// x [n, width]: what the first block reads. e [n, rank]: the tokens' rows of the embedding, if these are no x yet.
   template <Device D>
-  static const float* last(const D& q, const float* weights, const TokenBatch& batch, Bump& memory) {
+  static void enter(const D& q, const float* weights, const TokenBatch& batch, float* e, float* x) {
     const std::int64_t n = batch.tokens();
+    embed(q, n, row, batch.inputs, C.embedding_scale, weights, rank > 0 ? e : x);
+    if constexpr (rank > 0) linear(q, up, {weights + Layout::up_at}, n, 1.f, e, row, 0.f, x, width);
+  }
+
+  /// What the head reads of a whole batch, [B,T,row], nothing else kept: taken from `memory`.
+  template <Device D>
+  static const float* for_head(const D& q, const float* weights, const TokenBatch& batch, Bump& memory) {
+    const std::int64_t n = batch.tokens();
+    float* e = memory.take(n * rank);
     float* x = memory.take(n * width);
-    embed(q, n, width, batch.inputs, C.embedding_scale, weights, x);
+    enter(q, weights, batch, e, x);
     for (const Step step : steps<C>)
       with_step<C>(step, [&](auto type) {
         using B = typename decltype(type)::type;
@@ -180,7 +202,12 @@ class ModelTraining {
       });
     float* u = memory.take(n * width);
     rms_norm(q, Layout::norm_shape(n), x, weights + norm_at, u);
-    return u;
+    if constexpr (rank > 0) {
+      linear(q, down, {weights + Layout::down_at}, n, 1.f, u, width, 0.f, e, row);
+      return e;
+    } else {
+      return u;
+    }
   }
 };
 
