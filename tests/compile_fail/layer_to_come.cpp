@@ -1,11 +1,11 @@
-// error: chimera: a word of the pattern has no layer; own_mixers<C> has the host's, the library has A M R GD XM
+// error: chimera: a word of the pattern has no layer; own_mixers<C> has the host's, the library has A M R GD XM SK
 #include "good.hpp"
 
 #include <chimera/model/language_model.hpp>
 
 inline constexpr Config bad = [] {
   Config c = good;
-  c.layers = pattern("SK A", 2);
+  c.layers = pattern("TM A", 2);
   return c;
 }();
 constexpr auto count = LanguageModel<bad>::parameters;

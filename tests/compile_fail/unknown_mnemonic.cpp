@@ -1,4 +1,4 @@
-// error: chimera: the layer pattern has a word that names no layer; words are A M R GD XM TM SK
+// error: chimera: the layer pattern has a word that names no layer; words are A M R GD XM SK TM
 #include "good.hpp"
 
 inline constexpr Config bad = [] {

@@ -124,6 +124,8 @@ TEST_CASE("any config goes through text, and through a GGUF file of our own") {
   CHECK(
       contains(message(config_from_lines(config_lines(plain) + "model.layers A Q1 Q2 Q3 Q4 Q5\n")), "names no layer"));
   CHECK(contains(message(config_from_lines(config_lines(plain) + "model.attention.position 9\n")), "does not exist"));
+  CHECK(contains(message(config_from_lines(config_lines(griffin) + "model.span_knot.span 0\n")),
+                 "span_knot.span must be between 1 and 256"));
 }
 
 TEST_CASE("metadata that makes no model is an error that names the key") {

@@ -94,7 +94,7 @@ inline constexpr Config granite = [] {
 inline constexpr Config griffin{.vocab = 272,
                                 .width = 64,
                                 .context = 128,
-                                .layers = pattern("R A+E"),
+                                .layers = pattern("R A+E SK"),
                                 .attention = {.heads = 4, .kv_heads = 2, .window = 32},
                                 .ffn = {.hidden = 96},
                                 .moe = {.experts = 3, .expert_hidden = 32},

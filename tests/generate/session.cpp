@@ -81,9 +81,10 @@ constexpr Config small_of(int context) {
   return {.vocab = 64,
           .width = 32,
           .context = context,
-          .layers = pattern("M A R GD XM"),
+          .layers = pattern("M A R GD XM SK"),
           .attention = {.heads = 4, .kv_heads = 2, .window = 12},
           .mamba2 = {.head_dim = 16, .state = 8, .chunk = 8},
+          .span_knot = {.span = 4, .max_knots = 8},
           .ffn = {.hidden = 48}};
 }
 constexpr Config small = small_of(48), long_context = small_of(200), ten = small_of(10);

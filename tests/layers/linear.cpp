@@ -4,6 +4,7 @@
 #include <chimera/layers/mamba2.hpp>
 #include <chimera/layers/mlstm.hpp>
 #include <chimera/layers/rg_lru.hpp>
+#include <chimera/layers/span_knot.hpp>
 #include <chimera/layers/swiglu.hpp>
 
 #include "checks.hpp"
@@ -14,7 +15,7 @@ namespace {
 
 constexpr Config grouped{.vocab = 1,
                          .width = 64,
-                         .layers = pattern("A M R GD XM"),
+                         .layers = pattern("A M R GD XM SK"),
                          .attention = {.heads = 4, .kv_heads = 2, .output_bias = true},
                          .mamba2 = {.head_dim = 32, .state = 16},
                          .rg_lru = {.heads = 4},

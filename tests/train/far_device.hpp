@@ -155,6 +155,10 @@ KERNEL(mlstm_gates_backward)
 KERNEL(mlstm)
 KERNEL(mlstm_norm)
 KERNEL(mlstm_norm_backward)
+KERNEL(turn_heads)
+KERNEL(turn_heads_backward)
+KERNEL(span_knot)
+KERNEL(cached_span_knot)
 KERNEL(gemm)
 KERNEL(gemm_batched)
 KERNEL(cross_entropy)
@@ -210,6 +214,11 @@ inline void mlstm_backward(const Device& q, const MlstmShape& s, const Batch& ba
 inline void cached_mlstm(const Device& q, const CachedMlstmShape& s, const Pass& pass, const float* qkvo,
                          const float* raw, const CachedMlstmWeights& w, float* y, Bump temp) {
   q.open([&](const Cpu& cpu) { chimera::cached_mlstm(cpu, s, pass, qkvo, raw, w, y, temp); });
+}
+inline void span_knot_backward(const Device& q, const SpanKnotShape& s, const Batch& batch, const SpanKnotInput& in,
+                               const float* knots, const float* out, const float* lse, const float* dout,
+                               const SpanKnotGradients& d, Bump temp) {
+  q.open([&](const Cpu& cpu) { chimera::span_knot_backward(cpu, s, batch, in, knots, out, lse, dout, d, temp); });
 }
 inline void gate_product(const Device& q, const float* w, std::int64_t n, std::int64_t cols, std::int64_t rows,
                          const ProductInput& x, float* y) {

@@ -10,6 +10,7 @@
 #include <chimera/config/moe.hpp>
 #include <chimera/config/pattern.hpp>
 #include <chimera/config/rg_lru.hpp>
+#include <chimera/config/span_knot.hpp>
 #include <chimera/config/ternary.hpp>
 
 #include <cstdint>
@@ -29,6 +30,7 @@ struct Config {
   RgLruConfig rg_lru{};
   GatedDeltaNetConfig gated_deltanet{};
   MlstmConfig mlstm{};
+  SpanKnotConfig span_knot{};
   FfnConfig ffn{};
   MoeConfig moe{};
   TernaryConfig ternary{};
@@ -51,6 +53,7 @@ struct Config {
     f("rg_lru", s.rg_lru);
     f("gated_deltanet", s.gated_deltanet, Meaning::added);
     f("mlstm", s.mlstm, Meaning::added);
+    f("span_knot", s.span_knot, Meaning::added);
     f("ffn", s.ffn);
     f("moe", s.moe, Meaning::added);
     f("ternary", s.ternary, Meaning::added);

@@ -20,12 +20,12 @@ namespace chimera {
   mixer(mamba2, "M")     /* Mamba-2, a state-space layer */ \
   mixer(rg_lru, "R")     /* Griffin's real-gated linear recurrent unit */ \
   mixer(gated_deltanet, "GD") \
-  mixer(mlstm, "XM")     /* xLSTM's matrix memory */
+  mixer(mlstm, "XM")     /* xLSTM's matrix memory */ \
+  mixer(span_knot, "SK") /* this library's own: attention over spans, the older ones as knots */
 
 /// Those that patterns may already name, and that no version has yet.
 #define CHIMERA_MIXERS_TO_COME(mixer) \
-  mixer(titans, "TM")         /* Titans' neural memory */ \
-  mixer(span_knot, "SK")
+  mixer(titans, "TM") /* Titans' neural memory */
 // clang-format on
 
 #define CHIMERA_MIXER_KIND(kind, word) kind,
@@ -50,7 +50,7 @@ inline constexpr std::array mnemonics{CHIMERA_MIXERS(CHIMERA_MIXER_MNEMONIC)
 static_assert(mnemonics.size() == static_cast<std::size_t>(Kind::own));
 
 #define CHIMERA_MIXER_WORD(kind, word) " " word
-/// " A M R GD XM", for messages.
+/// " A M R GD XM SK", for messages.
 #define CHIMERA_MIXER_WORDS CHIMERA_MIXERS(CHIMERA_MIXER_WORD)
 #define CHIMERA_MIXER_WORDS_TO_COME CHIMERA_MIXERS_TO_COME(CHIMERA_MIXER_WORD)
 

@@ -8,6 +8,7 @@
 #include <chimera/layers/mlstm.hpp>
 #include <chimera/layers/moe.hpp>
 #include <chimera/layers/rg_lru.hpp>
+#include <chimera/layers/span_knot.hpp>
 #include <chimera/layers/swiglu.hpp>
 #include <chimera/model/block.hpp>
 
@@ -87,7 +88,7 @@ struct Mixer {
 template <const Config& C>
 inline constexpr auto mixers =
     boost::hana::make_tuple(Mixer<"A", Attention<C>>{}, Mixer<"M", Mamba2<C>>{}, Mixer<"R", RgLru<C>>{},
-                            Mixer<"GD", GatedDeltaNet<C>>{}, Mixer<"XM", Mlstm<C>>{});
+                            Mixer<"GD", GatedDeltaNet<C>>{}, Mixer<"XM", Mlstm<C>>{}, Mixer<"SK", SpanKnot<C>>{});
 
 /// A host's own for one config, whose pattern declares their words: a host specialises this with a tuple as above
 /// (examples/own_layer).

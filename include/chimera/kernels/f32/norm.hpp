@@ -55,12 +55,13 @@ void rms_norm_backward(const Cpu& q, NormShape s, const float* x, const float* w
 void gated_rms_norm_backward(const Cpu& q, NormShape s, const float* x, const float* z, std::int64_t z_stride,
                              const float* w, const float* dy, float* dx, float* dz, float* dw, Bump temp);
 
-/// Normalises every head by wq or wk [head_dim]. y may be x; what is no query and no key is left as it is.
+/// Normalises every head by wq or wk [head_dim]; null: all are 1. y may be x; what is no query and no key is left as it
+/// is.
 void head_norm(const Cpu& q, const HeadNormShape& s, const float* x, const float* wq, const float* wk, float* y);
 
 std::int64_t head_norm_backward_bytes(const HeadNormShape& s);
 
-/// d: the gradient of y, which becomes that of x. dwq, dwk +=.
+/// d: the gradient of y, which becomes that of x. dwq, dwk +=; null: nobody asks.
 void head_norm_backward(const Cpu& q, const HeadNormShape& s, const float* x, const float* wq, const float* wk,
                         float* d, float* dwq, float* dwk, Bump temp);
 
@@ -90,7 +91,8 @@ struct RmsNorm {
         const float inverse = 1.f / std::sqrt(sum<W>(squares) / static_cast<float>(s.group) + s.eps);
         const float* ur = zr ? yr : xr;
         lanes<W>(s.group, [&](std::int64_t i, auto io) CHIMERA_LAMBDA {
-          io.store(yr + i, io.load(ur + i) * Vec<W>(inverse) * io.load(w + g + i));
+          const Vec<W> v = io.load(ur + i) * Vec<W>(inverse);
+          io.store(yr + i, w ? v * io.load(w + g + i) : v);
         });
       }
   }
@@ -122,12 +124,14 @@ struct RmsNormBackward {
         const float* zr = z ? z + r * z_stride + g : nullptr;
         const float* dyr = dy + r * s.width + g;
         float* dxr = dx + r * s.width + g;
+        const auto grown = [=](auto io, std::int64_t i)
+                               CHIMERA_LAMBDA { return w ? io.load(w + g + i) * io.load(dyr + i) : io.load(dyr + i); };
         Vec<W> squares, products;
         lanes<W>(s.group, [&](std::int64_t i, auto io) CHIMERA_LAMBDA {
           Vec<W> u = io.load(xr + i);
           if (zr) u *= silu<W>(io.load(zr + i));
           squares = fma<W>(u, u, squares);
-          products = fma<W>(u, io.load(w + g + i) * io.load(dyr + i), products);
+          products = fma<W>(u, grown(io, i), products);
         });
         const float n = static_cast<float>(s.group);
         const float inverse = 1.f / std::sqrt(sum<W>(squares) / n + s.eps);
@@ -137,7 +141,7 @@ struct RmsNormBackward {
           const Vec<W> zi = zr ? io.load(zr + i) : Vec<W>();
           const Vec<W> gate = zr ? silu<W>(zi) : Vec<W>(1.f);
           const Vec<W> u = xi * gate;
-          const Vec<W> du = scale * (io.load(w + g + i) * dyi - u * shift);
+          const Vec<W> du = scale * (grown(io, i) - u * shift);
           io.store(dw + g + i, fma<W>(dyi, u * scale, io.load(dw + g + i)));
           if (zr) {
             io.store(dxr + i, du * gate);
@@ -294,8 +298,8 @@ CHIMERA_FUNCTION void head_norm_backward(const Cpu& q, const HeadNormShape& s, c
                                   query ? wq : wk, dy, d + at, nullptr, query ? sums : sums + s.head_dim);
       }
   });
-  sum_rows(q, blocks, row, s.head_dim, partial, dwq);
-  sum_rows(q, blocks, row, s.head_dim, partial + s.head_dim, dwk);
+  if (dwq) sum_rows(q, blocks, row, s.head_dim, partial, dwq);
+  if (dwk) sum_rows(q, blocks, row, s.head_dim, partial + s.head_dim, dwk);
 }
 
 }  // namespace chimera::inline CHIMERA_ABI
