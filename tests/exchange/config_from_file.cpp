@@ -179,7 +179,8 @@ TEST_CASE("a config.json that makes no model is an error that names the member")
   error("\"mamba\"", "\"mlp\"", "found mlp");
   error("\"num_local_experts\": 0", "\"num_local_experts\": 8", "num_local_experts: expected 0, found 8");
   error("\"attention_bias\": false", "\"attention_bias\": 1", "attention_bias");
-  error("\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"", "expected silu or swish, found gelu");
+  error("\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"",
+        "expected silu, relu2 or gelu_pytorch_tanh, found gelu");
   error("\"rope_type\": \"default\"", "\"rope_type\": \"spiral\"", "found spiral");
   error("\"rope_type\": \"default\"", "\"rope_type\": \"llama3\"", "rope_parameters: \"factor\"");
   error("\"rope_type\": \"default\"", "\"rope_type\": \"llama3\", \"factor\": 8", "low_freq_factor");
@@ -195,6 +196,10 @@ TEST_CASE("a config.json that makes no model is an error that names the member")
   error("\"hidden_act\"", "\"attn_logit_softcapping\": 50.0, \"hidden_act\"", "attn_logit_softcapping: expected 0");
   error("\"hidden_act\"", "\"normalization_function\": \"layernorm\", \"hidden_act\"", "normalization_function");
   error("\"hidden_act\"", "\"quantization_config\": {}, \"hidden_act\"", "quantization_config");
+  error("\"hidden_act\"", "\"quantization_config\": {\"quant_method\": \"gptq\"}, \"hidden_act\"",
+        "quant_method: expected bitnet, found gptq");
+  error("\"hidden_act\"", "\"quantization_config\": {\"quant_method\": \"bitnet\"}, \"hidden_act\"",
+        "expected none for a model of type granitemoehybrid");
   error("\"mamba_n_heads\": 8", "\"mamba_n_heads\": 7", "mamba_n_heads");
   error("\"vocab_size\": 272", "\"vocab_size\": 1e300", "vocab_size");
   error("\"rms_norm_eps\": 1e-05", "\"rms_norm_eps\": -1", "rms_norm_eps");
@@ -375,7 +380,15 @@ TEST_CASE("each family has what its class in transformers has where a config.jso
   CHECK(read("llama", R"(, "attention_bias": true)")->attention.output_bias);
   CHECK(read("granite", "")->attention.scale == 1.f);
   CHECK(contains(message(read("mistral", heads + R"(, "attention_bias": true)")), "attention_bias"));
-  CHECK(contains(message(read("llama", R"(, "mlp_bias": true)")), "mlp_bias"));
+  CHECK(read("llama", R"(, "mlp_bias": true)")->ffn.bias);
+  CHECK(contains(message(read("qwen2", R"(, "mlp_bias": true)")), "mlp_bias"));
+  CHECK(read("qwen2", heads + R"(, "hidden_act": "gelu_pytorch_tanh")")->ffn.activation == Activation::geglu);
+  const auto bitnet = read("bitnet", heads + R"(, "quantization_config": {"quant_method": "bitnet"})");
+  REQUIRE_MESSAGE(bitnet.ok(), message(bitnet));
+  CHECK((bitnet->sub_norm && bitnet->ternary.on && bitnet->ffn.activation == Activation::relu2_gate));
+  CHECK(bitnet->attention.rope.base == 5e5f);
+  CHECK_FALSE(read("bitnet", heads)->ternary.on);
+  CHECK(contains(message(read("bitnet", "")), "kv_heads must divide"));  // 5
   CHECK(contains(message(read("llama", R"(, "residual_multiplier": 0.5)")), "residual_multiplier"));
 
   CHECK(read("xlstm", "")->layers.count_of(Kind::mlstm) == 2);

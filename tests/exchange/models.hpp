@@ -54,6 +54,12 @@ inline constexpr Config ternary_bitnet = [] {
   c.ternary.on = true;
   return c;
 }();
+/// As transformers has it.
+inline constexpr Config ternary_relu2 = [] {
+  Config c = ternary_bitnet;
+  c.ffn.activation = Activation::relu2_gate;
+  return c;
+}();
 /// What other families have: biases, norms of queries and keys, windows, heads that do not fill the width.
 inline constexpr Config qwen2 = [] {
   Config c = plain;
@@ -80,9 +86,14 @@ inline constexpr Config qwen3_in_halves = [] {
   c.attention.rope.layout = RopeLayout::halves, c.attention.qkv_bias = c.attention.output_bias = true;
   return c;
 }();
+inline constexpr Config biased = [] {
+  Config c = plain;
+  c.attention.qkv_bias = c.attention.output_bias = c.ffn.bias = true;
+  return c;
+}();
 inline constexpr Config mistral = [] {
   Config c = plain;
-  c.attention.window = 16;
+  c.ffn.activation = Activation::geglu, c.attention.window = 16;
   return c;
 }();
 inline constexpr Config granite = [] {

@@ -33,9 +33,10 @@ std::string attention(const json& c) {
          ", .layout = RopeLayout::halves}},\n  .ffn = {.hidden = 1}";
 }
 
-std::string swiglu(const json& c) {
+std::string swiglu(const json& c, const std::string& activation = "swiglu") {
   return ".vocab = 1, .width = " + whole(c.at("width")) +
-         ", .layers = pattern(\"M\"), .ffn = {.hidden = " + whole(c.at("hidden")) + "}";
+         ", .layers = pattern(\"M\"), .ffn = {.hidden = " + whole(c.at("hidden")) +
+         ", .activation = Activation::" + activation + "}";
 }
 
 std::string moe(const json& c) {
@@ -127,6 +128,21 @@ std::string qwen3_5(const fs::path& checkpoint) {
          ", .norm_eps = " + real(c.at("rms_norm_eps"));
 }
 
+/// A BitNet model of ternary matrices, as its checkpoint says.
+std::string bitnet(const fs::path& checkpoint) {
+  std::ifstream file(checkpoint / "config.json");
+  const json c = json::parse(file);
+  return ".vocab = " + whole(c.at("vocab_size")) + ", .width = " + whole(c.at("hidden_size")) +
+         ", .context = " + whole(c.at("max_position_embeddings")) + ", .layers = pattern(\"A\", " +
+         whole(c.at("num_hidden_layers")) + "),\n  .attention = {.heads = " + whole(c.at("num_attention_heads")) +
+         ", .kv_heads = " + whole(c.at("num_key_value_heads")) +
+         ", .rope = {.base = " + real(c.at("rope_parameters").at("rope_theta")) +
+         "}},\n  .ffn = {.hidden = " + whole(c.at("intermediate_size")) +
+         ", .activation = Activation::relu2_gate}, .ternary = {.on = true, .deep_zero = 0.f}, .tied = " +
+         (c.at("tie_word_embeddings").get<bool>() ? "true" : "false") +
+         ", .sub_norm = true, .norm_eps = " + real(c.at("rms_norm_eps"));
+}
+
 /// transformers' xlstm, as its checkpoint says.
 std::string xlstm(const fs::path& checkpoint) {
   std::ifstream file(checkpoint / "config.json");
@@ -178,6 +194,8 @@ void generate(const fs::path& folder, const fs::path& out) {
       layers.add(name, attention(c), "run_attention");
     else if (name == "mlp_swiglu")
       layers.add(name, swiglu(c), "run_swiglu");
+    else if (name == "mlp_relu2")
+      layers.add(name, swiglu(c, "relu2"), "run_relu2");
     else if (name == "moe")
       layers.add(name, moe(c), "run_moe");
     else if (name.starts_with("mamba2_mixer_"))
@@ -192,6 +210,8 @@ void generate(const fs::path& folder, const fs::path& out) {
       models.add(name, granite(c, folder / name), "run_model");
     else if (name == "model_qwen3_5")
       models.add(name, qwen3_5(folder / name), "run_model");
+    else if (name == "model_bitnet" && fs::exists(folder / name / "config.json"))
+      models.add(name, bitnet(folder / name), "run_model");
     else if (name == "model_xlstm" && fs::exists(folder / name / "config.json"))
       models.add(name, xlstm(folder / name), "run_model");
     else

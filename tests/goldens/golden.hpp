@@ -68,6 +68,14 @@ class Golden {
     }
     record(what, difference / largest, tolerance);
   }
+  /// The mean difference: where roundings that go the other way move some numbers far.
+  void compare_mean(const std::string& what, std::span<const float> got, std::span<const float> want,
+                    double tolerance) {
+    double sum = got.size() == want.size() ? 0 : std::numeric_limits<double>::infinity();
+    for (std::size_t i = 0; i < std::min(got.size(), want.size()); ++i)
+      sum += std::abs(double{got[i]} - double{want[i]}) / static_cast<double>(got.size());
+    record(what + ", mean", std::isnan(sum) ? std::numeric_limits<double>::infinity() : sum, tolerance);
+  }
   void record(const std::string& what, double difference, double tolerance) {
     if (verbose_) std::printf("  %-20s %-40s %.1e of %.0e\n", place_.c_str(), what.c_str(), difference, tolerance);
     ++compared_;

@@ -93,6 +93,11 @@ void run_swiglu(Golden& g, const chimera::Cpu& q) {
 }
 
 template <const chimera::Config& C>
+void run_relu2(Golden& g, const chimera::Cpu& q) {
+  run_layer<chimera::SwiGlu<C>>(g, q, {{"up_proj.weight"}, {"down_proj.weight"}}, [](const auto&) {});
+}
+
+template <const chimera::Config& C>
 void run_moe(Golden& g, const chimera::Cpu& q) {
   using L = chimera::Moe<C>;
   const std::int64_t n = 2 * g.number("T"), E = L::experts, D = L::width;

@@ -101,6 +101,13 @@ constexpr Config bitnet{.vocab = 280,
                         .ffn = {.hidden = 512},
                         .sub_norm = true};
 
+/// As transformers has it, and alone: weights that it rounds, and weights that were rounded.
+constexpr Config bitnet_relu2 = [] {
+  Config c = bitnet;
+  c.ffn.activation = Activation::relu2_gate, c.ternary.on = true;
+  return c;
+}();
+
 constexpr Config qwen35{
     .vocab = 280,
     .width = 64,
@@ -169,8 +176,9 @@ Status write(const Cpu& q, const std::string& folder, const std::string& name, c
                            [&](GgufWriter& f) { set_tokenizer(f, *tokenizer, C.vocab); });
       !s)
     return s;
-  if (hugging_face_parts::unknown_to_transformers(C).empty()) {
-    if (Status s = save_hugging_face(q, path, m, weights->data(), Format::f32, {v.bos, v.eos, v.padding}); !s) return s;
+  if (hugging_face_parts::unknown_to_transformers(C).empty() && type == std::string_view("f32")) {
+    const Format format = name.ends_with("packed") ? Format::tq2_0 : Format::f32;
+    if (Status s = save_hugging_face(q, path, m, weights->data(), format, {v.bos, v.eos, v.padding}); !s) return s;
     if (Status s = save_tokenizer(path, *tokenizer); !s) return s;
   }
   const auto stored = Gguf::open(path + ".gguf");
@@ -207,16 +215,26 @@ Status write_all(const std::string& folder) {
   const auto q = Cpu::create(1);
   if (!q) return q.error();
   if (Status s = make_folder(folder); !s) return s;
-  for (const Status& s :
-       {write<hybrid>(*q, folder, "hybrid"), write<no_positions>(*q, folder, "no_positions"),
-        write<llama3_positions>(*q, folder, "llama3_positions"), write<plain>(*q, folder, "plain"),
-        write<yarn>(*q, folder, "yarn"), write<qwen2>(*q, folder, "qwen2"), write<qwen3>(*q, folder, "qwen3"),
-        write<mistral>(*q, folder, "mistral"), write<granite>(*q, folder, "granite"),
-        write<limited_steps>(*q, folder, "limited_steps"), write<longrope>(*q, folder, "longrope"),
-        write<qwen35>(*q, folder, "qwen35"), write<qwen35_in_halves>(*q, folder, "qwen35_in_halves"),
-        write<qwen3_5>(*q, folder, "qwen3_5"), write<dynamic_positions>(*q, folder, "dynamic_positions"),
-        write<xlstm>(*q, folder, "xlstm"), write<bitnet>(*q, folder, "bitnet"),
-        write<bitnet>(*q, folder, "bitnet_ternary", "tq2_0")})
+  for (const Status& s : {write<hybrid>(*q, folder, "hybrid"),
+                          write<no_positions>(*q, folder, "no_positions"),
+                          write<llama3_positions>(*q, folder, "llama3_positions"),
+                          write<plain>(*q, folder, "plain"),
+                          write<yarn>(*q, folder, "yarn"),
+                          write<qwen2>(*q, folder, "qwen2"),
+                          write<qwen3>(*q, folder, "qwen3"),
+                          write<mistral>(*q, folder, "mistral"),
+                          write<granite>(*q, folder, "granite"),
+                          write<limited_steps>(*q, folder, "limited_steps"),
+                          write<longrope>(*q, folder, "longrope"),
+                          write<qwen35>(*q, folder, "qwen35"),
+                          write<qwen35_in_halves>(*q, folder, "qwen35_in_halves"),
+                          write<qwen3_5>(*q, folder, "qwen3_5"),
+                          write<dynamic_positions>(*q, folder, "dynamic_positions"),
+                          write<xlstm>(*q, folder, "xlstm"),
+                          write<bitnet>(*q, folder, "bitnet"),
+                          write<bitnet>(*q, folder, "bitnet_ternary", "tq2_0"),
+                          write<bitnet_relu2>(*q, folder, "ternary_relu2"),
+                          write<bitnet_relu2>(*q, folder, "ternary_relu2_packed")})
     if (!s) return s;
   return {};
 }

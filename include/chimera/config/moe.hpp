@@ -83,7 +83,8 @@ struct MoeConfig {
   rule(c.moe.resolved(c).expert_hidden > 0 && c.moe.resolved(c).expert_hidden % 16 == 0,                         \
        "chimera: moe.expert_hidden, or ffn.hidden / 4, must be a multiple of 16");                               \
   rule(c.width % 16 == 0, "chimera: width must be a multiple of 16 for blocks of experts");                      \
-  rule(!c.sub_norm, "chimera: experts have no sub_norm")
+  rule(!c.sub_norm, "chimera: experts have no sub_norm");                                                        \
+  rule(c.ffn.activation == Activation::swiglu && !c.ffn.bias, "chimera: experts are SwiGLU without biases")
   CHIMERA_CONFIG_RULES;
 #undef CHIMERA_RULES
 

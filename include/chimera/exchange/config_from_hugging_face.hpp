@@ -21,11 +21,16 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-/// From a config.json of model_type llama, mistral, qwen2, qwen3, qwen3_5_text, granite, granitemoehybrid or xlstm.
+/// From a config.json of model_type llama, mistral, qwen2, qwen3, qwen3_5_text, granite, granitemoehybrid, bitnet or
+/// xlstm.
 Result<Config> config_from_hugging_face(const Json& config);
 
 /// Of a folder, or of its config.json.
 Result<Config> config_from_hugging_face(const std::string& path);
+
+/// Of a folder with ternary matrices: whether each is to be divided by its scale, as transformers' class BitLinear does,
+/// or multiplied.
+Result<bool> divides_by_ternary_scales(const std::string& path);
 
 }  // namespace chimera::inline CHIMERA_ABI
 
@@ -97,8 +102,47 @@ inline void refuse_unknown(const JsonKeys& k) {
        {std::pair("normalization_function", "rmsnorm"), std::pair("hidden_activation", "silu")})
     if (const std::string found = p.text(key, expected); found != expected)
       p.demand(false, "\"" + std::string(key) + "\": expected " + expected + ", found " + found);
-  for (const char* key : {"quantization_config", "per_layer_config", "no_rope_layers"})
+  for (const char* key : {"per_layer_config", "no_rope_layers"})
     p.demand(!json.has(key), "\"" + std::string(key) + "\": models with it are not known here");
+}
+
+/// BitNet's quantization makes the matrices of layers ternary; no other is known. The tensors show whether they were
+/// rounded already.
+inline void read_quantization(const JsonKeys& k, Config& c) {
+  const auto given = k.json.object("quantization_config");
+  k.fields.demand(given.ok(), given ? "" : given.error().message);
+  k.fields.demand(!k.json.has("quantization_config") || (given && *given),
+                  "\"quantization_config\": expected the members of BitNet's");
+  if (!given || !*given) return;
+  FileFields<JsonFields> q(**given);
+  const std::string method = q.text("quant_method", "");
+  q.demand(method == "bitnet", "quant_method: expected bitnet, found " + method);
+  q.demand(!k.hybrid() && !k.xlstm(), "expected none for a model of type " + std::string(k.type));
+  q.demand(!q.boolean("use_rms_norm", false), "use_rms_norm: expected false");
+  const std::vector<std::string> left =
+      q.has("modules_to_not_convert") ? q.texts("modules_to_not_convert") : std::vector<std::string>{};
+  for (const std::string& name : left)
+    q.demand(name == "lm_head", "modules_to_not_convert: expected lm_head alone, found " + name);
+  k.fields.demand(q.status().ok(), q.status() ? "" : "\"quantization_config\": " + q.status().error().message);
+  c.ternary.on = true;
+}
+
+/// f(json) of a folder's config.json, or of that file.
+template <class F>
+auto of_config_json(const std::string& path, F&& f) -> decltype(f(std::declval<const Json&>())) {
+  const std::string name = path.ends_with(".json") ? path : path + "/config.json";
+  const auto read = [&]() -> decltype(f(std::declval<const Json&>())) {
+    const auto file = MappedFile::open(name);
+    if (!file) return file.error();
+    if (file->size() > (std::size_t{16} << 20)) return Error{"it is larger than 16 MiB"};
+    const std::string text = config_json_text(file->text());
+    const auto json = Json::parse(text);
+    if (!json) return json.error();
+    return f(*json);
+  };
+  auto result = read();
+  if (!result) return Error{"cannot read the config of " + name + ": " + result.error().message};
+  return result;
 }
 
 }  // namespace config_from_hugging_face_parts
@@ -107,12 +151,12 @@ CHIMERA_FUNCTION Result<Config> config_from_hugging_face(const Json& config) {
   const JsonFields json(config);
   const auto type = json.text("model_type");
   if (!type) return type.error();
-  constexpr std::array<std::string_view, 8> known{"llama",   "mistral",          "qwen2", "qwen3", "qwen3_5_text",
-                                                  "granite", "granitemoehybrid", "xlstm"};
+  constexpr std::array<std::string_view, 9> known{"llama",   "mistral",          "qwen2",  "qwen3", "qwen3_5_text",
+                                                  "granite", "granitemoehybrid", "bitnet", "xlstm"};
   if (std::find(known.begin(), known.end(), *type) == known.end())
     return Error{
-        "\"model_type\": expected llama, mistral, qwen2, qwen3, qwen3_5_text, granite, granitemoehybrid or xlstm, "
-        "found " +
+        "\"model_type\": expected llama, mistral, qwen2, qwen3, qwen3_5_text, granite, granitemoehybrid, bitnet or "
+        "xlstm, found " +
         *type};
 
   FileFields<JsonFields> p(json);
@@ -128,8 +172,10 @@ CHIMERA_FUNCTION Result<Config> config_from_hugging_face(const Json& config) {
   c.norm_eps = p.number(keys.xlstm() ? "norm_eps" : "rms_norm_eps", 1e-12, 1, 1e-6);
   if (keys.xlstm())
     for (int i = 0; i < c.layers.count; ++i) c.layers.kind[static_cast<std::size_t>(i)] = Kind::mlstm;
+  c.sub_norm = *type == "bitnet";
   c.tied = p.boolean("tie_word_embeddings", false) && !keys.xlstm();  // whose class ties nothing, whatever it says
   config_from_hugging_face_parts::refuse_unknown(keys);
+  config_from_hugging_face_parts::read_quantization(keys, c);
   if (keys.granite()) {
     c.embedding_scale = p.number("embedding_multiplier", -1e6, 1e6, 1);
     c.residual_scale = p.number("residual_multiplier", -1e6, 1e6, 1);
@@ -143,19 +189,18 @@ CHIMERA_FUNCTION Result<Config> config_from_hugging_face(const Json& config) {
 }
 
 CHIMERA_FUNCTION Result<Config> config_from_hugging_face(const std::string& path) {
-  const std::string name = path.ends_with(".json") ? path : path + "/config.json";
-  const auto read = [&]() -> Result<Config> {
-    const auto file = MappedFile::open(name);
-    if (!file) return file.error();
-    if (file->size() > (std::size_t{16} << 20)) return Error{"it is larger than 16 MiB"};
-    const std::string text = config_json_text(file->text());
-    const auto json = Json::parse(text);
-    if (!json) return json.error();
-    return config_from_hugging_face(*json);
-  };
-  auto config = read();
-  if (!config) return Error{"cannot read the config of " + name + ": " + config.error().message};
-  return config;
+  return config_from_hugging_face_parts::of_config_json(
+      path, [](const Json& json) { return config_from_hugging_face(json); });
+}
+
+CHIMERA_FUNCTION Result<bool> divides_by_ternary_scales(const std::string& path) {
+  return config_from_hugging_face_parts::of_config_json(path, [](const Json& json) -> Result<bool> {
+    const auto given = JsonFields(json).object("quantization_config");
+    if (!given) return given.error();
+    if (!*given) return false;
+    FileFields<JsonFields> q(**given);
+    return q.text("linear_class", "bitlinear") == "bitlinear";
+  });
 }
 
 }  // namespace chimera::inline CHIMERA_ABI

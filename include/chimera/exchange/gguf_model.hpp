@@ -93,9 +93,9 @@ inline std::string scale_name(const FileWeight& w) { return w.name.substr(0, w.n
 
 /// Matrices of blocks as -1, 0 and 1, each with the mean of its magnitudes as its scale (BitNet b1.58, 2402.17764,
 /// equations 1 to 3).
-inline void make_ternary(std::span<FileWeight> table, const float* arena) {
+inline void make_ternary(std::span<FileWeight> table, const AnyModel& model, const float* arena) {
   for (FileWeight& w : table) {
-    if (w.role != Role::matrix || !w.name.starts_with("blk.")) continue;
+    if (w.role != Role::matrix || !model.tensors[w.tensor].name().starts_with("blk.")) continue;
     double sum = 0;
     for (std::int64_t i = 0; i < w.size(); ++i)
       sum += static_cast<double>(std::fabs(arena[w.offset + static_cast<std::size_t>(i)]));
@@ -174,7 +174,7 @@ Result<void> save_gguf(const Cpu& q, const std::string& path, const AnyModel& mo
   if (c.ternary.on && !three && (architecture == "bitnet" || format_info(type.format)->values > 1))
     return Error{std::string("a model with ternary matrices is written as ") +
                  (architecture == "bitnet" ? "TQ1_0 or TQ2_0" : "F32, F16 or BF16: sessions pack it in two bits")};
-  if (three) make_ternary(*table, weights);
+  if (three) make_ternary(*table, model, weights);
   GgufWriter file;
   file.set("general.architecture", architecture);
   file.set("general.type", "model");

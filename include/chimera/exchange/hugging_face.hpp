@@ -1,5 +1,5 @@
 // Models as Hugging Face folders: config.json and model.safetensors, as transformers' classes ForCausalLM of Llama,
-// Mistral, Qwen2, Qwen3, Qwen3_5, Granite, GraniteMoeHybrid and xLSTM have them.
+// Mistral, Qwen2, Qwen3, Qwen3_5, Granite, GraniteMoeHybrid, BitNet and xLSTM have them.
 #pragma once
 
 #include <chimera/core/fields.hpp>
@@ -18,11 +18,15 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 namespace chimera::inline CHIMERA_ABI {
 
@@ -36,18 +40,19 @@ inline std::string_view type_of(const Config& c) {
       if (!layer.dense_type) return "granitemoehybrid";
       type = layer.dense_type(c);
     }
-  if (has_plain_scales(c) || type == "granitemoehybrid" || type == "xlstm") return type;
-  return c.attention.qk_norm ? type : "granite";
+  const bool has_multiplied_form = type == "llama" || type == "mistral" || type == "qwen2";
+  return has_multiplied_form && !has_plain_scales(c) ? "granite" : type;
 }
 
 inline std::string_view class_of(std::string_view type) {
-  constexpr std::array<std::array<std::string_view, 2>, 8> classes{{{"llama", "LlamaForCausalLM"},
+  constexpr std::array<std::array<std::string_view, 2>, 9> classes{{{"llama", "LlamaForCausalLM"},
                                                                     {"mistral", "MistralForCausalLM"},
                                                                     {"qwen2", "Qwen2ForCausalLM"},
                                                                     {"qwen3", "Qwen3ForCausalLM"},
                                                                     {"qwen3_5_text", "Qwen3_5ForCausalLM"},
                                                                     {"granite", "GraniteForCausalLM"},
                                                                     {"granitemoehybrid", "GraniteMoeHybridForCausalLM"},
+                                                                    {"bitnet", "BitNetForCausalLM"},
                                                                     {"xlstm", "xLSTMForCausalLM"}}};
   return std::find_if(classes.begin(), classes.end(), [&](const auto& c) { return c[0] == type; })->at(1);
 }
@@ -63,8 +68,10 @@ inline std::string unknown_to_transformers(const Config& c) {
   const std::string_view type = type_of(c);
   if (const std::string word = word_unknown_to(family_of(type), c); !word.empty())
     return "its " + std::string(type) + " has no layer like " + word;
-  if (c.ternary.on) return "its bitnet has a squared ReLU";
-  if (c.sub_norm) return "its granitemoehybrid and llama have no norms inside their layers";
+  if (c.ternary.on && family_of(type) != Family::llama)
+    return "its " + std::string(type) + " has matrices that share a ternary scale";
+  if (c.ternary.on && c.ternary.group != 0) return "its ternary matrices have one scale each: ternary.group must be 0";
+  if (c.sub_norm && type != "bitnet") return "its " + std::string(type) + " has no norms inside its layers";
   if (!has_plain_scales(c) && !type.starts_with("granite")) return "its " + std::string(type) + " has no multipliers";
   if (c.logit_cap > 0 && type != "xlstm") return "its " + std::string(type) + " has no cap of logits";
   if (c.embedding_rank) return "its " + std::string(type) + " has an embedding of the whole width";
@@ -74,12 +81,24 @@ inline std::string unknown_to_transformers(const Config& c) {
   return "";
 }
 
+/// Whether matrices that were rounded already are asked for, in two bits.
+inline bool is_packed(const Config& c, Format format) { return c.ternary.on && format == Format::tq2_0; }
+
+inline std::string quantization_json(bool packed) {
+  JsonMembers m;
+  m.add_text("quant_method", "bitnet");
+  m.add_text("linear_class", "autobitlinear");
+  m.add_text("quantization_mode", packed ? "offline" : "online");
+  m.add("modules_to_not_convert", "[\"lm_head\"]");
+  return m.text();
+}
+
 inline std::string config_json(const Config& c, Format format, const SpecialIds& ids) {
   const std::string_view type = type_of(c);
   JsonMembers m;
   m.add("architectures", "[" + json_quoted(class_of(type)) + "]");
   m.add_text("model_type", type);
-  m.add_text("dtype", format == Format::f32 ? "float32" : format == Format::f16 ? "float16" : "bfloat16");
+  m.add_text("dtype", format == Format::f16 ? "float16" : format == Format::bf16 ? "bfloat16" : "float32");
   m.add_number("vocab_size", std::int64_t{c.vocab});
   m.add_number("hidden_size", std::int64_t{c.width});
   m.add_number("num_hidden_layers", std::int64_t{c.layers.count});
@@ -104,6 +123,7 @@ inline std::string config_json(const Config& c, Format format, const SpecialIds&
   }
   for (const LayerFiles& layer : layer_files)
     if (layer.write_json) layer.write_json(m, c, type);
+  if (c.ternary.on) m.add("quantization_config", quantization_json(is_packed(c, format)));
   return m.text() + "\n";
 }
 
@@ -115,6 +135,62 @@ inline Result<Format> format_of(const SafetensorsTensor& t) {
     default:
       return Error{"tensor " + t.name + ": expected F32, F16 or BF16, found " + std::string(dtype_info(t.dtype).name)};
   }
+}
+
+/// The name of the scale of a matrix that was rounded to three values before it was written.
+inline std::string scale_name(const FileWeight& w) { return w.name + "_scale"; }
+
+/// Rows i, i + R/4, i + R/2 and i + 3R/4 of R in the bits 0-1, 2-3, 4-5 and 6-7 of a byte, as 0, 1 and 2 for -1, 0, 1.
+inline std::vector<std::byte> packed_codes(std::span<const float> codes) {
+  const std::size_t n = codes.size() / 4;
+  std::vector<std::byte> bytes(n);
+  for (std::size_t i = 0; i < codes.size(); ++i)
+    bytes[i % n] |= static_cast<std::byte>(static_cast<unsigned>(codes[i] + 1.f) << (2 * (i / n)));
+  return bytes;
+}
+
+/// -1, 0 and 1 of a matrix [rows, cols] that was rounded: packed, or a number each. Errors: other codes, other shapes.
+inline Result<std::vector<float>> ternary_codes(const Cpu& q, const FileWeight& w, const SafetensorsTensor& t) {
+  std::vector<float> codes(static_cast<std::size_t>(w.size()));
+  if (t.dtype != Dtype::u8) {
+    const auto format = format_of(t);
+    if (!format) return format.error();
+    const StoredTensor stored{t.name, t.shape, *format, t.data};
+    if (Result<void> s = check_shape(w, stored); !s) return s.error();
+    if (Result<void> s = decode(q, *format, t.data.data(), w.size(), codes.data()); !s) return s.error();
+  } else {
+    FileWeight quarter = w;
+    quarter.shape[0] = w.rows / 4;
+    if (w.rows % 4 != 0) return Error{"tensor " + t.name + ": expected a multiple of 4 rows to pack"};
+    if (Result<void> s = check_shape(quarter, {t.name, t.shape, Format::f32, t.data}); !s) return s.error();
+    for (std::size_t i = 0; i < codes.size(); ++i)
+      codes[i] =
+          static_cast<float>(std::to_integer<int>(t.data[i % t.data.size()]) >> (2 * (i / t.data.size())) & 3) - 1.f;
+  }
+  for (const float code : codes)
+    if (code != -1.f && code != 0.f && code != 1.f)
+      return Error{"tensor " + t.name + ": expected the weights -1, 0 and 1, found " +
+                   (t.dtype == Dtype::u8 ? "the code 3" : to_text(code))};
+  return codes;
+}
+
+/// Reads a matrix that was rounded to codes times a scale: as weights that round to these codes, and whose mean
+/// magnitude is that scale.
+inline Result<void> load_ternary(const Cpu& q, FileWeight w, const SafetensorsTensor& t, const SafetensorsTensor& scale,
+                                 bool divides, float* x) {
+  const auto format = format_of(scale);
+  if (!format) return format.error();
+  float s = 0;
+  if (std::int64_t n = format_bytes(*format, 1); std::cmp_not_equal(scale.data.size(), n))
+    return Error{"tensor " + scale.name + ": expected one number"};
+  if (Result<void> read = decode(q, *format, scale.data.data(), 1, &s); !read) return read;
+  if (divides) s = 1 / s;
+  if (!(s > 0 && s <= 1e6f)) return Error{"tensor " + scale.name + ": expected a scale above 0"};
+  const auto codes = ternary_codes(q, w, t);
+  if (!codes) return codes.error();
+  const auto zeros = std::count(codes->begin(), codes->end(), 0.f), ones = w.size() - zeros;
+  if (ones > 0) w.divisor = static_cast<float>(double{s} * static_cast<double>(w.size()) / static_cast<double>(ones));
+  return load_weight(q, w, {t.name, w.shape, Format::f32, std::as_bytes(std::span(*codes))}, x);
 }
 
 }  // namespace hugging_face_parts
@@ -137,42 +213,75 @@ inline Result<void> load_hugging_face(const Cpu& q, const std::string& folder, c
   const Family plain = llama ? Family::llama : Family::granite, said = family_of(type_of(*config));
   const auto table = file_weights(model, said == Family::qwen3_5 || said == Family::xlstm ? said : plain);
   if (!table) return table.error();
+  const auto divides = divides_by_ternary_scales(folder);
+  if (!divides) return divides.error();
+  std::vector<std::string> scales;
   for (const FileWeight& w : *table) {
     const SafetensorsTensor* t = file->tensor(w.name);
     if (!t) return Error{"the folder " + folder + " has no tensor " + w.name};
+    const SafetensorsTensor* scale = config->ternary.on ? file->tensor(scale_name(w)) : nullptr;
+    if (scale) {
+      scales.push_back(scale->name);
+      if (Result<void> s = load_ternary(q, w, *t, *scale, *divides, weights + w.offset); !s) return s;
+      continue;
+    }
     const auto format = format_of(*t);
     if (!format) return format.error();
     if (Result<void> s = load_weight(q, w, {t->name, t->shape, *format, t->data}, weights + w.offset); !s) return s;
   }
   return check_all_known(file->tensors(), *table, [&](std::string_view name) {
-    return is_passed_over(name) || (model.config->tied && name == "lm_head.weight");
+    return is_passed_over(name) || (model.config->tied && name == "lm_head.weight") ||
+           std::find(scales.begin(), scales.end(), name) != scales.end();
   });
 }
 
-/// Writes config.json and model.safetensors into the folder, the weights in F32, F16 or BF16. The config comes last: a
-/// folder that has one is whole.
+/// Writes config.json and model.safetensors into the folder, the weights in F32, F16 or BF16. TQ2_0 asks for ternary
+/// matrices as transformers packs them, four weights to a byte, and the rest in F32, as it computes then. The config
+/// comes last: a folder that has one is whole.
 inline Result<void> save_hugging_face(const Cpu& q, const std::string& folder, const AnyModel& model,
                                       const float* weights, Format format, const SpecialIds& ids) {
   using namespace hugging_face_parts;
   if (const std::string why = unknown_to_transformers(*model.config); !why.empty())
     return Error{"transformers cannot run the model " + std::string(model.name) + ": " + why};
-  if (format != Format::f32 && format != Format::f16 && format != Format::bf16)
-    return Error{"a Hugging Face folder holds F32, F16 or BF16, and " + std::string(format_info(format)->name) +
-                 " was asked for"};
-  const Dtype dtype = format == Format::f32 ? Dtype::f32 : format == Format::f16 ? Dtype::f16 : Dtype::bf16;
-  const auto table = file_weights(model, family_of(type_of(*model.config)));
+  const bool packed = is_packed(*model.config, format);
+  if (!packed && format != Format::f32 && format != Format::f16 && format != Format::bf16)
+    return Error{"a Hugging Face folder holds F32, F16 or BF16, or TQ2_0 of ternary matrices, and " +
+                 std::string(format_info(format)->name) + " was asked for"};
+  const Format rest = packed ? Format::f32 : format;
+  const Dtype dtype = rest == Format::f32 ? Dtype::f32 : rest == Format::f16 ? Dtype::f16 : Dtype::bf16;
+  auto table = file_weights(model, family_of(type_of(*model.config)));
   if (!table) return table.error();
+  if (packed) gguf_model_parts::make_ternary(*table, model, weights);
+  for (FileWeight& w : *table) {
+    if (!w.ternary) continue;
+    if (w.rows % 4 != 0)
+      return Error{"transformers packs ternary matrices whose rows are a multiple of 4, and " + w.name + " has " +
+                   std::to_string(w.rows)};
+    w.shape[0] /= 4;
+  }
   if (Result<void> s = make_folder(folder); !s) return s;
   SafetensorsWriter file;
   file.set_metadata("format", "pt");
-  for (const FileWeight& w : *table)
-    if (Result<void> s = file.add(w.name, w.shape, dtype); !s) return s;
+  for (const FileWeight& w : *table) {
+    if (Result<void> s = file.add(w.name, w.shape, w.ternary ? Dtype::u8 : dtype); !s) return s;
+    if (!w.ternary) continue;
+    if (Result<void> s = file.add(scale_name(w), {1}, Dtype::f32); !s) return s;
+  }
   if (Result<void> s = file.begin(folder + "/model.safetensors"); !s) return s;
-  for (const FileWeight& w : *table)
-    if (Result<void> s =
-            store_weight(q, w, format, weights, [&](std::span<const std::byte> bytes) { return file.append(bytes); });
-        !s)
-      return s;
+  for (const FileWeight& w : *table) {
+    std::vector<float> codes;
+    const auto append = [&](std::span<const std::byte> bytes) -> Result<void> {
+      if (!w.ternary) return file.append(bytes);
+      const std::size_t before = codes.size();
+      codes.resize(before + bytes.size() / sizeof(float));
+      std::memcpy(codes.data() + before, bytes.data(), bytes.size());
+      return {};
+    };
+    if (Result<void> s = store_weight(q, w, w.ternary ? Format::f32 : rest, weights, append); !s) return s;
+    if (!w.ternary) continue;
+    if (Result<void> s = file.append(packed_codes(codes)); !s) return s;
+    if (Result<void> s = file.append(std::as_bytes(std::span(&w.divisor, 1))); !s) return s;
+  }
   if (Result<void> s = file.commit(); !s) return s;
   return write_text(folder + "/config.json", config_json(*model.config, format, ids));
 }

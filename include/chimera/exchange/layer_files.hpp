@@ -27,7 +27,7 @@ enum class Family : std::uint8_t {
   gguf_halves,  // its bitnet, qwen2, qwen3: channels turn in halves
   gguf_qwen35,  // its qwen35, where they do, too
   granite,      // GraniteMoeHybridForCausalLM
-  llama,        // LlamaForCausalLM, and those of Mistral, Qwen2, Qwen3 and Granite, whose tensors are called as its
+  llama,        // LlamaForCausalLM, and those of Mistral, Qwen2, Qwen3, Granite and BitNet, called as its
   qwen3_5,      // Qwen3_5ForCausalLM, whose tensors are called so, too
   xlstm,        // xLSTMForCausalLM
   own,          // our table as it is
@@ -140,8 +140,8 @@ struct GgufNumbers {
   bool granite() const { return architecture.starts_with("granite"); }
 };
 
-/// Members of a config.json of that model_type: granitemoehybrid, granite, llama, mistral, qwen2, qwen3, qwen3_5_text
-/// or xlstm.
+/// Members of a config.json of that model_type: granitemoehybrid, granite, llama, mistral, qwen2, qwen3, qwen3_5_text,
+/// bitnet or xlstm.
 struct JsonKeys {
   const JsonFields& json;
   FileFields<JsonFields>& fields;

@@ -7,6 +7,7 @@ using namespace chimera;
 namespace {
 
 double silu_of(double x) { return x / (1 + std::exp(-x)); }
+double relu2_of(double x) { return x > 0 ? x * x : 0; }
 double gelu_of(double x) { return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))); }
 
 /// Values from -8 to 8.
@@ -55,23 +56,35 @@ TEST_CASE("sums, products and biases agree with plain loops at odd sizes") {
   });
 }
 
-TEST_CASE("SwiGLU and its gradient") {
+TEST_CASE("gates of feed-forward layers and their gradients") {
+  using Forward = void (*)(const Cpu&, std::int64_t, std::int64_t, const float*, float*);
+  using Backward = void (*)(const Cpu&, std::int64_t, std::int64_t, float*, float*);
+  struct Gate {
+    double (*of)(double);
+    bool gated;
+    Forward forward;
+    Backward backward;
+  };
   on_every_cpu([](const Cpu& q) {
-    const std::int64_t rows = 11, n = 13;
-    const Floats gate_up = wide(rows * 2 * n, 6), dh = noise(rows * n, 7);
-    const auto forward = [&](const Doubles& x) {
-      Doubles h;
-      for (std::size_t r = 0; r < rows; ++r)
-        for (std::size_t i = 0; i < n; ++i) h.push_back(silu_of(x[r * 2 * n + i]) * x[r * 2 * n + n + i]);
-      return h;
-    };
-    Floats h = filled(rows * n, unwritten);
-    swiglu(q, rows, n, gate_up.data(), h.data());
-    CHECK(difference(h, forward(doubles(gate_up))) <= 1e-6);
-    Floats gradient = gate_up, again = dh;
-    swiglu_backward(q, rows, n, gradient.data(), again.data());
-    CHECK(difference(again, h) <= 1e-6);
-    check_gradient([&](const Doubles& x) { return inner_product(forward(x), dh); }, gate_up, gradient);
+    for (const auto& [of, gated, run, run_backward] :
+         {Gate{silu_of, true, swiglu, swiglu_backward}, Gate{gelu_of, true, geglu, geglu_backward},
+          Gate{relu2_of, true, relu2_gate, relu2_gate_backward}, Gate{relu2_of, false, relu2, relu2_backward}}) {
+      const std::size_t rows = 11, n = 13, row = gated ? 2 * n : n;
+      const Floats gate_up = wide(static_cast<std::int64_t>(rows * row), 6), dh = noise(rows * n, 7);
+      const auto forward = [&, of = of, gated = gated](const Doubles& x) {
+        Doubles h;
+        for (std::size_t r = 0; r < rows; ++r)
+          for (std::size_t i = 0; i < n; ++i) h.push_back(of(x[r * row + i]) * (gated ? x[r * row + n + i] : 1.0));
+        return h;
+      };
+      Floats h = filled(rows * n, unwritten);
+      run(q, rows, n, gate_up.data(), h.data());
+      CHECK(difference(h, forward(doubles(gate_up))) <= 1e-6);
+      Floats gradient = gate_up, again = dh;
+      run_backward(q, rows, n, gradient.data(), again.data());
+      CHECK(difference(again, h) <= 1e-6);
+      check_gradient([&](const Doubles& x) { return inner_product(forward(x), dh); }, gate_up, gradient);
+    }
   });
 }
 

@@ -68,7 +68,7 @@ inline constexpr std::array rows{
     row("attn_qkv.weight", "attn_q.weight", "self_attn.q_proj.weight", 0, turn_query),
     row("attn_qkv.weight", "attn_k.weight", "self_attn.k_proj.weight", 1, turn),
     row("attn_qkv.weight", "attn_v.weight", "self_attn.v_proj.weight", 2, nullptr, MoreBits::value),
-    row("attn_sub_norm.weight", "attn_sub_norm.weight", ""),
+    row("attn_sub_norm.weight", "attn_sub_norm.weight", "self_attn.attn_sub_norm.weight"),
     row("attn_output.weight", "attn_output.weight", "self_attn.o_proj.weight"),
     row("attn_qkv.bias", "attn_q.bias", "self_attn.q_proj.bias", 0, turn_query),
     row("attn_qkv.bias", "attn_k.bias", "self_attn.k_proj.bias", 1, turn),
@@ -108,6 +108,7 @@ inline std::string_view dense(const Config& c) {
 inline std::string_view dense_type(const Config& c) {
   const AttentionConfig& a = c.attention;
   if (a.output_gate) return "qwen3_5_text";
+  if (c.sub_norm) return "bitnet";
   if (a.position == Position::none) return "granitemoehybrid";
   if (a.qk_norm) return "qwen3";
   if (!has_plain_scale(c)) return "granite";
@@ -380,12 +381,15 @@ inline std::string unknown_to_transformers(const Config& c, std::string_view typ
   if (type == "granitemoehybrid" && c.head_dim() * a.heads != c.width)
     return "its granitemoehybrid wants width = attention.heads * head_dim";
   if (type == "llama" && c.width % a.heads != 0) return "its llama wants heads that divide the width";
+  if (type == "bitnet" && c.head_dim() * a.heads != c.width)
+    return "its bitnet wants width = attention.heads * head_dim";
+  if (type == "bitnet" && !has_plain_scale(c)) return "its bitnet has no multipliers";
   return "";
 }
 
 /// transformers' account of the rotation: rope_parameters, or rope_theta and rope_scaling as older versions wrote them.
-/// Where a file has both, rope_scaling counts.
-inline void read_rope(const JsonFields& json, FileFields<JsonFields>& p, bool partial, Config& c) {
+/// Where a file has both, rope_scaling counts. `base`: of the type, where none is said.
+inline void read_rope(const JsonFields& json, FileFields<JsonFields>& p, bool partial, double base, Config& c) {
   Rope& r = c.attention.rope;
   const auto members = [&](const char* key) {
     const auto found = json.object(key);
@@ -396,7 +400,7 @@ inline void read_rope(const JsonFields& json, FileFields<JsonFields>& p, bool pa
   const std::string whose = older ? "rope_scaling: " : "rope_parameters: ";
   const JsonFields& fields = older ? *older : newer ? *newer : json;
   FileFields<JsonFields> q(fields);
-  r.base = q.number("rope_theta", 1.001, 1e12, static_cast<double>(p.number("rope_theta", 1.001, 1e12, 10'000)));
+  r.base = q.number("rope_theta", 1.001, 1e12, static_cast<double>(p.number("rope_theta", 1.001, 1e12, base)));
   if (partial) {
     const float share = q.number("partial_rotary_factor", 1e-3, 1,
                                  static_cast<double>(p.number("partial_rotary_factor", 1e-3, 1, 0.25)));
@@ -483,12 +487,14 @@ inline void read_window(const JsonKeys& k, Config& c) {
 inline void read_json(const JsonKeys& k, Config& c) {
   FileFields<JsonFields>& p = k.fields;
   AttentionConfig& a = c.attention;
-  const bool qwen2 = k.type == "qwen2", qwen3 = k.type == "qwen3", mistral = k.type == "mistral", qwen3_5 = k.qwen3_5();
+  const bool qwen2 = k.type == "qwen2", qwen3 = k.type == "qwen3", mistral = k.type == "mistral", qwen3_5 = k.qwen3_5(),
+             bitnet = k.type == "bitnet";
   a.heads = p.integer("num_attention_heads", 1, FileLimits::heads);
   a.kv_heads = k.integer_or("num_key_value_heads", 1, FileLimits::heads,
                             mistral          ? 8
                             : qwen2 || qwen3 ? 32
                             : qwen3_5        ? 4
+                            : bitnet         ? 5
                                              : a.heads,
                             a.heads);
   a.head_dim = k.integer_or("head_dim", 1, 256, qwen3_5 ? 256 : qwen3 ? 128 : 0, 0);
@@ -504,7 +510,7 @@ inline void read_json(const JsonKeys& k, Config& c) {
              "\"position_embedding_type\": expected rope or null, found " + position);
   }
   read_window(k, c);
-  if (a.position == Position::rope) read_rope(k.json, p, k.qwen3_5(), c);
+  if (a.position == Position::rope) read_rope(k.json, p, k.qwen3_5(), k.type == "bitnet" ? 500'000 : 10'000, c);
 }
 
 inline std::string rope_json(const Config& c) {

@@ -49,6 +49,18 @@ void swiglu(const Cpu& q, std::int64_t rows, std::int64_t n, const float* gate_u
 /// In place: gate_up [rows, 2n] becomes its gradient; h [rows, n] holds dL/dh and becomes h itself again.
 void swiglu_backward(const Cpu& q, std::int64_t rows, std::int64_t n, float* gate_up, float* h);
 
+/// Likewise h = gelu(gate) up.
+void geglu(const Cpu& q, std::int64_t rows, std::int64_t n, const float* gate_up, float* h);
+void geglu_backward(const Cpu& q, std::int64_t rows, std::int64_t n, float* gate_up, float* h);
+
+/// Likewise h = relu(gate)^2 up   (BitNet b1.58 2B4T, 2504.12285).
+void relu2_gate(const Cpu& q, std::int64_t rows, std::int64_t n, const float* gate_up, float* h);
+void relu2_gate_backward(const Cpu& q, std::int64_t rows, std::int64_t n, float* gate_up, float* h);
+
+/// Likewise h = relu(up)^2 of up [rows, n]   (So et al., 2109.08668).
+void relu2(const Cpu& q, std::int64_t rows, std::int64_t n, const float* up, float* h);
+void relu2_backward(const Cpu& q, std::int64_t rows, std::int64_t n, float* up, float* h);
+
 /// x = cap tanh(x / cap)
 void soft_cap(const Cpu& q, std::int64_t n, float cap, float* x);
 
@@ -267,6 +279,113 @@ CHIMERA_FUNCTION void gelu_gate_backward(const Cpu& q, std::int64_t n, const flo
                                          float* da) {
   parallel_runs(q, n, [&](std::int64_t at, std::int64_t c) {
     dispatch<GeluGateBackward>(q.isa(), c, a + at, b + at, dy + at, da + at);
+  });
+}
+
+struct Gelu {
+  template <int W>
+  CHIMERA_INLINE static Vec<W> value(const Vec<W>& x) {
+    return gelu<W>(x);
+  }
+  template <int W>
+  CHIMERA_INLINE static Vec<W> slope(const Vec<W>& x) {
+    return gelu_slope<W>(x);
+  }
+};
+
+struct SquaredRelu {
+  template <int W>
+  CHIMERA_INLINE static Vec<W> value(const Vec<W>& x) {
+    const Vec<W> r = max<W>(x, Vec<W>());
+    return r * r;
+  }
+  template <int W>
+  CHIMERA_INLINE static Vec<W> slope(const Vec<W>& x) {
+    return Vec<W>(2.f) * max<W>(x, Vec<W>());
+  }
+};
+
+template <class F>
+struct GatedRows {
+  template <int W>
+  CHIMERA_INLINE static void run(std::int64_t rows, std::int64_t n, const float* gate_up, float* h) {
+    for (std::int64_t r = 0; r < rows; ++r, gate_up += 2 * n, h += n)
+      lanes<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
+        io.store(h + i, F::template value<W>(io.load(gate_up + i)) * io.load(gate_up + n + i));
+      });
+  }
+};
+
+template <class F>
+struct GatedRowsBackward {
+  template <int W>
+  CHIMERA_INLINE static void run(std::int64_t rows, std::int64_t n, float* gate_up, float* h) {
+    for (std::int64_t r = 0; r < rows; ++r, gate_up += 2 * n, h += n)
+      lanes<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
+        const Vec<W> g = io.load(gate_up + i), u = io.load(gate_up + n + i), dh = io.load(h + i);
+        const Vec<W> value = F::template value<W>(g);
+        io.store(h + i, value * u);
+        io.store(gate_up + i, dh * u * F::template slope<W>(g));
+        io.store(gate_up + n + i, dh * value);
+      });
+  }
+};
+
+struct SquaredReluAlone {
+  template <int W>
+  CHIMERA_INLINE static void run(std::int64_t n, const float* x, float* y) {
+    lanes<W>(n,
+             [=](std::int64_t i, auto io) CHIMERA_LAMBDA { io.store(y + i, SquaredRelu::value<W>(io.load(x + i))); });
+  }
+};
+
+struct SquaredReluAloneBackward {
+  template <int W>
+  CHIMERA_INLINE static void run(std::int64_t n, float* x, float* y) {
+    lanes<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
+      const Vec<W> u = io.load(x + i), d = io.load(y + i);
+      io.store(y + i, SquaredRelu::value<W>(u));
+      io.store(x + i, d * SquaredRelu::slope<W>(u));
+    });
+  }
+};
+
+namespace elementwise_parts {
+
+/// Of rows of x [2n] and y [n].
+template <class Kernel>
+void run_gated(const Cpu& q, std::int64_t rows, std::int64_t n, auto* x, float* y) {
+  parallel_rows(q, rows, 8, [&](std::int64_t at, std::int64_t c, int) {
+    dispatch<Kernel>(q.isa(), c, n, x + at * 2 * n, y + at * n);
+  });
+}
+
+}  // namespace elementwise_parts
+
+CHIMERA_FUNCTION void geglu(const Cpu& q, std::int64_t rows, std::int64_t n, const float* gate_up, float* h) {
+  elementwise_parts::run_gated<GatedRows<Gelu>>(q, rows, n, gate_up, h);
+}
+
+CHIMERA_FUNCTION void geglu_backward(const Cpu& q, std::int64_t rows, std::int64_t n, float* gate_up, float* h) {
+  elementwise_parts::run_gated<GatedRowsBackward<Gelu>>(q, rows, n, gate_up, h);
+}
+
+CHIMERA_FUNCTION void relu2_gate(const Cpu& q, std::int64_t rows, std::int64_t n, const float* gate_up, float* h) {
+  elementwise_parts::run_gated<GatedRows<SquaredRelu>>(q, rows, n, gate_up, h);
+}
+
+CHIMERA_FUNCTION void relu2_gate_backward(const Cpu& q, std::int64_t rows, std::int64_t n, float* gate_up, float* h) {
+  elementwise_parts::run_gated<GatedRowsBackward<SquaredRelu>>(q, rows, n, gate_up, h);
+}
+
+CHIMERA_FUNCTION void relu2(const Cpu& q, std::int64_t rows, std::int64_t n, const float* up, float* h) {
+  parallel_runs(q, rows * n,
+                [&](std::int64_t at, std::int64_t c) { dispatch<SquaredReluAlone>(q.isa(), c, up + at, h + at); });
+}
+
+CHIMERA_FUNCTION void relu2_backward(const Cpu& q, std::int64_t rows, std::int64_t n, float* up, float* h) {
+  parallel_runs(q, rows * n, [&](std::int64_t at, std::int64_t c) {
+    dispatch<SquaredReluAloneBackward>(q.isa(), c, up + at, h + at);
   });
 }
 
