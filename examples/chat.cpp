@@ -266,6 +266,7 @@ int program(int argc, char** argv) {
       ->check(at_least(-1));
   add_threads_option(app, options.threads);
   add_context_option(app, options.session);
+  add_loop_options(app, options.session);
   add_kv_option(app, options.session.kv);
   app.add_flag("--slide,--context-shift", options.session.slide,
                "when the context is full, forget the oldest keys and values and go on");

@@ -65,6 +65,7 @@ void print_config(const AnyModel& model) {
   row("context", grouped(c.context));
   each_used_mixer(c, [&](std::string_view name, const auto& part) { row(name, part_words(c, part)); });
   row("ffn", part_words(c, c.ffn));
+  if (c.loop.on()) row("loop", part_words(c, c.loop));
   row("dropout", formatted("%g", static_cast<double>(c.dropout)));
   row("checkpointing", c.checkpointing ? "yes: block inputs are kept, the rest is computed again" : "no");
 }

@@ -158,6 +158,12 @@ TEST_CASE("the hash of a config knows what shapes the weights") {
   CHECK(with([](Config& c) { c.ternary.on = true; }) != with([](Config& c) { c.ternary = {.on = true, .group = 64}; }));
   CHECK(with([](Config& c) { c.ternary.on = true; }) ==
         with([](Config& c) { c.ternary = {.on = true, .deep_zero = 0.f, .most_zeros = 1.f}; }));
+  const auto looped = [&](LoopConfig loop) { return with([&](Config& c) { c.loop = loop; }); };
+  CHECK(looped({.first = 0, .last = 0}) != config_hash(base));
+  CHECK(looped({.first = 0, .last = 1}) != looped({.first = 0, .last = 0}));
+  CHECK(looped({.first = 0, .last = 1}) != looped({.first = 0, .last = 1, .passes = 3}));
+  CHECK(looped({.first = 0, .last = 1}) ==
+        looped({.first = 0, .last = 1, .most = 6, .mean = 2.f, .backprop = 1, .stop = .5f}));
   CHECK(with([](Config& c) { c.layers = pattern("M MINE", {"MINE"}); }) !=
         with([](Config& c) { c.layers = pattern("M YOURS", {"YOURS"}); }));
 }

@@ -39,6 +39,13 @@ TEST_CASE("the weights of a config are counted by its layers' tables") {
   }();
   // Instead of two SwiGLU: router, biases, experts and the shared one.
   static_assert(parameter_count(experts) == parameter_count(c) + 2 * (5 * 20 + 5 + (5 + 1) * 3 * 16 * 20 - 3 * 9 * 20));
+
+  constexpr Config looped = [&] {
+    Config l = c;
+    l.loop = {.first = 1, .last = 3, .passes = 4};
+    return l;
+  }();
+  static_assert(parameter_count(looped) == parameter_count(c) + 4 * 20);
 }
 
 TEST_CASE("every weight that there can be has a name of its own and a role") {

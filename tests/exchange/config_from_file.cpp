@@ -119,7 +119,10 @@ TEST_CASE("any config goes through text, and through a GGUF file of our own") {
   const auto own = config_from_file(gguf_of(folder, griffin));
   REQUIRE_MESSAGE(own.ok(), message(own));
   CHECK(config_lines(*own) == config_lines(griffin));
+  CHECK(own->loop == griffin.loop);
   CHECK(contains(message(config_from_lines("model.vocab 12")), "width must be at least 1"));
+  CHECK(contains(message(config_from_lines(config_lines(griffin) + "model.loop.passes 0\n")),
+                 "loop.passes must be between 1 and 32"));
   CHECK(contains(message(config_from_lines("model.vocab many")), "cannot be read"));
   CHECK(
       contains(message(config_from_lines(config_lines(plain) + "model.layers A Q1 Q2 Q3 Q4 Q5\n")), "names no layer"));

@@ -109,6 +109,7 @@ inline constexpr Config griffin{.vocab = 272,
                                 .attention = {.heads = 4, .kv_heads = 2, .window = 32},
                                 .ffn = {.hidden = 96},
                                 .moe = {.experts = 3, .expert_hidden = 32},
+                                .loop = {.first = 1, .last = 1, .most = 3, .stop = 0.25f},
                                 .embedding_rank = 24};
 
 inline constexpr Config xlstm{.vocab = 272,

@@ -452,6 +452,9 @@ TEST_CASE("llama.cpp's architectures, and the reasons why there is none") {
   c = plain, c.logit_cap = 30.f;
   CHECK(contains(unknown_to_llama_cpp(c), "cap of logits"));
   CHECK(contains(hugging_face_parts::unknown_to_transformers(c), "its llama has no cap of logits"));
+  c = plain, c.loop = {.first = 0, .last = 1};
+  CHECK(contains(unknown_to_llama_cpp(c), "pass through their layers once"));
+  CHECK(contains(hugging_face_parts::unknown_to_transformers(c), "pass through their layers once"));
   c = plain, c.embedding_rank = 16;
   CHECK(contains(unknown_to_llama_cpp(c), "embeddings of the whole width"));
   CHECK(contains(hugging_face_parts::unknown_to_transformers(c), "an embedding of the whole width"));

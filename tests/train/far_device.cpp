@@ -27,6 +27,7 @@ constexpr Config mixed{.vocab = 96,
                        .mlstm = {.heads = 2, .chunk = 16},
                        .span_knot = {.span = 4},
                        .ffn = {.hidden = 48},
+                       .loop = {.first = 1, .last = 3},
                        .sub_norm = true,
                        .logit_cap = 20.f,
                        .dropout = 0.1f};
@@ -35,7 +36,7 @@ constexpr Config again = [] {
   Config c = mixed;
   c.checkpointing = true, c.dropout = 0, c.sub_norm = false;
   c.embedding_rank = 8, c.layers = pattern("A+E M R+E GD"), c.moe = {.experts = 4, .expert_hidden = 16},
-  c.attention.output_gate = true;
+  c.attention.output_gate = true, c.loop = {.first = 1, .last = 2, .most = 4, .mean = 2.f, .backprop = 2};
   return c;
 }();
 
@@ -44,6 +45,7 @@ const TrainerSettings settings{.steps = 4,
                                .context = 40,
                                .accumulation = 2,
                                .learning_rate = 0.01,
+                               .floor = 1,
                                .validation_interval = 2,
                                .checkpoint_interval = 2};
 
@@ -110,6 +112,11 @@ void compare() {
   REQUIRE(distant2->run(b));
   CHECK(a.numbers == b.numbers);
   CHECK(weights_of(*cpu, *near2) == weights_of(q, *distant2));
+
+  // A run of which nothing was saved ends there, too.
+  auto whole = Trainer::create(*cpu, any_model<C>("mixed"), text.split(), next);
+  REQUIRE(whole->run(a));
+  CHECK(weights_of(*cpu, *whole) == weights_of(*cpu, *near2));
 }
 
 }  // namespace

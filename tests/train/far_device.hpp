@@ -179,6 +179,10 @@ KERNEL(balance_experts)
 KERNEL(router_logits)
 KERNEL(expert_gates)
 KERNEL(expert_products)
+KERNEL(inject)
+KERNEL(inject_backward)
+KERNEL(truncated_normal)
+KERNEL(mean_change)
 #undef KERNEL
 
 inline void training_gemm(const Device& q, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a,

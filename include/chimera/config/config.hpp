@@ -5,6 +5,7 @@
 #include <chimera/config/ffn.hpp>
 #include <chimera/config/fields.hpp>
 #include <chimera/config/gated_deltanet.hpp>
+#include <chimera/config/loop.hpp>
 #include <chimera/config/mamba2.hpp>
 #include <chimera/config/mlstm.hpp>
 #include <chimera/config/moe.hpp>
@@ -34,6 +35,7 @@ struct Config {
   FfnConfig ffn{};
   MoeConfig moe{};
   TernaryConfig ternary{};
+  LoopConfig loop{};
   int embedding_rank = 0;  // numbers of a row of the embedding, which a matrix makes width of; 0: width, and no matrix
   bool tied = true;        // the output matrix is the embedding
   bool sub_norm = false;   // a norm before the last matrix of attention and of SwiGLU (BitNet b1.58)
@@ -57,6 +59,7 @@ struct Config {
     f("ffn", s.ffn);
     f("moe", s.moe, Meaning::added);
     f("ternary", s.ternary, Meaning::added);
+    f("loop", s.loop, Meaning::added);
     f("embedding_rank", s.embedding_rank, Meaning::added);
     f("tied", s.tied), f("sub_norm", s.sub_norm, Meaning::later), f("norm_eps", s.norm_eps);
     f("embedding_scale", s.embedding_scale), f("residual_scale", s.residual_scale), f("logit_scale", s.logit_scale);

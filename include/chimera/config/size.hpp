@@ -36,6 +36,7 @@ constexpr auto block_norms(const Config& c) {
 template <class F>
 constexpr void each_weight(const Config& c, F&& f) {
   for (const Tensor& t : end_weights(c)) f(t, 1);
+  for (const Tensor& t : c.loop.weights(c)) f(t, 1);
   for (const Tensor& t : block_norms(c)) f(t, c.layers.count);
   each_used_mixer(c, [&](std::string_view, const auto& part) {
     for (const Tensor& t : part.weights(c)) f(t, c.layers.count_of(part.kind));
@@ -51,6 +52,7 @@ template <class F>
 constexpr void each_known_weight(F&& f) {
   constexpr Config none{};
   for (const Tensor& t : end_weights(none)) f(t);
+  for (const Tensor& t : none.loop.weights(none)) f(t);
   for (const Tensor& t : block_norms(none)) f(t);
   each_mixer(none, [&](std::string_view, const auto& part) {
     for (const Tensor& t : part.weights(none)) f(t);

@@ -30,6 +30,8 @@ struct Batch {
 struct TokenBatch : Batch {
   const std::int32_t* inputs = nullptr;
   const std::int32_t* targets = nullptr;
+  /// Through the model's loop, at most loop.most (in training loop.passes, unless those are drawn); 0: as the config says.
+  int passes = 0;
 
   std::int64_t counted() const {
     std::int64_t n = 0;
@@ -74,6 +76,8 @@ struct Run {
   std::byte* state = nullptr;        // of this sequence; for a layer: what it reads whole for every token
   std::byte* ring = nullptr;         // for a layer: what fills as the text goes on
   std::int64_t context = INT64_MAX;  // tokens that the sequence remembers; a layer may remember fewer
+  int passes = 0;                    // through the model's loop; 0: as the config says
+  float stop = 0.f;                  // no more of them where they change less; see LoopConfig
 };
 
 /// What a layer carries of a sequence, in bytes, multiples of 64: what is read whole for every token, and what fills as

@@ -36,6 +36,7 @@ inline std::string unknown_to_llama_cpp(const Config& c) {
     if (c.sub_norm && layer.kind && layer.used(c) && !layer.in_bitnet) return "its bitnet has attention layers alone";
   if (c.sub_norm && !c.tied) return "its bitnet has no output matrix of its own";
   if (c.sub_norm && !has_plain_scales(c)) return "its bitnet has no multipliers";
+  if (c.loop.on()) return "its models pass through their layers once";
   if (c.logit_cap > 0) return "its models of these layers have no cap of logits";
   if (c.embedding_rank) return "its models have embeddings of the whole width";
   for (const LayerFiles& layer : layer_files)

@@ -73,6 +73,7 @@ inline std::string unknown_to_transformers(const Config& c) {
   if (c.ternary.on && c.ternary.group != 0) return "its ternary matrices have one scale each: ternary.group must be 0";
   if (c.sub_norm && type != "bitnet") return "its " + std::string(type) + " has no norms inside its layers";
   if (!has_plain_scales(c) && !type.starts_with("granite")) return "its " + std::string(type) + " has no multipliers";
+  if (c.loop.on()) return "its models pass through their layers once, and this one has a loop";
   if (c.logit_cap > 0 && type != "xlstm") return "its " + std::string(type) + " has no cap of logits";
   if (c.embedding_rank) return "its " + std::string(type) + " has an embedding of the whole width";
   for (const LayerFiles& layer : layer_files)

@@ -101,6 +101,7 @@ inline std::string model_card(const AnyModel& model, const CardFacts& facts) {
   weights.row("width", c.width);
   each_used_mixer(c, [&](std::string_view name, const auto& part) { weights.row(name, part_words(c, part)); });
   weights.row("ffn", part_words(c, c.ffn));
+  if (c.loop.on()) weights.row("loop", part_words(c, c.loop));
   weights.row("vocabulary", std::to_string(c.vocab) + (c.tied ? ", output tied to the embedding" : ""));
   weights.row("context", c.context);
   weights.row("tokenizer", facts.tokenizer);

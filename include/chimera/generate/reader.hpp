@@ -72,6 +72,8 @@ class Reader {
     std::byte* state;
     float* last;  // the sequence's logits
     std::int64_t context;
+    int passes;  // through the loop, and when no more of them are made
+    float stop;
     std::int64_t piece;   // tokens of it in a pass, at most
     std::int64_t begun;   // position of its first token
     std::int64_t length;  // tokens
@@ -239,6 +241,8 @@ CHIMERA_FUNCTION void Reader::admit(const Turn& turn) {
                    .state = s.state_,
                    .last = s.logits_,
                    .context = s.context(),
+                   .passes = s.settings_.passes,
+                   .stop = s.settings_.stop,
                    .piece = std::min(s.settings_.piece, capacity_),
                    .begun = s.position(),
                    .length = static_cast<std::int64_t>(turn.tokens.size())});
@@ -279,8 +283,13 @@ CHIMERA_FUNCTION void Reader::begin_pass() {
     const Job& job = jobs_[j];
     const std::int64_t read = job.read(), count = std::min(job.piece, job.length - read);
     if (rows_ + count > capacity_) continue;
-    runs_[run_count_] = {
-        .first = rows_, .count = count, .position = job.place->position, .state = job.state, .context = job.context};
+    runs_[run_count_] = {.first = rows_,
+                         .count = count,
+                         .position = job.place->position,
+                         .state = job.state,
+                         .context = job.context,
+                         .passes = job.passes,
+                         .stop = job.stop};
     jobs_of_[run_count_++] = j;
     std::copy_n(job.turn.tokens.begin() + read, count, tokens_ + rows_);
     ask_of(job, read, count);

@@ -28,6 +28,10 @@ struct SessionSettings {
   std::int64_t piece = 256;     // tokens of a prompt that are read at once: more are faster and take more memory
   KvFormat kv = KvFormat::f16;  // in which keys and values are remembered
   bool slide = false;           // beyond the context: forget the oldest keys and values instead of an error
+  int passes = 0;               // through the model's loop; 0: as many as the config says
+  // No more of them where the state changes by less, in the mean over channels and a prompt's piece (LoopConfig::stop);
+  // 0: never, negative: as the config says.
+  float stop = -1.f;
 };
 
 namespace sequence_parts {
@@ -66,15 +70,15 @@ class Sequence {
   /// Forgets everything. No turn of it may be at work.
   void reset();
 
-  /// Goes on from where the other is; allocates nothing. Both must have the same weights, context and format of keys
-  /// and values, and no tokens pending.
+  /// Goes on from where the other is; allocates nothing. Both must have the same weights, context, format of keys and
+  /// values and passes through a loop, and no tokens pending.
   Result<void> copy_from(const Sequence& other);
 
   /// All that is remembered, for `restore`.
   Result<std::vector<std::byte>> save() const;
 
-  /// Goes on from where `save` was. Errors: what was saved is of another model, context or format of keys and
-  /// values, or damaged; nothing has changed then.
+  /// Goes on from where `save` was. Errors: what was saved is of another model, context, format of keys and values or
+  /// number of passes, or damaged; nothing has changed then.
   Result<void> restore(std::span<const std::byte> saved);
 
   /// The same with a file, which appears whole or not at all.
@@ -99,7 +103,7 @@ class Sequence {
     std::uint32_t version, model, kv, checksum;
     std::uint64_t state;
     std::int64_t position;
-    std::uint64_t answered;
+    std::uint32_t answered, passes;
   };
 
   Sequence() = default;
@@ -132,8 +136,14 @@ CHIMERA_FUNCTION Result<Sequence> Sequence::create(const PackedModel& weights, c
   if (settings.context < 0 || settings.context > most)
     return Error{"a session's context must be from 1 to the model's " + std::to_string(most) + " tokens, found " +
                  std::to_string(settings.context)};
+  const LoopConfig& loop = weights.config().loop;
+  if (settings.passes < 0 || settings.passes > loop.most_passes())
+    return Error{"a session's passes must be from 1 to the model's " + std::to_string(loop.most_passes()) + ", found " +
+                 std::to_string(settings.passes)};
   Sequence s;
   s.weights_ = &weights, s.settings_ = settings;
+  if (settings.passes == 0 || !loop.on()) s.settings_.passes = loop.on() ? loop.passes : 0;
+  if (!(settings.stop >= 0)) s.settings_.stop = loop.stop;
   if (settings.context == 0) s.settings_.context = most;
   s.settings_.piece = std::min(settings.piece, s.context());
   auto block = Buffer::of_bytes(s.bind(nullptr));
@@ -160,6 +170,9 @@ CHIMERA_FUNCTION void Sequence::reset() {
 CHIMERA_FUNCTION Result<void> Sequence::copy_from(const Sequence& other) {
   if (other.weights_ != weights_ || other.settings_.kv != settings_.kv || other.context() != context())
     return Error{"a session can only be copied into one of the same weights, context and format of keys and values"};
+  if (other.settings_.passes != settings_.passes)
+    return Error{"a session of " + std::to_string(other.settings_.passes) +
+                 " passes through the loop cannot be copied into one of " + std::to_string(settings_.passes)};
   if (other.pending() > 0 || pending() > 0) return Error{"a session with tokens pending cannot be copied"};
   model().copy_state(settings_.kv, context(), other.position(), other.state_, state_);
   std::copy_n(other.logits_, weights_->config().vocab, logits_);
@@ -193,6 +206,9 @@ CHIMERA_FUNCTION Result<void> Sequence::restore(std::span<const std::byte> saved
   if (head.model != want.model)
     return Error{"the session was saved with another model than " + std::string(model().name)};
   if (head.kv != want.kv) return Error{"the session was saved with another format of keys and values"};
+  if (head.passes != want.passes)
+    return Error{"the session was saved with " + std::to_string(head.passes) +
+                 " passes through the loop, and this one has " + std::to_string(want.passes)};
   if (head.state != want.state)
     return Error{"the session was saved with another context than " + std::to_string(context()) + " tokens"};
   if (saved.size() != sizeof head + logits_bytes() + state_bytes())
@@ -246,7 +262,8 @@ CHIMERA_FUNCTION Sequence::Saved Sequence::expected() const {
           .checksum = 0,
           .state = state_bytes(),
           .position = 0,
-          .answered = 0};
+          .answered = 0,
+          .passes = static_cast<std::uint32_t>(settings_.passes)};
 }
 
 CHIMERA_FUNCTION std::size_t Sequence::bind(std::byte* block) {

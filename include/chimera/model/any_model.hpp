@@ -20,10 +20,12 @@ struct PackedTensor;  // kernels/packed/matrix.hpp
 /// Dropout draws are a function of (seed, step): the same in forward, in recomputation and in backward.
 struct TrainingStep {
   float scale = 1.f;       // multiplies the gradient: 1 / (targets in the whole accumulated batch)
-  std::uint64_t seed = 0;  // of dropout
+  std::uint64_t seed = 0;  // of dropout, and of what a loop draws
   std::uint64_t step = 0;  // one number for each micro-batch
   Objective objective = {};
-  int first_block = 0;  // the weights of those before it, and the embedding as an input, get no gradient
+  int first_block =
+      0;  // the weights of those before it, and the embedding as an input, get no gradient; a loop that it
+          // lies in gets none, either, unless it is the loop's first
 };
 
 /// A pass of a whole model: the state of each run is that of its sequence, model.state_bytes(kv, run.context) of it,

@@ -8,6 +8,7 @@
 #include <chimera/core/memory.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/tensor.hpp>
+#include <chimera/layers/injection.hpp>
 #include <chimera/model/registry.hpp>
 #include <chimera/model/weights_table.hpp>
 
@@ -23,13 +24,34 @@ struct Step {
   int block, pass;
 };
 
-/// The blocks in the order in which they work.
-template <const Config& C>
+/// The blocks in the order in which they work, where tokens pass so many times through the loop.
+template <const Config& C, int passes = C.loop.most_passes()>
 inline constexpr auto steps = [] {
-  std::array<Step, static_cast<std::size_t>(C.layers.count)> all{};
-  for (int i = 0; i < C.layers.count; ++i) all[static_cast<std::size_t>(i)] = {i, 0};
+  constexpr int looped = C.loop.on() ? C.loop.last - C.loop.first + 1 : 0;
+  std::array<Step, static_cast<std::size_t>(C.layers.count + looped * (passes - 1))> all{};
+  std::size_t n = 0;
+  for (int i = 0; i < C.layers.count; ++i)
+    if (looped == 0 || i < C.loop.first || i > C.loop.last)
+      all[n++] = {i, 0};
+    else if (i == C.loop.first)
+      for (int pass = 0; pass < passes; ++pass)
+        for (int block = C.loop.first; block <= C.loop.last; ++block) all[n++] = {block, pass};
   return all;
 }();
+
+/// Whether a step is the first, or the last, of a pass through the loop, and whether it is one of such a pass at all.
+template <const Config& C>
+constexpr bool begins_pass(Step step) {
+  return C.loop.on() && step.block == C.loop.first;
+}
+template <const Config& C>
+constexpr bool ends_pass(Step step) {
+  return C.loop.on() && step.block == C.loop.last;
+}
+template <const Config& C>
+constexpr bool in_loop(Step step) {
+  return C.loop.on() && step.block >= C.loop.first && step.block <= C.loop.last;
+}
 
 /// Calls f(hana::type_c<Block>) for the block of a step.
 template <const Config& C, class F>
@@ -42,7 +64,8 @@ struct ModelLayout {
   static constexpr int layers = C.layers.count;
   static constexpr std::int64_t vocab = C.vocab, width = C.width;
 
-  // The arena: the embedding and its matrix, blocks, norm, the output's matrices (the last is the embedding when tied).
+  // The arena: the embedding and its matrix, blocks, norm, the output's matrices (the last is the embedding when tied),
+  // the loop's.
   static constexpr auto ends = end_weights(C);
   static constexpr std::size_t floats_of(std::size_t end) {
     return aligned_floats(static_cast<std::size_t>(ends[end].size()));
@@ -61,7 +84,8 @@ struct ModelLayout {
   static constexpr std::size_t norm_at = block_at[layers];
   static constexpr std::size_t down_at = norm_at + floats_of(End::norm);
   static constexpr std::size_t output_at = C.tied ? 0 : down_at + floats_of(End::down);
-  static constexpr std::size_t arena_floats = down_at + floats_of(End::down) + floats_of(End::output);
+  static constexpr std::size_t loop_at = down_at + floats_of(End::down) + floats_of(End::output);
+  static constexpr std::size_t arena_floats = loop_at + offsets<Injection<C>>[Injection<C>::params.size()];
 
   /// Where the weights of each block lie in the table of packed weights, between those of the model's ends.
   static constexpr std::size_t up_slot = 1;
@@ -75,7 +99,8 @@ struct ModelLayout {
   }();
   static constexpr std::size_t norm_slot = slot_at[layers], down_slot = norm_slot + 1;
   static constexpr std::size_t behind = C.embedding_rank ? down_slot + 1 : down_slot;
-  static constexpr std::size_t output_slot = C.tied ? 0 : behind, slot_count = C.tied ? behind : behind + 1;
+  static constexpr std::size_t output_slot = C.tied ? 0 : behind, loop_slot = C.tied ? behind : behind + 1;
+  static constexpr std::size_t slot_count = loop_slot + (C.loop.on() ? Injection<C>::params.size() : 0);
 
   /// Where the state of each step lies in that of a sequence, in bytes: first all that is read whole for every token,
   /// which wants large pages, then the rings, which fill as a text goes on.
@@ -113,7 +138,7 @@ struct ModelLayout {
   }
 
   static constexpr std::size_t tensor_count = [] {
-    std::size_t n = 0;
+    std::size_t n = C.loop.on() ? Injection<C>::params.size() : 0;
     for (const Tensor& t : ends) n += t.size() > 0;
     for (int i = 0; i < layers; ++i)
       with_block<C>(C.layers.block(i), [&](auto type) {
@@ -155,6 +180,8 @@ struct ModelLayout {
     add(-1, ends[End::norm], norm_at, norm_slot);
     add(-1, ends[End::down], down_at, down_slot);
     add(-1, ends[End::output], output_at, output_slot);
+    for (std::size_t p = 0; p < Injection<C>::params.size(); ++p)
+      add(-1, Injection<C>::params[p], loop_at + offsets<Injection<C>>[p], loop_slot + p);
     return table;
   }();
 
@@ -169,6 +196,10 @@ struct ModelLayout {
   template <class B, class T>
   static Weights<B, T> block(T* arena, int i) {
     return {arena + block_at[static_cast<std::size_t>(i)]};
+  }
+  template <class T>
+  static Weights<Injection<C>, T> injection(T* arena) {
+    return {arena + loop_at};
   }
   static constexpr NormShape norm_shape(std::int64_t rows) { return {rows, width, width, C.norm_eps}; }
 };

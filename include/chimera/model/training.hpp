@@ -4,7 +4,9 @@
 #include <chimera/core/batch.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/layers/embedding.hpp>
+#include <chimera/layers/injection.hpp>
 #include <chimera/model/any_model.hpp>
+#include <chimera/model/depths.hpp>
 #include <chimera/model/layout.hpp>
 
 #include <algorithm>
@@ -24,14 +26,28 @@ class ModelTraining {
   static constexpr Linear up{width, row}, down{row, width};  // where rank > 0
   static constexpr Head head{C.vocab, row, C.logit_scale, C.logit_cap};
   static constexpr bool keep_all = !C.checkpointing;
-  static constexpr std::size_t count = steps<C>.size();
+
+  // Passes of a loop in training, those of them that are learned, and their steps.
+  static constexpr bool looped = C.loop.on();
+  static constexpr bool drawn = looped && C.loop.mean > 0;
+  static constexpr int trained = C.loop.trained_passes(), unlearned = C.loop.first_learned(trained);
+  static constexpr int learned = trained - unlearned;
+  static constexpr auto order = steps<C, learned>;
+  static constexpr std::size_t count = order.size();
+  /// Streams of dropout: one of the embedding, two of each block at work.
+  static constexpr std::uint64_t streams = 2 * steps<C, trained>.size() + 1;
 
  public:
   static double flops(std::int64_t context) {
     // The embedding is looked up, not multiplied.
     double sum = 2 * static_cast<double>(Layout::parameters - (C.tied ? 0 : C.vocab * row));
-    for (const Step step : steps<C>)
-      with_step<C>(step, [&](auto type) { sum += decltype(type)::type::flops(context); });
+    for (const Step step : steps<C, C.loop.passes>)
+      with_step<C>(step, [&](auto type) {
+        using B = typename decltype(type)::type;
+        sum += B::flops(context);
+        if (step.pass > 0)
+          for (const Tensor& t : B::params) sum += 2 * static_cast<double>(t.size());
+      });
     return sum;
   }
 
@@ -39,10 +55,10 @@ class ModelTraining {
   static std::size_t loss_bytes(std::int64_t sequences, std::int64_t length) {
     const Batch batch{.sequences = sequences, .length = length};
     Bump memory;
-    memory.take<std::byte>(tables_bytes<D>(batch));
+    memory.take<std::byte>(tables_bytes<D>(batch, false));
     memory.take(batch.tokens() * rank);
-    memory.take(batch.tokens() * width);
-    each_place(memory, batch, false, false, [](std::size_t, Bump&) {});
+    for (int i = 0; i < (looped ? 2 : 1); ++i) memory.take(batch.tokens() * width);
+    memory.take<std::byte>(unkept_bytes(batch, 0, C.layers.count));
     memory.take(batch.tokens() * width);
     memory.take<std::byte>(temp_bytes(batch));
     return memory.used;
@@ -51,12 +67,14 @@ class ModelTraining {
   template <Device D>
   static std::size_t train_bytes(std::int64_t sequences, std::int64_t length) {
     const Batch batch{.sequences = sequences, .length = length};
+    const std::size_t activations = count + 3 + (looped ? learned + 3 : 0);  // what train takes of that size
     Bump memory;
-    memory.take<std::byte>(tables_bytes<D>(batch));
-    for (std::size_t i = 0; i < count + 3; ++i) memory.take(batch.tokens() * width);  // what train takes of that size
+    memory.take<std::byte>(tables_bytes<D>(batch, drawn));
+    for (std::size_t i = 0; i < activations; ++i) memory.take(batch.tokens() * width);
     for (int i = 0; i < 2; ++i) memory.take(batch.tokens() * rank);
-    each_place(memory, batch, true, keep_all, [](std::size_t, Bump&) {});
+    each_place(memory, batch, [](std::size_t, Bump&) {});
     memory.take<std::byte>(temp_bytes(batch));
+    if constexpr (unlearned > 0) memory.take<std::byte>(unkept_bytes(batch, C.loop.first, C.loop.last + 1));
     return memory.used;
   }
 
@@ -64,7 +82,7 @@ class ModelTraining {
   static void loss(const D& q, const float* weights, const TokenBatch& host, const Objective& objective,
                    std::byte* memory, double* sum) {
     Bump rest{memory};
-    const TokenBatch batch = on_device(q, host, rest);
+    const TokenBatch batch = on_device(q, host, nullptr, rest);
     const float* u = for_head(q, weights, batch, rest);
     head.loss(q, objective, host, batch.targets, u, {weights + output_at}, 1.f, nullptr, {}, sum, rest);
   }
@@ -72,7 +90,7 @@ class ModelTraining {
   template <Device D>
   static void forward(const D& q, const float* weights, const TokenBatch& host, std::byte* memory, float* logits) {
     Bump rest{memory};
-    const TokenBatch batch = on_device(q, host, rest);
+    const TokenBatch batch = on_device(q, host, nullptr, rest);
     head.logits(q, batch.tokens(), for_head(q, weights, batch, rest), {weights + output_at}, logits);
   }
 
@@ -80,8 +98,12 @@ class ModelTraining {
   static void train(const D& q, const float* weights, const TokenBatch& host, const TrainingStep& step,
                     std::byte* memory, float* gradients, double* sum) {
     const std::int64_t n = host.tokens();
+    const Depths<C> depths =
+        drawn && host.passes == 0
+            ? Depths<C>::drawn(host.sequences, step.seed, step.step)
+            : Depths<C>(host.sequences, host.passes > 0 ? std::min(host.passes, trained) : trained);
     Bump rest{memory};
-    TokenBatch batch = on_device(q, host, rest);
+    TokenBatch batch = on_device(q, host, depths.sorted() ? &depths : nullptr, rest);
     batch.share = step.scale * static_cast<float>(step.objective.counted(host));
     std::array<float*, count + 1> x;  // x[i]: what step i reads
     for (float*& residual : x) residual = rest.take(n * width);
@@ -89,29 +111,62 @@ class ModelTraining {
     float* dx = rest.take(n * width);
     float* e = rest.take(n * rank);
     float* v = rest.take(n * rank);
+    const LoopActivations loop(rest, n);
     std::array<Bump, count> place;
-    each_place(rest, batch, true, keep_all, [&](std::size_t i, Bump& at) { place[i] = at; });
+    each_place(rest, batch, [&](std::size_t i, Bump& at) { place[i] = at; });
     const Bump temp = rest;
-    const Dropout drop{C.dropout, step.seed, step.step * (2 * count + 1)};
+    const Dropout drop{C.dropout, step.seed, step.step * streams};
 
     const auto step_forward = [&](std::size_t i) {
-      with_step<C>(steps<C>[i], [&](auto type) {
+      const Batch at_work = batch_of(batch, depths, order[i]);
+      if (at_work.sequences == 0) return;
+      with_step<C>(order[i], [&](auto type) {
         using B = typename decltype(type)::type;
         Bump own = place[i];
-        auto a = B::bind(own, batch, true);
-        B::forward(q, Layout::template block<B>(weights, steps<C>[i].block), batch, x[i], x[i + 1], a,
-                   drop.branch(2 * i + 1), temp);
+        auto a = B::bind(own, at_work, true);
+        B::forward(q, Layout::template block<B>(weights, order[i].block), at_work, x[i], written(x, loop, i), a,
+                   drop.branch(stream_of(i)), temp);
       });
     };
-    enter(q, weights, batch, e, x[0]);
-    drop.apply(q, n * width, x[0]);
-    for (std::size_t i = 0; i < count; ++i) step_forward(i);
+    const auto step_backward = [&](std::size_t i) {
+      const Batch at_work = batch_of(batch, depths, order[i]);
+      if (at_work.sequences == 0) return;
+      with_step<C>(order[i], [&](auto type) {
+        using B = typename decltype(type)::type;
+        const int b = order[i].block;
+        Bump own = place[i];
+        auto a = B::bind(own, at_work, true);
+        B::backward(q, Layout::template block<B>(weights, b), Layout::template block<B>(gradients, b), at_work, x[i],
+                    dx, a, drop.branch(stream_of(i)), temp);
+      });
+    };
+    float* const entered = begins_pass<C>(order[0]) ? loop.entered : x[0];
+    enter(q, weights, batch, e, entered);
+    drop.apply(q, n * width, entered);
+    for (std::size_t i = 0; i < count; ++i) {
+      if constexpr (looped)
+        if (begins_pass<C>(order[i])) {
+          if (order[i].pass == 0) begin_loop(q, weights, batch, depths, step, drop, loop, dx, temp);
+          begin_pass(q, weights, batch, depths, order[i].pass, loop, x[i]);
+        }
+      step_forward(i);
+    }
 
     rms_norm(q, Layout::norm_shape(n), x[count], weights + norm_at, u);
     if constexpr (rank > 0) linear(q, down, {weights + Layout::down_at}, n, 1.f, u, width, 0.f, v, row);
-    float* read = rank > 0 ? v : u;  // the head reads a block of it, then writes that block's gradient
-    head.loss(q, step.objective, host, batch.targets, read, {weights + output_at}, step.scale, read,
-              {gradients + output_at}, sum, temp);
+    const auto learn_head = [&](float* read) {  // the head reads a block of it, then writes that block's gradient
+      head.loss(q, step.objective, host, batch.targets, read, {weights + output_at}, step.scale, read,
+                {gradients + output_at}, sum, temp);
+    };
+    float* read = rank > 0 ? v : u;
+    if (depths.sorted()) {
+      const std::int64_t part = host.length * row;
+      depths.each([&](std::int64_t s, std::int64_t at) { copy(q, part, read + at * part, dx + s * part); });
+      learn_head(dx);
+      depths.each([&](std::int64_t s, std::int64_t at) { copy(q, part, dx + s * part, read + at * part); });
+    } else {
+      learn_head(read);
+    }
     float* du = u;
     if constexpr (rank > 0)
       linear_backward(q, down, {weights + Layout::down_at}, {gradients + Layout::down_at}, n, 1.f, v, row, u, width,
@@ -120,17 +175,12 @@ class ModelTraining {
     rms_norm_backward(q, Layout::norm_shape(n), x[count], weights + norm_at, du, dx, gradients + norm_at, temp);
 
     std::size_t first = 0;  // of the steps that are learned
-    while (first < count && steps<C>[first].block < step.first_block) ++first;
+    while (first < count && order[first].block < first_block(step)) ++first;
     for (std::size_t i = count; i-- > first;) {
       if (!keep_all && i + 1 < count) step_forward(i);
-      with_step<C>(steps<C>[i], [&](auto type) {
-        using B = typename decltype(type)::type;
-        const int b = steps<C>[i].block;
-        Bump own = place[i];
-        auto a = B::bind(own, batch, true);
-        B::backward(q, Layout::template block<B>(weights, b), Layout::template block<B>(gradients, b), batch, x[i], dx,
-                    a, drop.branch(2 * i + 1), temp);
-      });
+      step_backward(i);
+      if constexpr (looped)
+        if (begins_pass<C>(order[i])) end_pass(q, weights, gradients, batch, depths, order[i].pass, loop, dx, temp);
     }
     if (first > 0) return;
     drop.apply(q, n * width, dx);
@@ -140,41 +190,168 @@ class ModelTraining {
   }
 
  private:
-  /// The batch with its tables where the device reads them: in `memory`, unless the host's are there.
-  template <Device D>
-  static TokenBatch on_device(const D& q, TokenBatch batch, Bump& memory) {
-    if constexpr (!D::shares_memory)
-      for (const std::int32_t** table : {&batch.inputs, &batch.targets, &batch.document_start}) {
-        auto* const there = memory.take<std::int32_t>(batch.tokens());
-        if (!*table) continue;
-        q.upload(there, *table, sizeof(std::int32_t) * static_cast<std::size_t>(batch.tokens()));
-        *table = there;
+  /// What a loop keeps of a batch, [B,T,width] each.
+  struct LoopActivations {
+    float* entered = nullptr;
+    float* e = nullptr;                                         // its norm
+    float* de = nullptr;                                        // the gradient of e
+    std::array<float*, static_cast<std::size_t>(learned)> h{};  // before each pass that is learned
+
+    LoopActivations(Bump& memory, std::int64_t tokens) {
+      if constexpr (looped) {
+        for (float** part : {&entered, &e, &de}) *part = memory.take(tokens * width);
+        for (float*& state : h) state = memory.take(tokens * width);
       }
+    }
+  };
+
+  /// Where step i writes.
+  static float* written(const std::array<float*, count + 1>& x, const LoopActivations& loop, std::size_t i) {
+    if (ends_pass<C>(order[i]) && order[i].pass + 1 < learned)
+      return loop.h[static_cast<std::size_t>(order[i].pass) + 1];
+    return i + 1 < count && begins_pass<C>(order[i + 1]) ? loop.entered : x[i + 1];
+  }
+
+  /// The sequences that go through a step.
+  static Batch batch_of(const Batch& batch, const Depths<C>& depths, Step step) {
+    Batch at_work = batch;
+    if (in_loop<C>(step)) {
+      at_work.sequences = depths.at_work(unlearned + step.pass);
+      at_work.share *= static_cast<float>(at_work.sequences) / static_cast<float>(batch.sequences);
+    }
+    return at_work;
+  }
+
+  static std::uint64_t stream_of(std::size_t i) {
+    constexpr std::size_t skipped = steps<C, trained>.size() - count;
+    return 2 * (looped && order[i].block >= C.loop.first ? i + skipped : i) + 1;
+  }
+  /// Of the first block in a pass that is not learned.
+  static std::uint64_t stream_of_pass(int pass) {
+    return 2 * static_cast<std::uint64_t>(C.loop.first + pass * (C.loop.last - C.loop.first + 1)) + 1;
+  }
+
+  /// The first block that is learned: a loop is learned as a whole.
+  static constexpr int first_block(const TrainingStep& step) {
+    return looped && step.first_block > C.loop.first ? std::max(step.first_block, C.loop.last + 1) : step.first_block;
+  }
+
+  /// e, the state that each sequence starts with, and the passes that are not learned, in place. `room` [B,T,width].
+  template <Device D>
+  static void begin_loop(const D& q, const float* weights, const Batch& batch, const Depths<C>& depths,
+                         const TrainingStep& step, Dropout drop, const LoopActivations& loop, float* room, Bump temp) {
+    constexpr std::uint64_t stream = std::uint64_t{0x57A7} << 40;  // apart from those of weights, dropout and data
+    constexpr float deviation = C.embedding_scale * Layout::ends[End::embedding].init.a;
+    const std::int64_t n = batch.tokens(), part = batch.length * width;
+    float* const h = loop.h[0];
+    Injection<C>::enter(q, Layout::injection(weights), n, loop.entered, loop.e);
+    zero(q, n * width, loop.de);
+    truncated_normal(q, n * width, deviation, step.seed, stream + step.step, room);
+    depths.each([&](std::int64_t s, std::int64_t place) { copy(q, part, room + s * part, h + place * part); });
+    for (int pass = 0; pass < unlearned; ++pass) {
+      const Batch at_work = batch_of(batch, depths, {C.loop.first, pass - unlearned});
+      if (at_work.sequences > 0) run_pass(q, weights, at_work, h, loop.e, h, drop.branch(stream_of_pass(pass)), temp);
+    }
+  }
+
+  /// What the first block of a learned pass reads; sequences that join later keep the state that they start with.
+  template <Device D>
+  static void begin_pass(const D& q, const float* weights, const Batch& batch, const Depths<C>& depths, int pass,
+                         const LoopActivations& loop, float* x) {
+    const float* const h = loop.h[static_cast<std::size_t>(pass)];
+    const std::int64_t n = batch_of(batch, depths, {C.loop.first, pass}).tokens();
+    Injection<C>::forward(q, Layout::injection(weights), n, h, loop.e, x);
+    if (pass + 1 < learned)
+      copy(q, (batch.tokens() - n) * width, h + n * width, loop.h[static_cast<std::size_t>(pass) + 1] + n * width);
+  }
+
+  /// dx [B,T,width], of what the first block of a learned pass read, becomes that of the state before; at last that of
+  /// what entered the loop.
+  template <Device D>
+  static void end_pass(const D& q, const float* weights, float* gradients, const Batch& batch, const Depths<C>& depths,
+                       int pass, const LoopActivations& loop, float* dx, Bump temp) {
+    const auto w = Layout::injection(weights);
+    const auto dw = Layout::injection(gradients);
+    Injection<C>::backward(q, w, dw, batch_of(batch, depths, {C.loop.first, pass}).tokens(),
+                           loop.h[static_cast<std::size_t>(pass)], loop.e, dx, loop.de);
+    if (pass == 0) Injection<C>::enter_backward(q, w, dw, batch.tokens(), loop.entered, loop.de, dx, temp);
+  }
+
+  /// One block over a whole batch in place, nothing kept.
+  template <Device D>
+  static void run_block(const D& q, const float* weights, int block, const Batch& batch, float* x, Dropout drop,
+                        Bump memory) {
+    with_block<C>(C.layers.block(block), [&](auto type) {
+      using B = typename decltype(type)::type;
+      auto a = B::bind(memory, batch, false);
+      B::forward(q, Layout::template block<B>(weights, block), batch, x, x, a, drop, memory);
+    });
+  }
+  /// One pass through the loop, likewise: from h to x, which may be the same; h null: zero.
+  template <Device D>
+  static void run_pass(const D& q, const float* weights, const Batch& batch, const float* h, const float* e, float* x,
+                       Dropout drop, Bump memory) {
+    Injection<C>::forward(q, Layout::injection(weights), batch.tokens(), h, e, x);
+    for (int block = C.loop.first; block <= C.loop.last; ++block)
+      run_block(q, weights, block, batch, x, drop.branch(2 * static_cast<std::uint64_t>(block - C.loop.first)), memory);
+  }
+
+  /// The batch with its tables where the device reads them: in `memory`, unless the host's are there. What layers read
+  /// is in the order of `depths`, if there are any.
+  template <Device D>
+  static TokenBatch on_device(const D& q, TokenBatch batch, const Depths<C>* depths, Bump& memory) {
+    const std::size_t bytes = sizeof(std::int32_t) * static_cast<std::size_t>(batch.length);
+    for (const std::int32_t** table : {&batch.inputs, &batch.document_start, &batch.targets}) {
+      const bool sorted = depths && table != &batch.targets;
+      if (D::shares_memory && !sorted) continue;
+      auto* const there = memory.take<std::int32_t>(batch.tokens());
+      if (!*table) continue;
+      if (sorted)
+        depths->each([&](std::int64_t s, std::int64_t place) {
+          q.upload(there + place * batch.length, *table + s * batch.length, bytes);
+        });
+      else
+        q.upload(there, *table, bytes * static_cast<std::size_t>(batch.sequences));
+      *table = there;
+    }
     return batch;
   }
   template <Device D>
-  static constexpr std::int64_t tables_bytes(const Batch& batch) {
-    return D::shares_memory ? 0 : bytes_of<std::int32_t>({batch.tokens(), batch.tokens(), batch.tokens()});
+  static constexpr std::int64_t tables_bytes(const Batch& batch, bool sorted) {
+    return (D::shares_memory ? sorted ? 2 : 0 : 3) * bytes_of<std::int32_t>({batch.tokens()});
   }
 
-  /// Where each step's activations lie: one after the other, or all in the same place when forward is run again.
+  /// Where each learned step's activations lie: one after the other, or all in the same place when forward is run
+  /// again.
   template <class F>
-  static void each_place(Bump& memory, const Batch& batch, bool keep, bool separate, F f) {
+  static void each_place(Bump& memory, const Batch& batch, F f) {
     const std::size_t start = memory.used;
     std::size_t end = start;
     for (std::size_t i = 0; i < count; ++i) {
       f(i, memory);
-      with_step<C>(steps<C>[i], [&](auto type) { decltype(type)::type::bind(memory, batch, keep); });
+      with_step<C>(order[i], [&](auto type) { decltype(type)::type::bind(memory, batch, true); });
       end = std::max(end, memory.used);
-      if (!separate) memory.used = start;
+      if (!keep_all) memory.used = start;
     }
     memory.used = end;
+  }
+  /// Bytes of the activations of any of these blocks, nothing kept.
+  static std::int64_t unkept_bytes(const Batch& batch, int first, int end) {
+    std::size_t most = 0;
+    for (int block = first; block < end; ++block)
+      with_block<C>(C.layers.block(block), [&](auto type) {
+        Bump memory;
+        decltype(type)::type::bind(memory, batch, false);
+        most = std::max(most, memory.used);
+      });
+    return static_cast<std::int64_t>(most);
   }
 
   static std::int64_t temp_bytes(const Batch& batch) {
     std::int64_t most = std::max(head.temp_bytes(batch.tokens()), norm_backward_bytes(batch.tokens(), width));
-    for (const Step step : steps<C>)
-      with_step<C>(step, [&](auto type) { most = std::max(most, decltype(type)::type::temp_bytes(batch)); });
+    for (int block = 0; block < C.layers.count; ++block)
+      with_block<C>(C.layers.block(block),
+                    [&](auto type) { most = std::max(most, decltype(type)::type::temp_bytes(batch)); });
     return most;
   }
 
@@ -186,20 +363,27 @@ class ModelTraining {
     if constexpr (rank > 0) linear(q, up, {weights + Layout::up_at}, n, 1.f, e, row, 0.f, x, width);
   }
 
-  /// What the head reads of a whole batch, [B,T,row], nothing else kept: taken from `memory`.
+  /// What the head reads of a whole batch, [B,T,row], nothing else kept: taken from `memory`. Passes through a loop start
+  /// with zero.
   template <Device D>
   static const float* for_head(const D& q, const float* weights, const TokenBatch& batch, Bump& memory) {
     const std::int64_t n = batch.tokens();
     float* e = memory.take(n * rank);
     float* x = memory.take(n * width);
+    float* entered = looped ? memory.take(n * width) : nullptr;  // its norm, which the loop is given before each pass
     enter(q, weights, batch, e, x);
-    for (const Step step : steps<C>)
-      with_step<C>(step, [&](auto type) {
-        using B = typename decltype(type)::type;
-        Bump place = memory;
-        auto a = B::bind(place, batch, false);
-        B::forward(q, Layout::template block<B>(weights, step.block), batch, x, x, a, Dropout{}, place);
-      });
+    for (int block = 0; block < C.layers.count; ++block) {
+      if (!looped || block != C.loop.first) {
+        run_block(q, weights, block, batch, x, Dropout{}, memory);
+        continue;
+      }
+      if constexpr (looped) {
+        Injection<C>::enter(q, Layout::injection(weights), n, x, entered);
+        for (int pass = 0; pass < (batch.passes > 0 ? batch.passes : C.loop.passes); ++pass)
+          run_pass(q, weights, batch, pass > 0 ? x : nullptr, entered, x, Dropout{}, memory);
+        block = C.loop.last;
+      }
+    }
     float* u = memory.take(n * width);
     rms_norm(q, Layout::norm_shape(n), x, weights + norm_at, u);
     if constexpr (rank > 0) {

@@ -61,6 +61,8 @@ inline chimera::Config random_config(std::uint32_t seed) {
   number(c.moe.experts), number(c.moe.top_k), number(c.moe.expert_hidden), choice(c.moe.shared, 2);
   choice(c.moe.score, 2), real(c.moe.balance_rate), real(c.moe.balance_loss), real(c.moe.z_loss);
   choice(c.ternary.on, 2), number(c.ternary.group), real(c.ternary.deep_zero), real(c.ternary.most_zeros);
+  LoopConfig& l = c.loop;
+  number(l.first), number(l.last), number(l.passes), number(l.most), real(l.mean), number(l.backprop), real(l.stop);
   number(c.ffn.hidden), number(c.embedding_rank), choice(c.tied, 2), real(c.norm_eps), real(c.embedding_scale),
       real(c.residual_scale);
   real(c.logit_scale), real(c.logit_cap), real(c.dropout), choice(c.checkpointing, 2);

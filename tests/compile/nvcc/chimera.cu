@@ -7,6 +7,7 @@ inline constexpr chimera::Config config{.vocab = 64,
                                         .layers = chimera::pattern("A M R GD XM SK", 6),
                                         .attention = {.heads = 2},
                                         .mamba2 = {.head_dim = 16, .state = 16},
-                                        .ffn = {.hidden = 64}};
+                                        .ffn = {.hidden = 64},
+                                        .loop = {.first = 1, .last = 2, .most = 3, .mean = 1.5f}};
 
 chimera::AnyModel model() { return chimera::any_model<config>("model"); }
