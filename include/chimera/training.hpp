@@ -1,7 +1,9 @@
-// What a program that trains needs: models, their data, optimizers, the trainer and its checkpoints; and learning
-// tokenizers. It reads and writes no files of other projects.
+// What a program that trains needs: models, their data, optimizers, the trainer and its checkpoints; learning from
+// conversations; and learning tokenizers. It reads and writes no files of other projects.
 #pragma once
 
+#include <chimera/align/chat_data.hpp>
+#include <chimera/align/conversations.hpp>
 #include <chimera/config/presets.hpp>
 #include <chimera/model/language_model.hpp>
 #include <chimera/optim/adamw.hpp>

@@ -74,11 +74,19 @@ inline const ChatTemplate* chat_template_of(const Tokenizer& tokenizer) {
 /// Whether a model that writes this token has finished its answer.
 bool ends_answer(const Tokenizer& tokenizer, const ChatTemplate& t, std::int32_t id);
 
+/// Tokens of a conversation, and which of them the model says itself.
+struct MarkedTokens {
+  std::vector<std::int32_t> ids;
+  std::vector<bool> said;  // [ids]
+};
+
 namespace chat_parts {
 
-/// Hands out the parts of a conversation in turn: form(text) of the template's, text(text) of a message's.
-template <class Form, class Text>
-void write_chat(const ChatTemplate& t, std::span<const ChatMessage> messages, bool begin_answer, Form form, Text text) {
+/// Hands out the parts of a conversation in turn: form(text) of the template's, text(text) of a message's. Calls
+/// said(true) before what a model writes itself, its answer and the end of it, and said(false) behind that.
+template <class Form, class Text, class Said>
+void write_chat(const ChatTemplate& t, std::span<const ChatMessage> messages, bool begin_answer, Form form, Text text,
+                Said said) {
   const auto head = [&](std::string_view role) {
     if (t.roles) form(t.before_role), text(role), form(t.after_role);
   };
@@ -89,13 +97,18 @@ void write_chat(const ChatTemplate& t, std::span<const ChatMessage> messages, bo
       trimmed.remove_prefix(std::min(trimmed.find_first_not_of(space), trimmed.size()));
       trimmed = trimmed.substr(0, trimmed.find_last_not_of(space) + 1);
     }
-    head(m.role), text(trimmed);
-    if (t.roles || m.role != "user") form(t.after_text);
+    const bool answer = m.role == "assistant";
+    head(m.role);
+    if (answer) said(true);
+    text(trimmed);
+    if (answer) form(t.end), said(false), form(t.after_text.substr(t.end.size()));
+    if (!answer && (t.roles || m.role != "user")) form(t.after_text);
   }
   if (begin_answer) head("assistant");
 }
 
-/// Text between two special tokens of a template is encoded as one, whoever it comes from.
+/// Text between two special tokens of a template is encoded as one, whoever it comes from; that of an answer, where
+/// answers are told apart, by itself: a model that answers goes on from the tokens before it.
 class ChatEncoder {
  public:
   explicit ChatEncoder(const Tokenizer& tokenizer) : t_(tokenizer) {}
@@ -104,7 +117,7 @@ class ChatEncoder {
   void form(std::string_view text) {
     t_.split_specials(text, Special::as_token, [&](auto part) {
       if constexpr (std::is_same_v<decltype(part), std::int32_t>)
-        encode_waiting(), ids_.push_back(part);
+        encode_waiting(), add({&part, 1});
       else
         waiting_ += part;
     });
@@ -125,21 +138,37 @@ class ChatEncoder {
     });
   }
 
+  /// What comes now is said by the model, or no more.
+  void said(bool now) {
+    encode_waiting();
+    saying_ = now;
+  }
+
   std::vector<std::int32_t> finish() {
     encode_waiting();
     return std::move(ids_);
   }
+  MarkedTokens finish_marked() {
+    encode_waiting();
+    return {std::move(ids_), std::move(said_)};
+  }
 
  private:
   void encode_waiting() {
-    const auto ids = t_.encode(waiting_);
-    ids_.insert(ids_.end(), ids.begin(), ids.end());
+    add(t_.encode(waiting_));
     waiting_.clear();
+  }
+
+  void add(std::span<const std::int32_t> ids) {
+    ids_.insert(ids_.end(), ids.begin(), ids.end());
+    said_.insert(said_.end(), ids.size(), saying_);
   }
 
   const Tokenizer& t_;
   std::string waiting_;
+  bool saying_ = false;
   std::vector<std::int32_t> ids_;
+  std::vector<bool> said_;
 };
 
 }  // namespace chat_parts
@@ -151,6 +180,10 @@ std::string render(const ChatTemplate& t, std::span<const ChatMessage> messages,
 /// <|im_end|> is text. Without the token that begins a text (Vocabulary::add_bos).
 std::vector<std::int32_t> encode(const Tokenizer& tokenizer, const ChatTemplate& t,
                                  std::span<const ChatMessage> messages, bool begin_answer);
+
+/// The same ids, but that each answer is encoded by itself, as it is written when a model says it: answers and the ends
+/// of answers are what it says.
+MarkedTokens encode_answers(const Tokenizer& tokenizer, const ChatTemplate& t, std::span<const ChatMessage> messages);
 
 /// What a model reads after its answer, whose tokens it has read without the one that ended it: the end of the answer,
 /// `message`, and the beginning of the next answer.
@@ -172,7 +205,7 @@ CHIMERA_FUNCTION bool ends_answer(const Tokenizer& tokenizer, const ChatTemplate
 CHIMERA_FUNCTION std::string render(const ChatTemplate& t, std::span<const ChatMessage> messages, bool begin_answer) {
   std::string out;
   const auto add = [&](std::string_view text) { out += text; };
-  chat_parts::write_chat(t, messages, begin_answer, add, add);
+  chat_parts::write_chat(t, messages, begin_answer, add, add, [](bool) {});
   return out;
 }
 
@@ -181,8 +214,17 @@ CHIMERA_FUNCTION std::vector<std::int32_t> encode(const Tokenizer& tokenizer, co
   chat_parts::ChatEncoder encoder(tokenizer);
   chat_parts::write_chat(
       t, messages, begin_answer, [&](std::string_view text) { encoder.form(text); },
-      [&](std::string_view text) { encoder.text(text, t); });
+      [&](std::string_view text) { encoder.text(text, t); }, [](bool) {});
   return encoder.finish();
+}
+
+CHIMERA_FUNCTION MarkedTokens encode_answers(const Tokenizer& tokenizer, const ChatTemplate& t,
+                                             std::span<const ChatMessage> messages) {
+  chat_parts::ChatEncoder encoder(tokenizer);
+  chat_parts::write_chat(
+      t, messages, false, [&](std::string_view text) { encoder.form(text); },
+      [&](std::string_view text) { encoder.text(text, t); }, [&](bool now) { encoder.said(now); });
+  return encoder.finish_marked();
 }
 
 CHIMERA_FUNCTION std::vector<std::int32_t> encode_next(const Tokenizer& tokenizer, const ChatTemplate& t,
@@ -191,7 +233,7 @@ CHIMERA_FUNCTION std::vector<std::int32_t> encode_next(const Tokenizer& tokenize
   encoder.form(t.after_text);
   chat_parts::write_chat(
       t, {&message, 1}, true, [&](std::string_view text) { encoder.form(text); },
-      [&](std::string_view text) { encoder.text(text, t); });
+      [&](std::string_view text) { encoder.text(text, t); }, [](bool) {});
   return encoder.finish();
 }
 
