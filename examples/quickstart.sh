@@ -48,7 +48,7 @@ if [ -n "$data" ] && [ ! -f "$data" ]; then
 fi
 
 say '1 of 4: install what is missing (nothing to do, or a minute or two)'
-sh "$root/cmake/install-missing.sh" g++ cmake ninja-build libboost-dev libcli11-dev
+sh "$root/cmake/install-missing.sh" g++ cmake ninja-build libboost-dev libcli11-dev zlib1g-dev
 [ -n "$data" ] || sh "$root/cmake/install-missing.sh" fortunes || echo 'No fortune cookies: the text is that of this project'
 
 say '2 of 4: build three programs (one to three minutes on two cores)'

@@ -1,4 +1,4 @@
-// What chimera-train is told, and the run folder's copy of it.
+// What a program that trains is told, and the run folder's copy of it.
 #pragma once
 
 #include <chimera/config/config_text.hpp>
@@ -15,6 +15,7 @@ struct RunOptions {
   std::string data;
   double validation_fraction = 0.1;
   double minutes = 0;  // of training; 0: settings.steps decide
+  std::string more;    // what else the program is told, in lines of its own
   chimera::TrainerSettings settings{.validation_tokens = 32'768};
 
   template <class Self, class F>
@@ -25,7 +26,8 @@ struct RunOptions {
   static std::string path(const std::string& folder) { return folder + "/run.txt"; }
 
   chimera::Status save(const std::string& folder) const {
-    const std::string text = chimera::to_lines(*this) + chimera::to_lines(settings) + chimera::config_lines(model);
+    const std::string text =
+        chimera::to_lines(*this) + chimera::to_lines(settings) + more + chimera::config_lines(model);
     return chimera::write_text(path(folder), text);
   }
 

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 
 sh cmake/install-missing.sh g++ cmake ninja-build ccache pkg-config clang-16 libclang-rt-16-dev libc++-16-dev \
   libc++abi-16-dev clang-format-16 clang-tidy-16 libboost-dev libcli11-dev doctest-dev libeigen3-dev libpcre2-dev \
-  libxsimd-dev nlohmann-json3-dev g++-aarch64-linux-gnu qemu-user-static
+  libxsimd-dev nlohmann-json3-dev zlib1g-dev g++-aarch64-linux-gnu qemu-user-static
 export CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_SLOPPINESS=pch_defines,time_macros
 jobs=$(nproc)
 

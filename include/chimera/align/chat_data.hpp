@@ -28,6 +28,7 @@ struct Preference {
 ///   {"conversations": [{"from", "value"}, ...]}           as ShareGPT has it
 ///   {"prompt", "completion"}                              texts, or lists of messages
 ///   {"instruction", "input", "output"}                    as Alpaca has it; "input" may be missing
+///   {"question", "answer"}                                as GSM8K has it
 /// and "system" beside any of them. Errors: another form, a role that is none of system, user, assistant and tool, no
 /// answer at the end, or one without text.
 Result<std::vector<ChatMessage>> conversation_of(const Json& record);
@@ -148,7 +149,7 @@ inline Result<std::vector<ChatMessage>> prompt_of(const Json& record) {
   std::vector<ChatMessage> all;
   if (const auto system = record.find("system"); system && system->string() && says_something(*system->string()))
     all.push_back({"system", *system->string()});
-  for (const std::string_view name : {"messages", "conversations", "prompt"})
+  for (const std::string_view name : {"messages", "conversations", "prompt", "question"})
     if (record.find(name)) {
       auto said = said_under(record, name, "user");
       if (!said) return said.error();
@@ -200,7 +201,7 @@ CHIMERA_FUNCTION Result<std::vector<ChatMessage>> conversation_of(const Json& re
     return Error{"expected an object, found " + std::string(Json::name_of(record.kind()))};
   auto all = prompt_of(record);
   if (!all) return all.error();
-  for (const std::string_view name : {"completion", "output"})
+  for (const std::string_view name : {"completion", "output", "answer"})
     if (record.find(name)) {
       const auto said = said_under(record, name, "assistant");
       if (!said) return said.error();
@@ -209,8 +210,8 @@ CHIMERA_FUNCTION Result<std::vector<ChatMessage>> conversation_of(const Json& re
     }
   if (all->empty())
     return Error{
-        "expected \"messages\", \"conversations\", \"prompt\" with \"completion\", or \"instruction\" with "
-        "\"output\""};
+        "expected \"messages\", \"conversations\", \"prompt\" with \"completion\", \"instruction\" with "
+        "\"output\", or \"question\" with \"answer\""};
   if (Result<void> s = check_conversation(*all); !s) return s.error();
   return all;
 }

@@ -1,0 +1,44 @@
+#!/bin/sh
+# A trained model learns to answer; what cannot be used is told, and a run that was stopped ends as one that was not.
+. "$(dirname "$0")/common.sh"
+
+expect 0 'saved' chimera-train $small --data "$text" --steps 1 --out base
+i=0
+while [ $i -lt 40 ]; do
+  i=$((i + 1))
+  printf '{"messages": [{"role": "user", "content": "ask %s"}, {"role": "assistant", "content": "say %s"}]}\n' $i $((i % 3))
+done >talk.jsonl
+printf '{"prompt": "x", "completion": ""}\nnot json\n' >>talk.jsonl
+gzip -k talk.jsonl
+sft="chimera-align sft --model base --data talk.jsonl.gz --batch 2 --context 64 --lr 2e-3 --checkpoint-interval 4"
+
+expect 0 'note: 2 of 42 records cannot be used; the first: .*/talk.jsonl.gz, record 41: the answer is empty' $sft --out whole --epochs 4
+check 'says what it learns from' grep -q '38 conversations, .* answers; 2 held out, .*; template chatml' stderr
+check 'the last line is the validation loss' sh -c 'tail -n 1 stdout | grep -qx "val loss [0-9.]*"'
+cp stdout whole.txt
+last=$(ls whole | grep checkpoint | sort | tail -n 1)
+check 'the curve is drawn' grep -q '</svg>' whole/loss.svg
+check 'the template is in the folder' grep -q 'im_start' whole/tokenizer_config.json whole/chat_template.jinja
+cp -r whole parts
+rm "parts/$last"
+expect 0 'resumed from parts/' chimera-align sft --resume --out parts
+check 'the same validation loss' cmp stdout whole.txt
+for run in whole parts; do tail -c +8192 "$run/$last" >$run.bits; done # behind the text, which has the run's time
+check 'the same bits' cmp whole.bits parts.bits
+expect 0 'the run is complete' chimera-align sft --resume --out whole
+expect 0 'tok/s' chimera-generate --model whole --prompt 'ask 3' --tokens 8
+
+expect 1 'record 41: the answer is empty' $sft --out strict --strict
+check 'a run that failed leaves no folder' test ! -e strict
+expect 1 'holds a run' $sft --out whole
+expect 1 'no model to teach' chimera-align sft --data talk.jsonl --out x
+expect 1 'name files with --data' chimera-align sft --model base --out x
+expect 1 'cannot open none.jsonl' chimera-align sft --model base --data none.jsonl --out x
+expect 1 'expected the template chatml' $sft --template jinja --out x
+expect 1 "has no <|start_header_id|>" $sft --template llama3 --out x
+head -c 100 talk.jsonl.gz >cut.gz
+expect 1 'damaged, or cut short' chimera-align sft --model base --data cut.gz --out x
+expect 1 'holds a run of chimera-train' chimera-align sft --resume --out base
+expect 2 'a command is required' chimera-align
+expect 2 'there is no flag --mode: did you mean --model' chimera-align sft --mode x --out x
+finish
