@@ -47,7 +47,7 @@ std::optional<int> parse_flags(int argc, char** argv, Options& options) {
   app.end_help("chimera-align sft --model runs/first --data talk.jsonl --out runs/talk --epochs 3");
   app.require_subcommand(1);
   CLI::App* sft = app.add_subcommand("sft", "learn answers from conversations (supervised fine-tuning)");
-  sft->fallthrough();
+  sft->fallthrough()->group("Commands");
   CLI::Option* from = sft->add_option("-m,--from,--model", options.from,
                                       "the model to begin with: a run, a GGUF file, a Hugging Face folder");
   from->type_name("PATH")->default_str("");
