@@ -19,8 +19,8 @@ TEST_CASE("the weights of a config are counted by its layers' tables") {
                      .span_knot = {.heads = 3, .head_dim = 8},
                      .ffn = {.hidden = 9},
                      .tied = false};
-  // Embedding, output and last norm; two norms and SwiGLU a block; recurrence; Mamba-2; attention; Gated DeltaNet; mLSTM; span
-  // knots.
+  // Embedding, output and last norm; two norms and SwiGLU a block; recurrence; Mamba-2; attention; Gated DeltaNet;
+  // mLSTM; span knots.
   constexpr int blocks = 6 * (2 * 20 + 3 * 9 * 20);
   constexpr int recurrence = 3 * 24 * 20 + 2 * 24 + 20 + 24 * (2 + 4) + 2 * 24 * 8;
   constexpr int mamba = (2 * 60 + 56 + 60 + 12 - 60) * 20 + (60 + 56) * 4 + 3 * 12 + 60 + 60 * 20;

@@ -220,9 +220,10 @@ inline void cached_mlstm(const Device& q, const CachedMlstmShape& s, const Pass&
   q.open([&](const Cpu& cpu) { chimera::cached_mlstm(cpu, s, pass, qkvo, raw, w, y, temp); });
 }
 inline void span_knot_backward(const Device& q, const SpanKnotShape& s, const Batch& batch, const SpanKnotInput& in,
-                               const float* knots, const float* out, const float* lse, const float* dout,
-                               const SpanKnotGradients& d, Bump temp) {
-  q.open([&](const Cpu& cpu) { chimera::span_knot_backward(cpu, s, batch, in, knots, out, lse, dout, d, temp); });
+                               const float* knots, const float* out, const float* lse, const float* least,
+                               const float* dout, const SpanKnotGradients& d, Bump temp) {
+  q.open(
+      [&](const Cpu& cpu) { chimera::span_knot_backward(cpu, s, batch, in, knots, out, lse, least, dout, d, temp); });
 }
 inline void gate_product(const Device& q, const float* w, std::int64_t n, std::int64_t cols, std::int64_t rows,
                          const ProductInput& x, float* y) {

@@ -44,12 +44,13 @@ struct SpanKnotConfig {
   int span = 32;             // tokens that become one knot
   int window = 1;            // whole spans before its own that a token sees token by token
   int max_knots = 0;         // knots that decoding keeps for a token to see: the oldest leave; 0: as the context has
+  int top_knots = 0;         // of those, with the largest scores, that a token sees; 0: all
   bool norm_weights = true;  // the norms of each head's query and key have weights
 
   template <class Self, class F>
   static constexpr void each_field(Self& s, F&& f) {
     f("heads", s.heads), f("head_dim", s.head_dim), f("span", s.span), f("window", s.window);
-    f("max_knots", s.max_knots), f("norm_weights", s.norm_weights);
+    f("max_knots", s.max_knots), f("top_knots", s.top_knots), f("norm_weights", s.norm_weights);
   }
   template <class Whole>
   constexpr SpanKnotConfig resolved(const Whole& c) const {
@@ -70,7 +71,9 @@ struct SpanKnotConfig {
        "chimera: span_knot.head_dim, or width / span_knot.heads for it, must be even, and between 2 and 256");        \
   rule(c.span_knot.span > 0 && c.span_knot.span <= 256, "chimera: span_knot.span must be between 1 and 256");         \
   rule(c.span_knot.window >= 0 && c.span_knot.window <= 64, "chimera: span_knot.window must be between 0 and 64");    \
-  rule(c.span_knot.max_knots >= 0, "chimera: span_knot.max_knots must not be negative")
+  rule(c.span_knot.max_knots >= 0, "chimera: span_knot.max_knots must not be negative");                              \
+  rule(c.span_knot.top_knots >= 0 && c.span_knot.top_knots <= 256,                                                    \
+       "chimera: span_knot.top_knots must be between 0 and 256")
   CHIMERA_CONFIG_RULES;
 #undef CHIMERA_RULES
 

@@ -20,8 +20,8 @@ template <const Config& C>
 struct SpanKnot : SpanKnotWeights {
   static constexpr SpanKnotConfig sizes = C.span_knot.resolved(C);
   static constexpr std::int64_t width = C.width, heads = sizes.heads, head_dim = sizes.head_dim;
-  static constexpr SpanKnotShape cell{heads, head_dim, sizes.span, sizes.window,
-                                      static_cast<float>(constexpr_pow(head_dim, -0.5))};
+  static constexpr SpanKnotShape cell{
+      heads, head_dim, sizes.span, sizes.window, static_cast<float>(constexpr_pow(head_dim, -0.5)), sizes.top_knots};
   static constexpr std::int64_t inner = cell.inner(), row = cell.row();
 
   // 1. Weights.
@@ -33,12 +33,16 @@ struct SpanKnot : SpanKnotWeights {
     float* knots;   // [B,heads,slots,knot]
     float* mixed;   // [B,T,inner], before the gate
     float* lse;     // [B,heads,T]
+    float* least;   // [B,heads,T], with top_knots
     float* angles;  // [T,rope_row]
   };
   static Activations bind(Bump& memory, const Batch& batch) {
     const std::int64_t n = batch.tokens();
-    return {memory.take(n * row), memory.take(batch.sequences * heads * cell.slots(batch.length) * cell.knot()),
-            memory.take(n * inner), memory.take(n * heads),
+    return {memory.take(n * row),
+            memory.take(batch.sequences * heads * cell.slots(batch.length) * cell.knot()),
+            memory.take(n * inner),
+            memory.take(n * heads),
+            memory.take(sizes.top_knots > 0 ? n * heads : 0),
             memory.take(batch.length * rope_row(head_dim, cell.turning().layout))};
   }
   static std::int64_t temp_bytes(const Batch& batch) {
@@ -65,7 +69,7 @@ struct SpanKnot : SpanKnotWeights {
     linear(q, in, w.matrix(input), n, 1.f, x, width, 0.f, a.rows, row, temp);
     rope_table(q, turns, head_dim, cell.turning().layout, 0, batch.length, a.angles);
     turn(q, w, batch, a, turned);
-    span_knot(q, cell, batch, seen(w, a, turned), a.knots, a.mixed, a.lse);
+    span_knot(q, cell, batch, seen(w, a, turned), a.knots, a.mixed, a.lse, a.least);
     sigmoid_gate(q, n, inner, a.rows + gate, row, a.mixed, gated);
     linear(q, out, w.matrix(output), n, scale, gated, inner, 1.f, y, width, temp);
   }
@@ -82,7 +86,7 @@ struct SpanKnot : SpanKnotWeights {
     sigmoid_gate(q, n, inner, a.rows + gate, row, a.mixed, dmixed);
     linear_backward(q, out, w.matrix(output), dw.matrix(output), n, scale, dy, width, dmixed, inner, 0.f, dmixed, temp);
     sigmoid_gate_backward(q, n, inner, a.rows + gate, row, a.mixed, dmixed, drows + gate);
-    span_knot_backward(q, cell, batch, seen(w, a, turned), a.knots, a.mixed, a.lse, dmixed,
+    span_knot_backward(q, cell, batch, seen(w, a, turned), a.knots, a.mixed, a.lse, a.least, dmixed,
                        {.dheads = dturned,
                         .drows = drows,
                         .dtie = dw.vector(tie),

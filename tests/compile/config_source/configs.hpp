@@ -57,7 +57,7 @@ inline chimera::Config random_config(std::uint32_t seed) {
   number(c.mlstm.heads), number(c.mlstm.qk), number(c.mlstm.v), number(c.mlstm.chunk);
   real(c.mlstm.gate_cap), real(c.mlstm.norm_eps);
   number(c.span_knot.heads), number(c.span_knot.head_dim), number(c.span_knot.span), number(c.span_knot.window);
-  number(c.span_knot.max_knots), choice(c.span_knot.norm_weights, 2);
+  number(c.span_knot.max_knots), number(c.span_knot.top_knots), choice(c.span_knot.norm_weights, 2);
   number(c.moe.experts), number(c.moe.top_k), number(c.moe.expert_hidden), choice(c.moe.shared, 2);
   choice(c.moe.score, 2), real(c.moe.balance_rate), real(c.moe.balance_loss), real(c.moe.z_loss);
   choice(c.ternary.on, 2), number(c.ternary.group), real(c.ternary.deep_zero), real(c.ternary.most_zeros);

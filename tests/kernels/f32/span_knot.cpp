@@ -49,6 +49,12 @@ Doubles reference(const SpanKnotShape& s, const Batch& batch, const Inputs& in) 
                          in.distance[static_cast<std::size_t>(h * 16 + bucket)]);
         values.insert(values.end(), knot.begin() + D, knot.end());
       }
+      if (s.top > 0 && local > s.top) {
+        Doubles ranked = scores;
+        std::sort(ranked.rbegin(), ranked.rend());
+        for (double& x : scores)
+          if (x < ranked[static_cast<std::size_t>(s.top - 1)]) x = -1e30;
+      }
       for (std::int64_t i = document + local * S; i <= at; ++i) {
         scores.push_back(product(q(at) + 2 * s.heads * D, k(i) + 2 * s.heads * D));
         values.insert(values.end(), v(i), v(i) + D);
@@ -94,11 +100,12 @@ struct Results {
         dgain(zeros(s.heads)),
         ddistance(zeros(s.heads * SpanKnotShape::buckets)) {
     Floats knots = filled(batch.sequences * s.heads * s.slots(batch.length) * s.knot(), unwritten);
-    Floats lse = filled(batch.tokens() * s.heads, unwritten), temp = room(span_knot_backward_bytes(s, batch));
+    Floats lse = filled(batch.tokens() * s.heads, unwritten), least = lse,
+           temp = room(span_knot_backward_bytes(s, batch));
     for (std::int64_t t = 0; t < batch.tokens(); ++t)
       std::fill_n(drows.data() + t * s.row() + s.values(), s.inner(), unwritten);
-    span_knot(q, s, batch, in.of(), knots.data(), out.data(), lse.data());
-    span_knot_backward(q, s, batch, in.of(), knots.data(), out.data(), lse.data(), dout.data(),
+    span_knot(q, s, batch, in.of(), knots.data(), out.data(), lse.data(), least.data());
+    span_knot_backward(q, s, batch, in.of(), knots.data(), out.data(), lse.data(), least.data(), dout.data(),
                        {dheads.data(), drows.data(), dtie.data(), dgain.data(), ddistance.data()}, Bump{temp.data()});
   }
   Floats all() const {
@@ -135,14 +142,15 @@ Floats full_attention(const Cpu& q, const SpanKnotShape& s, const Batch& batch, 
 
 TEST_CASE("what spans and their knots give, and the gradients, with documents") {
   struct Case {
-    std::int64_t T, heads, head_dim, span, window;
+    std::int64_t T, heads, head_dim, span, window, top = 0;
   };
   on_every_cpu([](const Cpu& q) {
     if (q.threads() == 2) return;  // one and three threads are enough here: the bits are compared below
-    for (const Case& c :
-         {Case{1, 1, 2, 4, 1}, Case{3, 2, 6, 4, 0}, Case{4, 1, 18, 4, 0}, Case{5, 2, 4, 4, 0}, Case{75, 1, 6, 1, 0},
-          Case{75, 3, 10, 7, 1}, Case{130, 2, 4, 3, 5}, Case{200, 1, 34, 32, 1}}) {
-      const SpanKnotShape s = shape_of(c.heads, c.head_dim, c.span, c.window);
+    for (const Case& c : {Case{1, 1, 2, 4, 1}, Case{3, 2, 6, 4, 0}, Case{4, 1, 18, 4, 0}, Case{5, 2, 4, 4, 0},
+                          Case{75, 1, 6, 1, 0}, Case{75, 3, 10, 7, 1}, Case{130, 2, 4, 3, 5}, Case{200, 1, 34, 32, 1},
+                          Case{130, 2, 4, 3, 1, 4}, Case{75, 1, 6, 1, 0, 1}}) {
+      SpanKnotShape s = shape_of(c.heads, c.head_dim, c.span, c.window);
+      s.top = c.top;
       const std::vector<std::int32_t> start = documents(c.T, {{1, 6, 7, 1, 20}, {40, 3}});
       for (const std::int32_t* documents_of : {static_cast<const std::int32_t*>(nullptr), start.data()}) {
         CAPTURE(c.T);

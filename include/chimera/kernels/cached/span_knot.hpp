@@ -1,7 +1,7 @@
 // Span knots as decoding keeps them: the keys and values of the newest spans in a ring, one knot for each span before,
 // in another, and the sums of the span that is not whole yet. A span's tokens are seen together, as many as a pass has.
 //
-// A sequence carries the sums of the heads [heads, sums]: of the span's tokens so far, with e_t = e^(p . k_t / sqrt(D) - m)
+// A sequence carries the sums of the heads [heads, sums]: of the span's tokens so far, e_t = e^(p . k_t / sqrt(D) - m),
 //   sum e_t k_t,   sum e_t v_t,   m, the largest exponent,   sum e_t
 #pragma once
 
@@ -45,9 +45,8 @@ namespace chimera::inline CHIMERA_ABI {
 
 /// Bytes of a worker's scratch.
 constexpr std::int64_t cached_span_knot_scratch_bytes(const CachedSpanKnotShape& s) {
-  using span_knot_parts::tile;
-  const std::int64_t rows = tile * s.tokens().row();
-  return bytes_of({gemm_scratch_floats, tile * tile, tile, tile, rows, rows});
+  const std::int64_t rows = span_knot_parts::tile * s.tokens().row();
+  return span_knot_parts::pull_bytes(s.cell) + bytes_of({rows, rows});
 }
 
 /// heads [rows, row]: q and k, which are written turned, too; values: v of rows [rows, row] -> out [rows,
@@ -117,24 +116,37 @@ struct CachedSpan {
     const Pull pull(isa, cell, n, memory, out + (run.first + first) * cell.inner() + h * D);
     float* key_rows = memory.take(tile * tokens.shape.row());
     float* value_rows = memory.take(tile * tokens.shape.row());
-    const auto over = [&](const KvCache& cache, std::int64_t from, std::int64_t end, const float* queries, auto seen) {
-      for (std::int64_t j = from, count = 0; j < end; j += count) {
-        count = cache.together(j, std::min(tile, end - j));
-        pull.see(count, row_major(queries, row),
-                 row_major(load_rows(isa, cache, cache.key(h, j), count, key_rows), cache.shape.row()),
-                 row_major(load_rows(isa, cache, cache.value(h, j), count, value_rows), cache.shape.row()),
-                 [&](std::int64_t r, float* scores) { return seen(j, count, r, scores); });
-      }
+    const auto over = [&](const KvCache& cache, std::int64_t from, std::int64_t end, auto f) {
+      for (std::int64_t j = from, count = 0; j < end; j += count)
+        f(j, count = cache.together(j, std::min(tile, end - j)));
     };
-    over(tokens, tied * cell.span, position + n, sides.tokens.q,
-         [=](std::int64_t j, std::int64_t count, std::int64_t r, float*) {
-           return Visible{0, std::clamp<std::int64_t>(position + r + 1 - j, 0, count)};
-         });
-    over(knots, std::max<std::int64_t>(0, span - knots.shape.slot_count), tied, sides.knots.q,
-         [=, this](std::int64_t j, std::int64_t count, std::int64_t, float* scores) {
-           add_distances(distance + h * SpanKnotShape::buckets, gain[h], span - j, {0, count}, scores);
-           return Visible{0, count};
-         });
+    const auto cached = [&](const KvCache& cache, const std::byte* at, std::int64_t count, float* buffer) {
+      return row_major(load_rows(isa, cache, at, count, buffer), cache.shape.row());
+    };
+    over(tokens, tied * cell.span, position + n, [&](std::int64_t j, std::int64_t count) {
+      pull.see(count, row_major(sides.tokens.q, row), cached(tokens, tokens.key(h, j), count, key_rows),
+               cached(tokens, tokens.value(h, j), count, value_rows), [&](std::int64_t r, float*) {
+                 return Visible{0, std::clamp<std::int64_t>(position + r + 1 - j, 0, count)};
+               });
+    });
+    const std::int64_t oldest = std::max<std::int64_t>(0, span - knots.shape.slot_count);
+    const auto all = [&](std::int64_t j, std::int64_t count, float* scores) {
+      add_distances(distance + h * SpanKnotShape::buckets, gain[h], span - j, {0, count}, scores);
+      return Visible{0, count};
+    };
+    if (cell.top > 0)
+      over(knots, oldest, tied, [&](std::int64_t j, std::int64_t count) {
+        pull.rank(count, row_major(sides.knots.q, row), cached(knots, knots.key(h, j), count, key_rows),
+                  [&](std::int64_t, float* scores) { return all(j, count, scores); });
+      });
+    over(knots, oldest, tied, [&](std::int64_t j, std::int64_t count) {
+      pull.see(count, row_major(sides.knots.q, row), cached(knots, knots.key(h, j), count, key_rows),
+               cached(knots, knots.value(h, j), count, value_rows), [&](std::int64_t r, float* scores) {
+                 const Visible see = all(j, count, scores);
+                 if (cell.top > 0) drop_below(pull.least(r), see, scores);
+                 return see;
+               });
+    });
     pull.finish();
 
     if ((position + n) % cell.span > 0) return;

@@ -7,6 +7,7 @@
 //     q'_t . k'_i / sqrt(D)                                    for l <= i <= t; q' and k' are q and k turned (RoPE)
 //     q_t . kappa_j / sqrt(D) + gain + distance[bucket(c - j)]  for j < c - w;   bucket(n) = min(15, floor(log2 n))
 //   and gives the sum of v_i and nu_j so weighted: every token of its past counts once, by itself or in its knot.
+//   With `top` a knot counts only if its score is not below the top-th largest.
 //
 // Knots of a row lie in slots: that whose last token is e in slot e / S. No two meet there, for they end S or more
 // tokens apart, and a document's lie side by side; slots without a knot are 0.
@@ -24,6 +25,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <limits>
 
 namespace chimera {
@@ -35,6 +37,7 @@ struct SpanKnotShape {
 
   std::int64_t heads, head_dim, span, window;
   float scale;
+  std::int64_t top = 0;  // 0: all knots count
 
   constexpr std::int64_t inner() const { return heads * head_dim; }
   constexpr std::int64_t row() const { return 4 * inner(); }
@@ -73,8 +76,13 @@ namespace span_knot_parts {
 
 inline constexpr std::int64_t tile = attention_parts::attention_tile;
 
-/// Calls f(bucket, begin, end) for stretches of the columns begin .. end - 1, where column x holds the knot `distance` - x
-/// spans away.
+/// Of a worker's scratch, for the softmax of some queries.
+constexpr std::int64_t pull_bytes(const SpanKnotShape& s) {
+  return bytes_of({gemm_scratch_floats, tile * tile, tile, tile, tile * s.top});
+}
+
+/// Calls f(bucket, begin, end) for stretches of the columns begin .. end - 1, where column x holds the knot that is
+/// `distance` - x spans away.
 template <class F>
 CHIMERA_INLINE void over_buckets(std::int64_t distance, std::int64_t begin, std::int64_t end, F f) {
   while (end > begin) {
@@ -97,16 +105,17 @@ void turn_heads(const Cpu& q, const SpanKnotShape& s, const Batch& batch, const 
 void turn_heads_backward(const Cpu& q, const SpanKnotShape& s, const Batch& batch, const float* angles, float* dheads,
                          float* drows);
 
-/// -> knots [B,heads,slots,knot], out [B,T,heads*head_dim], lse [B,heads,T] (log of the sum of exponentials).
+/// -> knots [B,heads,slots,knot], out [B,T,heads*head_dim], lse [B,heads,T] (log of the sum of exponentials), and where
+/// not all knots count least [B,heads,T]: the smallest score that does.
 void span_knot(const Cpu& q, const SpanKnotShape& s, const Batch& batch, const SpanKnotInput& in, float* knots,
-               float* out, float* lse);
+               float* out, float* lse, float* least);
 
 /// Bytes of `temp`.
 std::int64_t span_knot_backward_bytes(const SpanKnotShape& s, const Batch& batch);
 
-/// knots, out and lse are those of the forward pass.
+/// knots, out, lse and least are those of the forward pass.
 void span_knot_backward(const Cpu& q, const SpanKnotShape& s, const Batch& batch, const SpanKnotInput& in,
-                        const float* knots, const float* out, const float* lse, const float* dout,
+                        const float* knots, const float* out, const float* lse, const float* least, const float* dout,
                         const SpanKnotGradients& d, Bump temp);
 
 }  // namespace chimera::inline CHIMERA_ABI
@@ -180,8 +189,14 @@ inline void add_distances(const float* distances, float gain, std::int64_t dista
   });
 }
 
-/// The running softmax of some queries [rows, head_dim]: m and l the largest scores and sums, o [rows, head_dim] what is
-/// mixed.
+/// Scores below `least` count for nothing.
+inline void drop_below(float least, Visible see, float* scores) {
+  for (std::int64_t x = see.begin; x < see.end; ++x)
+    if (scores[x] < least) scores[x] = -std::numeric_limits<float>::infinity();
+}
+
+/// The running softmax of some queries [rows, head_dim]: m and l the largest scores and sums, o [rows, head_dim] what
+/// is mixed.
 struct Pull {
   Isa isa;
   std::int64_t rows, head_dim;
@@ -190,10 +205,10 @@ struct Pull {
   float* scores;  // [rows, tile]
   float* m;
   float* l;
+  std::int64_t top;
+  float* largest;  // [rows, top]: of the scores that were ranked; heaps, the smallest first
   float* o;
   std::int64_t ldo;
-
-  static constexpr std::int64_t bytes = attention_parts::attention_scratch_bytes;
 
   Pull(Isa level, const SpanKnotShape& s, std::int64_t queries, Bump& memory, float* out)
       : isa(level),
@@ -204,12 +219,33 @@ struct Pull {
         scores(memory.take(tile * tile)),
         m(memory.take(tile)),
         l(memory.take(tile)),
+        top(s.top),
+        largest(memory.take(tile * s.top)),
         o(out),
         ldo(s.inner()) {
     std::fill(m, m + rows, -std::numeric_limits<float>::infinity());
     std::fill(l, l + rows, 0.f);
+    std::fill(largest, largest + rows * top, -std::numeric_limits<float>::infinity());
     for (std::int64_t r = 0; r < rows; ++r) std::fill(o + r * ldo, o + r * ldo + head_dim, 0.f);
   }
+
+  /// Keys whose scores are ranked and no more; n and `seen` as below.
+  template <class Seen>
+  void rank(std::int64_t n, ConstView q, ConstView k, Seen seen) const {
+    gemm_serial(isa, scratch, rows, n, head_dim, scale, q, k.transpose(), 0.f, scores, tile);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      float *row = scores + r * tile, *heap = largest + r * top;
+      const Visible see = seen(r, row);
+      for (std::int64_t x = see.begin; x < see.end; ++x) {
+        if (row[x] <= heap[0]) continue;
+        std::pop_heap(heap, heap + top, std::greater<>{});
+        heap[top - 1] = row[x];
+        std::push_heap(heap, heap + top, std::greater<>{});
+      }
+    }
+  }
+  /// The top-th largest score of those; minus infinity if there are fewer.
+  float least(std::int64_t r) const { return largest[r * top]; }
 
   /// n keys more, n <= tile. seen(r, scores of query r) gives which of them it sees, and adds what there is to add.
   template <class Seen>
@@ -326,7 +362,7 @@ CHIMERA_FUNCTION void turn_heads_backward(const Cpu& q, const SpanKnotShape& s, 
 }
 
 CHIMERA_FUNCTION void span_knot(const Cpu& q, const SpanKnotShape& s, const Batch& batch, const SpanKnotInput& in,
-                                float* knots, float* out, float* lse) {
+                                float* knots, float* out, float* lse, float* least) {
   using namespace span_knot_parts;
   const std::int64_t T = batch.length, D = s.head_dim, slots = s.slots(T), tiles = ceil_div(T, tile);
   parallel(q, batch.sequences * s.heads * slots, [&](std::int64_t index, int worker) {
@@ -346,19 +382,34 @@ CHIMERA_FUNCTION void span_knot(const Cpu& q, const SpanKnotShape& s, const Batc
                                    knots + (b * s.heads + h) * slots * s.knot());
     Bump memory{q.scratch(worker)};
     const Pull pull(q.isa(), s, rows, memory, out + (b * T + i0) * s.inner() + h * D);
+    const auto seen = [&](const Columns& c, std::int64_t r, float* scores) {
+      const Sight sight(s, batch, b, i0 + r);
+      const Visible see = c.seen(sight, i0 + r);
+      if (c.knots) add_distances(in.distance + h * SpanKnotShape::buckets, in.gain[h], c.distance(sight), see, scores);
+      return see;
+    };
+    const auto queries = [&](const Columns& c) { return row_major(sides.of(c).q + i0 * s.row(), s.row()); };
+    const auto of = [&](const Columns& c, const float* keys_or_values) {
+      return row_major(keys_or_values + c.first * sides.of(c).stride, sides.of(c).stride);
+    };
+    if (s.top > 0)
+      over_columns(s, batch, b, i0, rows, [&](const Columns& c) {
+        if (c.knots)
+          pull.rank(c.n, queries(c), of(c, sides.knots.k),
+                    [&](std::int64_t r, float* scores) { return seen(c, r, scores); });
+      });
     over_columns(s, batch, b, i0, rows, [&](const Columns& c) {
-      const Side<const float>& side = sides.of(c);
-      pull.see(c.n, row_major(side.q + i0 * s.row(), s.row()), row_major(side.k + c.first * side.stride, side.stride),
-               row_major(side.v + c.first * side.stride, side.stride), [&](std::int64_t r, float* scores) {
-                 const Sight sight(s, batch, b, i0 + r);
-                 const Visible see = c.seen(sight, i0 + r);
-                 if (c.knots)
-                   add_distances(in.distance + h * SpanKnotShape::buckets, in.gain[h], c.distance(sight), see, scores);
-                 return see;
-               });
+      pull.see(c.n, queries(c), of(c, sides.of(c).k), of(c, sides.of(c).v), [&](std::int64_t r, float* scores) {
+        const Visible see = seen(c, r, scores);
+        if (c.knots && s.top > 0) drop_below(pull.least(r), see, scores);
+        return see;
+      });
     });
     pull.finish();
-    for (std::int64_t r = 0; r < rows; ++r) lse[(b * s.heads + h) * T + i0 + r] = pull.m[r] + std::log(pull.l[r]);
+    for (std::int64_t r = 0, at = (b * s.heads + h) * T + i0; r < rows; ++r) {
+      lse[at + r] = pull.m[r] + std::log(pull.l[r]);
+      if (s.top > 0) least[at + r] = pull.least(r);
+    }
   });
 }
 
@@ -370,7 +421,8 @@ CHIMERA_FUNCTION std::int64_t span_knot_backward_bytes(const SpanKnotShape& s, c
 
 CHIMERA_FUNCTION void span_knot_backward(const Cpu& q, const SpanKnotShape& s, const Batch& batch,
                                          const SpanKnotInput& in, const float* knots, const float* out,
-                                         const float* lse, const float* dout, const SpanKnotGradients& d, Bump temp) {
+                                         const float* lse, const float* least, const float* dout,
+                                         const SpanKnotGradients& d, Bump temp) {
   using namespace span_knot_parts;
   constexpr std::int64_t buckets = SpanKnotShape::buckets;
   const std::int64_t B = batch.sequences, T = batch.length, D = s.head_dim, row = s.row(), ldo = s.inner();
@@ -420,6 +472,7 @@ CHIMERA_FUNCTION void span_knot_backward(const Cpu& q, const SpanKnotShape& s, c
           const Visible see = c.seen(sight, i0 + r);
           float *pr = p + r * tile, *dpr = dp + r * tile;
           if (c.knots) add_distances(in.distance + h * buckets, in.gain[h], c.distance(sight), see, pr);
+          if (c.knots && s.top > 0) drop_below(least[index * T + i0 + r], see, pr);
           dispatch<attention_parts::ProbabilityRow>(q.isa(), c.n, see, 0.f, 0.f, lse[index * T + i0 + r], pr);
           dispatch<attention_parts::ScoreGradientRow>(q.isa(), c.n, delta[index * T + i0 + r], 1.f, pr, dpr);
           if (c.knots)
