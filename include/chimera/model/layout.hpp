@@ -12,6 +12,7 @@
 #include <chimera/model/registry.hpp>
 #include <chimera/model/weights_table.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -112,11 +113,17 @@ struct ModelLayout {
     std::array<States, kv_formats> all{};
     for (std::size_t kv = 0; kv < kv_formats; ++kv) {
       States& s = all[kv];
-      for (std::size_t i = 0; i < steps<C>.size(); ++i)
-        with_step<C>(steps<C>[i], [&](auto type) {
-          s.whole_at[i] = s.rings;
-          s.rings += static_cast<std::size_t>(decltype(type)::type::state(static_cast<KvFormat>(kv), C.context).whole);
+      std::array<std::size_t, layers> whole{};  // of a block
+      for (int i = 0; i < layers; ++i)
+        with_block<C>(C.layers.block(i), [&](auto type) {
+          using B = typename decltype(type)::type;
+          whole[static_cast<std::size_t>(i)] =
+              static_cast<std::size_t>(B::state(static_cast<KvFormat>(kv), C.context).whole);
         });
+      for (std::size_t i = 0; i < steps<C>.size(); ++i) {
+        s.whole_at[i] = s.rings;
+        s.rings += whole[static_cast<std::size_t>(steps<C>[i].block)];
+      }
     }
     return all;
   }();
@@ -129,12 +136,20 @@ struct ModelLayout {
   /// last: all bytes.
   static constexpr std::size_t ring_at(KvFormat kv, std::int64_t context, std::size_t step) {
     std::size_t at = states(kv).rings;
-    for (std::size_t i = 0; i < step; ++i)
-      with_step<C>(steps<C>[i], [&](auto type) {
+    for (int i = 0; i < layers; ++i)
+      with_block<C>(C.layers.block(i), [&](auto type) {
         using B = typename decltype(type)::type;
-        if constexpr (has_ring<B>) at += static_cast<std::size_t>(B::state(kv, context).ring);
+        if constexpr (has_ring<B>) at += steps_of(i, step) * static_cast<std::size_t>(B::state(kv, context).ring);
       });
     return at;
+  }
+  /// How many of the steps before that one are the block's.
+  static constexpr std::size_t steps_of(int block, std::size_t step) {
+    constexpr int looped = C.loop.on() ? C.loop.last - C.loop.first + 1 : 1, most = C.loop.most_passes();
+    const int before = static_cast<int>(step) - block;
+    if (!C.loop.on() || block < C.loop.first) return before > 0;
+    if (block > C.loop.last) return before > looped * (most - 1);
+    return static_cast<std::size_t>(std::clamp((before + looped - 1) / looped, 0, most));
   }
 
   static constexpr std::size_t tensor_count = [] {
