@@ -1,4 +1,4 @@
-#include "numeric.hpp"
+#include "kernels/scan.hpp"
 
 #include <chimera/kernels/f32/delta_rule.hpp>
 
@@ -111,14 +111,10 @@ TEST_CASE("the delta rule and its gradients at every chunk length, with groups, 
       for (const std::int64_t chunk : {1, 7, 16, 64}) {
         if (c.key_dim > 9 && chunk < 16) continue;
         const DeltaRuleShape s{c.key_heads, c.value_heads, c.key_dim, c.value_dim, chunk};
-        const std::vector<std::int32_t> start = documents(c.T, {{1, 6, 7, 1, 20}, {40, 3}});
-        for (const std::int32_t* documents_of : {static_cast<const std::int32_t*>(nullptr), start.data()})
+        scans::with_documents(c.T, [&](const Batch& batch) {
           for (const bool carried : {false, true}) {
-            CAPTURE(c.T);
             CAPTURE(chunk);
             CAPTURE(carried);
-            CAPTURE((documents_of != nullptr));
-            const Batch batch{.sequences = 2, .length = c.T, .document_start = documents_of};
             const Inputs in(s, batch);
             const Scan scan = in.scan(carried);
             const Floats dy = noise(batch.tokens() * s.values(), 6),
@@ -127,19 +123,14 @@ TEST_CASE("the delta rule and its gradients at every chunk length, with groups, 
             const Outcome want = reference(s, batch, scan);
             CHECK(difference(r.y, want.y) <= 5e-6);
             CHECK(difference(r.last, want.last) <= 5e-6);
-            const auto along = [&](Doubles Scan::*input) {
-              return [&, input](const Doubles& x) {
-                Scan moved = scan;
-                moved.*input = x;
-                const Outcome o = reference(s, batch, moved);
-                return inner_product(o.y, dy) + inner_product(o.last, dlast);
-              };
+            const auto loss = [&](const Scan& x) {
+              const Outcome o = reference(s, batch, x);
+              return inner_product(o.y, dy) + inner_product(o.last, dlast);
             };
-            check_gradient(along(&Scan::qkv), in.qkv, r.dqkv);
-            check_gradient(along(&Scan::g), in.g, r.dg);
-            check_gradient(along(&Scan::beta), in.beta, r.dbeta);
-            if (carried) check_gradient(along(&Scan::initial), in.initial, r.dinitial);
+            scans::check_gradients(scan, loss, {{&Scan::qkv, &r.dqkv}, {&Scan::g, &r.dg}, {&Scan::beta, &r.dbeta}});
+            if (carried) scans::check_gradients(scan, loss, {{&Scan::initial, &r.dinitial}});
           }
+        });
       }
   });
 }
@@ -147,32 +138,21 @@ TEST_CASE("the delta rule and its gradients at every chunk length, with groups, 
 TEST_CASE("halves that pass a state on, and single steps of the delta rule, give what one scan gives") {
   on_every_cpu([](const Cpu& q) {
     for (const std::int64_t value_dim : {9, 64, 80}) {  // strips of the step: parts, four vectors, and one
-      const std::int64_t T = 45, cut = 19;
       const DeltaRuleShape s{2, 4, 6, value_dim, 7};
-      const Batch batch{.sequences = 1, .length = T};
+      const Batch batch{.sequences = 1, .length = 45};
       const Inputs in(s, batch);
-      const Outcome want = reference(s, batch, in.scan(true));
-      Floats y = zeros(T * s.values()), state = in.initial, stepped = y, in_place = y, carried = state;
-      for (const auto& [first, n] : {std::pair<std::int64_t, std::int64_t>{0, cut}, {cut, T - cut}}) {
-        const Batch half{.sequences = 1, .length = n};
-        Floats states = zeros(delta_rule_states(s, half));
-        const float* qkv = in.qkv.data() + first * s.row();
-        const float* g = in.g.data() + first * s.value_heads;
-        const float* beta = in.beta.data() + first * s.value_heads;
-        delta_rule(q, s, half, qkv, g, beta, state.data(), y.data() + first * s.values(), states.data(), state.data());
-        delta_rule(q, s, half, qkv, g, beta, carried.data(), in_place.data() + first * s.values(), nullptr,
-                   carried.data());
-      }
-      CHECK(in_place == y);
-      CHECK(carried == state);
-      CHECK(difference(y, want.y) <= 5e-6);
-      CHECK(difference(state, want.last) <= 5e-6);
-      state = in.initial;
-      for (std::int64_t t = 0; t < T; ++t)
-        delta_rule_step(q, s, in.qkv.data() + t * s.row(), in.g.data() + t * s.value_heads,
-                        in.beta.data() + t * s.value_heads, state.data(), stepped.data() + t * s.values());
-      CHECK(difference(stepped, want.y) <= 5e-6);
-      CHECK(difference(state, want.last) <= 5e-6);
+      const auto qkv = [&](std::int64_t t) { return in.qkv.data() + t * s.row(); };
+      const auto g = [&](std::int64_t t) { return in.g.data() + t * s.value_heads; };
+      const auto beta = [&](std::int64_t t) { return in.beta.data() + t * s.value_heads; };
+      scans::check_parts_and_steps(
+          s.values(), reference(s, batch, in.scan(true)).y, in.initial,
+          [&](std::int64_t first, std::int64_t n, float* state, float* y, bool keep) {
+            const Batch part{.sequences = 1, .length = n};
+            Floats states = zeros(delta_rule_states(s, part));
+            delta_rule(q, s, part, qkv(first), g(first), beta(first), state, y, keep ? states.data() : nullptr, state);
+          },
+          [&](std::int64_t t, float* state, float* y) { delta_rule_step(q, s, qkv(t), g(t), beta(t), state, y); },
+          [](const Floats& state) { return state; });
     }
   });
 }

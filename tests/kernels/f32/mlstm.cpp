@@ -1,4 +1,4 @@
-#include "numeric.hpp"
+#include "kernels/scan.hpp"
 
 #include <chimera/kernels/f32/mlstm.hpp>
 
@@ -130,15 +130,11 @@ TEST_CASE("the memory and its gradients at every chunk length, with documents an
                           Case{65, 2, 18, 7, -6.f, false}, Case{129, 2, 4, 35, 6.f, true}})
       for (const std::int64_t chunk : {1, 7, 64, 128}) {
         const MlstmShape s{c.heads, c.qk, c.v, chunk};
-        const std::vector<std::int32_t> start = documents(c.T, {{1, 6, 7, 1, 20}, {40, 3}});
-        for (const std::int32_t* documents_of : {static_cast<const std::int32_t*>(nullptr), start.data()})
+        scans::with_documents(c.T, [&](const Batch& batch) {
           for (const bool carried : {false, true}) {
-            CAPTURE(c.T);
             CAPTURE(c.open);
             CAPTURE(chunk);
             CAPTURE(carried);
-            CAPTURE((documents_of != nullptr));
-            const Batch batch{.sequences = 2, .length = c.T, .document_start = documents_of};
             Values in(s, batch, c.open, c.positive);
             if (!c.positive)
               for (float& x : in.initial) x *= 0.01f;
@@ -159,58 +155,45 @@ TEST_CASE("the memory and its gradients at every chunk length, with documents an
                              static_cast<float>(m[static_cast<std::size_t>(i)])) <= 1e-4f);
             clear_rest(s, last), clear_rest(s, want_last);
             CHECK(difference(last, want_last) <= 2e-5);
-            const auto along = [&](Doubles Inputs::*input) {
-              return [&, input](const Doubles& x) {
-                Inputs moved = inputs;
-                moved.*input = x;
-                const Outcome o = reference(s, batch, moved, &m);
-                return inner_product(o.y, dh) + inner_product(o.last, dlast);
-              };
-            };
-            check_gradient(along(&Inputs::qkvo), in.qkvo, r.dqkvo);
-            check_gradient(along(&Inputs::gates), in.gates, r.dgates);
-            if (!carried) continue;
-            const auto along_initial = [&](const Doubles& x) {
-              Inputs moved = inputs;
-              for (std::size_t i = 0; i < x.size(); ++i)
-                if (static_cast<std::int64_t>(i) % s.state() < s.matrix() + s.qk) moved.initial[i] = x[i];
-              const Outcome o = reference(s, batch, moved, &m);
+            const auto loss = [&](const Inputs& x) {
+              const Outcome o = reference(s, batch, x, &m);
               return inner_product(o.y, dh) + inner_product(o.last, dlast);
             };
-            check_gradient(along_initial, in.initial, r.dinitial);
+            scans::check_gradients(inputs, loss, {{&Inputs::qkvo, &r.dqkvo}, {&Inputs::gates, &r.dgates}});
+            if (!carried) continue;
+            const auto of_initial = [&](Inputs x) {  // m stays
+              for (std::size_t i = 0; i < x.initial.size(); ++i)
+                if (static_cast<std::int64_t>(i) % s.state() >= s.matrix() + s.qk) x.initial[i] = inputs.initial[i];
+              return loss(x);
+            };
+            scans::check_gradients(inputs, of_initial, {{&Inputs::initial, &r.dinitial}});
           }
+        });
       }
   });
 }
 
 TEST_CASE("parts that pass a state on, and single steps, give what the whole gives") {
   on_every_cpu([](const Cpu& q) {
-    const std::int64_t T = 45, cut = 19;
     for (const std::int64_t chunk : {1, 7, 64}) {
       const MlstmShape s{3, 5, 9, chunk};
-      const Batch batch{.sequences = 1, .length = T};
+      const Batch batch{.sequences = 1, .length = 45};
       const Values in(s, batch, 0.f, true);
-      const Outcome want = reference(s, batch, in.inputs(true));
-      Floats y = zeros(T * s.inner()), state = in.initial, stepped = y, in_place = y, carried = state;
-      for (const auto& [first, n] : {std::pair<std::int64_t, std::int64_t>{0, cut}, {cut, T - cut}}) {
-        const Batch half{.sequences = 1, .length = n};
-        const float *qkvo = in.qkvo.data() + first * s.row(), *gates = in.gates.data() + first * 2 * s.heads;
-        Floats states = zeros(mlstm_states(s, half)), dots = zeros(n * s.heads);
-        mlstm(q, s, half, qkvo, gates, state.data(), y.data() + first * s.inner(), states.data(), dots.data(),
-              state.data());
-        mlstm(q, s, half, qkvo, gates, carried.data(), in_place.data() + first * s.inner(), nullptr, nullptr,
-              carried.data());
-      }
-      CHECK(in_place == y);
-      CHECK(carried == state);
-      CHECK(difference(y, want.y) <= 5e-6);
-      state = in.initial;
-      for (std::int64_t t = 0; t < T; ++t)
-        mlstm_step(q, s, in.qkvo.data() + t * s.row(), in.gates.data() + t * 2 * s.heads, state.data(),
-                   stepped.data() + t * s.inner());
-      CHECK(difference(stepped, want.y) <= 5e-6);
-      clear_rest(s, state), clear_rest(s, carried);
-      CHECK(difference(state, carried) <= 1e-5);
+      const auto qkvo = [&](std::int64_t t) { return in.qkvo.data() + t * s.row(); };
+      const auto gates = [&](std::int64_t t) { return in.gates.data() + t * 2 * s.heads; };
+      scans::check_parts_and_steps(
+          s.inner(), reference(s, batch, in.inputs(true)).y, in.initial,
+          [&](std::int64_t first, std::int64_t n, float* state, float* h, bool keep) {
+            const Batch part{.sequences = 1, .length = n};
+            Floats states = zeros(mlstm_states(s, part)), dots = zeros(n * s.heads);
+            mlstm(q, s, part, qkvo(first), gates(first), state, h, keep ? states.data() : nullptr,
+                  keep ? dots.data() : nullptr, state);
+          },
+          [&](std::int64_t t, float* state, float* h) { mlstm_step(q, s, qkvo(t), gates(t), state, h); },
+          [&](Floats state) {
+            clear_rest(s, state);
+            return state;
+          });
     }
   });
 }

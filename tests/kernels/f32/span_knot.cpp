@@ -1,4 +1,4 @@
-#include "numeric.hpp"
+#include "kernels/scan.hpp"
 
 #include <chimera/kernels/f32/span_knot.hpp>
 
@@ -151,30 +151,20 @@ TEST_CASE("what spans and their knots give, and the gradients, with documents") 
                           Case{130, 2, 4, 3, 1, 4}, Case{75, 1, 6, 1, 0, 1}}) {
       SpanKnotShape s = shape_of(c.heads, c.head_dim, c.span, c.window);
       s.top = c.top;
-      const std::vector<std::int32_t> start = documents(c.T, {{1, 6, 7, 1, 20}, {40, 3}});
-      for (const std::int32_t* documents_of : {static_cast<const std::int32_t*>(nullptr), start.data()}) {
-        CAPTURE(c.T);
+      scans::with_documents(c.T, [&](const Batch& batch) {
         CAPTURE(c.span);
-        CAPTURE((documents_of != nullptr));
-        const Batch batch{.sequences = 2, .length = c.T, .document_start = documents_of};
         const Values in(s, batch);
         const Inputs inputs = in.inputs();
         const Floats dout = noise(batch.tokens() * s.inner(), 6);
         const Results r(q, s, batch, in, dout);
         CHECK(difference(r.out, reference(s, batch, inputs)) <= 2e-6);
-        const auto along = [&](Doubles Inputs::*input) {
-          return [&, input](const Doubles& x) {
-            Inputs moved = inputs;
-            moved.*input = x;
-            return inner_product(reference(s, batch, moved), dout);
-          };
-        };
-        check_gradient(along(&Inputs::heads), in.heads, r.dheads);
-        check_gradient(along(&Inputs::rows), in.rows, r.drows);
-        check_gradient(along(&Inputs::tie), in.tie, r.dtie);
-        check_gradient(along(&Inputs::gain), in.gain, r.dgain);
-        check_gradient(along(&Inputs::distance), in.distance, r.ddistance);
-      }
+        scans::check_gradients(inputs, [&](const Inputs& x) { return inner_product(reference(s, batch, x), dout); },
+                               {{&Inputs::heads, &r.dheads},
+                                {&Inputs::rows, &r.drows},
+                                {&Inputs::tie, &r.dtie},
+                                {&Inputs::gain, &r.dgain},
+                                {&Inputs::distance, &r.ddistance}});
+      });
     }
   });
 }

@@ -1,4 +1,4 @@
-#include "numeric.hpp"
+#include "kernels/scan.hpp"
 
 #include <chimera/kernels/f32/ssd.hpp>
 
@@ -105,14 +105,10 @@ TEST_CASE("the scan and its gradients at every chunk length, with groups, docume
     for (const Case& c : {Case{1, 1, 1, 1, 1}, Case{50, 6, 5, 9, 2}, Case{129, 9, 4, 3, 1}})
       for (const std::int64_t chunk : {1, 7, 64, 128}) {
         const SsdShape s{c.heads, c.head_dim, c.state, c.groups, chunk};
-        const std::vector<std::int32_t> start = documents(c.T, {{1, 6, 7, 1, 20}, {40, 3}});
-        for (const std::int32_t* documents_of : {static_cast<const std::int32_t*>(nullptr), start.data()})
+        scans::with_documents(c.T, [&](const Batch& batch) {
           for (const bool carried : {false, true}) {
-            CAPTURE(c.T);
             CAPTURE(chunk);
             CAPTURE(carried);
-            CAPTURE((documents_of != nullptr));
-            const Batch batch{.sequences = 2, .length = c.T, .document_start = documents_of};
             const Inputs in(s, batch);
             const Scan scan = in.scan(carried);
             const Floats dy = noise(batch.tokens() * s.inner(), 6), dlast = noise(2 * s.heads * s.matrix(), 7);
@@ -120,50 +116,37 @@ TEST_CASE("the scan and its gradients at every chunk length, with groups, docume
             const Outcome want = reference(s, batch, scan);
             CHECK(difference(r.y, want.y) <= 5e-6);
             CHECK(difference(r.last, want.last) <= 5e-6);
-            const auto along = [&](Doubles Scan::*input) {
-              return [&, input](const Doubles& x) {
-                Scan moved = scan;
-                moved.*input = x;
-                const Outcome o = reference(s, batch, moved);
-                return inner_product(o.y, dy) + inner_product(o.last, dlast);
-              };
+            const auto loss = [&](const Scan& x) {
+              const Outcome o = reference(s, batch, x);
+              return inner_product(o.y, dy) + inner_product(o.last, dlast);
             };
-            check_gradient(along(&Scan::xbc), in.xbc, r.dxbc);
-            check_gradient(along(&Scan::dt), in.dt, r.ddt);
-            check_gradient(along(&Scan::A), in.A, r.dA);
-            check_gradient(along(&Scan::D), in.D, r.dD);
-            if (carried) check_gradient(along(&Scan::initial), in.initial, r.dinitial);
+            scans::check_gradients(scan, loss,
+                                   {{&Scan::xbc, &r.dxbc}, {&Scan::dt, &r.ddt}, {&Scan::A, &r.dA}, {&Scan::D, &r.dD}});
+            if (carried) scans::check_gradients(scan, loss, {{&Scan::initial, &r.dinitial}});
           }
+        });
       }
   });
 }
 
 TEST_CASE("halves that pass a state on, and single steps, give what one scan gives") {
   on_every_cpu([](const Cpu& q) {
-    const std::int64_t T = 45, cut = 19;
     const SsdShape s{6, 5, 9, 2, 7};
-    const Batch batch{.sequences = 1, .length = T};
+    const Batch batch{.sequences = 1, .length = 45};
     const Inputs in(s, batch);
-    const Outcome want = reference(s, batch, in.scan(true));
-    Floats y = zeros(T * s.inner()), state = in.initial, stepped = y, in_place = y, carried = state;
-    for (const auto& [first, n] : {std::pair<std::int64_t, std::int64_t>{0, cut}, {cut, T - cut}}) {
-      const Batch half{.sequences = 1, .length = n};
-      Floats states = zeros(ssd_states(s, half)), products = zeros(ssd_products(s, half));
-      ssd(q, s, half, in.xbc.data() + first * s.row(), in.dt.data() + first * s.heads, in.A.data(), in.D.data(),
-          state.data(), y.data() + first * s.inner(), states.data(), products.data(), state.data());
-      ssd(q, s, half, in.xbc.data() + first * s.row(), in.dt.data() + first * s.heads, in.A.data(), in.D.data(),
-          carried.data(), in_place.data() + first * s.inner(), nullptr, products.data(), carried.data());
-    }
-    CHECK(in_place == y);
-    CHECK(carried == state);
-    CHECK(difference(y, want.y) <= 5e-6);
-    CHECK(difference(state, want.last) <= 5e-6);
-    state = in.initial;
-    for (std::int64_t t = 0; t < T; ++t)
-      ssd_step(q, s, in.xbc.data() + t * s.row(), in.dt.data() + t * s.heads, in.A.data(), in.D.data(), state.data(),
-               stepped.data() + t * s.inner());
-    CHECK(difference(stepped, want.y) <= 5e-6);
-    CHECK(difference(state, want.last) <= 5e-6);
+    const float *A = in.A.data(), *D = in.D.data();
+    scans::check_parts_and_steps(
+        s.inner(), reference(s, batch, in.scan(true)).y, in.initial,
+        [&](std::int64_t first, std::int64_t n, float* state, float* y, bool keep) {
+          const Batch part{.sequences = 1, .length = n};
+          Floats states = zeros(ssd_states(s, part)), products = zeros(ssd_products(s, part));
+          ssd(q, s, part, in.xbc.data() + first * s.row(), in.dt.data() + first * s.heads, A, D, state, y,
+              keep ? states.data() : nullptr, products.data(), state);
+        },
+        [&](std::int64_t t, float* state, float* y) {
+          ssd_step(q, s, in.xbc.data() + t * s.row(), in.dt.data() + t * s.heads, A, D, state, y);
+        },
+        [](const Floats& state) { return state; });
   });
 }
 
