@@ -1,4 +1,5 @@
-// chimera-align: teaches a trained model to answer, by conversations (sft).
+// chimera-align: teaches a trained model to answer, by conversations (sft) or by pairs of answers of which one was
+// preferred (dpo).
 #include "engine.hpp"
 #include "noted_tokenizer.hpp"
 #include "registry.hpp"
@@ -8,6 +9,9 @@
 
 #include <chimera/align/chat_data.hpp>
 #include <chimera/align/conversations.hpp>
+#include <chimera/align/dpo.hpp>
+#include <chimera/align/preferences.hpp>
+#include <chimera/core/checksum.hpp>
 #include <chimera/exchange/saved_model.hpp>
 
 #include <cmath>
@@ -20,16 +24,23 @@ namespace {
 
 /// What this program is told and others are not; a run's folder has it, too.
 struct Task {
+  std::string method;    // sft or dpo
   std::string form;      // a chat template's name
   std::string data;      // files, a tab between them
   std::string held_out;  // likewise
   double epochs = 1;
   bool strict = false;
+  DpoLoss loss = DpoLoss::sigmoid;
+  double beta = 0.1, noise = 0;
+  bool by_length = false;
+  std::uint32_t reference = 0;  // tells which model the reference is
 
   template <class Self, class F>
   static void each_field(Self& s, F&& f) {
-    f("template", s.form), f("conversations", s.data), f("held_out", s.held_out), f("epochs", s.epochs);
-    f("strict", s.strict);
+    f("method", s.method), f("template", s.form), f("answers", s.data), f("held_out", s.held_out);
+    f("epochs", s.epochs), f("strict", s.strict);
+    f("dpo_loss", s.loss), f("beta", s.beta), f("noise", s.noise), f("by_length", s.by_length);
+    f("reference", s.reference);
   }
 };
 
@@ -41,46 +52,77 @@ struct Options : TrainingOptions {
   bool steps_given = false;
 };
 
+/// A command and those of its flags that are asked whether they were given.
+struct Command {
+  CLI::App* app;
+  const CLI::Option *steps, *epochs;
+};
+
+Command add_command(Flags& app, const char* name, const char* help, const char* data, Options& options) {
+  CLI::App* command = app.add_subcommand(name, help);
+  command->fallthrough()->group("Commands");
+  CLI::Option* from = command->add_option("-m,--from,--model", options.from,
+                                          "the model to begin with: a run, a GGUF file, a Hugging Face folder");
+  from->type_name("PATH")->default_str("");
+  const auto files = [&](const char* flag, std::vector<std::string>& paths, const std::string& what) {
+    command->add_option(flag, paths, what)
+        ->expected(1, CLI::detail::expected_max_vector_size)
+        ->take_all()
+        ->type_name("FILE ...")
+        ->default_str("");
+  };
+  files("-f,--data", options.data, std::string("JSON Lines or an array, plain or compressed by gzip: ") + data);
+  files("--held-out", options.held_out,
+        "the same, to validate with; without it the last of --data, as "
+        "--validation-fraction says");
+  command->add_option("--out", options.out, "the run's folder")->type_name("PATH")->default_str("")->required();
+  command->add_flag("--resume", options.resume, "go on with the run in that folder; flags given change its settings")
+      ->excludes(from);
+  command
+      ->add_option("--template", options.task.form,
+                   "how conversations are written: chatml, llama3, granite, plain, text; without it as the model's "
+                   "tokenizer says, or else chatml where it can be, or plain")
+      ->type_name("NAME")
+      ->default_str("");
+  command->add_flag("--strict", options.task.strict,
+                    "end at the first record that cannot be used; else they are counted");
+  add_threads_option(*command, options.threads);
+  const CLI::Option* epochs = command
+                                  ->add_option("--epochs", options.task.epochs,
+                                               "how often everything is read, unless --steps or --minutes "
+                                               "say how long")
+                                  ->check(positive());
+  return {command, add_training_flags(*command, options), epochs};
+}
+
 /// The flags given, over what `options` holds. A value if the program should end at once.
 std::optional<int> parse_flags(int argc, char** argv, Options& options) {
   Flags app{"Teaches a trained model to answer.", "chimera-align"};
   app.end_help("chimera-align sft --model runs/first --data talk.jsonl --out runs/talk --epochs 3");
   app.require_subcommand(1);
-  CLI::App* sft = app.add_subcommand("sft", "learn answers from conversations (supervised fine-tuning)");
-  sft->fallthrough()->group("Commands");
-  CLI::Option* from = sft->add_option("-m,--from,--model", options.from,
-                                      "the model to begin with: a run, a GGUF file, a Hugging Face folder");
-  from->type_name("PATH")->default_str("");
-  sft->add_option("-f,--data", options.data,
-                  "conversations, JSON Lines or an array, plain or compressed by gzip: messages, ShareGPT, prompt and "
-                  "completion, or Alpaca")
-      ->expected(1, CLI::detail::expected_max_vector_size)
-      ->take_all()
-      ->type_name("FILE ...")
-      ->default_str("");
-  sft->add_option("--held-out", options.held_out,
-                  "conversations to validate with; without them, the last of --data, as --validation-fraction says")
-      ->expected(1, CLI::detail::expected_max_vector_size)
-      ->take_all()
-      ->type_name("FILE ...")
-      ->default_str("");
-  sft->add_option("--out", options.out, "the run's folder")->type_name("PATH")->default_str("")->required();
-  sft->add_flag("--resume", options.resume, "go on with the run in that folder; flags given change its settings")
-      ->excludes(from);
-  sft->add_option("--template", options.task.form,
-                  "how conversations are written: chatml, llama3, granite, plain, text; without it as the model's "
-                  "tokenizer says, or else chatml where it can be, or plain")
-      ->type_name("NAME")
-      ->default_str("");
-  sft->add_flag("--strict", options.task.strict, "end at the first record that cannot be used; else they are counted");
-  add_threads_option(*sft, options.threads);
-  CLI::Option* epochs =
-      sft->add_option("--epochs", options.task.epochs, "how often everything is read; not with --steps")
-          ->check(positive());
-  const CLI::Option* steps = add_training_flags(*sft, options);
+  Task& task = options.task;
+  const Command sft = add_command(app, "sft", "learn answers from conversations (supervised fine-tuning)",
+                                  "messages, ShareGPT, prompt and completion, Alpaca, or question and answer", options);
+  const Command dpo =
+      add_command(app, "dpo", "learn which of two answers is preferred (direct preference optimization)",
+                  "prompt, chosen and rejected as texts or messages, or hh-rlhf's transcripts", options);
+  add_choice(*dpo.app, "--loss", task.loss,
+             {{"sigmoid", DpoLoss::sigmoid},
+              {"conservative", DpoLoss::conservative},
+              {"robust", DpoLoss::robust},
+              {"ipo", DpoLoss::ipo}},
+             "what is made of a pair");
+  dpo.app->add_option("--beta", task.beta, "how near the model stays to where it began")->check(positive());
+  dpo.app
+      ->add_option("--noise", task.noise,
+                   "share of pairs that are the wrong way round, for conservative and robust; below 0.5")
+      ->check(between(0, 1));
+  dpo.app->add_flag("--by-length", task.by_length, "compare means over an answer's tokens, not their sums");
   const auto code = parse(app, argc, argv);
-  if (!code && steps->count() > 0) options.run.minutes = 0;
-  options.steps_given = steps->count() > 0 || (options.resume && epochs->count() == 0);
+  const Command& given = app.got_subcommand(dpo.app) ? dpo : sft;
+  task.method = given.app->get_name();
+  if (!code && given.steps->count() > 0) options.run.minutes = 0;
+  options.steps_given = given.steps->count() > 0 || (options.resume && given.epochs->count() == 0);
   return code;
 }
 
@@ -125,11 +167,11 @@ Result<Tokenizer> with_template(const Tokenizer& tokenizer, const ChatTemplate& 
   return Tokenizer::create(std::move(v));
 }
 
-/// The conversations of some files as tokens. A record that cannot be used is counted, and the first is told; or it is
-/// an error.
-Result<std::vector<MarkedTokens>> read_conversations(const std::string& files, const Tokenizer& tokenizer,
-                                                     const ChatTemplate& t, bool strict) {
-  std::vector<MarkedTokens> all;
+/// The records of some files, each as `read(Json)` makes of it. One that cannot be used is counted, and the first is
+/// told; or it is an error.
+template <class Record, class Read>
+Result<std::vector<Record>> read_records(const std::string& files, bool strict, Read read) {
+  std::vector<Record> all;
   std::int64_t unusable = 0;
   std::string first;
   for (std::string_view rest = files; !rest.empty();) {
@@ -137,17 +179,13 @@ Result<std::vector<MarkedTokens>> read_conversations(const std::string& files, c
     rest.remove_prefix(std::min(rest.size(), path.size() + 1));
     const auto text = read_unzipped(path);
     if (!text) return text.error();
-    each_record(*text, [&](std::int64_t number, const Result<Json>& record) {
+    each_record(*text, [&](std::int64_t number, const Result<Json>& json) {
       if (strict && unusable > 0) return;
-      const auto messages = record ? conversation_of(*record) : Result<std::vector<ChatMessage>>(record.error());
-      if (!messages) {
-        if (unusable++ == 0) first = path + ", record " + std::to_string(number) + ": " + messages.error().message;
-        return;
-      }
-      MarkedTokens tokens = encode_answers(tokenizer, t, *messages);
-      if (const Vocabulary& v = tokenizer.vocabulary(); v.add_bos && v.bos >= 0)
-        tokens.ids.insert(tokens.ids.begin(), v.bos), tokens.said.insert(tokens.said.begin(), false);
-      all.push_back(std::move(tokens));
+      auto record = json ? read(*json) : Result<Record>(json.error());
+      if (record)
+        all.push_back(std::move(*record));
+      else if (unusable++ == 0)
+        first = path + ", record " + std::to_string(number) + ": " + record.error().message;
     });
     if (strict && unusable > 0) return Error{first};
   }
@@ -157,104 +195,265 @@ Result<std::vector<MarkedTokens>> read_conversations(const std::string& files, c
   return all;
 }
 
-std::string described(const Conversations& c, const char* what) {
-  const Conversations::Counts& n = c.counts();
-  std::string text =
-      grouped(n.used) + " " + what + ", " + grouped(n.tokens) + " tokens, " + grouped(n.targets) + " of them answers";
-  if (n.cut > 0) text += ", " + grouped(n.cut) + " cut at the context's end";
-  if (n.left_out > 0) text += ", " + grouped(n.left_out) + " longer ones without an answer before it left out";
-  return text;
+/// What is learned from, and what is kept apart.
+template <class Record>
+struct Records {
+  std::vector<Record> learned, held;
+};
+
+template <class Record, class Read>
+Result<Records<Record>> read_data(const Options& options, Read read) {
+  Records<Record> all;
+  auto learned = read_records<Record>(options.task.data, options.task.strict, read);
+  if (!learned) return learned.error();
+  auto held = read_records<Record>(options.task.held_out, options.task.strict, read);
+  if (!held) return held.error();
+  if (options.task.held_out.empty()) {
+    const double count = static_cast<double>(learned->size());
+    const auto first = static_cast<std::ptrdiff_t>(count - std::floor(count * options.run.validation_fraction));
+    held->assign(learned->begin() + first, learned->end());
+    learned->resize(static_cast<std::size_t>(first));
+  }
+  return Records<Record>{std::move(*learned), std::move(*held)};
 }
 
-Status sft(Options& options) {
-  RunOptions& run = options.run;
-  TrainerSettings& s = run.settings;
-  if (options.from.empty() && !options.resume) return Error{"no model to teach: name one with --model"};
-  if (!options.data.empty()) options.task.data = joined(options.data);
-  if (!options.held_out.empty()) options.task.held_out = joined(options.held_out);
-  if (options.task.data.empty()) return Error{"no conversations to learn from: name files with --data"};
-  if (Status status = check_folder("chimera-align", options); !status) return status;
+/// A model that is to learn, and how conversations are written for it.
+struct Pupil {
+  std::optional<SavedModel> from;  // of a new run
+  AnyModel model;
+  Tokenizer tokenizer;
+  const ChatTemplate* form;
 
+  MarkedTokens encode(std::span<const ChatMessage> messages) const {
+    MarkedTokens tokens = encode_answers(tokenizer, *form, messages);
+    if (const Vocabulary& v = tokenizer.vocabulary(); v.add_bos && v.bos >= 0)
+      tokens.ids.insert(tokens.ids.begin(), v.bos), tokens.said.insert(tokens.said.begin(), false);
+    return tokens;
+  }
+};
+
+Result<Pupil> open_pupil(Options& options) {
+  RunOptions& run = options.run;
   std::optional<SavedModel> from;
   if (!options.resume) {
     auto saved = SavedModel::open(options.from, all_models(), find_training_engine);
     if (!saved) return saved.error();
     from = std::move(*saved);
     run.config = from->model.name, run.model = from->config();
-    s.context = std::min<std::int64_t>(s.context, run.model.context);
+    run.settings.context = std::min<std::int64_t>(run.settings.context, run.model.context);
   }
   const auto model = from ? Result<AnyModel>(from->model) : model_of(run.model);
   if (!model) return model.error();
-  if (Status status = s.validate(); !status) return status;
   const auto given = noted(from ? from->tokenizer() : tokenizer_of(options.out, run.model.vocab));
   if (!given) return given.error();
   const auto form = choose_template(options.task.form, *given);
   if (!form) return form.error();
   options.task.form = (*form)->name;
-  const auto tokenizer = with_template(*given, **form);
+  auto tokenizer = with_template(*given, **form);
   if (!tokenizer) return tokenizer.error();
+  return Pupil{std::move(from), *model, std::move(*tokenizer), *form};
+}
 
-  auto told = read_conversations(options.task.data, *tokenizer, **form, options.task.strict);
-  if (!told) return told.error();
-  auto kept = read_conversations(options.task.held_out, *tokenizer, **form, options.task.strict);
-  if (!kept) return kept.error();
-  if (options.task.held_out.empty()) {
-    const double count = static_cast<double>(told->size());
-    const auto first = static_cast<std::ptrdiff_t>(count - std::floor(count * run.validation_fraction));
-    kept->assign(told->begin() + first, told->end());
-    told->resize(static_cast<std::size_t>(first));
-  }
-  Conversations learned = Conversations::create(*told, s.context, WindowOrder::shuffled, s.seed);
-  Conversations held = Conversations::create(*kept, s.context, WindowOrder::in_order);
-  if (Status status = learned.validate(s.context, run.model.vocab); !status) return status;
-  if (!options.steps_given && run.minutes == 0)
-    s.steps = std::max<std::int64_t>(
-        1, std::llround(std::ceil(options.task.epochs * static_cast<double>(learned.rows(s.context)) /
-                                  static_cast<double>(s.batch * s.accumulation))));
+/// Makes the run as long as the epochs ask for, unless its length was said.
+void set_length(Options& options, std::uint64_t rows) {
+  TrainerSettings& s = options.run.settings;
+  if (options.steps_given || options.run.minutes > 0) return;
+  const double steps = options.task.epochs * static_cast<double>(rows) / static_cast<double>(s.batch * s.accumulation);
+  s.steps = std::max<std::int64_t>(1, std::llround(std::ceil(steps)));
+}
 
-  const RunFolder folder(options.out, !options.resume);
-  if (Status status = make_folder(options.out); !status) return status;
-  if (Status status = save_tokenizer(options.out, *tokenizer); !status) return status;
-  if (Status status = check_memory(run, *model); !status) return status;
-  const auto cpu = Cpu::create(options.threads);
-  if (!cpu) return cpu.error();
-  auto optimizer = AdamW::create(*cpu, model->tensors, model->arena_floats, s.adamw);
+template <class Source>
+std::string described(const Source& source, const char* what) {
+  const auto& n = source.counts();
+  std::string text =
+      grouped(n.used) + " " + what + ", " + grouped(n.tokens) + " tokens, " + grouped(n.targets) + " of them answers";
+  if (n.cut > 0) text += ", " + grouped(n.cut) + " cut at the context's end";
+  if (n.left_out > 0) text += ", " + grouped(n.left_out) + " without an answer before it left out";
+  return text;
+}
+
+/// Begins the run on these parts, with the model's weights where it is new.
+Result<Trainer> begin(const Cpu& cpu, Options& options, const Pupil& pupil, TrainingParts parts) {
+  RunOptions& run = options.run;
+  auto optimizer = AdamW::create(cpu, pupil.model.tensors, pupil.model.arena_floats, run.settings.adamw);
   if (!optimizer) return optimizer.error();
-  auto learner = Gradient::create(*cpu, *model, std::make_unique<AdamW>(std::move(*optimizer)), s.clip);
+  auto learner = Gradient::create(cpu, pupil.model, std::make_unique<AdamW>(std::move(*optimizer)), run.settings.clip);
   if (!learner) return learner.error();
+  parts.learner = std::make_unique<Gradient>(std::move(*learner));
+  auto trainer = Trainer::create(cpu, pupil.model, std::move(parts), run.settings, options.out);
+  if (!trainer) return trainer.error();
+  if (pupil.from)
+    if (Status status = pupil.from->load(cpu, trainer->weights()); !status) return status.error();
+  return trainer;
+}
+
+/// The run's folder with the tokenizer, and memory enough.
+Status prepare(const Options& options, const Pupil& pupil) {
+  if (Status status = check_memory(options.run, pupil.model); !status) return status;
+  if (Status status = make_folder(options.out); !status) return status;
+  return save_tokenizer(options.out, pupil.tokenizer);
+}
+
+Status sft(Options& options, const Pupil& pupil) {
+  TrainerSettings& s = options.run.settings;
+  const auto records = read_data<MarkedTokens>(options, [&](const Json& json) -> Result<MarkedTokens> {
+    const auto messages = conversation_of(json);
+    if (!messages) return messages.error();
+    return pupil.encode(*messages);
+  });
+  if (!records) return records.error();
+  Conversations learned = Conversations::create(records->learned, s.context, WindowOrder::shuffled, s.seed);
+  Conversations held = Conversations::create(records->held, s.context, WindowOrder::in_order);
+  if (Status status = learned.validate(s.context, pupil.model.config->vocab); !status) return status;
+  set_length(options, learned.rows(s.context));
   const std::string said =
       described(learned, "conversations") + "; " + described(held, "held out") + "; template " + options.task.form;
+  const RunFolder folder(options.out, !options.resume);
+  if (Status status = prepare(options, pupil); !status) return status;
+  const auto cpu = Cpu::create(options.threads);
+  if (!cpu) return cpu.error();
   TrainingParts parts;
   parts.train = std::make_unique<Conversations>(std::move(learned));
   parts.validation = std::make_unique<Conversations>(std::move(held));
-  parts.learner = std::make_unique<Gradient>(std::move(*learner));
-  auto trainer = Trainer::create(*cpu, *model, std::move(parts), s, options.out);
+  auto trainer = begin(*cpu, options, pupil, std::move(parts));
   if (!trainer) return trainer.error();
-  if (from)
-    if (Status status = from->load(*cpu, trainer->weights()); !status) return status;
-  run.data = "conversations", run.more = to_lines(options.task);
+  options.run.more = to_lines(options.task);
   return run_training({"chimera-align sft", *cpu, *trainer, options, said});
+}
+
+/// Says how often the preferred answer is the likelier one, too.
+class DpoRun : public RunHost {
+ public:
+  template <class... Rest>
+  explicit DpoRun(Dpo& dpo, Rest&&... rest) : RunHost(std::forward<Rest>(rest)...), dpo_(dpo) {}
+
+  void on_step(const StepReport& r) override {
+    const DpoSeen seen = std::exchange(dpo_.seen, {});
+    write(r.step, {{"accuracy", seen.accuracy()}, {"margin", seen.mean_margin()}, {"kl", seen.kl()}});
+    RunHost::on_step(r);
+  }
+  void on_validation(const ValidationReport& r) override {
+    const DpoSeen seen = std::exchange(dpo_.seen, {});
+    write(r.step, {{"validation_accuracy", seen.accuracy()},
+                   {"validation_margin", seen.mean_margin()},
+                   {"validation_kl", seen.kl()}});
+    RunHost::on_validation(r);
+    if (r.targets > 0)
+      say(formatted("step %lld: of %.0f pairs held out %.1f %% are the right way round; margin %.3f, KL %.4f",
+                    static_cast<long long>(r.step), seen.pairs, 100 * seen.accuracy(), seen.mean_margin(), seen.kl()));
+  }
+
+ private:
+  Dpo& dpo_;
+};
+
+/// The reference's log-probabilities: from the run's folder, or measured and put there.
+Status refer(const Cpu& cpu, const Options& options, const Trainer& trainer, Preferences& pairs, const char* name) {
+  if (pairs.counts().used == 0) return {};
+  const std::string path = options.out + "/" + name + ".safetensors";
+  if (options.resume) return pairs.load_reference(path, options.task.reference);
+  std::fprintf(stderr, "measuring what the model says of %s pairs now\n", grouped(pairs.counts().used).c_str());
+  const auto measured = pairs.measure_reference(cpu, trainer.model(), trainer.weights(), options.run.settings.batch);
+  if (!measured) return measured.error();
+  return pairs.save_reference(path, options.task.reference);
+}
+
+Status dpo(Options& options, const Pupil& pupil) {
+  TrainerSettings& s = options.run.settings;
+  if (s.batch % 2 != 0)
+    return Error{"expected an even --batch, two rows for each pair, found " + std::to_string(s.batch)};
+  if (!(options.task.noise < 0.5)) return Error{"--noise must be below 0.5, found " + to_text(options.task.noise)};
+  const auto records = read_data<MarkedPair>(options, [&](const Json& json) -> Result<MarkedPair> {
+    auto preference = preference_of(json);
+    if (!preference) return preference.error();
+    std::vector<ChatMessage>& messages = preference->prompt;
+    messages.push_back({"assistant", preference->chosen});
+    MarkedPair pair{pupil.encode(messages), {}};
+    messages.back().text = preference->rejected;
+    pair.rejected = pupil.encode(messages);
+    // What was said before the last answer is no target.
+    std::size_t same = 0;
+    const std::size_t end = std::min(pair.chosen.ids.size(), pair.rejected.ids.size());
+    messages.pop_back();
+    const std::size_t prompt = pupil.encode(messages).ids.size();
+    while (same < std::min(prompt, end)) pair.chosen.said[same] = pair.rejected.said[same] = false, ++same;
+    return pair;
+  });
+  if (!records) return records.error();
+  auto learned =
+      std::make_unique<Preferences>(Preferences::create(records->learned, s.context, WindowOrder::shuffled, s.seed));
+  auto held = std::make_unique<Preferences>(Preferences::create(records->held, s.context, WindowOrder::in_order));
+  if (Status status = learned->validate(s.context, pupil.model.config->vocab); !status) return status;
+  set_length(options, learned->rows(s.context));
+  const std::string said =
+      described(*learned, "pairs") + "; " + described(*held, "held out") + "; template " + options.task.form;
+  const RunFolder folder(options.out, !options.resume);
+  if (Status status = prepare(options, pupil); !status) return status;
+  const auto cpu = Cpu::create(options.threads);
+  if (!cpu) return cpu.error();
+  Dpo objective{.loss = options.task.loss,
+                .beta = options.task.beta,
+                .noise = options.task.noise,
+                .by_length = options.task.by_length};
+  Preferences &learned_pairs = *learned, &held_pairs = *held;
+  TrainingParts parts;
+  parts.train = std::move(learned), parts.validation = std::move(held), parts.objective = objective.objective();
+  auto trainer = begin(*cpu, options, pupil, std::move(parts));
+  if (!trainer) return trainer.error();
+  if (!options.resume) options.task.reference = crc32c(trainer->weights(), pupil.model.arena_floats * sizeof(float));
+  if (Status status = refer(*cpu, options, *trainer, learned_pairs, "reference"); !status) return status;
+  if (Status status = refer(*cpu, options, *trainer, held_pairs, "reference_held_out"); !status) return status;
+  options.run.more = to_lines(options.task);
+  return run_training<DpoRun>({"chimera-align dpo", *cpu, *trainer, options, said}, objective);
+}
+
+Status teach(Options& options) {
+  Task& task = options.task;
+  if (options.from.empty() && !options.resume) return Error{"no model to teach: name one with --model"};
+  if (!options.data.empty()) task.data = joined(options.data);
+  if (!options.held_out.empty()) task.held_out = joined(options.held_out);
+  if (task.data.empty()) return Error{"no answers to learn from: name files with --data"};
+  options.run.data = "answers";
+  if (Status status = check_folder(("chimera-align " + task.method).c_str(), options); !status) return status;
+  const auto pupil = open_pupil(options);
+  if (!pupil) return pupil.error();
+  if (Status status = options.run.settings.validate(); !status) return status;
+  return task.method == "sft" ? sft(options, *pupil) : dpo(options, *pupil);
+}
+
+/// Gentler than for a model that knows nothing.
+void set_usual(Options& options) {
+  TrainerSettings& s = options.run.settings;
+  const bool sft = options.task.method == "sft";
+  s.learning_rate = sft ? 1e-4 : 5e-6, s.context = 512, s.adamw.weight_decay = 0, s.validation_tokens = 0;
+  options.run.validation_fraction = 0.05;
 }
 
 int program(int argc, char** argv) {
   const auto fail = [](const Error& error) { return ::fail("chimera-align", error); };
+  Options first;
+  first.task.method = argc > 1 && argv[1] == std::string_view("dpo") ? "dpo" : "sft";
+  set_usual(first);
+  if (const auto code = parse_flags(argc, argv, first)) return *code;
   Options options;
-  // Gentler than for a model that knows nothing.
-  options.run.settings.learning_rate = 1e-4, options.run.settings.context = 512;
-  options.run.settings.adamw.weight_decay = 0, options.run.settings.validation_tokens = 0;
-  options.run.validation_fraction = 0.05;
-  if (const auto code = parse_flags(argc, argv, options)) return *code;
-  if (options.resume) {  // the flags once more, over what the folder says
-    const auto base = RunOptions::load(options.out);
+  options.task.method = first.task.method;
+  set_usual(options);
+  if (first.resume) {
+    const auto base = RunOptions::load(first.out);
     if (!base) return fail(base.error());
     options.run = *base;
-    const auto file = MappedFile::open(RunOptions::path(options.out));
+    const auto file = MappedFile::open(RunOptions::path(first.out));
     if (!file) return fail(file.error());
+    options.task.method.clear();
     if (Status status = from_lines(file->text(), options.task); !status) return fail(status.error());
-    if (options.task.form.empty()) return fail({options.out + " holds a run of chimera-train: continue it with that"});
-    if (const auto code = parse_flags(argc, argv, options)) return *code;
+    if (options.task.method != first.task.method)
+      return fail({first.out + " holds a run of " +
+                   (options.task.method.empty() ? "chimera-train" : "chimera-align " + options.task.method) +
+                   ": continue it with that"});
   }
-  const Status status = sft(options);
+  // The flags once more, over what is usual for the command, or what the folder says.
+  if (const auto code = parse_flags(argc, argv, options)) return *code;
+  const Status status = teach(options);
   return status ? success : fail(status.error());
 }
 

@@ -34,9 +34,15 @@ class RunFolder {
 
  private:
   static bool is_ours(std::string_view name) {
-    constexpr std::array<std::string_view, 7> files{
-        "run.txt",    "generation_config.json", "tokenizer.json", "tokenizer_config.json",
-        "tokens.bin", "metrics.jsonl",          "loss.svg"};
+    constexpr std::array<std::string_view, 9> files{"run.txt",
+                                                    "generation_config.json",
+                                                    "tokenizer.json",
+                                                    "tokenizer_config.json",
+                                                    "tokens.bin",
+                                                    "metrics.jsonl",
+                                                    "loss.svg",
+                                                    "reference.safetensors",
+                                                    "reference_held_out.safetensors"};
     if (name.ends_with(".partial")) name.remove_suffix(8);
     return std::find(files.begin(), files.end(), name) != files.end() || name.starts_with("events.out.tfevents.") ||
            name.starts_with("checkpoint-");

@@ -136,10 +136,10 @@ inline chimera::Result<std::string> sample_text(const chimera::Cpu& cpu, const c
 }
 
 /// Prints a run's progress, writes its metrics and curve, and lets a signal or the clock end it.
-class Run : public chimera::TrainingHost {
+class RunHost : public chimera::TrainingHost {
  public:
-  Run(const chimera::Cpu& cpu, chimera::Trainer& trainer, const TrainingOptions& options, chimera::MetricsLog metrics,
-      chimera::EventFile events, Curve curve, double peak)
+  RunHost(const chimera::Cpu& cpu, chimera::Trainer& trainer, const TrainingOptions& options,
+          chimera::MetricsLog metrics, chimera::EventFile events, Curve curve, double peak)
       : cpu_(cpu),
         trainer_(trainer),
         options_(options),
@@ -216,12 +216,18 @@ class Run : public chimera::TrainingHost {
 
   const Curve& curve() const { return curve_; }
 
- private:
+ protected:
   void say(const std::string& line) {
     line_.clear();
     std::fprintf(stderr, "%s\n", line.c_str());
   }
 
+  /// One more line of metrics, in both files. They must not end a run: the first failure is told.
+  void write(std::int64_t step, std::initializer_list<chimera::Metric> metrics) {
+    record(metrics_.write(step, metrics)), record(events_.write(step, metrics));
+  }
+
+ private:
   void sample(std::int64_t step) {
     const auto tokenizer = chimera::tokenizer_of(options_.out, trainer_.model().config->vocab);
     const auto text = tokenizer ? sample_text(cpu_, trainer_, *tokenizer, options_.sample_prompt) : tokenizer.error();
@@ -291,8 +297,10 @@ struct ReadyRun {
   std::string data;  // what it learns from, in words
 };
 
-/// Goes on with it if it is to, and does it.
-inline chimera::Status run_training(const ReadyRun& ready) {
+/// Goes on with it if it is to, and does it. `Host` is a RunHost, or what a program makes of one: `more` is what its
+/// constructor wants first.
+template <class Host = RunHost, class... More>
+chimera::Status run_training(const ReadyRun& ready, More&... more) {
   const auto& [program, cpu, trainer, options, data] = ready;
   RunOptions& run = options.run;
   const std::string again = std::string(program) + " --resume --out " + shell_word(options.out);
@@ -319,7 +327,7 @@ inline chimera::Status run_training(const ReadyRun& ready) {
 
   const auto seconds = run.minutes > 0 ? trainer.measure_step() : 0.;
   if (!seconds) return seconds.error();
-  Run host(cpu, trainer, options, std::move(*metrics), std::move(*events), curve, peak);
+  Host host(more..., cpu, trainer, options, std::move(*metrics), std::move(*events), curve, peak);
   if (run.minutes > 0)
     if (chimera::Status s = host.fit_to_clock(*seconds); !s) return s;
   catch_signals();

@@ -4,6 +4,9 @@
 
 #include <chimera/align/chat_data.hpp>
 #include <chimera/align/conversations.hpp>
+#include <chimera/align/dpo.hpp>
+#include <chimera/align/log_probs.hpp>
+#include <chimera/align/preferences.hpp>
 #include <chimera/config/presets.hpp>
 #include <chimera/model/language_model.hpp>
 #include <chimera/optim/adamw.hpp>

@@ -39,6 +39,32 @@ expect 1 "has no <|start_header_id|>" $sft --template llama3 --out x
 head -c 100 talk.jsonl.gz >cut.gz
 expect 1 'damaged, or cut short' chimera-align sft --model base --data cut.gz --out x
 expect 1 'holds a run of chimera-train' chimera-align sft --resume --out base
+
+i=0
+while [ $i -lt 24 ]; do
+  i=$((i + 1))
+  printf '{"prompt": "ask %s", "chosen": "yes %s", "rejected": "no"}\n' $i $i
+done >pairs.jsonl
+printf '{"prompt": "x", "chosen": "same", "rejected": "same"}\n' >>pairs.jsonl
+dpo="chimera-align dpo --model whole --data pairs.jsonl --held-out pairs.jsonl --batch 4 --context 64 --lr 1e-3 --checkpoint-interval 6"
+expect 0 'of 24 pairs held out 100.0 % are the right way round' $dpo --out preferred
+check 'the pair that cannot be used is named' grep -q 'pairs.jsonl, record 25: the two answers are equal' stderr
+cp stdout preferred.txt
+last=$(ls preferred | grep checkpoint | sort | tail -n 1)
+cp -r preferred half
+rm "half/$last"
+expect 0 'resumed from half/' chimera-align dpo --resume --out half
+check 'the same validation loss' cmp stdout preferred.txt
+for run in preferred half; do tail -c +8192 "$run/$last" >$run.bits; done
+check 'the same bits' cmp preferred.bits half.bits
+check 'the metrics have the accuracy' grep -q '"validation_accuracy":1' preferred/metrics.jsonl
+expect 1 'holds a run of chimera-align dpo: continue it with that' chimera-align sft --resume --out preferred
+cp preferred/reference_held_out.safetensors half/reference.safetensors
+expect 0 'the run is complete' chimera-align dpo --resume --out half # the same pairs, the same model
+printf '{"prompt": "other", "chosen": "yes", "rejected": "no"}\n' >>pairs.jsonl
+expect 1 'the reference is of other pairs' chimera-align dpo --resume --out half
+expect 1 'expected an even --batch' $dpo --batch 3 --out x
+expect 2 'expected one of sigmoid, conservative, robust, ipo, found hinge' $dpo --loss hinge --out x
 expect 2 'a command is required' chimera-align
 expect 2 'there is no flag --mode: did you mean --model' chimera-align sft --mode x --out x
 finish

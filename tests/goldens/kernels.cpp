@@ -1,6 +1,7 @@
 // Golden cases of kernels, the loss and the optimizer: their shapes are run-time arguments.
 #include "golden.hpp"
 
+#include <chimera/align/dpo.hpp>
 #include <chimera/core/format.hpp>
 #include <chimera/kernels/f32/cross_entropy.hpp>
 #include <chimera/kernels/f32/delta_rule.hpp>
@@ -474,6 +475,68 @@ void sft_case(Golden& g, const Cpu& q) {
                "out.loss", "grad.logits");
 }
 
+/// `policy` and `reference`: log-probabilities of all rows' targets. `gradient` becomes that of the mean loss.
+double dpo_loss(Dpo dpo, std::int64_t rows, std::int64_t length, const std::vector<std::int32_t>& targets,
+                const Floats& policy, const Floats& reference, Floats& gradient) {
+  TokenBatch batch;
+  batch.sequences = rows, batch.length = length, batch.targets = targets.data(), batch.reference = reference.data();
+  const Objective objective = dpo.objective();
+  const double loss = objective.weigh(objective.self, batch, policy.data(), gradient.data()),
+               pairs = static_cast<double>(objective.counted(batch));
+  for (float& x : gradient) x /= -static_cast<float>(pairs);
+  return loss / pairs;
+}
+
+void dpo_case(Golden& g, const Cpu& q) {
+  const std::int64_t pairs = g.number("pairs"), T = g.number("T"), vocab = g.number("vocab");
+  const auto n = static_cast<std::size_t>(pairs);
+  const double beta = g.config().at("beta"), noise = g.config().at("label_smoothing");
+  const auto mixed = [&](const std::string& before) {  // chosen and rejected in turns
+    const Floats chosen = g.get(before + "_chosen", pairs), rejected = g.get(before + "_rejected", pairs);
+    Floats all;
+    for (std::size_t i = 0; i < n; ++i) all.push_back(chosen[i]), all.push_back(rejected[i]);
+    return all;
+  };
+  const Floats policy = mixed("in.policy"), reference = mixed("in.reference");
+  for (const auto& [name, loss] : {std::pair<std::string, DpoLoss>{"sigmoid", DpoLoss::sigmoid},
+                                   {"cdpo", DpoLoss::conservative},
+                                   {"ipo", DpoLoss::ipo}}) {
+    Floats gradient = unwritten(2 * pairs);
+    const auto found = static_cast<float>(dpo_loss({.loss = loss, .beta = beta, .noise = noise}, 2 * pairs, 1,
+                                                   std::vector<std::int32_t>(2 * n, 0), policy, reference, gradient));
+    g.compare("out." + name + ".loss", {&found, 1}, g["out." + name + ".loss"], forward_tolerance);
+    g.compare("grad." + name, gradient, mixed("grad." + name + ".policy"), gradient_tolerance);
+  }
+  // The whole way from logits, rows of one pair after the other.
+  const auto length = static_cast<std::size_t>(T);
+  Floats logits, before(4 * length, 0.f), said = unwritten(4 * T), gradient = zeros(4 * T);
+  std::vector<std::int32_t> targets(4 * length, -1);
+  for (std::size_t row = 0; row < 4; ++row) {
+    const std::string side = row % 2 == 0 ? "chosen" : "rejected";
+    const std::size_t pair = row / 2, at = pair * length;
+    const Floats x = g["in." + side + ".logits"];
+    const auto tokens = g.data().integers("in." + side + ".tokens");
+    const auto mask = g.data().bytes("in." + side + ".completion_mask");
+    const auto begin = x.begin() + static_cast<std::ptrdiff_t>(at) * vocab;
+    logits.insert(logits.end(), begin, begin + T * vocab);
+    for (std::size_t t = 0; t + 1 < length; ++t)
+      if (mask[at + t + 1] != std::byte{0}) targets[row * length + t] = tokens[at + t + 1];
+    before[row * length + length - 2] = g["in.reference_logp." + side][pair];  // all at one target: sums count
+  }
+  target_log_probs(q, 4 * T, vocab, targets.data(), logits.data(), said.data());
+  const auto loss = static_cast<float>(dpo_loss({.beta = beta}, 4, T, targets, said, before, gradient));
+  g.compare("out.from_logits.loss", {&loss, 1}, g["out.from_logits.loss"], forward_tolerance);
+  std::vector<double> unread(4 * length);
+  for (float& x : gradient) x = -x;
+  cross_entropy(q, {}, 4 * T, vocab, targets.data(), 1.f, true, logits.data(), unread.data(), gradient.data());
+  const auto count = static_cast<std::size_t>(T * vocab);
+  for (std::size_t row = 0; row < 4; ++row) {
+    const Floats all = g[std::string("grad.from_logits.") + (row % 2 == 0 ? "chosen" : "rejected")];
+    g.compare("grad.from_logits", std::span(logits).subspan(row * count, count),
+              std::span(all).subspan(row / 2 * count, count), gradient_tolerance);
+  }
+}
+
 void adamw_case(Golden& g, const Cpu& q) {
   const auto w0 = g["in.w"], b0 = g["in.b"];
   NamedTensor w{.rows = static_cast<std::int64_t>(b0.size()),
@@ -635,6 +698,7 @@ Run kernel_case(const std::string& name) {
   if (name == "mlstm_core") return mlstm_case;
   if (name == "cross_entropy") return cross_entropy_case;
   if (name == "sft") return sft_case;
+  if (name == "dpo") return dpo_case;
   if (name.starts_with("bitlinear")) return bit_linear_case;
   if (name == "gguf_blocks") return gguf_blocks_case;
   if (name == "adamw") return adamw_case;

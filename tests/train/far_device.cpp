@@ -2,7 +2,8 @@
 #include "train/far_device.hpp"
 
 #include "../temporary_folder.hpp"
-#include "dpo.hpp"
+
+#include <chimera/align/dpo.hpp>
 
 #include <doctest/doctest.h>
 

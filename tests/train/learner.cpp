@@ -1,9 +1,10 @@
 // Runs of other parts than those of chimera-train: another learner, objective and source.
+#include <chimera/align/dpo.hpp>
+#include <chimera/align/log_probs.hpp>
 #include <chimera/train/trainer.hpp>
 
 #include "../temporary_folder.hpp"
 #include "bigram_model.hpp"
-#include "dpo.hpp"
 
 #include <doctest/doctest.h>
 
@@ -155,13 +156,14 @@ TEST_CASE("the gradient of a comparison agrees with finite differences") {
   Pairs pairs;
   auto buffer = BatchBuffer::create(4, 6);
   REQUIRE(pairs.fill(3, *buffer).ok());
-  const TokenBatch batch = buffer->batch(0, 4);
+  TokenBatch batch = buffer->batch(0, 4);
   std::vector<float> w(model.arena_floats), g(model.arena_floats);
   model.initialize(w.data(), 3);
   LogProbs reference;
   double unread = 0;
   model.loss(*q, w.data(), batch, reference.objective(), nullptr, &unread);
-  Dpo dpo{.beta = 0.7, .reference = reference.values};
+  batch.reference = reference.values.data();
+  Dpo dpo{.beta = 0.7};
   model.initialize(w.data(), 4);
   model.train(*q, w.data(), batch, {.scale = 0.5f, .objective = dpo.objective()}, nullptr, g.data(), &unread);
   double slope = 0;

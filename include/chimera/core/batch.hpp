@@ -30,6 +30,7 @@ struct Batch {
 struct TokenBatch : Batch {
   const std::int32_t* inputs = nullptr;
   const std::int32_t* targets = nullptr;
+  const float* reference = nullptr;  // [B,T] of the host: log p of each target in a model to compare with; may be null
   /// Through the model's loop, at most loop.most (in training loop.passes, unless those are drawn); 0: as the config says.
   int passes = 0;
 
