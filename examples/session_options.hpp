@@ -28,7 +28,7 @@ inline void add_context_option(CLI::App& app, chimera::SessionSettings& settings
 inline void add_loop_options(CLI::App& app, chimera::SessionSettings& settings) {
   app.add_option("--passes", settings.passes, "passes through the model's loop; 0: as many as the model was made for")
       ->check(non_negative());
-  app.add_option("--stop", settings.stop, "no more passes where the state changes by less; 0: never");
+  app.add_option("--stop-passes", settings.stop, "no more passes where the state changes by less; 0: never");
 }
 
 /// Sessions that fit into the memory that is free: "; -c 4096 needs 512 MiB, -c 8192 --kv q8_0 needs 544 MiB".
