@@ -1,6 +1,6 @@
 // Tokens a second of whole training steps (forward, backward, clipping, AdamW), and the memory they take, of the
 // models that train_step.py also times with PyTorch and of the 700M preset (batch 1 x 512, recomputing activations).
-// usage: train_step [--json] [attention|hybrid|gdn|xlstm|700m] [steps] [f32|bf16]
+// usage: train_step [--json] [attention|hybrid|gdn|xlstm|titans|700m] [steps] [f32|bf16]
 #include "figure.hpp"
 
 #include <chimera/chimera.hpp>
@@ -40,6 +40,14 @@ constexpr Config all_memory{.vocab = 4'096,
                             .context = 256,
                             .layers = pattern("XM", 10),
                             .mlstm = {.heads = 4},
+                            .ffn = {.hidden = 1'368}};
+
+// 44.2M weights, the memory of Titans in every layer: as all_attention otherwise.
+constexpr Config all_titans{.vocab = 4'096,
+                            .width = 512,
+                            .context = 256,
+                            .layers = pattern("TM", 10),
+                            .titans = {.heads = 8},
                             .ffn = {.hidden = 1'368}};
 
 // 41M weights: Gated DeltaNet, and every fourth layer attention, as Qwen3.5 has them.
@@ -113,7 +121,8 @@ int main(int argc, char** argv) {
   if (which == "hybrid") return time_steps(any_model<mamba_hybrid>("hybrid"), 4, 256, steps, precision, json);
   if (which == "gdn") return time_steps(any_model<gdn_hybrid>("gdn"), 4, 256, steps, precision, json);
   if (which == "xlstm") return time_steps(any_model<all_memory>("xlstm"), 8, 256, steps, precision, json);
+  if (which == "titans") return time_steps(any_model<all_titans>("titans"), 4, 256, steps, precision, json);
   if (which == "700m") return time_steps(any_model<presets::hybrid_700m>("700m"), 1, 512, steps, precision, json);
-  std::fprintf(stderr, "usage: train_step [--json] [attention|hybrid|gdn|xlstm|700m] [steps] [f32|bf16]\n");
+  std::fprintf(stderr, "usage: train_step [--json] [attention|hybrid|gdn|xlstm|titans|700m] [steps] [f32|bf16]\n");
   return 2;
 }

@@ -36,8 +36,17 @@ static_assert(parameters<presets::shakespeare> <= 850'000);  // the budget of na
 static_assert(about(parameters<presets::nano>, 1) && about(parameters<presets::tiny>, 35));
 static_assert(about(parameters<presets::griffin_nano>, 1) && about(parameters<presets::griffin_tiny>, 35));
 static_assert(about(parameters<presets::xlstm_nano>, 1));
+static_assert(about(parameters<presets::titans_nano>, 1));
 static_assert(about(parameters<presets::gdn_nano>, 1) && about(parameters<presets::gdn_tiny>, 35));
 static_assert(about(parameters<presets::strategic_nano>, 1) && about(parameters<presets::strategic_tiny>, 35));
+
+// Titans' layer in the smallest model of its family.
+constexpr Config titans{.width = 256, .layers = pattern("TM")};
+static_assert([] {
+  std::int64_t count = 0;
+  for (const Tensor& t : TitansWeights::table(titans)) count += t.size();
+  return count;
+}() == 529'667);
 
 // Each name stands for one preset.
 static_assert(boost::hana::unpack(all_presets, [](const auto&... preset) {
@@ -45,7 +54,7 @@ static_assert(boost::hana::unpack(all_presets, [](const auto&... preset) {
   for (std::size_t i = 0; i < names.size(); ++i)
     for (std::size_t j = 0; j < i; ++j)
       if (names[i] == names[j] || names[i].empty()) return false;
-  return names.size() == 18;
+  return names.size() == 19;
 }));
 
 // Weights can be counted without the model's type.

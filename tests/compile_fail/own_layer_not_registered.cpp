@@ -1,4 +1,4 @@
-// error: chimera: a word of the pattern has no layer; own_mixers<C> has the host's, the library has A M R GD XM SK
+// error: chimera: a word of the pattern has no layer; own_mixers<C> has the host's, the library has A M R GD XM SK TM
 #include "good.hpp"
 
 #include <chimera/model/language_model.hpp>

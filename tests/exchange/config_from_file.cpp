@@ -127,8 +127,12 @@ TEST_CASE("any config goes through text, and through a GGUF file of our own") {
   CHECK(
       contains(message(config_from_lines(config_lines(plain) + "model.layers A Q1 Q2 Q3 Q4 Q5\n")), "names no layer"));
   CHECK(contains(message(config_from_lines(config_lines(plain) + "model.attention.position 9\n")), "does not exist"));
-  CHECK(contains(message(config_from_lines(config_lines(griffin) + "model.span_knot.span 0\n")),
-                 "span_knot.span must be between 1 and 256"));
+  for (const auto& [line, expected] :
+       {std::pair("model.span_knot.span 0\n", "span_knot.span must be between 1 and 256"),
+        std::pair("model.titans.segment 0\n", "titans.segment must be between 1 and 128"),
+        std::pair("model.titans.memory_heads 3\n", "titans.memory_heads must divide width"),
+        std::pair("model.titans.step_max nan\n", "titans.step_max must be above 0")})
+    CHECK(contains(message(config_from_lines(config_lines(griffin) + line)), expected));
 }
 
 TEST_CASE("metadata that makes no model is an error that names the key") {

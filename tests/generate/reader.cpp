@@ -18,10 +18,11 @@ namespace {
 constexpr Config hybrid{.vocab = 80,
                         .width = 32,
                         .context = 100,
-                        .layers = pattern("M A R GD XM SK"),
+                        .layers = pattern("M A R GD XM SK TM"),
                         .attention = {.heads = 4, .kv_heads = 2, .window = 12},
                         .mamba2 = {.head_dim = 16, .state = 8, .chunk = 8},
                         .span_knot = {.span = 4},
+                        .titans = {.segment = 16},
                         .ffn = {.hidden = 48}};
 constexpr AnyModel hybrid_model = inference_model<hybrid>("hybrid");
 constexpr std::size_t vocab = 80;

@@ -75,6 +75,15 @@ std::string mlstm(const json& c) {
          "},\n  .ffn = {.hidden = 1}";
 }
 
+std::string titans(const json& c) {
+  const bool deep = c.at("memory") == "mlp";
+  return ".vocab = 1, .width = " + whole(c.at("width")) +
+         ", .layers = pattern(\"TM\"),\n  .titans = {.heads = " + whole(c.at("heads")) +
+         ", .persistent = " + whole(c.at("persistent")) + ", .segment = " + whole(c.at("segment")) +
+         ", .memory_depth = " + (deep ? "2" : "1") + ", .memory_hidden = " + (deep ? whole(c.at("hidden")) : "0") +
+         ", .step_max = " + real(c.at("theta_max")) + "},\n  .ffn = {.hidden = 1}, .norm_eps = " + real(c.at("eps"));
+}
+
 /// A GraniteMoeHybrid model. What the golden file leaves out stands in the checkpoint's config.json; a case without a
 /// checkpoint uses the values all of them share.
 std::string granite(const json& c, const fs::path& checkpoint) {
@@ -204,6 +213,8 @@ void generate(const fs::path& folder, const fs::path& out) {
       layers.add(name, gated_deltanet(c), "run_gated_deltanet");
     else if (name == "mlstm_layer")
       layers.add(name, mlstm(c), "run_mlstm");
+    else if (name.starts_with("titans_mac_"))
+      layers.add(name, titans(c), "run_titans");
     else if (name == "griffin_block")
       layers.add(name, griffin(c), "run_griffin");
     else if (name.starts_with("model_granite_"))

@@ -11,6 +11,7 @@
 #include <chimera/kernels/f32/rg_lru.hpp>
 #include <chimera/kernels/f32/rope.hpp>
 #include <chimera/kernels/f32/ssd.hpp>
+#include <chimera/kernels/f32/titans.hpp>
 #include <chimera/kernels/formats/block_formats.hpp>
 #include <chimera/kernels/ternary/product.hpp>
 #include <chimera/optim/adamw.hpp>
@@ -339,6 +340,102 @@ void mlstm_case(Golden& g, const Cpu& q) {
                h.data() + t * H * V);
   g.compare("out.y, token by token", h, rows("out.y", V), forward_tolerance);
   compare_mlstm_states(g, s, S, "out.", "", ", token by token", forward_tolerance);
+}
+
+/// The memory alone: its keys, values, queries and gates come from the file.
+void titans_case(Golden& g, const Cpu& q) {
+  const std::int64_t B = 2, T = g.number("T"), n = B * T, D = g.number("dim"), segment = g.number("chunk");
+  const bool deep = g.config().at("memory") == "mlp";
+  const TitansShape s{D, 1, 1, 0, segment, 1, deep ? g.number("hidden") : 0, 0};
+  const Batch batch{.sequences = B, .length = T};
+  const std::vector<std::string> names =
+      deep ? std::vector<std::string>{"m0.w1", "m0.w2"} : std::vector<std::string>{"m0"};
+  Floats m0[2], dm0[2];
+  TitansMemory start{};
+  TitansMemoryGradient dstart{};
+  for (std::size_t m = 0; m < names.size(); ++m) {
+    m0[m] = g["param." + names[m]], dm0[m] = zeros(s.matrix(static_cast<int>(m)));
+    start.m[m] = m0[m].data(), dstart.m[m] = dm0[m].data();
+  }
+  Bump count;
+  const auto bind = [&](Bump& memory) {
+    return std::pair(bind_titans_segments(memory, n, s.steps(T)), bind_titans_tokens(memory, s, n, true));
+  };
+  bind(count);
+  Arena kept = Arena::of_bytes(static_cast<std::int64_t>(count.used)), states(titans_states(s, batch)),
+        last(B * s.state());
+  Bump memory{kept.data()};
+  const auto [segments, tokens] = bind(memory);
+  titans_segments(q, s, batch, tokens, nullptr, states.data(), last.data(), segments);
+  const auto ordered = [&](const Floats& x, std::int64_t width, float* to, std::int64_t stride, float scale) {
+    for (std::int64_t r = 0; r < n; ++r)
+      for (std::int64_t i = 0; i < width; ++i)
+        to[r * stride + i] = scale * x[static_cast<std::size_t>(segments.token[r] * width + i)];
+  };
+  const auto as_in_file = [&](const float* x, std::int64_t width, std::int64_t stride, float scale) {
+    Floats y = unwritten(n * width);
+    for (std::int64_t r = 0; r < n; ++r)
+      for (std::int64_t i = 0; i < width; ++i)
+        y[static_cast<std::size_t>(segments.token[r] * width + i)] = scale * x[r * stride + i];
+    return y;
+  };
+  ordered(g.get("in.k", n * D), D, tokens.rows + s.key(0), s.row(), 1.f);
+  ordered(g.get("in.v", n * D), D, tokens.rows + s.error(s.last()), s.row(), -2.f);
+  ordered(g.get("in.q", n * D), D, tokens.query[0], D, 1.f);
+  const std::vector<std::string> gates{"alpha", "eta", "theta"};
+  for (std::size_t i = 0; i < gates.size(); ++i) ordered(g.get("in." + gates[i], n), 1, tokens.gates + i, 3, 1.f);
+  titans_steps(q, segments, 256, TitansOrder::forwards,
+               [&](const Cpu& on, const TitansStep& step) { titans_update(on, s, step, start, tokens); });
+  g.compare("out.y", as_in_file(tokens.read[s.last()], D, D, 1.f), g["out.y"], forward_tolerance);
+
+  // Of the last states; in their place the gradients.
+  for (const auto& [what, to_file] : {std::pair("out.", true), std::pair("cotangent.", false)})
+    for (const auto& [name, offset] : {std::pair("memory.", std::int64_t{0}), std::pair("momentum.", s.weights())})
+      for (int m = 0; m < s.matrices(); ++m) {
+        const std::string full = what + std::string(name) + std::to_string(m);
+        const Floats file = g[full];
+        Floats got;
+        for (std::int64_t b = 0; b < B; ++b) {
+          float* at = last.data() + b * s.state() + offset + s.first(m);
+          if (to_file)
+            got.insert(got.end(), at, at + s.matrix(m));
+          else
+            std::copy_n(file.begin() + b * s.matrix(m), s.matrix(m), at);
+        }
+        if (to_file) g.compare(full, got, file, forward_tolerance);
+      }
+
+  Floats dread = unwritten(n * D), dquery = dread, dkey = dread, dvalue = dread, dgates = unwritten(n * 3),
+         none = zeros(n * D);
+  ordered(g.get("cotangent.y", n * D), D, dread.data(), D, 1.f);
+  Bump scratch_count;
+  bind_titans_scratch(scratch_count, s, n);
+  Arena room = Arena::of_bytes(static_cast<std::int64_t>(scratch_count.used));
+  Bump rest{room.data()};
+  const TitansScratch scratch = bind_titans_scratch(rest, s, n);
+  for (float* unused : {tokens.query_x, tokens.active_x})
+    std::fill_n(unused, n * (unused == tokens.query_x ? D : s.all_hidden()), 0.f);
+  const TitansGradients d{.read = dread.data(),
+                          .query = dquery.data(),
+                          .key = dkey.data(),
+                          .value = dvalue.data(),
+                          .gates = dgates.data(),
+                          .h = none.data(),
+                          .query_x = none.data()};
+  std::fill_n(scratch.hidden_x, n * s.all_hidden(), 0.f);
+  titans_steps(q, segments, 256, TitansOrder::backwards, [&](const Cpu& on, const TitansStep& step) {
+    titans_update_backward(on, s, step, start, tokens, d, scratch);
+    titans_states_backward(on, s, step, tokens, d, scratch, dstart);
+  });
+  g.compare("grad.q", as_in_file(d.query, D, D, 1.f), g["grad.q"], gradient_tolerance);
+  g.compare("grad.k", as_in_file(d.key, D, D, 1.f), g["grad.k"], gradient_tolerance);
+  g.compare("grad.v", as_in_file(d.value, D, D, -2.f), g["grad.v"], gradient_tolerance);
+  for (std::size_t i = 0; i < gates.size(); ++i)
+    g.compare("grad." + gates[i], as_in_file(d.gates + i, 1, 3, 1.f), g["grad." + gates[i]], gradient_tolerance);
+  for (std::size_t m = 0; m < names.size(); ++m)
+    g.compare("grad." + names[m], dm0[m], g["grad." + names[m]], gradient_tolerance);
+  if (!kept.intact() || !states.intact() || !last.intact() || !room.intact())
+    g.fail("the memory writes behind its memory");
 }
 
 /// y = x W + b for block-diagonal W [heads, block, block], in double.
@@ -696,6 +793,7 @@ Run kernel_case(const std::string& name) {
   if (name == "gdn_core") return delta_rule_case;
   if (name == "rglru_scan" || name == "rglru_scan_continued") return rg_lru_case;
   if (name == "mlstm_core") return mlstm_case;
+  if (name.starts_with("titans_") && !name.starts_with("titans_mac_")) return titans_case;
   if (name == "cross_entropy") return cross_entropy_case;
   if (name == "sft") return sft_case;
   if (name == "dpo") return dpo_case;

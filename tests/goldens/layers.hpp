@@ -10,6 +10,7 @@
 #include <chimera/layers/moe.hpp>
 #include <chimera/layers/rg_lru.hpp>
 #include <chimera/layers/swiglu.hpp>
+#include <chimera/layers/titans.hpp>
 
 #include <functional>
 #include <map>
@@ -183,6 +184,45 @@ void run_mlstm(Golden& g, const chimera::Cpu& q) {
                 {"multihead_norm.weight"},
                 {"out_proj.weight"}},
                [](const auto&) {});
+}
+
+template <const chimera::Config& C>
+void run_titans(Golden& g, const chimera::Cpu& q) {
+  using L = chimera::Titans<C>;
+  const bool deep = L::sizes.memory_depth == 2;
+  const std::int64_t T = g.number("T");
+  Arena last(2 * L::shape.state());
+  run_layer<L>(g, q,
+               {{"attn.q_proj.weight"},
+                {"attn.k_proj.weight", "attn.v_proj.weight"},
+                {"attn.o_proj.weight"},
+                {"memory.q_proj.weight"},
+                {"memory.k_proj.weight", "memory.v_proj.weight"},
+                {"memory.alpha.weight", "memory.eta.weight", "memory.theta.weight"},
+                {"memory.alpha.bias"},
+                {"memory.eta.bias"},
+                {"memory.theta.bias"},
+                {deep ? "m0.w1" : "m0"},
+                deep ? std::vector<std::string>{"m0.w2"} : std::vector<std::string>{},
+                {"persistent"},
+                {"norm_y.weight"},
+                {"norm_m.weight"}},
+               // The file's loss has the last memory and momentum in it, too: a row's last segment passes theirs on.
+               [&](const typename L::Activations& a) {
+                 for (std::int64_t i = 0; i < a.segments.first_segment[a.segments.steps]; ++i) {
+                   chimera::TitansSegment& segment = a.segments.all[i];
+                   const std::int64_t token = a.segments.token[segment.first + segment.count - 1];
+                   if (token % T != T - 1) continue;
+                   segment.next = last.data() + token / T * L::shape.state(), segment.learns = true;
+                   for (int m = 0; m < L::shape.matrices(); ++m)
+                     for (const auto& [name, at] :
+                          {std::pair("memory.", std::int64_t{0}), std::pair("momentum.", L::shape.weights())}) {
+                       const Floats file = g["cotangent." + std::string(name) + std::to_string(m)];
+                       std::copy_n(file.begin() + token / T * L::shape.matrix(m), L::shape.matrix(m),
+                                   segment.next + at + L::shape.first(m));
+                     }
+                 }
+               });
 }
 
 template <const chimera::Config& C>

@@ -6,6 +6,7 @@
 #include <chimera/layers/rg_lru.hpp>
 #include <chimera/layers/span_knot.hpp>
 #include <chimera/layers/swiglu.hpp>
+#include <chimera/layers/titans.hpp>
 
 #include "checks.hpp"
 
@@ -15,7 +16,7 @@ namespace {
 
 constexpr Config grouped{.vocab = 1,
                          .width = 64,
-                         .layers = pattern("A M R GD XM SK"),
+                         .layers = pattern("A M R GD XM SK TM"),
                          .attention = {.heads = 4, .kv_heads = 2, .output_bias = true},
                          .mamba2 = {.head_dim = 32, .state = 16},
                          .rg_lru = {.heads = 4},
@@ -63,7 +64,7 @@ TEST_CASE("a ternary map is the plain one of rounded weights and rounded inputs,
 }
 
 TEST_CASE_TEMPLATE("layers of ternary matrices", L, Attention<grouped>, Attention<whole>, Mamba2<grouped>, RgLru<whole>,
-                   GatedDeltaNet<grouped>, Mlstm<grouped>, SwiGlu<grouped>, SwiGlu<whole>) {
+                   GatedDeltaNet<grouped>, Mlstm<grouped>, Titans<whole>, SwiGlu<grouped>, SwiGlu<whole>) {
   SUBCASE("keep to their memory, and add what they are told to") { checks::accumulation<L>(); }
   SUBCASE("memory") { checks::memory_is_linear<L>(); }
   SUBCASE("the same bits for any number of threads") {

@@ -20,13 +20,14 @@ namespace {
 constexpr Config mixed{.vocab = 96,
                        .width = 32,
                        .context = 40,
-                       .layers = pattern("A M R GD XM SK"),
+                       .layers = pattern("A M R GD XM SK TM"),
                        .attention = {.heads = 4, .kv_heads = 2, .qkv_bias = true, .output_bias = true, .qk_norm = true},
                        .mamba2 = {.head_dim = 8, .state = 16, .chunk = 16},
                        .rg_lru = {.heads = 4, .bias = true},
                        .gated_deltanet = {.key_heads = 2, .value_heads = 4, .key_dim = 8, .chunk = 16},
                        .mlstm = {.heads = 2, .chunk = 16},
                        .span_knot = {.span = 4, .top_knots = 3},
+                       .titans = {.persistent = 3, .segment = 16},
                        .ffn = {.hidden = 48},
                        .loop = {.first = 1, .last = 3},
                        .sub_norm = true,
@@ -36,7 +37,7 @@ constexpr Config mixed{.vocab = 96,
 constexpr Config again = [] {
   Config c = mixed;
   c.checkpointing = true, c.dropout = 0, c.sub_norm = false;
-  c.embedding_rank = 8, c.layers = pattern("A+E M R+E GD"), c.moe = {.experts = 4, .expert_hidden = 16},
+  c.embedding_rank = 8, c.layers = pattern("A+E M R+E GD TM"), c.moe = {.experts = 4, .expert_hidden = 16},
   c.attention.output_gate = true, c.loop = {.first = 1, .last = 2, .most = 4, .mean = 2.f, .backprop = 2};
   return c;
 }();

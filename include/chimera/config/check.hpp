@@ -25,8 +25,7 @@ struct Model {
   rule(c.embedding_rank >= 0 && c.embedding_rank < c.width,                                                         \
        "chimera: embedding_rank must be less than width, or 0 for an embedding of the whole width");                \
   rule(!c.layers.unknown_word,                                                                                      \
-       "chimera: the layer pattern has a word that names no layer; words are" CHIMERA_MIXER_WORDS                   \
-           CHIMERA_MIXER_WORDS_TO_COME);                                                                            \
+       "chimera: the layer pattern has a word that names no layer; words are" CHIMERA_MIXER_WORDS);                 \
   rule(!c.layers.wrong_own_word,                                                                                    \
        "chimera: a word of a layer of your own must be new, of 1 to 7 letters or digits, and there are at most 4"); \
   rule(c.layers.count > 0, "chimera: a model needs at least one layer");                                            \

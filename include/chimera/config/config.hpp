@@ -13,6 +13,7 @@
 #include <chimera/config/rg_lru.hpp>
 #include <chimera/config/span_knot.hpp>
 #include <chimera/config/ternary.hpp>
+#include <chimera/config/titans.hpp>
 
 #include <cstdint>
 #include <string_view>
@@ -32,6 +33,7 @@ struct Config {
   GatedDeltaNetConfig gated_deltanet{};
   MlstmConfig mlstm{};
   SpanKnotConfig span_knot{};
+  TitansConfig titans{};
   FfnConfig ffn{};
   MoeConfig moe{};
   TernaryConfig ternary{};
@@ -56,6 +58,7 @@ struct Config {
     f("gated_deltanet", s.gated_deltanet, Meaning::added);
     f("mlstm", s.mlstm, Meaning::added);
     f("span_knot", s.span_knot, Meaning::added);
+    f("titans", s.titans, Meaning::added);
     f("ffn", s.ffn);
     f("moe", s.moe, Meaning::added);
     f("ternary", s.ternary, Meaning::added);

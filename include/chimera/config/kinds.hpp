@@ -21,17 +21,13 @@ namespace chimera {
   mixer(rg_lru, "R")     /* Griffin's real-gated linear recurrent unit */ \
   mixer(gated_deltanet, "GD") \
   mixer(mlstm, "XM")     /* xLSTM's matrix memory */ \
-  mixer(span_knot, "SK") /* this library's own: attention over spans, the older ones as knots */
-
-/// Those that patterns may already name, and that no version has yet.
-#define CHIMERA_MIXERS_TO_COME(mixer) \
-  mixer(titans, "TM") /* Titans' neural memory */
+  mixer(span_knot, "SK") /* this library's own: attention over spans, the older ones as knots */ \
+  mixer(titans, "TM")    /* Titans' neural memory */
 // clang-format on
 
 #define CHIMERA_MIXER_KIND(kind, word) kind,
 enum class Kind : std::uint8_t {
-  CHIMERA_MIXERS(CHIMERA_MIXER_KIND)          //
-  CHIMERA_MIXERS_TO_COME(CHIMERA_MIXER_KIND)  //
+  CHIMERA_MIXERS(CHIMERA_MIXER_KIND)  //
   own,  // the first of a host's own layers, with a word that the pattern declares; own + i: the others
   none = 255,
 };
@@ -44,15 +40,13 @@ struct Mnemonic {
 
 /// The library's words. A host's own layer has none of these.
 #define CHIMERA_MIXER_MNEMONIC(kind, word) Mnemonic{word, Kind::kind},
-inline constexpr std::array mnemonics{CHIMERA_MIXERS(CHIMERA_MIXER_MNEMONIC)
-                                          CHIMERA_MIXERS_TO_COME(CHIMERA_MIXER_MNEMONIC)};
+inline constexpr std::array mnemonics{CHIMERA_MIXERS(CHIMERA_MIXER_MNEMONIC)};
 #undef CHIMERA_MIXER_MNEMONIC
 static_assert(mnemonics.size() == static_cast<std::size_t>(Kind::own));
 
 #define CHIMERA_MIXER_WORD(kind, word) " " word
-/// " A M R GD XM SK", for messages.
+/// " A M R GD XM SK TM", for messages.
 #define CHIMERA_MIXER_WORDS CHIMERA_MIXERS(CHIMERA_MIXER_WORD)
-#define CHIMERA_MIXER_WORDS_TO_COME CHIMERA_MIXERS_TO_COME(CHIMERA_MIXER_WORD)
 
 /// What follows the mixer in one block. A word of the pattern says it behind the mixer's: "A" is attention and SwiGLU,
 /// "A+E" attention and experts.

@@ -95,6 +95,15 @@ inline constexpr Config xlstm_nano{.vocab = 512,
                                    .norm_eps = 1e-6f,
                                    .logit_cap = 30.f};
 
+// Titans' neural memory, in segments of attention.
+
+inline constexpr Config titans_nano{.vocab = 512,
+                                    .width = 128,
+                                    .context = 1'024,
+                                    .layers = pattern("TM", 4),
+                                    .titans = {.heads = 4},
+                                    .ffn = {.hidden = 256}};
+
 // Gated DeltaNet and gated attention, three to one, the form that GGUF calls qwen35.
 
 inline constexpr Config gdn_nano{
@@ -172,10 +181,10 @@ inline constexpr auto all_presets = boost::hana::make_tuple(
     Preset<presets::hybrid_700m>{"hybrid-700m"}, Preset<presets::griffin_nano>{"griffin-nano"},
     Preset<presets::griffin_tiny>{"griffin-tiny"}, Preset<presets::griffin_small>{"griffin-small"},
     Preset<presets::griffin_base>{"griffin-base"}, Preset<presets::griffin_large>{"griffin-large"},
-    Preset<presets::xlstm_nano>{"xlstm-nano"}, Preset<presets::gdn_nano>{"gdn-nano"},
-    Preset<presets::gdn_tiny>{"gdn-tiny"}, Preset<presets::strategic_nano>{"strategic-nano"},
-    Preset<presets::strategic_tiny>{"strategic-tiny"}, Preset<presets::strategic_1_3b>{"strategic-1.3b"},
-    Preset<presets::strategic_2_7b>{"strategic-2.7b"}, Preset<presets::strategic_6_7b>{"strategic-6.7b"},
-    Preset<presets::strategic_13b>{"strategic-13b"});
+    Preset<presets::xlstm_nano>{"xlstm-nano"}, Preset<presets::titans_nano>{"titans-nano"},
+    Preset<presets::gdn_nano>{"gdn-nano"}, Preset<presets::gdn_tiny>{"gdn-tiny"},
+    Preset<presets::strategic_nano>{"strategic-nano"}, Preset<presets::strategic_tiny>{"strategic-tiny"},
+    Preset<presets::strategic_1_3b>{"strategic-1.3b"}, Preset<presets::strategic_2_7b>{"strategic-2.7b"},
+    Preset<presets::strategic_6_7b>{"strategic-6.7b"}, Preset<presets::strategic_13b>{"strategic-13b"});
 
 }  // namespace chimera

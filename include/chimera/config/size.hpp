@@ -62,7 +62,7 @@ constexpr void each_known_weight(F&& f) {
   });
 }
 
-/// As LanguageModel<C>::parameters, for a config that breaks no rule and has no layers to come.
+/// As LanguageModel<C>::parameters, for a config that breaks no rule.
 constexpr std::int64_t parameter_count(const Config& c) {
   std::int64_t n = 0;
   each_weight(c, [&](const Tensor& t, int blocks) { n += t.size() * blocks; });

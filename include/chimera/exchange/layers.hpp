@@ -10,6 +10,7 @@
 #include <chimera/exchange/layers/rg_lru.hpp>
 #include <chimera/exchange/layers/span_knot.hpp>
 #include <chimera/exchange/layers/swiglu.hpp>
+#include <chimera/exchange/layers/titans.hpp>
 
 #include <array>
 #include <cstddef>
@@ -20,8 +21,9 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-inline constexpr std::array layer_files{attention_files, mamba2_files,    rg_lru_files, gated_deltanet_files,
-                                        mlstm_files,     span_knot_files, swiglu_files, moe_files};
+inline constexpr std::array layer_files{attention_files,      mamba2_files, rg_lru_files,
+                                        gated_deltanet_files, mlstm_files,  span_knot_files,
+                                        titans_files,         swiglu_files, moe_files};
 
 /// Columns of that table, one std::tuple for each layer: layer_columns<&LayerFiles::kind, &LayerFiles::rows>. Who walks
 /// the whole table brings all of its functions into a program; so who only reads GGUF files names what it calls.

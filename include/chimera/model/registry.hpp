@@ -10,6 +10,7 @@
 #include <chimera/layers/rg_lru.hpp>
 #include <chimera/layers/span_knot.hpp>
 #include <chimera/layers/swiglu.hpp>
+#include <chimera/layers/titans.hpp>
 #include <chimera/model/block.hpp>
 
 #include <boost/hana/concat.hpp>
@@ -86,9 +87,9 @@ struct Mixer {
 
 /// The library's. To add a layer: write its files, add it here.
 template <const Config& C>
-inline constexpr auto mixers =
-    boost::hana::make_tuple(Mixer<"A", Attention<C>>{}, Mixer<"M", Mamba2<C>>{}, Mixer<"R", RgLru<C>>{},
-                            Mixer<"GD", GatedDeltaNet<C>>{}, Mixer<"XM", Mlstm<C>>{}, Mixer<"SK", SpanKnot<C>>{});
+inline constexpr auto mixers = boost::hana::make_tuple(
+    Mixer<"A", Attention<C>>{}, Mixer<"M", Mamba2<C>>{}, Mixer<"R", RgLru<C>>{}, Mixer<"GD", GatedDeltaNet<C>>{},
+    Mixer<"XM", Mlstm<C>>{}, Mixer<"SK", SpanKnot<C>>{}, Mixer<"TM", Titans<C>>{});
 
 /// A host's own for one config, whose pattern declares their words: a host specialises this with a tuple as above
 /// (examples/own_layer).

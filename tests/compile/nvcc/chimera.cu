@@ -4,7 +4,7 @@
 inline constexpr chimera::Config config{.vocab = 64,
                                         .width = 64,
                                         .context = 32,
-                                        .layers = chimera::pattern("A M R GD XM SK", 6),
+                                        .layers = chimera::pattern("A M R GD XM SK TM", 7),
                                         .attention = {.heads = 2},
                                         .mamba2 = {.head_dim = 16, .state = 16},
                                         .ffn = {.hidden = 64},
