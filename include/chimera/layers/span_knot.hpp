@@ -39,7 +39,7 @@ struct SpanKnot : SpanKnotWeights {
   static Activations bind(Bump& memory, const Batch& batch) {
     const std::int64_t n = batch.tokens();
     return {memory.take(n * row),
-            memory.take(batch.sequences * heads * cell.slots(batch.length) * cell.knot()),
+            memory.take(batch.sequences * heads * cell.slot_count(batch.length) * cell.knot()),
             memory.take(n * inner),
             memory.take(n * heads),
             memory.take(sizes.top_knots > 0 ? n * heads : 0),

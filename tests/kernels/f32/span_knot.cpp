@@ -99,7 +99,7 @@ struct Results {
         dtie(zeros(s.inner())),
         dgain(zeros(s.heads)),
         ddistance(zeros(s.heads * SpanKnotShape::buckets)) {
-    Floats knots = filled(batch.sequences * s.heads * s.slots(batch.length) * s.knot(), unwritten);
+    Floats knots = filled(batch.sequences * s.heads * s.slot_count(batch.length) * s.knot(), unwritten);
     Floats lse = filled(batch.tokens() * s.heads, unwritten), least = lse,
            temp = room(span_knot_backward_bytes(s, batch));
     for (std::int64_t t = 0; t < batch.tokens(); ++t)

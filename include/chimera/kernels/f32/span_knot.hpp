@@ -44,7 +44,7 @@ struct SpanKnotShape {
   constexpr std::int64_t values() const { return 2 * inner(); }
   constexpr std::int64_t turned() const { return 2 * inner(); }
   /// Of knots in a row, and the floats of one: kappa, nu.
-  constexpr std::int64_t slots(std::int64_t length) const { return (length + span - 1) / span; }
+  constexpr std::int64_t slot_count(std::int64_t length) const { return (length + span - 1) / span; }
   constexpr std::int64_t knot() const { return 2 * head_dim; }
   /// Queries and keys of all heads, where they lie turned.
   constexpr RopeShape turning() const { return {2 * heads, head_dim, head_dim, row(), RopeLayout::adjacent}; }
@@ -364,9 +364,9 @@ CHIMERA_FUNCTION void turn_heads_backward(const Cpu& q, const SpanKnotShape& s, 
 CHIMERA_FUNCTION void span_knot(const Cpu& q, const SpanKnotShape& s, const Batch& batch, const SpanKnotInput& in,
                                 float* knots, float* out, float* lse, float* least) {
   using namespace span_knot_parts;
-  const std::int64_t T = batch.length, D = s.head_dim, slots = s.slots(T), tiles = ceil_div(T, tile);
-  parallel(q, batch.sequences * s.heads * slots, [&](std::int64_t index, int worker) {
-    const std::int64_t slot = index % slots, h = index / slots % s.heads, b = index / slots / s.heads;
+  const std::int64_t T = batch.length, D = s.head_dim, slot_count = s.slot_count(T), tiles = ceil_div(T, tile);
+  parallel(q, batch.sequences * s.heads * slot_count, [&](std::int64_t index, int worker) {
+    const std::int64_t slot = index % slot_count, h = index / slot_count % s.heads, b = index / slot_count / s.heads;
     const std::int64_t first = span_of(s, batch, b, slot), at = (b * T + first) * s.row() + h * D;
     float* knot = knots + index * s.knot();
     if (first < 0)
@@ -379,7 +379,7 @@ CHIMERA_FUNCTION void span_knot(const Cpu& q, const SpanKnotShape& s, const Batc
     const std::int64_t i0 = (tiles - 1 - index % tiles) * tile, h = index / tiles % s.heads,
                        b = index / tiles / s.heads, rows = std::min(tile, T - i0);
     const Sides<const float> sides(s, h, in.heads + b * T * s.row(), in.rows + b * T * s.row(),
-                                   knots + (b * s.heads + h) * slots * s.knot());
+                                   knots + (b * s.heads + h) * slot_count * s.knot());
     Bump memory{q.scratch(worker)};
     const Pull pull(q.isa(), s, rows, memory, out + (b * T + i0) * s.inner() + h * D);
     const auto seen = [&](const Columns& c, std::int64_t r, float* scores) {
@@ -415,8 +415,8 @@ CHIMERA_FUNCTION void span_knot(const Cpu& q, const SpanKnotShape& s, const Batc
 
 CHIMERA_FUNCTION std::int64_t span_knot_backward_bytes(const SpanKnotShape& s, const Batch& batch) {
   const std::int64_t B = batch.sequences;
-  return bytes_of({batch.tokens() * s.heads, B * s.heads * s.slots(batch.length) * s.knot(), B * s.inner(), B * s.heads,
-                   B * s.heads * SpanKnotShape::buckets});
+  return bytes_of({batch.tokens() * s.heads, B * s.heads * s.slot_count(batch.length) * s.knot(), B * s.inner(),
+                   B * s.heads, B * s.heads * SpanKnotShape::buckets});
 }
 
 CHIMERA_FUNCTION void span_knot_backward(const Cpu& q, const SpanKnotShape& s, const Batch& batch,
@@ -426,9 +426,9 @@ CHIMERA_FUNCTION void span_knot_backward(const Cpu& q, const SpanKnotShape& s, c
   using namespace span_knot_parts;
   constexpr std::int64_t buckets = SpanKnotShape::buckets;
   const std::int64_t B = batch.sequences, T = batch.length, D = s.head_dim, row = s.row(), ldo = s.inner();
-  const std::int64_t slots = s.slots(T);
+  const std::int64_t slot_count = s.slot_count(T);
   float* delta = temp.take(batch.tokens() * s.heads);  // [B,heads,T]: rowsum(dO O)
-  float* dknots = temp.take(B * s.heads * slots * s.knot());
+  float* dknots = temp.take(B * s.heads * slot_count * s.knot());
   float* dtie = temp.take(B * s.inner());  // of each sequence alone, as the two below
   float* dgain = temp.take(B * s.heads);
   float* ddistance = temp.take(B * s.heads * buckets);
@@ -443,15 +443,15 @@ CHIMERA_FUNCTION void span_knot_backward(const Cpu& q, const SpanKnotShape& s, c
     float* scratch = memory.take(gemm_scratch_floats);
     float* p = memory.take(tile * tile);
     float* dp = memory.take(tile * tile);
-    const Sides<const float> sides(s, h, in.heads + from, in.rows + from, knots + index * slots * s.knot());
-    const Sides<float> dsides(s, h, d.dheads + from, d.drows + from, dknots + index * slots * s.knot());
+    const Sides<const float> sides(s, h, in.heads + from, in.rows + from, knots + index * slot_count * s.knot());
+    const Sides<float> dsides(s, h, d.dheads + from, d.drows + from, dknots + index * slot_count * s.knot());
     for (std::int64_t t = 0; t < T; ++t) {
       for (float* x : {dsides.tokens.q, dsides.tokens.k, dsides.tokens.v, dsides.knots.q})
         std::fill(x + t * row, x + t * row + D, 0.f);
       float* dkey = dsides.knots.q + s.inner() + t * row;
       std::fill(dkey, dkey + D, 0.f);
     }
-    std::fill(dsides.knots.k, dsides.knots.k + slots * s.knot(), 0.f);
+    std::fill(dsides.knots.k, dsides.knots.k + slot_count * s.knot(), 0.f);
     float* of_tie = dtie + index * D;
     float* of_distance = ddistance + index * buckets;
     std::fill(of_tie, of_tie + D, 0.f);
@@ -487,7 +487,7 @@ CHIMERA_FUNCTION void span_knot_backward(const Cpu& q, const SpanKnotShape& s, c
         gemm_serial(q.isa(), scratch, rows, D, c.n, s.scale, row_major(dp, tile), keys, 1.f, grow.q + i0 * row, row);
       });
     }
-    for (std::int64_t slot = 0; slot < slots; ++slot) {
+    for (std::int64_t slot = 0; slot < slot_count; ++slot) {
       const std::int64_t first = span_of(s, batch, b, slot), at = first * row;
       if (first >= 0)
         dispatch<TieBackward>(q.isa(), s.span, D, row, s.scale, in.tie + h * D, sides.knots.q + s.inner() + at,
