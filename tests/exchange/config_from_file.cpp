@@ -398,6 +398,18 @@ TEST_CASE("each family has what its class in transformers has where a config.jso
   CHECK(contains(message(read("bitnet", "")), "kv_heads must divide"));  // 5
   CHECK(contains(message(read("llama", R"(, "residual_multiplier": 0.5)")), "residual_multiplier"));
 
+  const auto gemma = read("recurrent_gemma", "");
+  REQUIRE_MESSAGE(gemma.ok(), message(gemma));
+  CHECK((gemma->layers == pattern("R R") && gemma->context == 8'192 && gemma->tied && gemma->ffn.hidden == 48));
+  CHECK((gemma->rg_lru == RgLruConfig{.heads = 4, .bias = true} && gemma->embedding_scale == 8.f));
+  const auto mixed_gemma = read("recurrent_gemma", R"(, "block_types": ["attention", "recurrent"])");
+  REQUIRE_MESSAGE(mixed_gemma.ok(), message(mixed_gemma));
+  CHECK((mixed_gemma->layers == pattern("A R") && mixed_gemma->window() == 2'048 && mixed_gemma->rope_dims() == 8));
+  CHECK((mixed_gemma->attention.output_bias && !mixed_gemma->attention.qkv_bias && mixed_gemma->logit_cap == 30.f));
+  CHECK(contains(message(read("recurrent_gemma", R"(, "block_types": ["attention"])")), "expected a recurrent block"));
+  CHECK(contains(message(read("recurrent_gemma", R"(, "block_types": ["mamba"])")), "found mamba"));
+  CHECK(contains(message(read("recurrent_gemma", R"(, "hidden_activation": "silu")")), "found silu"));
+
   CHECK(read("xlstm", "")->layers.count_of(Kind::mlstm) == 2);
   CHECK(read("xlstm", "")->mlstm == MlstmConfig{.heads = 8, .qk = 32, .v = 64});
   CHECK(read("xlstm", "")->ffn.hidden == 192);  // 2.667 * 64, up to the next multiple of 64

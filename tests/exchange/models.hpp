@@ -113,6 +113,15 @@ inline constexpr Config griffin{.vocab = 272,
                                 .loop = {.first = 1, .last = 1, .most = 3, .stop = 0.25f},
                                 .embedding_rank = 24};
 
+/// As transformers has it.
+inline constexpr Config recurrent_gemma = [] {
+  Config c = griffin;
+  c.layers = pattern("R A R"), c.embedding_rank = 0, c.loop = {}, c.attention.rope.dims = 8,
+  c.attention.output_bias = true, c.rg_lru.bias = true;
+  c.rg_lru.inner = 96, c.ffn.activation = Activation::geglu, c.ffn.bias = true;
+  c.embedding_scale = 8.f, c.logit_cap = 30.f;
+  return c;
+}();
 inline constexpr Config xlstm{.vocab = 272,
                               .width = 64,
                               .context = 128,

@@ -43,6 +43,7 @@ const std::vector<AnyModel>& models() {
                                          table_of<biased>("biased"),
                                          table_of<granite>("granite"),
                                          table_of<griffin>("griffin"),
+                                         table_of<recurrent_gemma>("recurrent_gemma"),
                                          table_of<xlstm>("xlstm"),
                                          table_of<bitnet>("bitnet"),
                                          table_of<ternary_relu2>("ternary_relu2")};
@@ -131,7 +132,9 @@ TEST_CASE("weights go through a Hugging Face folder; the order of channels that 
       Floats back(m.arena_floats, 0.f);
       const Status loaded = load_hugging_face(q, folder / "m", m, back.data());
       REQUIRE_MESSAGE(loaded.ok(), message(loaded));
-      const float exact = m.name == "qwen35" ? 1e-7f : 0.f;  // norms, less 1, are rounded, and twice as large
+      const float exact = m.name == "qwen35" || m.name == "recurrent_gemma"
+                              ? 1e-7f
+                              : 0.f;  // norms, less 1, are rounded, and twice as large
       const float rounded = format == Format::f32 ? 0.f : format == Format::f16 ? 3e-4f : 2e-3f;
       CHECK(difference(w, back) <= (exact > 0 ? exact + 2 * rounded : rounded));
     }
@@ -216,7 +219,8 @@ TEST_CASE("a Hugging Face folder holds ternary matrices in two bits, and their s
     write_file(folder / "broken", replaced(bytes, start, "\x03" + start.substr(1)));
   }
   write_file(weights, read_file(folder / "broken"));
-  CHECK(contains(message(load(folder / "m", again)), "expected the weights -1, 0 and 1, found the code 3"));
+  CHECK(contains(message(load(folder / "m", again)),
+                 "expected the codes 0, 1 and 2 of the weights -1, 0 and 1, found 3"));
   write_file(weights, replaced(bytes, "down_proj.weight_scale", "down_proj.weight_xcale"));
   CHECK(contains(message(load(folder / "m", again)), "expected F32, F16 or BF16, found U8"));
   CHECK(contains(message(save_hugging_face(q, folder / "no", table_of<bitnet>("bitnet"), w.data(), Format::tq2_0, {})),
@@ -458,6 +462,20 @@ TEST_CASE("llama.cpp's architectures, and the reasons why there is none") {
   c = plain, c.embedding_rank = 16;
   CHECK(contains(unknown_to_llama_cpp(c), "embeddings of the whole width"));
   CHECK(contains(hugging_face_parts::unknown_to_transformers(c), "an embedding of the whole width"));
+  CHECK(gguf_architecture(recurrent_gemma) == "chimera");
+  CHECK(hugging_face_architecture(recurrent_gemma) == "RecurrentGemmaForCausalLM");
+  c = recurrent_gemma, c.embedding_scale = 1.f;
+  CHECK(contains(hugging_face_parts::unknown_to_transformers(c), "root of the width in BF16, 8"));
+  c = recurrent_gemma, c.rg_lru.bias = false;
+  CHECK(contains(hugging_face_parts::unknown_to_transformers(c), "rg_lru.bias must be true"));
+  c = recurrent_gemma, c.ffn.activation = Activation::swiglu;
+  CHECK(contains(hugging_face_parts::unknown_to_transformers(c), "GeGLU with biases"));
+  c = recurrent_gemma, c.attention.output_bias = false;
+  CHECK(contains(hugging_face_parts::unknown_to_transformers(c), "bias of attention's output"));
+  c = recurrent_gemma, c.logit_cap = 0;
+  CHECK(contains(hugging_face_parts::unknown_to_transformers(c), "caps logits"));
+  c = recurrent_gemma, c.layers = pattern("R M A");
+  CHECK_FALSE(hugging_face_parts::unknown_to_transformers(c).empty());
   c = xlstm, c.tied = true;
   CHECK(contains(hugging_face_parts::unknown_to_transformers(c), "tied must be false"));
   c = xlstm, c.logit_cap = 0;

@@ -2,6 +2,7 @@
 // usage: generate DIR OUT     (OUT gets layer_cases.cpp, model_cases.cpp and table.cpp)
 #include "safetensors.hpp"
 
+#include <cmath>
 #include <cstdio>
 #include <exception>
 #include <filesystem>
@@ -152,6 +153,30 @@ std::string bitnet(const fs::path& checkpoint) {
          ", .sub_norm = true, .norm_eps = " + real(c.at("rms_norm_eps"));
 }
 
+/// A RecurrentGemma, as its checkpoint says.
+std::string recurrent_gemma(const fs::path& checkpoint) {
+  std::ifstream file(checkpoint / "config.json");
+  const json c = json::parse(file);
+  const auto blocks = c.at("block_types").get<std::vector<std::string>>();
+  std::string words;
+  for (int i = 0; i < c.at("num_hidden_layers").get<int>(); ++i)
+    words += (words.empty() ? "" : " ") +
+             std::string(blocks[static_cast<std::size_t>(i) % blocks.size()] == "recurrent" ? "R" : "A");
+  const int width = c.at("hidden_size").get<int>(), head_dim = width / c.at("num_attention_heads").get<int>();
+  const json& rope = c.at("rope_parameters");
+  const int dims = static_cast<int>(rope.at("partial_rotary_factor").get<double>() * head_dim);
+  return ".vocab = " + whole(c.at("vocab_size")) + ", .width = " + std::to_string(width) +
+         ", .context = 8192, .layers = pattern(\"" + words +
+         "\"),\n  .attention = {.heads = " + whole(c.at("num_attention_heads")) +
+         ", .kv_heads = " + whole(c.at("num_key_value_heads")) + ", .window = " + whole(c.at("attention_window_size")) +
+         ", .rope = {.base = " + real(rope.at("rope_theta")) + ", .dims = " + std::to_string(dims) +
+         "}, .output_bias = true},\n  .rg_lru = {.conv = " + whole(c.at("conv1d_width")) +
+         ", .bias = true},\n  .ffn = {.hidden = " + std::to_string(c.at("intermediate_size").get<int>() / 2) +
+         ", .activation = Activation::geglu, .bias = true}, .tied = " +
+         (c.at("tie_word_embeddings").get<bool>() ? "true" : "false") + ", .norm_eps = " + real(c.at("rms_norm_eps")) +
+         ", .embedding_scale = " + real(std::sqrt(width)) + ", .logit_cap = " + real(c.at("logits_soft_cap"));
+}
+
 /// transformers' xlstm, as its checkpoint says.
 std::string xlstm(const fs::path& checkpoint) {
   std::ifstream file(checkpoint / "config.json");
@@ -223,6 +248,8 @@ void generate(const fs::path& folder, const fs::path& out) {
       models.add(name, qwen3_5(folder / name), "run_model");
     else if (name == "model_bitnet" && fs::exists(folder / name / "config.json"))
       models.add(name, bitnet(folder / name), "run_model");
+    else if (name == "model_recurrent_gemma" && fs::exists(folder / name / "config.json"))
+      models.add(name, recurrent_gemma(folder / name), "run_model");
     else if (name == "model_xlstm" && fs::exists(folder / name / "config.json"))
       models.add(name, xlstm(folder / name), "run_model");
     else

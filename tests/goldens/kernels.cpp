@@ -3,6 +3,7 @@
 
 #include <chimera/align/dpo.hpp>
 #include <chimera/core/format.hpp>
+#include <chimera/exchange/ternary_codes.hpp>
 #include <chimera/kernels/f32/cross_entropy.hpp>
 #include <chimera/kernels/f32/delta_rule.hpp>
 #include <chimera/kernels/f32/gemm.hpp>
@@ -693,6 +694,34 @@ double squared_error(std::span<const float> got, std::span<const float> want) {
 
 /// Decoding is the reference's bit for bit. Encoding is at least as near to the numbers, row by row, as the reference's
 /// quantizers, and gives their very bytes where these follow from the format.
+void ternary_packed_case(Golden& g, const Cpu& q) {
+  const Floats scale = g.get("in.scale", 1);
+  Floats codes;
+  for (const std::byte b : g.data().bytes("in.ternary"))
+    codes.push_back(static_cast<float>(static_cast<std::int8_t>(b)));
+  const auto n = static_cast<std::int64_t>(codes.size());
+  Floats weights = codes;
+  for (float& w : weights) w *= scale[0];
+  for (const auto& [name, format] : {std::pair("TQ1_0", Format::tq1_0), std::pair("TQ2_0", Format::tq2_0)}) {
+    const std::span<const std::byte> want = g.data().bytes("out." + std::string(name));
+    std::vector<std::byte> bytes(static_cast<std::size_t>(format_bytes(format, n)));
+    Floats back(weights.size());
+    if (!encode(q, format, weights.data(), n, bytes.data()) || !decode(q, format, want.data(), n, back.data()) ||
+        !std::equal(bytes.begin(), bytes.end(), want.begin(), want.end()))
+      g.fail(name);
+    g.compare(std::string("out.") + name + ".dequantized", back, g["out." + std::string(name) + ".dequantized"], 0);
+  }
+  for (const auto& [name, order] :
+       {std::pair("I2_S", CodeOrder::runs()), std::pair("row_interleaved", CodeOrder::rows(n))}) {
+    const std::span<const std::byte> given = g.data().bytes("out." + std::string(name)).first(codes.size() / 4);
+    std::vector<std::byte> want(given.begin(), given.end());  // the scale of I2_S follows
+    Floats back(codes.size());
+    if (pack_codes(order, codes) != want || !unpack_codes(order, want, back) || back != codes) g.fail(name);
+    want[7] |= std::byte{3};
+    if (unpack_codes(order, want, back)) g.fail(std::string(name) + ", with the code 3");
+  }
+}
+
 void gguf_blocks_case(Golden& g, const Cpu& q) {
   const std::int64_t rows = g.number("rows"), cols = g.number("cols");
   const Floats x = g.get("in.x", rows * cols);
@@ -799,6 +828,7 @@ Run kernel_case(const std::string& name) {
   if (name == "dpo") return dpo_case;
   if (name.starts_with("bitlinear")) return bit_linear_case;
   if (name == "gguf_blocks") return gguf_blocks_case;
+  if (name == "ternary_packed") return ternary_packed_case;
   if (name == "adamw") return adamw_case;
   if (name == "schedules") return schedules_case;
   return nullptr;

@@ -141,6 +141,18 @@ constexpr Config xlstm{.vocab = 280,
                        .norm_eps = 1e-6f,
                        .logit_cap = 20.f};
 
+constexpr Config recurrent_gemma{
+    .vocab = 280,
+    .width = 96,
+    .context = 256,
+    .layers = pattern("R R A", 5),
+    .attention = {.heads = 4, .kv_heads = 1, .window = 20, .rope = {.dims = 12}, .output_bias = true},
+    .rg_lru = {.inner = 128, .bias = true},
+    .ffn = {.hidden = 80, .activation = Activation::geglu, .bias = true},
+    .norm_eps = 1e-6f,
+    .embedding_scale = 9.8125f,
+    .logit_cap = 30.f};
+
 constexpr int length = 128, continued = 32;
 
 /// Matrices larger than those that training begins with, so that logits differ clearly.
@@ -231,6 +243,7 @@ Status write_all(const std::string& folder) {
                           write<qwen3_5>(*q, folder, "qwen3_5"),
                           write<dynamic_positions>(*q, folder, "dynamic_positions"),
                           write<xlstm>(*q, folder, "xlstm"),
+                          write<recurrent_gemma>(*q, folder, "recurrent_gemma"),
                           write<bitnet>(*q, folder, "bitnet"),
                           write<bitnet>(*q, folder, "bitnet_ternary", "tq2_0"),
                           write<bitnet_relu2>(*q, folder, "ternary_relu2"),

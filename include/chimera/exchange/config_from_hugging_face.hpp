@@ -21,8 +21,8 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-/// From a config.json of model_type llama, mistral, qwen2, qwen3, qwen3_5_text, granite, granitemoehybrid, bitnet or
-/// xlstm.
+/// From a config.json of model_type llama, mistral, qwen2, qwen3, qwen3_5_text, granite, granitemoehybrid, bitnet,
+/// xlstm or recurrent_gemma.
 Result<Config> config_from_hugging_face(const Json& config);
 
 /// Of a folder, or of its config.json.
@@ -73,7 +73,6 @@ inline void refuse_unknown(const JsonKeys& k) {
   for (const char* key : {"attn_logit_softcapping",
                           "final_logit_softcapping",
                           "logit_softcap",
-                          "logits_soft_cap",
                           "clip_qkv",
                           "clamp_kqv",
                           "alibi",
@@ -94,14 +93,16 @@ inline void refuse_unknown(const JsonKeys& k) {
     p.demand_neutral(key, {0});
   for (const char* key : {"is_causal", "rotary_pct", "logit_scale", "embedding_scale", "residual_scale"})
     p.demand_neutral(key, {1});
+  if (!k.griffin()) p.demand_neutral("logits_soft_cap", {0});
   k.demand_flag("attn_output_gate", k.qwen3_5(), k.qwen3_5());
   if (!k.granite())
     for (const char* key : {"embedding_multiplier", "residual_multiplier", "logits_scaling", "attention_multiplier"})
       p.demand_neutral(key, {1});
-  for (const auto& [key, expected] :
-       {std::pair("normalization_function", "rmsnorm"), std::pair("hidden_activation", "silu")})
+  const std::string_view activation = k.griffin() ? "gelu_pytorch_tanh" : "silu";
+  for (const auto& [key, expected] : {std::pair<const char*, std::string_view>("normalization_function", "rmsnorm"),
+                                      {"hidden_activation", activation}})
     if (const std::string found = p.text(key, expected); found != expected)
-      p.demand(false, "\"" + std::string(key) + "\": expected " + expected + ", found " + found);
+      p.demand(false, "\"" + std::string(key) + "\": expected " + std::string(expected) + ", found " + found);
   for (const char* key : {"per_layer_config", "no_rope_layers"})
     p.demand(!json.has(key), "\"" + std::string(key) + "\": models with it are not known here");
 }
@@ -117,7 +118,7 @@ inline void read_quantization(const JsonKeys& k, Config& c) {
   FileFields<JsonFields> q(**given);
   const std::string method = q.text("quant_method", "");
   q.demand(method == "bitnet", "quant_method: expected bitnet, found " + method);
-  q.demand(!k.hybrid() && !k.xlstm(), "expected none for a model of type " + std::string(k.type));
+  q.demand(!k.hybrid() && !k.xlstm() && !k.griffin(), "expected none for a model of type " + std::string(k.type));
   q.demand(!q.boolean("use_rms_norm", false), "use_rms_norm: expected false");
   const std::vector<std::string> left =
       q.has("modules_to_not_convert") ? q.texts("modules_to_not_convert") : std::vector<std::string>{};
@@ -151,12 +152,12 @@ CHIMERA_FUNCTION Result<Config> config_from_hugging_face(const Json& config) {
   const JsonFields json(config);
   const auto type = json.text("model_type");
   if (!type) return type.error();
-  constexpr std::array<std::string_view, 9> known{"llama",   "mistral",          "qwen2",  "qwen3", "qwen3_5_text",
-                                                  "granite", "granitemoehybrid", "bitnet", "xlstm"};
+  constexpr std::array<std::string_view, 10> known{"llama",   "mistral",          "qwen2",  "qwen3", "qwen3_5_text",
+                                                   "granite", "granitemoehybrid", "bitnet", "xlstm", "recurrent_gemma"};
   if (std::find(known.begin(), known.end(), *type) == known.end())
     return Error{
-        "\"model_type\": expected llama, mistral, qwen2, qwen3, qwen3_5_text, granite, granitemoehybrid, bitnet or "
-        "xlstm, found " +
+        "\"model_type\": expected llama, mistral, qwen2, qwen3, qwen3_5_text, granite, granitemoehybrid, bitnet, "
+        "xlstm or recurrent_gemma, found " +
         *type};
 
   FileFields<JsonFields> p(json);
@@ -167,13 +168,15 @@ CHIMERA_FUNCTION Result<Config> config_from_hugging_face(const Json& config) {
   c.context = p.integer("max_position_embeddings", 1, FileLimits::context,
                         *type == "mistral"          ? 131'072
                         : type->starts_with("qwen") ? 32'768
+                        : keys.griffin()            ? 8'192
                                                     : 2'048);
   c.layers.count = p.integer("num_hidden_layers", 1, Layers::max);
   c.norm_eps = p.number(keys.xlstm() ? "norm_eps" : "rms_norm_eps", 1e-12, 1, 1e-6);
   if (keys.xlstm())
     for (int i = 0; i < c.layers.count; ++i) c.layers.kind[static_cast<std::size_t>(i)] = Kind::mlstm;
   c.sub_norm = *type == "bitnet";
-  c.tied = p.boolean("tie_word_embeddings", false) && !keys.xlstm();  // whose class ties nothing, whatever it says
+  c.tied =
+      p.boolean("tie_word_embeddings", keys.griffin()) && !keys.xlstm();  // whose class ties nothing, whatever it says
   config_from_hugging_face_parts::refuse_unknown(keys);
   config_from_hugging_face_parts::read_quantization(keys, c);
   if (keys.granite()) {
@@ -181,6 +184,8 @@ CHIMERA_FUNCTION Result<Config> config_from_hugging_face(const Json& config) {
     c.residual_scale = p.number("residual_multiplier", -1e6, 1e6, 1);
     c.logit_scale = p.number("logits_scaling", -1e6, 1e6, 1);
   }
+  for (const auto& [blocks] : layer_columns<&LayerFiles::json_blocks>)
+    if (blocks) blocks(keys, c);
   if (keys.hybrid())
     config_from_hugging_face_parts::read_blocks(p, keys.qwen3_5() ? Family::qwen3_5 : Family::granite, c);
   for (const auto& [kind, ffn, read] : layer_columns<&LayerFiles::kind, &LayerFiles::ffn, &LayerFiles::read_json>)

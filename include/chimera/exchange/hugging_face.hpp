@@ -1,5 +1,5 @@
 // Models as Hugging Face folders: config.json and model.safetensors, as transformers' classes ForCausalLM of Llama,
-// Mistral, Qwen2, Qwen3, Qwen3_5, Granite, GraniteMoeHybrid, BitNet and xLSTM have them.
+// Mistral, Qwen2, Qwen3, Qwen3_5, Granite, GraniteMoeHybrid, BitNet, xLSTM and RecurrentGemma have them.
 #pragma once
 
 #include <chimera/core/fields.hpp>
@@ -11,6 +11,7 @@
 #include <chimera/exchange/layers.hpp>
 #include <chimera/exchange/same_meaning.hpp>
 #include <chimera/exchange/special_ids.hpp>
+#include <chimera/exchange/ternary_codes.hpp>
 #include <chimera/exchange/weights.hpp>
 #include <chimera/io/json.hpp>
 #include <chimera/io/safetensors.hpp>
@@ -45,21 +46,24 @@ inline std::string_view type_of(const Config& c) {
 }
 
 inline std::string_view class_of(std::string_view type) {
-  constexpr std::array<std::array<std::string_view, 2>, 9> classes{{{"llama", "LlamaForCausalLM"},
-                                                                    {"mistral", "MistralForCausalLM"},
-                                                                    {"qwen2", "Qwen2ForCausalLM"},
-                                                                    {"qwen3", "Qwen3ForCausalLM"},
-                                                                    {"qwen3_5_text", "Qwen3_5ForCausalLM"},
-                                                                    {"granite", "GraniteForCausalLM"},
-                                                                    {"granitemoehybrid", "GraniteMoeHybridForCausalLM"},
-                                                                    {"bitnet", "BitNetForCausalLM"},
-                                                                    {"xlstm", "xLSTMForCausalLM"}}};
+  constexpr std::array<std::array<std::string_view, 2>, 10> classes{
+      {{"llama", "LlamaForCausalLM"},
+       {"mistral", "MistralForCausalLM"},
+       {"qwen2", "Qwen2ForCausalLM"},
+       {"qwen3", "Qwen3ForCausalLM"},
+       {"qwen3_5_text", "Qwen3_5ForCausalLM"},
+       {"granite", "GraniteForCausalLM"},
+       {"granitemoehybrid", "GraniteMoeHybridForCausalLM"},
+       {"bitnet", "BitNetForCausalLM"},
+       {"xlstm", "xLSTMForCausalLM"},
+       {"recurrent_gemma", "RecurrentGemmaForCausalLM"}}};
   return std::find_if(classes.begin(), classes.end(), [&](const auto& c) { return c[0] == type; })->at(1);
 }
 
 inline Family family_of(std::string_view type) {
   if (type == "qwen3_5_text") return Family::qwen3_5;
   if (type == "xlstm") return Family::xlstm;
+  if (type == "recurrent_gemma") return Family::griffin;
   return type == "granitemoehybrid" ? Family::granite : Family::llama;
 }
 
@@ -72,9 +76,11 @@ inline std::string unknown_to_transformers(const Config& c) {
     return "its " + std::string(type) + " has matrices that share a ternary scale";
   if (c.ternary.on && c.ternary.group != 0) return "its ternary matrices have one scale each: ternary.group must be 0";
   if (c.sub_norm && type != "bitnet") return "its " + std::string(type) + " has no norms inside its layers";
-  if (!has_plain_scales(c) && !type.starts_with("granite")) return "its " + std::string(type) + " has no multipliers";
+  const bool gemma = type == "recurrent_gemma";
+  if (!has_plain_scales(c) && !type.starts_with("granite") && !gemma)
+    return "its " + std::string(type) + " has no multipliers";
   if (c.loop.on()) return "its models pass through their layers once, and this one has a loop";
-  if (c.logit_cap > 0 && type != "xlstm") return "its " + std::string(type) + " has no cap of logits";
+  if (c.logit_cap > 0 && type != "xlstm" && !gemma) return "its " + std::string(type) + " has no cap of logits";
   if (c.embedding_rank) return "its " + std::string(type) + " has an embedding of the whole width";
   for (const LayerFiles& layer : layer_files)
     if (layer.unknown_to_transformers && layer.used(c))
@@ -141,15 +147,6 @@ inline Result<Format> format_of(const SafetensorsTensor& t) {
 /// The name of the scale of a matrix that was rounded to three values before it was written.
 inline std::string scale_name(const FileWeight& w) { return w.name + "_scale"; }
 
-/// Rows i, i + R/4, i + R/2 and i + 3R/4 of R in the bits 0-1, 2-3, 4-5 and 6-7 of a byte, as 0, 1 and 2 for -1, 0, 1.
-inline std::vector<std::byte> packed_codes(std::span<const float> codes) {
-  const std::size_t n = codes.size() / 4;
-  std::vector<std::byte> bytes(n);
-  for (std::size_t i = 0; i < codes.size(); ++i)
-    bytes[i % n] |= static_cast<std::byte>(static_cast<unsigned>(codes[i] + 1.f) << (2 * (i / n)));
-  return bytes;
-}
-
 /// -1, 0 and 1 of a matrix [rows, cols] that was rounded: packed, or a number each. Errors: other codes, other shapes.
 inline Result<std::vector<float>> ternary_codes(const Cpu& q, const FileWeight& w, const SafetensorsTensor& t) {
   std::vector<float> codes(static_cast<std::size_t>(w.size()));
@@ -164,14 +161,12 @@ inline Result<std::vector<float>> ternary_codes(const Cpu& q, const FileWeight& 
     quarter.shape[0] = w.rows / 4;
     if (w.rows % 4 != 0) return Error{"tensor " + t.name + ": expected a multiple of 4 rows to pack"};
     if (Result<void> s = check_shape(quarter, {t.name, t.shape, Format::f32, t.data}); !s) return s.error();
-    for (std::size_t i = 0; i < codes.size(); ++i)
-      codes[i] =
-          static_cast<float>(std::to_integer<int>(t.data[i % t.data.size()]) >> (2 * (i / t.data.size())) & 3) - 1.f;
+    if (Result<void> s = unpack_codes(CodeOrder::rows(w.size()), t.data, codes); !s)
+      return Error{"tensor " + t.name + ": " + s.error().message};
   }
   for (const float code : codes)
     if (code != -1.f && code != 0.f && code != 1.f)
-      return Error{"tensor " + t.name + ": expected the weights -1, 0 and 1, found " +
-                   (t.dtype == Dtype::u8 ? "the code 3" : to_text(code))};
+      return Error{"tensor " + t.name + ": expected the weights -1, 0 and 1, found " + to_text(code)};
   return codes;
 }
 
@@ -212,7 +207,7 @@ inline Result<void> load_hugging_face(const Cpu& q, const std::string& folder, c
   if (!file) return file.error();
   const bool llama = file->tensor("model.layers.0.mlp.gate_proj.weight") != nullptr;
   const Family plain = llama ? Family::llama : Family::granite, said = family_of(type_of(*config));
-  const auto table = file_weights(model, said == Family::qwen3_5 || said == Family::xlstm ? said : plain);
+  const auto table = file_weights(model, said == Family::granite || said == Family::llama ? plain : said);
   if (!table) return table.error();
   const auto divides = divides_by_ternary_scales(folder);
   if (!divides) return divides.error();
@@ -280,7 +275,7 @@ inline Result<void> save_hugging_face(const Cpu& q, const std::string& folder, c
     };
     if (Result<void> s = store_weight(q, w, w.ternary ? Format::f32 : rest, weights, append); !s) return s;
     if (!w.ternary) continue;
-    if (Result<void> s = file.append(packed_codes(codes)); !s) return s;
+    if (Result<void> s = file.append(pack_codes(CodeOrder::rows(w.size()), codes)); !s) return s;
     if (Result<void> s = file.append(std::as_bytes(std::span(&w.divisor, 1))); !s) return s;
   }
   if (Result<void> s = file.commit(); !s) return s;

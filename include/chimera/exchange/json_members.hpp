@@ -12,6 +12,11 @@
 
 namespace chimera {
 
+/// A number as transformers' strict configs want it where it is no integer's: 15.0.
+inline std::string real_text(const std::string& text) {
+  return text.find_first_not_of("-0123456789") == text.npos ? text + ".0" : text;
+}
+
 class JsonMembers {
  public:
   void add(std::string_view name, const std::string& json) {

@@ -30,11 +30,13 @@ enum class Family : std::uint8_t {
   llama,        // LlamaForCausalLM, and those of Mistral, Qwen2, Qwen3, Granite and BitNet, called as its
   qwen3_5,      // Qwen3_5ForCausalLM, whose tensors are called so, too
   xlstm,        // xLSTMForCausalLM
+  griffin,      // RecurrentGemmaForCausalLM
   own,          // our table as it is
 };
 
 constexpr bool is_hugging_face(Family family) {
-  return family == Family::granite || family == Family::llama || family == Family::qwen3_5 || family == Family::xlstm;
+  return family == Family::granite || family == Family::llama || family == Family::qwen3_5 || family == Family::xlstm ||
+         family == Family::griffin;
 }
 
 /// What the names of a block's tensors begin with, before its number.
@@ -80,9 +82,9 @@ struct FileWeight {
   std::vector<std::int64_t> file_rows() const;
 };
 
-/// Of norms: Qwen3.5 has what is added to 1.
+/// Of norms: Qwen3.5 and RecurrentGemma have what is added to 1.
 inline void zero_centred(FileWeight& w, const Config&, Family family) {
-  if (family == Family::qwen3_5) w.minus = 1.f;
+  if (family == Family::qwen3_5 || family == Family::griffin) w.minus = 1.f;
 }
 
 /// The tensor of a family's files that holds a weight, or a part of it.
@@ -99,7 +101,7 @@ enum class MoreBits : std::uint8_t { none, value, down };
 /// One row for each tensor, a column for each family.
 struct FileRow {
   std::string_view ours;  // its name in the layer's table of weights
-  FileTensor gguf{}, granite{}, llama{}, xlstm{};
+  FileTensor gguf{}, granite{}, llama{}, xlstm{}, griffin{};
   FileTensor qwen35{};  // empty: as gguf
   int part = -1;        // of our weight's parts; -1: all of it
   MoreBits bits = MoreBits::none;
@@ -109,6 +111,7 @@ struct FileRow {
   constexpr const FileTensor& in(Family family) const {
     if (family == Family::granite) return granite;
     if (family == Family::xlstm) return xlstm;
+    if (family == Family::griffin) return griffin;
     if (is_hugging_face(family)) return llama;
     return family == Family::gguf_qwen35 && !qwen35.name.empty() ? qwen35 : gguf;
   }
@@ -141,7 +144,7 @@ struct GgufNumbers {
 };
 
 /// Members of a config.json of that model_type: granitemoehybrid, granite, llama, mistral, qwen2, qwen3, qwen3_5_text,
-/// bitnet or xlstm.
+/// bitnet, xlstm or recurrent_gemma.
 struct JsonKeys {
   const JsonFields& json;
   FileFields<JsonFields>& fields;
@@ -152,6 +155,7 @@ struct JsonKeys {
   bool granite_hybrid() const { return type == "granitemoehybrid"; }
   bool qwen3_5() const { return type == "qwen3_5_text"; }
   bool xlstm() const { return type == "xlstm"; }
+  bool griffin() const { return type == "recurrent_gemma"; }
   /// They have multipliers.
   bool granite() const { return type.starts_with("granite"); }
   /// `absent`: what a key stands for that is not there; null stands for `null`.
@@ -188,10 +192,11 @@ struct LayerFiles {
   void (*write_gguf)(const GgufNumbers&, const Config&) = nullptr;
   FileNumbers (*gguf_tensor)(const Config&) = nullptr;
 
-  // transformers. `words`: of the layer in layer_types, the one that is written first. `dense_type`: as `dense`, its
-  // model_type. The others get that, too.
+  // transformers. `words`: of the layer in layer_types, the one that is written first. `json_blocks`: as gguf_blocks, for
+  // files that have no such list. `dense_type`: as `dense`, its model_type. The others get that, too.
   std::span<const std::string_view> words{};
   std::string_view (*dense_type)(const Config&) = nullptr;
+  void (*json_blocks)(const JsonKeys&, Config&) = nullptr;
   std::string (*unknown_to_transformers)(const Config&, std::string_view type) = nullptr;
   void (*read_json)(const JsonKeys&, Config&) = nullptr;
   void (*write_json)(JsonMembers&, const Config&, std::string_view type) = nullptr;

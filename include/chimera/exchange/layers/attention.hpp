@@ -54,28 +54,31 @@ inline void turn_norm(FileWeight& w, const Config& c, Family family) {
   turn(w, c, family);
 }
 
-constexpr FileRow row(std::string_view ours, std::string_view gguf, std::string_view hugging_face, int part = -1,
-                      decltype(FileRow::adapt) adapt = nullptr, MoreBits bits = MoreBits::none) {
+constexpr FileRow row(std::string_view ours, std::string_view gguf, std::string_view hugging_face,
+                      std::string_view griffin, int part = -1, decltype(FileRow::adapt) adapt = nullptr,
+                      MoreBits bits = MoreBits::none) {
   return {.ours = ours,
           .gguf = {gguf},
           .granite = {hugging_face},
           .llama = {hugging_face},
+          .griffin = {griffin},
           .part = part,
           .bits = bits,
           .adapt = adapt};
 }
 inline constexpr std::array rows{
-    row("attn_qkv.weight", "attn_q.weight", "self_attn.q_proj.weight", 0, turn_query),
-    row("attn_qkv.weight", "attn_k.weight", "self_attn.k_proj.weight", 1, turn),
-    row("attn_qkv.weight", "attn_v.weight", "self_attn.v_proj.weight", 2, nullptr, MoreBits::value),
-    row("attn_sub_norm.weight", "attn_sub_norm.weight", "self_attn.attn_sub_norm.weight"),
-    row("attn_output.weight", "attn_output.weight", "self_attn.o_proj.weight"),
-    row("attn_qkv.bias", "attn_q.bias", "self_attn.q_proj.bias", 0, turn_query),
-    row("attn_qkv.bias", "attn_k.bias", "self_attn.k_proj.bias", 1, turn),
-    row("attn_qkv.bias", "attn_v.bias", "self_attn.v_proj.bias", 2),
-    row("attn_output.bias", "attn_output.bias", "self_attn.o_proj.bias"),
-    row("attn_q_norm.weight", "attn_q_norm.weight", "self_attn.q_norm.weight", -1, turn_norm),
-    row("attn_k_norm.weight", "attn_k_norm.weight", "self_attn.k_norm.weight", -1, turn_norm)};
+    row("attn_qkv.weight", "attn_q.weight", "self_attn.q_proj.weight", "temporal_block.q_proj.weight", 0, turn_query),
+    row("attn_qkv.weight", "attn_k.weight", "self_attn.k_proj.weight", "temporal_block.k_proj.weight", 1, turn),
+    row("attn_qkv.weight", "attn_v.weight", "self_attn.v_proj.weight", "temporal_block.v_proj.weight", 2, nullptr,
+        MoreBits::value),
+    row("attn_sub_norm.weight", "attn_sub_norm.weight", "self_attn.attn_sub_norm.weight", ""),
+    row("attn_output.weight", "attn_output.weight", "self_attn.o_proj.weight", "temporal_block.o_proj.weight"),
+    row("attn_qkv.bias", "attn_q.bias", "self_attn.q_proj.bias", "temporal_block.q_proj.bias", 0, turn_query),
+    row("attn_qkv.bias", "attn_k.bias", "self_attn.k_proj.bias", "temporal_block.k_proj.bias", 1, turn),
+    row("attn_qkv.bias", "attn_v.bias", "self_attn.v_proj.bias", "temporal_block.v_proj.bias", 2),
+    row("attn_output.bias", "attn_output.bias", "self_attn.o_proj.bias", "temporal_block.o_proj.bias"),
+    row("attn_q_norm.weight", "attn_q_norm.weight", "self_attn.q_norm.weight", "", -1, turn_norm),
+    row("attn_k_norm.weight", "attn_k_norm.weight", "self_attn.k_norm.weight", "", -1, turn_norm)};
 
 inline constexpr std::array<std::string_view, 2> words{"attention", "full_attention"};
 
@@ -361,13 +364,24 @@ inline FileNumbers gguf_tensor(const Config& c) {
   return {"rope_freqs.weight", c.attention.position == Position::rope ? rope_factors(c) : std::vector<float>{}};
 }
 
+inline std::string unknown_to_griffin(const Config& c) {
+  const AttentionConfig& a = c.attention;
+  if (a.qk_norm || a.output_gate) return "its recurrent_gemma has no output gates and no norms of queries and keys";
+  if (!a.output_bias) return "its recurrent_gemma has a bias of attention's output";
+  if (a.rope.scaling != RopeScaling::none) return "its recurrent_gemma has no scaling of rotary positions";
+  if (c.head_dim() * a.heads != c.width) return "its recurrent_gemma wants width = attention.heads * head_dim";
+  return has_plain_scale(c) ? "" : "its recurrent_gemma has no multiplier of attention";
+}
+
 inline std::string unknown_to_transformers(const Config& c, std::string_view type) {
   const AttentionConfig& a = c.attention;
   const std::string its = "its " + std::string(type) + " ";
-  if (has_window(c) && type != "mistral" && type != "qwen2" && type != "qwen3") return its + "has no sliding window";
+  if (has_window(c) && type != "mistral" && type != "qwen2" && type != "qwen3" && type != "recurrent_gemma")
+    return its + "has no sliding window";
   if (a.position == Position::alibi) return its + "has no ALiBi";
   if (a.position == Position::none && type != "granitemoehybrid") return its + "turns queries and keys";
   if (type == "qwen3_5_text") return unknown_to_qwen35(c);
+  if (type == "recurrent_gemma") return unknown_to_griffin(c);
   if (a.position == Position::rope && !turns_wholly(c)) return its + "turns all channels of a head";
   if (a.qkv_bias != a.output_bias && type != "qwen2")
     return its + "has biases of all of attention's matrices or of none";
@@ -388,8 +402,8 @@ inline std::string unknown_to_transformers(const Config& c, std::string_view typ
 }
 
 /// transformers' account of the rotation: rope_parameters, or rope_theta and rope_scaling as older versions wrote them.
-/// Where a file has both, rope_scaling counts. `base`: of the type, where none is said.
-inline void read_rope(const JsonFields& json, FileFields<JsonFields>& p, bool partial, double base, Config& c) {
+/// Where a file has both, rope_scaling counts. `base` and `share`, of a head's channels that turn: where none is said.
+inline void read_rope(const JsonFields& json, FileFields<JsonFields>& p, double base, double share, Config& c) {
   Rope& r = c.attention.rope;
   const auto members = [&](const char* key) {
     const auto found = json.object(key);
@@ -401,10 +415,10 @@ inline void read_rope(const JsonFields& json, FileFields<JsonFields>& p, bool pa
   const JsonFields& fields = older ? *older : newer ? *newer : json;
   FileFields<JsonFields> q(fields);
   r.base = q.number("rope_theta", 1.001, 1e12, static_cast<double>(p.number("rope_theta", 1.001, 1e12, base)));
-  if (partial) {
-    const float share = q.number("partial_rotary_factor", 1e-3, 1,
-                                 static_cast<double>(p.number("partial_rotary_factor", 1e-3, 1, 0.25)));
-    r.dims = static_cast<int>(share * static_cast<float>(c.head_dim()));
+  if (share < 1) {
+    const float given = q.number("partial_rotary_factor", 1e-3, 1,
+                                 static_cast<double>(p.number("partial_rotary_factor", 1e-3, 1, share)));
+    r.dims = static_cast<int>(given * static_cast<float>(c.head_dim()));
     if (r.dims == c.head_dim()) r.dims = 0;
   } else {
     p.demand_neutral("partial_rotary_factor", {1});
@@ -459,6 +473,11 @@ inline void read_rope(const JsonFields& json, FileFields<JsonFields>& p, bool pa
 inline void read_window(const JsonKeys& k, Config& c) {
   FileFields<JsonFields>& p = k.fields;
   const bool qwen = k.type == "qwen2" || k.type == "qwen3", mistral = k.type == "mistral";
+  if (k.griffin()) {
+    const int local = p.integer("attention_window_size", 1, 1 << 30, 2'048);
+    c.attention.window = local < c.context ? local : 0;
+    return;
+  }
   int window = k.integer_or("sliding_window", 0, 1 << 30, qwen || mistral ? 4'096 : 0, 0);
   if (qwen && !p.boolean("use_sliding_window", false)) window = 0;
   if (window >= c.context) window = 0;
@@ -497,11 +516,12 @@ inline void read_json(const JsonKeys& k, Config& c) {
                             : bitnet         ? 5
                                              : a.heads,
                             a.heads);
-  a.head_dim = k.integer_or("head_dim", 1, 256, qwen3_5 ? 256 : qwen3 ? 128 : 0, 0);
+  a.head_dim = k.griffin() ? 0 : k.integer_or("head_dim", 1, 256, qwen3_5 ? 256 : qwen3 ? 128 : 0, 0);
   if (std::int64_t{a.head_dim} * a.heads == c.width) a.head_dim = 0;
   const bool bias = !qwen2 && p.boolean("attention_bias", false);
   p.demand(!bias || !mistral, "\"attention_bias\": expected false, as transformers' mistral has it");
-  a.qkv_bias = qwen2 || bias, a.output_bias = bias, a.qk_norm = qwen3 || qwen3_5, a.output_gate = qwen3_5;
+  a.qkv_bias = qwen2 || bias, a.output_bias = bias || k.griffin(), a.qk_norm = qwen3 || qwen3_5,
+  a.output_gate = qwen3_5;
   if (k.granite()) a.scale = p.number("attention_multiplier", -1e6, 1e6, 1);
   if (k.granite_hybrid()) {
     const std::string position = p.text("position_embedding_type", "none");
@@ -510,18 +530,21 @@ inline void read_json(const JsonKeys& k, Config& c) {
              "\"position_embedding_type\": expected rope or null, found " + position);
   }
   read_window(k, c);
-  if (a.position == Position::rope) read_rope(k.json, p, k.qwen3_5(), k.type == "bitnet" ? 500'000 : 10'000, c);
+  if (a.position != Position::rope) return;
+  read_rope(k.json, p, bitnet ? 500'000 : 10'000, qwen3_5 ? 0.25 : k.griffin() ? 0.5 : 1, c);
+  p.demand(!k.griffin() || a.rope.scaling == RopeScaling::none, "rope_type: expected default in recurrent_gemma");
 }
 
-inline std::string rope_json(const Config& c) {
+inline std::string rope_json(const Config& c, std::string_view type) {
   const Rope& r = c.attention.rope;
   JsonMembers m;
   const bool base_says_all = r.scaling == RopeScaling::none || r.scaling == RopeScaling::ntk ||
                              (r.scaling == RopeScaling::dynamic_ntk && grows(c));
   m.add_number("rope_theta", plain_base(c));
-  if (c.attention.output_gate) {
-    const std::int64_t pairs = c.rope_dims() / 2, third = pairs / 3;  // for the positions of three axes
+  if (type == "qwen3_5_text" || type == "recurrent_gemma")
     m.add_number("partial_rotary_factor", static_cast<float>(c.rope_dims()) / static_cast<float>(c.head_dim()));
+  if (type == "qwen3_5_text") {
+    const std::int64_t pairs = c.rope_dims() / 2, third = pairs / 3;  // for the positions of three axes
     m.add("mrope_section",
           "[" + std::to_string(pairs - 2 * third) + ", " + std::to_string(third) + ", " + std::to_string(third) + "]");
   }
@@ -554,7 +577,7 @@ inline void write_json(JsonMembers& m, const Config& c, std::string_view type) {
   m.add_number("num_key_value_heads", c.kv_heads());
   if (type != "mistral" && type != "qwen2") m.add_flag("attention_bias", c.attention.qkv_bias);
   m.add_number("attention_dropout", std::int64_t{0});
-  m.add("rope_parameters", rope_json(c));
+  m.add("rope_parameters", rope_json(c, type));
   if (qwen) m.add_flag("use_sliding_window", has_window(c)), m.add_number("max_window_layers", std::int64_t{0});
   if (qwen || type == "mistral") {
     if (has_window(c))
@@ -563,6 +586,7 @@ inline void write_json(JsonMembers& m, const Config& c, std::string_view type) {
       m.add("sliding_window", "null");
   }
   if (type != "granitemoehybrid") m.add_number("head_dim", c.head_dim());
+  if (type == "recurrent_gemma") m.add_number("attention_window_size", c.window());
   if (type == "granitemoehybrid")
     m.add_text("position_embedding_type", c.attention.position == Position::rope ? "rope" : "nope");
   if (type.starts_with("granite")) m.add_number("attention_multiplier", scale_of(c));

@@ -45,11 +45,6 @@ inline double share_of(const JsonKeys& k, std::string_view key, int width, doubl
   return width * (k.fields.status() && exact ? *exact : bounded);
 }
 
-/// A number as transformers' xlstm wants it where it is no integer's: 15.0.
-inline std::string real_text(const std::string& text) {
-  return text.find_first_not_of("-0123456789") == text.npos ? text + ".0" : text;
-}
-
 /// A share whose product with the width has `part` as its whole part.
 inline std::string share_text(int part, int width) {
   double share = static_cast<double>(part) / width;

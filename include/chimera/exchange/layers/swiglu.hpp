@@ -18,23 +18,30 @@ inline constexpr std::array rows{
             .gguf = {"ffn_gate.weight"},
             .llama = {"mlp.gate_proj.weight"},
             .xlstm = {"ffn.proj_up_gate.weight"},
+            .griffin = {"mlp_block.gate_proj.weight"},
             .part = 0},
     FileRow{.ours = "ffn_gate_up.weight",
             .gguf = {"ffn_up.weight"},
             .llama = {"mlp.up_proj.weight"},
             .xlstm = {"ffn.proj_up.weight"},
+            .griffin = {"mlp_block.up_proj.weight"},
             .part = 1},
     FileRow{.ours = "ffn_gate_up.weight", .granite = {"shared_mlp.input_linear.weight"}},
-    FileRow{.ours = "ffn_gate_up.bias", .llama = {"mlp.gate_proj.bias"}, .part = 0},
-    FileRow{.ours = "ffn_gate_up.bias", .llama = {"mlp.up_proj.bias"}, .part = 1},
+    FileRow{.ours = "ffn_gate_up.bias",
+            .llama = {"mlp.gate_proj.bias"},
+            .griffin = {"mlp_block.gate_proj.bias"},
+            .part = 0},
+    FileRow{
+        .ours = "ffn_gate_up.bias", .llama = {"mlp.up_proj.bias"}, .griffin = {"mlp_block.up_proj.bias"}, .part = 1},
     FileRow{.ours = "ffn_sub_norm.weight", .gguf = {"ffn_sub_norm.weight"}, .llama = {"mlp.ffn_sub_norm.weight"}},
     FileRow{.ours = "ffn_down.weight",
             .gguf = {"ffn_down.weight"},
             .granite = {"shared_mlp.output_linear.weight"},
             .llama = {"mlp.down_proj.weight"},
             .xlstm = {"ffn.proj_down.weight"},
+            .griffin = {"mlp_block.down_proj.weight"},
             .bits = MoreBits::down},
-    FileRow{.ours = "ffn_down.bias", .llama = {"mlp.down_proj.bias"}}};
+    FileRow{.ours = "ffn_down.bias", .llama = {"mlp.down_proj.bias"}, .griffin = {"mlp_block.down_proj.bias"}}};
 
 inline std::string unknown_to_llama_cpp(const Config& c) {
   return c.ffn.activation == Activation::swiglu && !c.ffn.bias
@@ -60,17 +67,27 @@ inline constexpr std::array<Gate, 4> gates{{{"silu", Activation::swiglu},
                                             {"relu2", Activation::relu2_gate},
                                             {"gelu_pytorch_tanh", Activation::geglu}}};
 
-inline bool has_biases(std::string_view type) { return type == "llama" || type == "granite"; }
+inline bool has_biases(std::string_view type) {
+  return type == "llama" || type == "granite" || type == "recurrent_gemma";
+}
 
 inline std::string unknown_to_transformers(const Config& c, std::string_view type) {
   const std::string its = "its " + std::string(type) + " ";
   if (!c.ffn.gated()) return its + "has a gate in its feed-forward layers";
+  if (type == "recurrent_gemma" && (c.ffn.activation != Activation::geglu || !c.ffn.bias))
+    return its + "has GeGLU with biases";
   if (type == "xlstm" && c.ffn.activation != Activation::swiglu) return its + "has SwiGLU";
   return c.ffn.bias && !has_biases(type) ? its + "has no biases in its feed-forward layers" : "";
 }
 
 inline void read_json(const JsonKeys& k, Config& c) {
   if (k.xlstm()) return;  // layers/mlstm.hpp
+  if (k.griffin()) {
+    c.ffn = {.hidden = k.fields.integer("intermediate_size", 2, 2 * FileLimits::width) / 2,
+             .activation = Activation::geglu,
+             .bias = true};
+    return;
+  }
   c.ffn.hidden =
       k.fields.integer(k.granite_hybrid() ? "shared_intermediate_size" : "intermediate_size", 1, FileLimits::width);
   const std::string act = k.fields.text("hidden_act", k.type == "bitnet" ? "relu2" : "silu");
@@ -85,6 +102,7 @@ inline void read_json(const JsonKeys& k, Config& c) {
 }
 inline void write_json(JsonMembers& m, const Config& c, std::string_view type) {
   if (type == "xlstm") return;
+  if (type == "recurrent_gemma") return m.add_number("intermediate_size", std::int64_t{2} * c.ffn.hidden);
   m.add_number("intermediate_size", std::int64_t{c.ffn.hidden});
   m.add_text("hidden_act", std::find_if(gates.begin(), gates.end(), [&](const Gate& g) {
                              return g.activation == c.ffn.activation;
