@@ -32,6 +32,13 @@ static_assert(parameters<presets::strategic_2_7b> == 2'561'522'320);
 static_assert(parameters<presets::strategic_6_7b> == 5'958'344'448);
 static_assert(parameters<presets::strategic_13b> == 10'661'212'160);
 
+static_assert(parameters<presets::chimera_nano_4k> == 25'143'352);
+static_assert(parameters<presets::chimera_tiny_16k> == 35'514'424);
+static_assert(parameters<presets::chimera_tiny> == 36'939'832);
+static_assert(parameters<presets::chimera_small> == 121'908'340);
+static_assert(parameters<presets::chimera_medium> == 435'705'332);
+static_assert(parameters<presets::chimera_full> == 4'136'520'728);
+
 static_assert(parameters<presets::shakespeare> <= 850'000);  // the budget of nanoGPT's CPU recipe
 static_assert(about(parameters<presets::nano>, 1) && about(parameters<presets::tiny>, 35));
 static_assert(about(parameters<presets::griffin_nano>, 1) && about(parameters<presets::griffin_tiny>, 35));
@@ -48,13 +55,45 @@ static_assert([] {
   return count;
 }() == 529'667);
 
+/// Weights that a token is multiplied with: those of experts that it goes through, and those of a loop in each pass.
+constexpr std::int64_t multiplications(const Config& c, int passes) {
+  std::int64_t all = 0;
+  for (const Tensor& t : end_weights(c)) all += t.role == Role::matrix ? t.size() : 0;
+  for (int i = 0; i < c.layers.count; ++i) {
+    std::int64_t block = 0;
+    const auto add = [&](const Tensor& t) {
+      if (t.role == Role::balance) return;
+      block += t.name.ends_with("_exps.weight") ? t.size() / c.moe.experts * c.moe.top_k : t.size();
+    };
+    for (const Tensor& t : block_norms(c)) add(t);
+    each_mixer(c, [&](auto, const auto& part) {
+      for (const Tensor& t : part.weights(c))
+        if (part.kind == c.layers[i]) add(t);
+    });
+    each_ffn(c, [&](const auto& part) {
+      for (const Tensor& t : part.weights(c))
+        if (part.ffn == c.layers.block(i).ffn) add(t);
+    });
+    all += i >= c.loop.first && i <= c.loop.last ? passes * block : block;
+  }
+  return all;
+}
+static_assert(multiplications(presets::chimera_nano_4k, 1) == 21'013'248);
+static_assert(multiplications(presets::chimera_nano_4k, 2) == 35'100'874);
+static_assert(multiplications(presets::chimera_tiny_16k, 1) == 29'319'936);
+static_assert(multiplications(presets::chimera_tiny_16k, 2) == 47'093'962);
+static_assert(multiplications(presets::chimera_tiny, 1) == 32'809'728);
+static_assert(multiplications(presets::chimera_small, 1) == 105'390'652);
+static_assert(multiplications(presets::chimera_medium, 1) == 369'639'868);
+static_assert(multiplications(presets::chimera_full, 1) == 2'835'945'896);
+
 // Each name stands for one preset.
 static_assert(boost::hana::unpack(all_presets, [](const auto&... preset) {
   const std::array names{preset.name...};
   for (std::size_t i = 0; i < names.size(); ++i)
     for (std::size_t j = 0; j < i; ++j)
       if (names[i] == names[j] || names[i].empty()) return false;
-  return names.size() == 19;
+  return names.size() == 25;
 }));
 
 // Weights can be counted without the model's type.

@@ -1,5 +1,5 @@
-// Ready-made models: families, each with a nano (about 1M weights), and all but one with a tiny (about 35M), for tests
-// and demos.
+// Ready-made models in families. Those for tests and demos are a nano of about 1M weights (of Chimera 5.x, 25M) and a
+// tiny of about 35M.
 #pragma once
 
 #include <chimera/config/config.hpp>
@@ -9,6 +9,23 @@
 #include <string_view>
 
 namespace chimera {
+
+namespace presets_parts {
+
+/// The layers that all of Chimera 5.x have: their sizes follow from the width and the heads.
+consteval Config chimera_5(int vocab, int width, int heads, int hidden) {
+  return {.vocab = vocab,
+          .width = width,
+          .context = 4'096,
+          .layers = pattern("GD XM GD TM+E GD XM GD SK+E", 28),
+          .gated_deltanet = {.key_heads = heads, .value_heads = heads, .key_dim = width / heads},
+          .span_knot = {.heads = heads, .norm_weights = false},
+          .titans = {.heads = heads},
+          .ffn = {.hidden = hidden},
+          .loop = {.first = 4, .last = 23, .most = 6, .stop = 0.01f}};
+}
+
+}  // namespace presets_parts
 
 namespace presets {
 
@@ -166,6 +183,34 @@ inline constexpr Config strategic_13b{.vocab = 65'536,
                                       .ffn = {.hidden = 7'680},
                                       .checkpointing = true};
 
+// Chimera 5.x: Gated DeltaNet, xLSTM's and Titans' memories and span knots, experts in every fourth layer, and a loop
+// through 20 of 28 layers. The vocabulary is o200k's where nothing else is said.
+
+inline constexpr int o200k = 200'192;  // 200,073 words, and room up to a multiple of 256
+
+inline constexpr Config chimera_nano_4k = presets_parts::chimera_5(4'096, 256, 4, 512);
+inline constexpr Config chimera_tiny_16k = presets_parts::chimera_5(16'384, 256, 4, 768);
+inline constexpr Config chimera_tiny = [] {
+  Config c = presets_parts::chimera_5(o200k, 256, 4, 512);
+  c.embedding_rank = 64;
+  return c;
+}();
+inline constexpr Config chimera_small = [] {
+  Config c = presets_parts::chimera_5(o200k, 512, 8, 1'024);
+  c.embedding_rank = 128;
+  return c;
+}();
+inline constexpr Config chimera_medium = [] {
+  Config c = presets_parts::chimera_5(o200k, 1'024, 8, 2'048);
+  c.embedding_rank = 256;
+  return c;
+}();
+inline constexpr Config chimera_full = [] {
+  Config c = presets_parts::chimera_5(o200k, 2'560, 20, 6'912);
+  c.mlstm.heads = 8, c.titans.persistent = 64, c.titans.memory_heads = 10, c.moe.experts = 16, c.checkpointing = true;
+  return c;
+}();
+
 }  // namespace presets
 
 /// A preset as a type: its config, and the name that programs know it by.
@@ -185,6 +230,9 @@ inline constexpr auto all_presets = boost::hana::make_tuple(
     Preset<presets::gdn_nano>{"gdn-nano"}, Preset<presets::gdn_tiny>{"gdn-tiny"},
     Preset<presets::strategic_nano>{"strategic-nano"}, Preset<presets::strategic_tiny>{"strategic-tiny"},
     Preset<presets::strategic_1_3b>{"strategic-1.3b"}, Preset<presets::strategic_2_7b>{"strategic-2.7b"},
-    Preset<presets::strategic_6_7b>{"strategic-6.7b"}, Preset<presets::strategic_13b>{"strategic-13b"});
+    Preset<presets::strategic_6_7b>{"strategic-6.7b"}, Preset<presets::strategic_13b>{"strategic-13b"},
+    Preset<presets::chimera_nano_4k>{"chimera-nano-4k"}, Preset<presets::chimera_tiny_16k>{"chimera-tiny-16k"},
+    Preset<presets::chimera_tiny>{"chimera-tiny"}, Preset<presets::chimera_small>{"chimera-small"},
+    Preset<presets::chimera_medium>{"chimera-medium"}, Preset<presets::chimera_full>{"chimera-full"});
 
 }  // namespace chimera
