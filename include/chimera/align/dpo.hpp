@@ -21,10 +21,11 @@ enum class DpoLoss : std::uint8_t {
 /// What there is to know of some pairs, summed.
 struct DpoSeen {
   double pairs = 0, right = 0, margin = 0;  // right: h is above 0; margin: h
-  double targets = 0, drift = 0;            // KL's estimator e^d - 1 - d at each target, d = log ref - log pi
+  double targets = 0, drift = 0;            // at each target e^d - 1 - d, d = log pi - log ref
 
   double accuracy() const { return pairs > 0 ? right / pairs : 0; }
   double mean_margin() const { return pairs > 0 ? margin / pairs : 0; }
+  /// KL(ref || pi) a token (Schulman's third estimator), as far as the reference would give such answers.
   double kl() const { return targets > 0 ? drift / targets : 0; }
 };
 
@@ -112,7 +113,7 @@ CHIMERA_FUNCTION double Dpo::weigh(void* self, const TokenBatch& batch, const fl
         if (batch.targets[t] < 0) continue;
         const double d = double{log_probs[t]} - (batch.reference ? double{batch.reference[t]} : 0);
         answers[side].difference += d, ++answers[side].targets;
-        ++dpo.seen.targets, dpo.seen.drift += std::expm1(-d) + d;
+        ++dpo.seen.targets, dpo.seen.drift += std::expm1(d) - d;
       }
     if (answers[0].targets == 0) continue;  // past the end of the data
     double share[2];
