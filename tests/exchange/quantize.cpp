@@ -110,6 +110,26 @@ TEST_CASE("any file is written in any type, from any type") {
   }
 }
 
+TEST_CASE("weights that products round to three values are not rounded before") {
+  const TemporaryFolder folder;
+  GgufWriter file;
+  file.set("general.architecture", "chimera");
+  file.set("chimera.config", config_lines({.vocab = 8,
+                                           .width = 256,
+                                           .layers = pattern("A"),
+                                           .attention = {.heads = 4},
+                                           .ffn = {.hidden = 256},
+                                           .ternary = {.on = true}}));
+  REQUIRE(file.begin(folder / "in.gguf").ok());
+  REQUIRE(file.commit().ok());
+  const auto in = Gguf::open(folder / "in.gguf");
+  REQUIRE(in.ok());
+  const auto done = quantize_gguf(cpu(Isa::base, 1), *in, folder / "out.gguf", *file_type_named("Q4_K_M"),
+                                  [](std::size_t, std::int64_t) {});
+  CHECK(done.error().message.find("ternary.on") != std::string::npos);
+  CHECK_FALSE(exists(folder / "out.gguf"));
+}
+
 TEST_CASE("numbers that are none leave no file") {
   const TemporaryFolder folder;
   const auto in = Gguf::open(write_model(folder, std::numeric_limits<float>::infinity()));

@@ -3,6 +3,7 @@
 #include <chimera/layers/linear.hpp>
 #include <chimera/layers/mamba2.hpp>
 #include <chimera/layers/mlstm.hpp>
+#include <chimera/layers/moe.hpp>
 #include <chimera/layers/rg_lru.hpp>
 #include <chimera/layers/span_knot.hpp>
 #include <chimera/layers/swiglu.hpp>
@@ -16,17 +17,18 @@ namespace {
 
 constexpr Config grouped{.vocab = 1,
                          .width = 64,
-                         .layers = pattern("A M R GD XM SK TM"),
+                         .layers = pattern("A M R GD XM SK TM+E"),
                          .attention = {.heads = 4, .kv_heads = 2, .output_bias = true},
                          .mamba2 = {.head_dim = 32, .state = 16},
                          .rg_lru = {.heads = 4},
                          .gated_deltanet = {.key_heads = 2, .key_dim = 32},
                          .mlstm = {.heads = 2, .qk = 64, .v = 128},
                          .ffn = {.hidden = 128},
+                         .moe = {.experts = 4, .expert_hidden = 64},
                          .ternary = {.on = true, .group = 64}};
 constexpr Config whole = [] {
   Config c = grouped;
-  c.ternary.group = 0, c.sub_norm = true, c.ffn.hidden = 77;
+  c.layers = pattern("A M R TM"), c.ternary.group = 0, c.sub_norm = true, c.ffn.hidden = 77;
   return c;
 }();
 
@@ -63,8 +65,40 @@ TEST_CASE("a ternary map is the plain one of rounded weights and rounded inputs,
   });
 }
 
+TEST_CASE("experts have ternary maps of their own") {
+  constexpr ExpertShape s{3, 2, false};
+  constexpr std::int64_t n = 9, pairs = 2 * n, out = 96, in = 64;
+  const TernaryLinear map{{out, in, 0, {48, 48}}, {0.2f, 1.f}};
+  Floats w = noise(s.experts * out * in, 1), x = noise(pairs * in, 2), dy = noise(pairs * out, 3);
+  for (std::size_t i = 0; i < w.size(); ++i) w[i] *= i < 48 * in ? 0.1f : 0.3f;
+  const Floats logits = noise(n * s.experts, 4), balance = zeros(s.experts);
+  on_every_cpu([&](const Cpu& q) {
+    checks::Memory memory(routing_bytes(s, n)), temp(ternary_expert_bytes(map.shape, pairs)),
+        own(linear_bytes(map, pairs));
+    Bump take = memory.bump();
+    const Routing r = bind_routing(take, s, n);
+    route(q, s, n, logits.data(), balance.data(), r);
+    Floats y = zeros(pairs * out), dx = zeros(pairs * in), dw = filled(s.experts * out * in, 2.f), want_y = y,
+           want_dx = dx, want_dw = dw;
+    ternary_expert_linear(q, s, r, map.shape, w.data(), x.data(), y.data(), temp.bump());
+    ternary_expert_input_gradient(q, s, r, map.shape, w.data(), 0.5f, dy.data(), dx.data(), temp.bump());
+    ternary_expert_weight_gradient(q, s, r, map.shape, map.deep, w.data(), 0.5f, dy.data(), x.data(), dw.data(),
+                                   temp.bump());
+    each_expert(s, r, [&](std::int64_t e, std::int64_t at, std::int64_t count) {
+      const Matrix mine{w.data() + e * out * in};
+      linear(q, map, mine, count, 1.f, x.data() + at * in, in, 0.f, want_y.data() + at * out, out, own.bump());
+      linear_backward(q, map, mine, {want_dw.data() + e * out * in}, count, 0.5f, dy.data() + at * out, out,
+                      x.data() + at * in, in, 0.f, want_dx.data() + at * in, own.bump());
+    });
+    CHECK(y == want_y);
+    CHECK(dx == want_dx);
+    CHECK(dw == want_dw);
+  });
+}
+
 TEST_CASE_TEMPLATE("layers of ternary matrices", L, Attention<grouped>, Attention<whole>, Mamba2<grouped>, RgLru<whole>,
-                   GatedDeltaNet<grouped>, Mlstm<grouped>, Titans<whole>, SwiGlu<grouped>, SwiGlu<whole>) {
+                   GatedDeltaNet<grouped>, Mlstm<grouped>, SwiGlu<grouped>, SwiGlu<whole>, Titans<whole>,
+                   Moe<grouped>) {
   SUBCASE("keep to their memory, and add what they are told to") { checks::accumulation<L>(); }
   SUBCASE("memory") { checks::memory_is_linear<L>(); }
   SUBCASE("the same bits for any number of threads") {

@@ -13,11 +13,12 @@ using namespace chimera;
 constexpr Config whole{.vocab = 61,
                        .width = 256,
                        .context = 64,
-                       .layers = pattern("A M R GD"),
+                       .layers = pattern("A M+E R GD"),
                        .attention = {.heads = 8, .kv_heads = 4},
                        .mamba2 = {.expand = 1, .head_dim = 32, .state = 16},
                        .gated_deltanet = {.key_heads = 4, .key_dim = 64},
                        .ffn = {.hidden = 256},
+                       .moe = {.experts = 3, .top_k = 2, .expert_hidden = 256},
                        .ternary = {.on = true}};
 constexpr Config groups_in_two_bits = [] {
   Config c = whole;
@@ -26,7 +27,7 @@ constexpr Config groups_in_two_bits = [] {
 }();
 constexpr Config small_groups = [] {
   Config c = whole;
-  c.width = 128, c.ffn.hidden = 192, c.ternary.group = 64;
+  c.width = 128, c.ffn.hidden = 192, c.moe.expert_hidden = 64, c.ternary.group = 64;
   return c;
 }();
 constexpr Config kept = [] {

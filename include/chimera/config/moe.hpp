@@ -38,8 +38,8 @@ struct MoeWeights {
     return std::array{
         Tensor{"ffn_gate_inp.weight", experts, width, Role::gate},
         Tensor{"exp_probs_b.bias", 1, experts, Role::balance, Init::constant(0.f)},
-        Tensor{"ffn_gate_up_exps.weight", experts * 2 * hidden, width},
-        Tensor{"ffn_down_exps.weight", experts * width, hidden, Role::matrix, Init::branch(c.layers.count)},
+        Tensor{"ffn_gate_up_exps.weight", experts * 2 * hidden, width, Role::matrix, Init::normal(), {}, hidden},
+        Tensor{"ffn_down_exps.weight", experts * width, hidden, Role::matrix, Init::branch(c.layers.count), {}, width},
         own[0],
         own[1]};
   }

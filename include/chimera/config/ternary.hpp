@@ -31,15 +31,10 @@ struct TernaryConfig {
         if (t.role == Role::matrix) all = all && t.cols % c.ternary.group == 0;
     };
     each_used_mixer(c, [&](auto, const auto& part) { add(part); });
-    add(c.ffn);
+    each_ffn(c, [&](const auto& part) {
+      if (has_ffn(c, part.ffn)) add(part);
+    });
     return all;
-  }
-
-  template <class Whole>
-  static constexpr bool has_experts(const Whole& c) {
-    for (int i = 0; i < c.layers.count; ++i)
-      if (c.layers.block(i).ffn == Ffn::moe) return true;
-    return false;
   }
 
 #define CHIMERA_RULES(c, rule)                                                                                        \
@@ -47,7 +42,6 @@ struct TernaryConfig {
        "chimera: ternary.group must be a multiple of 64, or 0");                                                      \
   rule(!c.ternary.on || c.ternary.group == 0 || divides(c),                                                           \
        "chimera: ternary.group must divide the rows of every matrix of a layer: width, ffn.hidden and inner widths"); \
-  rule(!c.ternary.on || !has_experts(c), "chimera: experts have no ternary matrices yet");                            \
   rule(c.ternary.deep_zero >= 0.f && c.ternary.deep_zero <= 0.5f, "chimera: ternary.deep_zero must be in [0, 0.5]");  \
   rule(c.ternary.most_zeros >= 0.f && c.ternary.most_zeros <= 1.f, "chimera: ternary.most_zeros must be in [0, 1]")
   CHIMERA_CONFIG_RULES;

@@ -72,6 +72,7 @@ struct Tensor {
   Role role = Role::matrix;
   Init init = Init::normal();
   std::array<std::int64_t, most_parts> parts{};  // rows of each: q, k and v, say; none: they are one
+  std::int64_t each = 0;  // rows of each of the many matrices that it is a stack of, those of experts; 0: it is none
 
   constexpr std::int64_t size() const { return rows * cols; }
 };

@@ -5,6 +5,7 @@
 #include <chimera/core/format.hpp>
 #include <chimera/core/namespace.hpp>
 #include <chimera/core/result.hpp>
+#include <chimera/exchange/config_from_gguf.hpp>
 #include <chimera/exchange/quantization_mix.hpp>
 #include <chimera/io/gguf.hpp>
 #include <chimera/io/gguf_writer.hpp>
@@ -122,11 +123,15 @@ class Quantizer {
 
 /// Writes `in` as a file of that type, whole or not at all: the metadata key for key, with the new file type, and each
 /// tensor in the format of QuantizationMix. `progress(i, bytes)` is called as it goes: tensor i is being written, and
-/// so many bytes of all tensors have been read. Errors: numbers that a format cannot hold (NaN, infinity), a full disk.
+/// so many bytes of all tensors have been read. Errors: a model of ternary matrices (Config::ternary), numbers that a
+/// format cannot hold (NaN, infinity), a full disk.
 template <class F>
 Result<std::vector<QuantizedTensor>> quantize_gguf(const Cpu& q, const Gguf& in, const std::string& path,
                                                    const FileType& type, F&& progress) {
   using quantize_parts::Quantizer;
+  if (const auto config = config_from_gguf(in); config && config->ternary.on)
+    return Error{"a file with ternary.on holds the weights that its products round to three values: " +
+                 std::string(type.name) + " would round them before"};
   const QuantizationMix mix(type, in.tensors());
   GgufWriter out;
   out.set_all(in);

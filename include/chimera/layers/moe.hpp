@@ -7,6 +7,7 @@
 #include <chimera/kernels/f32/experts.hpp>
 #include <chimera/kernels/f32/norm.hpp>
 #include <chimera/kernels/packed/experts.hpp>
+#include <chimera/kernels/ternary/experts.hpp>
 #include <chimera/layers/layer.hpp>
 #include <chimera/layers/swiglu.hpp>
 
@@ -24,6 +25,8 @@ struct Moe : MoeWeights {
 
   // 1. Weights.
   static constexpr auto params = table(C);
+  static constexpr TernaryShape in{2 * hidden, width, C.ternary.group, {hidden, hidden}},  // of an expert's matrices
+      out{width, hidden, C.ternary.group};
 
   struct Activations {
     float* logits;  // [B,T,experts]
@@ -39,7 +42,8 @@ struct Moe : MoeWeights {
   static std::int64_t temp_bytes(const Batch& batch) {
     const std::int64_t n = batch.tokens(), pairs = n * top_k;
     return bytes_of({pairs * width, pairs * width, pairs * hidden, pairs * hidden, pairs, n * experts}) +
-           Shared::temp_bytes(batch);
+           std::max(Shared::temp_bytes(batch),
+                    C.ternary.on ? std::max(ternary_expert_bytes(in, pairs), ternary_expert_bytes(out, pairs)) : 0);
   }
   /// A token goes through few of the experts.
   static constexpr double flops(std::int64_t) { return -2. * 3 * width * hidden * (experts - top_k); }
@@ -53,9 +57,9 @@ struct Moe : MoeWeights {
     gemm(q, n, experts, width, 1.f, row_major(x, width), transposed(w.vector(router), width), 0.f, a.logits, experts);
     route(q, shape, n, a.logits, w.vector(balance), a.routing);
     gather_pairs(q, pairs, width, a.routing, x, rows);
-    expert_linear(q, shape, a.routing, 2 * hidden, width, w.matrix(gate_up).w, rows, a.gate_up);
+    multiply(q, in, a.routing, w.matrix(gate_up), rows, a.gate_up, temp);
     swiglu(q, pairs, hidden, a.gate_up, h);
-    expert_linear(q, shape, a.routing, width, hidden, w.matrix(down).w, h, rows);
+    multiply(q, out, a.routing, w.matrix(down), h, rows, temp);
     add_pairs(q, shape, n, width, a.routing, true, scale, rows, y);
     if constexpr (sizes.shared) Shared::forward(q, shared_of(w), batch, x, scale, y, a.shared, temp);
   }
@@ -75,14 +79,14 @@ struct Moe : MoeWeights {
     else
       zero(q, n * width, dx);
     gather_pairs(q, pairs, width, a.routing, dy, drows);
-    expert_input_gradient(q, shape, a.routing, width, hidden, w.matrix(down).w, scale, drows, dh);
+    input_gradient(q, out, a.routing, w.matrix(down), scale, drows, dh, temp);
     swiglu(q, pairs, hidden, a.gate_up, h);
     weigh_pairs(q, shape, n, hidden, a.routing, dh, h, dweight);  // dL/dw_e = dy . SwiGLU_e(x) = dh . h
     swiglu_backward(q, pairs, hidden, a.gate_up, dh);
     gather_pairs(q, pairs, width, a.routing, x, rows);
-    expert_weight_gradient(q, shape, a.routing, width, hidden, scale, drows, h, dw.matrix(down).w);
-    expert_weight_gradient(q, shape, a.routing, 2 * hidden, width, 1.f, a.gate_up, rows, dw.matrix(gate_up).w);
-    expert_input_gradient(q, shape, a.routing, 2 * hidden, width, w.matrix(gate_up).w, 1.f, a.gate_up, drows);
+    weight_gradient(q, out, a.routing, w.matrix(down), dw.matrix(down), scale, drows, h, temp);
+    weight_gradient(q, in, a.routing, w.matrix(gate_up), dw.matrix(gate_up), 1.f, a.gate_up, rows, temp);
+    input_gradient(q, in, a.routing, w.matrix(gate_up), 1.f, a.gate_up, drows, temp);
     add_pairs(q, shape, n, width, a.routing, false, 1.f, drows, dx);
     route_backward(q, shape, n, a.logits, a.routing, dweight,
                    RouterLoss{C.moe.balance_loss * batch.share, C.moe.z_loss * batch.share}, dlogits,
@@ -118,6 +122,30 @@ struct Moe : MoeWeights {
 
  private:
   static constexpr ExpertShape shape{experts, top_k, sizes.score == ExpertScore::sigmoid};
+
+  /// The products of pairs with the matrices of their experts, plain or ternary.
+  static void multiply(const Device auto& q, const TernaryShape& each, const Routing& r, Matrix w, const float* x,
+                       float* y, Bump temp) {
+    if constexpr (C.ternary.on)
+      ternary_expert_linear(q, shape, r, each, w.w, x, y, temp);
+    else
+      expert_linear(q, shape, r, each.out, each.in, w.w, x, y);
+  }
+  static void input_gradient(const Device auto& q, const TernaryShape& each, const Routing& r, Matrix w, float scale,
+                             const float* dy, float* dx, Bump temp) {
+    if constexpr (C.ternary.on)
+      ternary_expert_input_gradient(q, shape, r, each, w.w, scale, dy, dx, temp);
+    else
+      expert_input_gradient(q, shape, r, each.out, each.in, w.w, scale, dy, dx);
+  }
+  static void weight_gradient(const Device auto& q, const TernaryShape& each, const Routing& r, Matrix w,
+                              MatrixGradient dw, float scale, const float* dy, const float* x, Bump temp) {
+    if constexpr (C.ternary.on)
+      ternary_expert_weight_gradient(q, shape, r, each, {C.ternary.deep_zero, C.ternary.most_zeros}, w.w, scale, dy, x,
+                                     dw.w, temp);
+    else
+      expert_weight_gradient(q, shape, r, each.out, each.in, scale, dy, x, dw.w);
+  }
 
   template <class T>
   static Weights<Shared, T> shared_of(Weights<Moe, T> w) {

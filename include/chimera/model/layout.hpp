@@ -181,7 +181,7 @@ struct ModelLayout {
       }
       write(t.name);
       row.rows = t.rows, row.cols = t.cols, row.offset = offset, row.role = t.role, row.init = t.init,
-      row.parts = t.parts, row.slot = slot;
+      row.parts = t.parts, row.each = t.each, row.slot = slot;
     };
     add(-1, ends[End::embedding], 0, 0);
     add(-1, ends[End::up], up_at, up_slot);

@@ -156,7 +156,9 @@ constexpr Format ternary_format(const TernaryShape& s) {
 
 CHIMERA_FUNCTION Result<PackedModel> PackedModel::create(const Cpu& q, const AnyModel& model, const float* weights) {
   const TernaryConfig& ternary = model.config->ternary;
-  const auto shape_of = [&](const NamedTensor& t) { return TernaryShape{t.rows, t.cols, ternary.group, t.parts}; };
+  const auto shape_of = [&](const NamedTensor& t) {
+    return TernaryShape{t.each ? t.each : t.rows, t.cols, ternary.group, t.parts};
+  };
   std::vector<RowSource> sources;
   std::vector<std::vector<float>> scales(model.tensors.size());  // of ternary matrices
   for (std::size_t i = 0; i < model.tensors.size(); ++i)
@@ -164,12 +166,15 @@ CHIMERA_FUNCTION Result<PackedModel> PackedModel::create(const Cpu& q, const Any
       const bool three = ternary.on && t.name().starts_with("blk.");
       if (three) {
         scales[i].resize(static_cast<std::size_t>(t.rows * shape_of(t).groups()));
-        ternary_scales(q, shape_of(t), weights + t.offset, scales[i].data());
+        for (std::int64_t row = 0, rows = shape_of(t).out; row < t.rows; row += rows)
+          ternary_scales(q, shape_of(t), weights + t.offset + row * t.cols,
+                         scales[i].data() + row * shape_of(t).groups());
       }
       for (std::int64_t first = 0, end = 0; first < t.rows; first = end) {
         end = part_end(t.parts, t.rows, first);
         const Format format = three ? packed_model_parts::ternary_format(shape_of(t)) : Format::f32;
-        const float scale = three && ternary.group == 0 ? scales[i][static_cast<std::size_t>(first)] : 1.f;
+        const float scale =
+            three && ternary.group == 0 && t.each == 0 ? scales[i][static_cast<std::size_t>(first)] : 1.f;
         sources.push_back({i, first, end - first, format, scale});
       }
     }

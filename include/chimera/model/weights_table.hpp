@@ -19,6 +19,7 @@ struct NamedTensor {
   Role role = Role::vector;
   Init init{};
   std::array<std::int64_t, Tensor::most_parts> parts{};  // rows of each; none: they are one
+  std::int64_t each = 0;                                 // rows of each matrix of a stack of them; 0: it is none
   std::size_t slot = 0;                                  // in the table of packed weights
 
   /// Whether decoding multiplies with its rows; it holds all other weights as f32.
