@@ -54,8 +54,8 @@ struct TitansWeights {
   }
 
  private:
-  static constexpr Init start(std::int64_t columns) {
-    return Init::normal(0.5f / constexpr_sqrt(static_cast<float>(columns > 0 ? columns : 1)));
+  static constexpr Init start(std::int64_t cols) {
+    return Init::normal(0.5f / constexpr_sqrt(static_cast<float>(cols > 0 ? cols : 1)));
   }
 };
 

@@ -93,7 +93,7 @@ struct TitansSegments {
 struct TitansStep {
   const TitansSegment* segments;
   std::int64_t count, first, rows;
-  std::int64_t columns;  // that one task makes of a matrix's results
+  std::int64_t cols;  // that one task makes of a matrix's results
 };
 
 /// The memory's weights: matrices [blocks, out, in].
@@ -164,9 +164,9 @@ namespace titans_parts {
 inline constexpr float unit_eps = 1e-6f;
 
 /// Tasks of a segment, over all of its matrices.
-constexpr std::int64_t tasks(const TitansShape& s, std::int64_t columns) {
+constexpr std::int64_t tasks(const TitansShape& s, std::int64_t cols) {
   std::int64_t n = 0;
-  for (int m = 0; m < s.matrices(); ++m) n += s.memory_heads * ceil_div(std::max(s.in(m), s.out(m)), columns);
+  for (int m = 0; m < s.matrices(); ++m) n += s.memory_heads * ceil_div(std::max(s.in(m), s.out(m)), cols);
   return n;
 }
 
@@ -189,7 +189,7 @@ inline TitansSegments bind_titans_segments(Bump& memory, std::int64_t rows, std:
 
 /// `training`: with what backward and other passes want.
 inline TitansTokens bind_titans_tokens(Bump& memory, const TitansShape& s, std::int64_t n, bool training) {
-  const auto take = [&](std::int64_t columns) { return memory.take(n * columns); };
+  const auto take = [&](std::int64_t cols) { return memory.take(n * cols); };
   const std::int64_t hidden = s.all_hidden(), width = s.width;
   TitansTokens t{};
   t.raw = take(width), t.query_x = take(width), t.hidden_x = take(hidden), t.active_x = take(hidden), t.h = take(width);
@@ -202,7 +202,7 @@ inline TitansTokens bind_titans_tokens(Bump& memory, const TitansShape& s, std::
 }
 
 inline TitansScratch bind_titans_scratch(Bump& memory, const TitansShape& s, std::int64_t n) {
-  const auto take = [&](std::int64_t columns) { return memory.take(n * columns); };
+  const auto take = [&](std::int64_t cols) { return memory.take(n * cols); };
   const std::int64_t square = s.memory_heads * s.segment, hidden = s.all_hidden();
   TitansScratch t{};
   t.grown = take(square), t.products = take(square * s.matrices());
@@ -240,11 +240,11 @@ enum class TitansOrder : std::uint8_t { forwards, backwards };
 
 /// Calls f(device, step) for all steps.
 template <class F>
-void titans_steps(const Cpu& q, const TitansSegments& s, std::int64_t columns, TitansOrder order, F&& f) {
+void titans_steps(const Cpu& q, const TitansSegments& s, std::int64_t cols, TitansOrder order, F&& f) {
   for (std::int64_t i = 0; i < s.steps; ++i) {
     const std::int64_t k = order == TitansOrder::forwards ? i : s.steps - 1 - i;
     const std::int64_t from = s.first_segment[k], row = s.first_row[k];
-    const TitansStep step{s.all + from, s.first_segment[k + 1] - from, row, s.first_row[k + 1] - row, columns};
+    const TitansStep step{s.all + from, s.first_segment[k + 1] - from, row, s.first_row[k + 1] - row, cols};
     if (step.count > 0) f(q, step);
   }
 }
@@ -647,16 +647,16 @@ struct Keys {
 /// Some columns of one block of one segment.
 struct Task {
   const TitansSegment& at;
-  std::int64_t head, first, columns, index;  // index: among those of the segment
+  std::int64_t head, first, cols, index;  // index: among those of the segment
 };
 
 /// Calls f(task, memory of the worker) for all columns of all blocks of all segments.
 template <class F>
-void over_columns(const Cpu& q, const TitansShape& s, const TitansStep& step, std::int64_t columns, F f) {
-  const std::int64_t each = ceil_div(columns, step.columns), tasks = s.memory_heads * each;
-  parallel(q, step.count * tasks, step.rows * s.width * columns, [&](std::int64_t index, int worker) {
-    const std::int64_t of_segment = index % tasks, first = of_segment % each * step.columns;
-    f(Task{step.segments[index / tasks], of_segment / each, first, std::min(step.columns, columns - first), of_segment},
+void over_columns(const Cpu& q, const TitansShape& s, const TitansStep& step, std::int64_t cols, F f) {
+  const std::int64_t each = ceil_div(cols, step.cols), tasks = s.memory_heads * each;
+  parallel(q, step.count * tasks, step.rows * s.width * cols, [&](std::int64_t index, int worker) {
+    const std::int64_t of_segment = index % tasks, first = of_segment % each * step.cols;
+    f(Task{step.segments[index / tasks], of_segment / each, first, std::min(step.cols, cols - first), of_segment},
       Bump{q.scratch(worker)});
   });
 }
@@ -695,7 +695,7 @@ void apply(const Cpu& q, const TitansShape& s, const TitansStep& step, const Tit
   over_columns(q, s, step, s.out(m), [&](const Task& task, Bump work) {
     const Start start(s, task.at, memory, m, task.head);
     float* to = y.of(task.at) + task.head * s.out(m) + task.first;
-    gemm_serial(q.isa(), work.take(gemm_scratch_floats), task.at.count, task.columns, s.in(m), alpha,
+    gemm_serial(q.isa(), work.take(gemm_scratch_floats), task.at.count, task.cols, s.in(m), alpha,
                 row_major(x.of(task.at) + task.head * s.in(m), x.stride),
                 transposed(start.m + task.first * s.in(m), s.in(m)), beta, to, y.stride);
     then(task, to);
@@ -709,7 +709,7 @@ void apply_transposed(const Cpu& q, const TitansShape& s, const TitansStep& step
   over_columns(q, s, step, s.in(m), [&](const Task& task, Bump work) {
     const Start start(s, task.at, memory, m, task.head);
     float* to = x.of(task.at) + task.head * s.in(m) + task.first;
-    gemm_serial(q.isa(), work.take(gemm_scratch_floats), task.at.count, task.columns, s.out(m), alpha,
+    gemm_serial(q.isa(), work.take(gemm_scratch_floats), task.at.count, task.cols, s.out(m), alpha,
                 row_major(y.of(task.at) + task.head * s.out(m), y.stride), row_major(start.m + task.first, s.in(m)),
                 beta, to, x.stride);
     then(task, to);
@@ -734,37 +734,37 @@ void read(const Cpu& q, const TitansShape& s, const TitansStep& step, const Tita
   });
   over_columns(q, s, step, out, [&](const Task& task, Bump work) {
     const TitansSegment& at = task.at;
-    const std::int64_t n = at.count, total = at.before + n, columns = task.columns, first = task.first * in;
+    const std::int64_t n = at.count, total = at.before + n, cols = task.cols, first = task.first * in;
     float* scratch = work.take(gemm_scratch_floats);
-    float* part = work.take(s.segment * columns);
+    float* part = work.take(s.segment * cols);
     const Start start(s, at, memory, m, task.head);
     const ConstView query = row_major(tokens.query[m] + at.first * ld_in + task.head * in, ld_in);
     const ConstView errors = row_major(at.rows + s.error(m) + task.head * out + task.first, row);
     const Factor factors(s, tokens, at);
     float* r = tokens.read[m] + at.first * ld_out + task.head * out + task.first;
-    gemm_serial(isa, scratch, n, columns, in, 1.f, query, transposed(start.m + first, in), 0.f, r, ld_out);
+    gemm_serial(isa, scratch, n, cols, in, 1.f, query, transposed(start.m + first, in), 0.f, r, ld_out);
     if (start.momentum)
-      gemm_serial(isa, scratch, n, columns, in, 1.f, query, transposed(start.momentum + first, in), 0.f, part, columns);
+      gemm_serial(isa, scratch, n, cols, in, 1.f, query, transposed(start.momentum + first, in), 0.f, part, cols);
     for (std::int64_t t = 0; t < n; ++t)
-      dispatch<Blend>(isa, columns, factors.a(t), r + t * ld_out, factors.b(t),
-                      start.momentum ? part + t * columns : nullptr, r + t * ld_out);
-    gemm_serial(isa, scratch, n, columns, total, 1.f,
-                row_major(tokens.scores + at.first * ld + task.head * s.segment, ld), errors, 1.f, r, ld_out);
+      dispatch<Blend>(isa, cols, factors.a(t), r + t * ld_out, factors.b(t), start.momentum ? part + t * cols : nullptr,
+                      r + t * ld_out);
+    gemm_serial(isa, scratch, n, cols, total, 1.f, row_major(tokens.scores + at.first * ld + task.head * s.segment, ld),
+                errors, 1.f, r, ld_out);
     then(task, r);
     if (!at.next) return;
     const ConstView keys = row_major(at.rows + s.key(m) + task.head * in, row);
     float* next = at.next + s.first(m) + task.head * s.matrix(m) + first;
     float* next_momentum = next + s.weights();
     const float *from = start.m + first, *momentum = start.momentum ? start.momentum + first : nullptr;
-    dispatch<Blend>(isa, columns * in, factors.a(n - 1), from, factors.b(n - 1), momentum, next);
+    dispatch<Blend>(isa, cols * in, factors.a(n - 1), from, factors.b(n - 1), momentum, next);
     if (momentum)
-      dispatch<Scaled>(isa, columns * in, factors.p(n - 1), momentum, next_momentum);
+      dispatch<Scaled>(isa, cols * in, factors.p(n - 1), momentum, next_momentum);
     else
-      std::fill(next_momentum, next_momentum + columns * in, 0.f);
+      std::fill(next_momentum, next_momentum + cols * in, 0.f);
     for (const auto& [weights, to] : {std::pair(factors.w(n - 1), next), std::pair(factors.m(n - 1), next_momentum)}) {
       for (std::int64_t j = 0; j < total; ++j)
-        dispatch<Scaled>(isa, columns, weights[j], errors.p + j * row, part + j * columns);
-      gemm_serial(isa, scratch, columns, in, total, 1.f, transposed(part, columns), keys, 1.f, to, in);
+        dispatch<Scaled>(isa, cols, weights[j], errors.p + j * row, part + j * cols);
+      gemm_serial(isa, scratch, cols, in, total, 1.f, transposed(part, cols), keys, 1.f, to, in);
     }
   });
 }
@@ -777,7 +777,7 @@ inline void read_backward(const Cpu& q, const TitansShape& s, const TitansStep& 
                      ld = s.memory_heads * s.segment;
   const Isa isa = q.isa();
   std::int64_t before = 0;  // tasks of a segment for the matrices before
-  for (int i = 0; i < m; ++i) before += s.memory_heads * ceil_div(std::max(s.in(i), s.out(i)), step.columns);
+  for (int i = 0; i < m; ++i) before += s.memory_heads * ceil_div(std::max(s.in(i), s.out(i)), step.cols);
   const auto place = [&](const TitansSegment& at) { return at.first - step.first; };
 
   over_heads(q, s, step, [&](const TitansSegment& at, std::int64_t head, Bump work) {
@@ -794,9 +794,9 @@ inline void read_backward(const Cpu& q, const TitansShape& s, const TitansStep& 
 
   over_columns(q, s, step, in, [&](const Task& task, Bump work) {
     const TitansSegment& at = task.at;
-    const std::int64_t n = at.count, columns = task.columns, here = place(at);
+    const std::int64_t n = at.count, cols = task.cols, here = place(at);
     float* gemm_scratch = work.take(gemm_scratch_floats);
-    float* part = work.take(s.segment * columns);
+    float* part = work.take(s.segment * cols);
     float* dots = scratch.dots + (before + task.index) * 4 * step.rows + here;
     const Start start(s, at, memory, m, task.head);
     const Factor factors(s, tokens, at);
@@ -814,17 +814,17 @@ inline void read_backward(const Cpu& q, const TitansShape& s, const TitansStep& 
       float* dots_of = dots + which * step.rows;
       std::fill_n(dots_of, n, 0.f);
       if (!w) return;
-      gemm_serial(isa, gemm_scratch, n, columns, out, 1.f, x, row_major(w + task.first, in), 0.f, part, columns);
+      gemm_serial(isa, gemm_scratch, n, cols, out, 1.f, x, row_major(w + task.first, in), 0.f, part, cols);
       for (std::int64_t t = 0; t < n; ++t) {
         float* row_of = to + t * ld_in;
-        dots_of[t] = dot(isa, columns, part + t * columns, with.p + t * with.row);
-        dispatch<Blend>(isa, columns, weight[t], part + t * columns, beta, beta == 0.f ? nullptr : row_of, row_of);
+        dots_of[t] = dot(isa, cols, part + t * cols, with.p + t * with.row);
+        dispatch<Blend>(isa, cols, weight[t], part + t * cols, beta, beta == 0.f ? nullptr : row_of, row_of);
       }
     };
     through(dr, start.m, 0.f, factors.all_a(), queries, dquery, 0);
     through(dr, start.momentum, 1.f, factors.all_b(), queries, dquery, 1);
-    gemm_serial(isa, gemm_scratch, n, columns, n, 1.f, row_major(grown, ld), keys, 1.f, dquery, ld_in);
-    gemm_serial(isa, gemm_scratch, n, columns, n, 1.f, transposed(grown, ld), queries, 0.f, dkey, ld_in);
+    gemm_serial(isa, gemm_scratch, n, cols, n, 1.f, row_major(grown, ld), keys, 1.f, dquery, ld_in);
+    gemm_serial(isa, gemm_scratch, n, cols, n, 1.f, transposed(grown, ld), queries, 0.f, dkey, ld_in);
     const float* dnext = at.learns ? at.next + s.first(m) + task.head * s.matrix(m) : nullptr;
     through(errors, dnext, 1.f, {factors.w(n - 1), 1}, keys, dkey, 2);
     through(errors, dnext ? dnext + s.weights() : nullptr, 1.f, {factors.m(n - 1), 1}, keys, dkey, 3);
@@ -832,17 +832,17 @@ inline void read_backward(const Cpu& q, const TitansShape& s, const TitansStep& 
 
   over_columns(q, s, step, out, [&](const Task& task, Bump work) {
     const TitansSegment& at = task.at;
-    const std::int64_t n = at.count, columns = task.columns, here = place(at), channel = task.head * out + task.first;
+    const std::int64_t n = at.count, cols = task.cols, here = place(at), channel = task.head * out + task.first;
     float* gemm_scratch = work.take(gemm_scratch_floats);
-    float* part = work.take(s.segment * columns);
+    float* part = work.take(s.segment * cols);
     const Start start(s, at, memory, m, task.head);
     const Factor factors(s, tokens, at);
     const float* dr = scratch.read[m] + here * ld_out + channel;
     float* weighted = scratch.weighted[m] + here * ld_out + channel;
     float* derror = scratch.error[m] + here * ld_out + channel;
     for (std::int64_t t = 0; t < n; ++t)
-      dispatch<Scaled>(isa, columns, factors.a(t), dr + t * ld_out, weighted + t * ld_out);
-    gemm_serial(isa, gemm_scratch, n, columns, n, 1.f,
+      dispatch<Scaled>(isa, cols, factors.a(t), dr + t * ld_out, weighted + t * ld_out);
+    gemm_serial(isa, gemm_scratch, n, cols, n, 1.f,
                 transposed(tokens.scores + at.first * ld + task.head * s.segment, ld), row_major(dr, ld_out), 0.f,
                 derror, ld_out);
     float* states = scratch.states + ((before + task.index) * step.rows + here) * 3;
@@ -852,11 +852,11 @@ inline void read_backward(const Cpu& q, const TitansShape& s, const TitansStep& 
     const float* dnext = at.next + s.first(m) + task.head * s.matrix(m) + task.first * in;
     for (int i = 0; i < 2; ++i, dnext += s.weights()) {
       const float* weights = i == 0 ? factors.w(n - 1) : factors.m(n - 1);
-      gemm_serial(isa, gemm_scratch, n, columns, in, 1.f, keys, transposed(dnext, in), 0.f, part, columns);
+      gemm_serial(isa, gemm_scratch, n, cols, in, 1.f, keys, transposed(dnext, in), 0.f, part, cols);
       for (std::int64_t j = 0; j < n; ++j)
-        dispatch<AddScaled>(isa, columns, weights[j], part + j * columns, derror + j * ld_out);
-      if (i == 0) states[0] = dot(isa, columns * in, dnext, start.m + task.first * in);
-      if (start.momentum) states[1 + i] = dot(isa, columns * in, dnext, start.momentum + task.first * in);
+        dispatch<AddScaled>(isa, cols, weights[j], part + j * cols, derror + j * ld_out);
+      if (i == 0) states[0] = dot(isa, cols * in, dnext, start.m + task.first * in);
+      if (start.momentum) states[1 + i] = dot(isa, cols * in, dnext, start.momentum + task.first * in);
     }
   });
 }
@@ -871,9 +871,9 @@ inline void factors_backward(const TitansShape& s, const TitansStep& step, const
   const auto each_task = [&](bool of_in, auto f) {  // tasks of a segment that were there
     std::int64_t first = 0;
     for (int m = 0; m < s.matrices(); ++m) {
-      const std::int64_t count = s.memory_heads * ceil_div(of_in ? s.in(m) : s.out(m), step.columns);
+      const std::int64_t count = s.memory_heads * ceil_div(of_in ? s.in(m) : s.out(m), step.cols);
       for (std::int64_t i = first; i < first + count; ++i) f(i);
-      first += s.memory_heads * ceil_div(std::max(s.in(m), s.out(m)), step.columns);
+      first += s.memory_heads * ceil_div(std::max(s.in(m), s.out(m)), step.cols);
     }
   };
   const auto dots = [&](std::int64_t task, int i, std::int64_t t) {
@@ -998,7 +998,7 @@ CHIMERA_FUNCTION void titans_recall(const Cpu& q, const TitansShape& s, const Ti
           [&](const Task& task, const float* made) {
             float* active = tokens.active_x + (made - tokens.hidden_x);
             for (std::int64_t t = 0; t < task.at.count; ++t)
-              dispatch<Silu>(q.isa(), task.columns, made + t * hidden, active + t * hidden);
+              dispatch<Silu>(q.isa(), task.cols, made + t * hidden, active + t * hidden);
           });
   const Rows x = hidden > 0 ? Rows{tokens.active_x, hidden} : Rows{tokens.query_x, s.width};
   apply(q, s, step, memory, s.last(), 1.f, x, 0.f, {tokens.h, s.width}, nothing);
@@ -1073,7 +1073,7 @@ CHIMERA_FUNCTION void titans_update(const Cpu& q, const TitansShape& s, const Ti
           [&](const Task& task, const float* made) {
             float* active = of_rows(s.key(1)).of(task.at) + task.head * s.hidden + task.first;
             for (std::int64_t t = 0; t < task.at.count; ++t)
-              dispatch<Silu>(q.isa(), task.columns, made + t * hidden, active + t * row);
+              dispatch<Silu>(q.isa(), task.cols, made + t * hidden, active + t * row);
           });
     apply(q, s, step, memory, 1, 2.f, of_rows(s.key(1)), 1.f, of_rows(s.error(1)), nothing);
     apply_transposed(q, s, step, memory, 1, 1.f, of_rows(s.error(1)), 0.f, {tokens.back, hidden},
@@ -1081,13 +1081,13 @@ CHIMERA_FUNCTION void titans_update(const Cpu& q, const TitansShape& s, const Ti
                        const float* before = tokens.hidden + (made - tokens.back);
                        float* error = of_rows(s.error(0)).of(task.at) + task.head * s.hidden + task.first;
                        for (std::int64_t t = 0; t < task.at.count; ++t)
-                         dispatch<SiluBackward>(q.isa(), task.columns, before + t * hidden, made + t * hidden,
+                         dispatch<SiluBackward>(q.isa(), task.cols, before + t * hidden, made + t * hidden,
                                                 error + t * row);
                      });
     read(q, s, step, memory, tokens, 0, [&](const Task& task, const float* made) {
       float* active = tokens.query[1] + (made - tokens.read[0]);
       for (std::int64_t t = 0; t < task.at.count; ++t)
-        dispatch<Silu>(q.isa(), task.columns, made + t * hidden, active + t * hidden);
+        dispatch<Silu>(q.isa(), task.cols, made + t * hidden, active + t * hidden);
     });
   } else {
     apply(q, s, step, memory, 0, 2.f, of_rows(s.key(0)), 1.f, of_rows(s.error(0)), nothing);
@@ -1252,7 +1252,7 @@ CHIMERA_FUNCTION void titans_recall_backward(const Cpu& q, const TitansShape& s,
   apply_transposed(q, s, step, memory, 1, 1.f, dh, 0.f, made, [&](const Task& task, float* d) {
     const float* before = tokens.hidden_x + step.first * hidden + (d - scratch.hidden_x);
     for (std::int64_t t = 0; t < task.at.count; ++t)
-      dispatch<SiluBackward>(q.isa(), task.columns, before + t * hidden, d + t * hidden, d + t * hidden);
+      dispatch<SiluBackward>(q.isa(), task.cols, before + t * hidden, d + t * hidden, d + t * hidden);
   });
   apply_transposed(q, s, step, memory, 0, 1.f, made, 0.f, query, nothing);
 }
@@ -1280,52 +1280,51 @@ CHIMERA_FUNCTION void titans_states_backward(const Cpu& q, const TitansShape& s,
       outers[count++] = {scratch.hidden, hidden, 1.f, keys, row};
       outers[count++] = {scratch.hidden_x, hidden, 1.f, tokens.query_x + first * width, width};
     }
-    const auto add = [&](float* scratch_memory, std::int64_t head, std::int64_t column, std::int64_t columns,
+    const auto add = [&](float* scratch_memory, std::int64_t head, std::int64_t column, std::int64_t cols,
                          std::int64_t from, std::int64_t n, float* to) {
       for (int i = 0; i < count; ++i)
-        gemm_serial(isa, scratch_memory, columns, in, n, outers[i].scale,
+        gemm_serial(isa, scratch_memory, cols, in, n, outers[i].scale,
                     transposed(outers[i].left + from * outers[i].ld_left + head * out + column, outers[i].ld_left),
                     row_major(outers[i].right + from * outers[i].ld_right + head * in, outers[i].ld_right), 1.f, to,
                     in);
     };
     if (shared) {
-      const std::int64_t each = ceil_div(out, step.columns);
+      const std::int64_t each = ceil_div(out, step.cols);
       parallel(q, s.memory_heads * each, [&](std::int64_t index, int worker) {
-        const std::int64_t head = index / each, column = index % each * step.columns,
-                           columns = std::min(step.columns, out - column), place = head * s.matrix(m) + column * in;
+        const std::int64_t head = index / each, column = index % each * step.cols,
+                           cols = std::min(step.cols, out - column), place = head * s.matrix(m) + column * in;
         float* to = dmemory.m[m] + place;
         for (std::int64_t i = 0; i < step.count; ++i) {
           const TitansSegment& at = step.segments[i];
           if (at.learns)
-            dispatch<AddScaled>(isa, columns * in, Factor(s, tokens, at).a(at.count - 1), at.next + s.first(m) + place,
+            dispatch<AddScaled>(isa, cols * in, Factor(s, tokens, at).a(at.count - 1), at.next + s.first(m) + place,
                                 to);
         }
-        add(Bump{q.scratch(worker)}.take(gemm_scratch_floats), head, column, columns, 0, step.rows, to);
+        add(Bump{q.scratch(worker)}.take(gemm_scratch_floats), head, column, cols, 0, step.rows, to);
       });
       continue;
     }
     over_columns(q, s, step, out, [&](const Task& task, Bump work) {
       const TitansSegment& at = task.at;
-      const std::int64_t n = at.count, columns = task.columns, from = at.first - first,
+      const std::int64_t n = at.count, cols = task.cols, from = at.first - first,
                          place = s.first(m) + task.head * s.matrix(m) + task.first * in;
       float* scratch_memory = work.take(gemm_scratch_floats);
-      float* part = work.take(s.segment * columns);
+      float* part = work.take(s.segment * cols);
       const Factor factors(s, tokens, at);
       float *to = at.start + place, *momentum = to + s.weights();
       if (at.learns) {
         const float* next = at.next + place;
-        dispatch<Scaled>(isa, columns * in, factors.a(n - 1), next, to);
-        dispatch<Blend>(isa, columns * in, factors.b(n - 1), next, factors.p(n - 1), next + s.weights(), momentum);
+        dispatch<Scaled>(isa, cols * in, factors.a(n - 1), next, to);
+        dispatch<Blend>(isa, cols * in, factors.b(n - 1), next, factors.p(n - 1), next + s.weights(), momentum);
       } else {
-        std::fill(to, to + columns * in, 0.f);
-        std::fill(momentum, momentum + columns * in, 0.f);
+        std::fill(to, to + cols * in, 0.f);
+        std::fill(momentum, momentum + cols * in, 0.f);
       }
-      add(scratch_memory, task.head, task.first, columns, from, n, to);
+      add(scratch_memory, task.head, task.first, cols, from, n, to);
       const float* dr = scratch.read[m] + from * ld_out + task.head * out + task.first;
       if (m == s.last()) dr = gradients.read + at.first * ld_out + task.head * out + task.first;
-      for (std::int64_t t = 0; t < n; ++t)
-        dispatch<Scaled>(isa, columns, factors.b(t), dr + t * ld_out, part + t * columns);
-      gemm_serial(isa, scratch_memory, columns, in, n, 1.f, transposed(part, columns),
+      for (std::int64_t t = 0; t < n; ++t) dispatch<Scaled>(isa, cols, factors.b(t), dr + t * ld_out, part + t * cols);
+      gemm_serial(isa, scratch_memory, cols, in, n, 1.f, transposed(part, cols),
                   row_major(tokens.query[m] + at.first * ld_in + task.head * in, ld_in), 1.f, momentum, in);
     });
   }
