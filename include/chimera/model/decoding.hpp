@@ -88,10 +88,11 @@ class ModelDecoding {
       for (std::size_t r = 0; r < pass.runs.size(); ++r) {
         if (looped && in_loop<C>(step) && step.pass >= loop.passes[r]) continue;
         const Run& run = pass.runs[r];
-        Run& mine = runs[at_work++] = run;
-        mine.first = own.rows;
-        mine.state = run.state + Layout::states(pass.kv).whole_at[i];
-        if constexpr (Layout::template has_ring<B>) mine.ring = run.state + Layout::ring_at(pass.kv, run.context, i);
+        Run& for_block = runs[at_work++] = run;
+        for_block.first = own.rows;
+        for_block.state = run.state + Layout::states(pass.kv).whole_at[i];
+        if constexpr (Layout::template has_ring<B>)
+          for_block.ring = run.state + Layout::ring_at(pass.kv, run.context, i);
         own.rows += run.count;
       }
       own.runs = {runs, at_work};
