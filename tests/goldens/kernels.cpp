@@ -343,8 +343,8 @@ void mlstm_case(Golden& g, const Cpu& q) {
   compare_mlstm_states(g, s, S, "out.", "", ", token by token", forward_tolerance);
 }
 
-/// The memory alone: its keys, values, queries and gates come from the file.
-void titans_case(Golden& g, const Cpu& q) {
+/// The memory alone: its keys, values, queries and gates come from the file. `columns`: what one task makes.
+void titans_case_in(Golden& g, const Cpu& q, std::int64_t columns) {
   const std::int64_t B = 2, T = g.number("T"), n = B * T, D = g.number("dim"), segment = g.number("chunk");
   const bool deep = g.config().at("memory") == "mlp";
   const TitansShape s{D, 1, 1, 0, segment, 1, deep ? g.number("hidden") : 0, 0};
@@ -385,7 +385,7 @@ void titans_case(Golden& g, const Cpu& q) {
   ordered(g.get("in.q", n * D), D, tokens.query[0], D, 1.f);
   const std::vector<std::string> gates{"alpha", "eta", "theta"};
   for (std::size_t i = 0; i < gates.size(); ++i) ordered(g.get("in." + gates[i], n), 1, tokens.gates + i, 3, 1.f);
-  titans_steps(q, segments, 256, TitansOrder::forwards,
+  titans_steps(q, segments, columns, TitansOrder::forwards,
                [&](const Cpu& on, const TitansStep& step) { titans_update(on, s, step, start, tokens); });
   g.compare("out.y", as_in_file(tokens.read[s.last()], D, D, 1.f), g["out.y"], forward_tolerance);
 
@@ -410,10 +410,10 @@ void titans_case(Golden& g, const Cpu& q) {
          none = zeros(n * D);
   ordered(g.get("cotangent.y", n * D), D, dread.data(), D, 1.f);
   Bump scratch_count;
-  bind_titans_scratch(scratch_count, s, n);
+  bind_titans_scratch(scratch_count, s, n, columns);
   Arena room = Arena::of_bytes(static_cast<std::int64_t>(scratch_count.used));
   Bump rest{room.data()};
-  const TitansScratch scratch = bind_titans_scratch(rest, s, n);
+  const TitansScratch scratch = bind_titans_scratch(rest, s, n, columns);
   for (float* unused : {tokens.query_x, tokens.active_x})
     std::fill_n(unused, n * (unused == tokens.query_x ? D : s.all_hidden()), 0.f);
   const TitansGradients d{.read = dread.data(),
@@ -424,7 +424,7 @@ void titans_case(Golden& g, const Cpu& q) {
                           .h = none.data(),
                           .query_x = none.data()};
   std::fill_n(scratch.hidden_x, n * s.all_hidden(), 0.f);
-  titans_steps(q, segments, 256, TitansOrder::backwards, [&](const Cpu& on, const TitansStep& step) {
+  titans_steps(q, segments, columns, TitansOrder::backwards, [&](const Cpu& on, const TitansStep& step) {
     titans_update_backward(on, s, step, start, tokens, d, scratch);
     titans_states_backward(on, s, step, tokens, d, scratch, dstart);
   });
@@ -437,6 +437,10 @@ void titans_case(Golden& g, const Cpu& q) {
     g.compare("grad." + names[m], dm0[m], g["grad." + names[m]], gradient_tolerance);
   if (!kept.intact() || !states.intact() || !last.intact() || !room.intact())
     g.fail("the memory writes behind its memory");
+}
+
+void titans_case(Golden& g, const Cpu& q) {
+  for (const std::int64_t columns : {TitansShape::training_columns, std::int64_t{5}}) titans_case_in(g, q, columns);
 }
 
 /// y = x W + b for block-diagonal W [heads, block, block], in double.

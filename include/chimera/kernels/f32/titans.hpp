@@ -201,8 +201,10 @@ inline TitansTokens bind_titans_tokens(Bump& memory, const TitansShape& s, std::
   return t;
 }
 
-inline TitansScratch bind_titans_scratch(Bump& memory, const TitansShape& s, std::int64_t n) {
-  const auto take = [&](std::int64_t cols) { return memory.take(n * cols); };
+/// For steps whose tasks make so many columns.
+inline TitansScratch bind_titans_scratch(Bump& memory, const TitansShape& s, std::int64_t n,
+                                         std::int64_t cols = TitansShape::training_columns) {
+  const auto take = [&](std::int64_t each) { return memory.take(n * each); };
   const std::int64_t square = s.memory_heads * s.segment, hidden = s.all_hidden();
   TitansScratch t{};
   t.grown = take(square), t.products = take(square * s.matrices());
@@ -213,8 +215,8 @@ inline TitansScratch bind_titans_scratch(Bump& memory, const TitansShape& s, std
     t.query[m + 1] = take(s.all_in(m + 1)), t.key[m + 1] = take(s.all_in(m + 1));
   }
   t.hidden = take(hidden), t.back = take(hidden), t.hidden_x = take(hidden);
-  t.dots = take(4 * titans_parts::tasks(s, TitansShape::training_columns));
-  t.states = take(3 * titans_parts::tasks(s, TitansShape::training_columns));
+  t.dots = take(4 * titans_parts::tasks(s, cols));
+  t.states = take(3 * titans_parts::tasks(s, cols));
   return t;
 }
 
