@@ -45,8 +45,12 @@ class ModelTraining {
       with_step<C>(step, [&](auto type) {
         using B = typename decltype(type)::type;
         sum += B::flops(context);
-        if (step.pass > 0)
-          for (const Tensor& t : B::params) sum += 2 * static_cast<double>(t.size());
+        constexpr std::int64_t weights = [] {  // all that is left of the table in a program
+          std::int64_t n = 0;
+          for (const Tensor& t : B::params) n += t.size();
+          return n;
+        }();
+        if (step.pass > 0) sum += 2 * static_cast<double>(weights);
       });
     return sum;
   }
