@@ -49,6 +49,11 @@ inline constexpr Config ternary = [] {
   c.width = 256, c.attention.heads = 4, c.ffn.hidden = 256, c.ternary = {.on = true};
   return c;
 }();
+inline constexpr Config ternary_groups = [] {
+  Config c = ternary;
+  c.layers = pattern("M A+E M"), c.moe = {.experts = 3, .expert_hidden = 128}, c.ternary.group = 128;
+  return c;
+}();
 inline constexpr Config ternary_bitnet = [] {
   Config c = bitnet;
   c.ternary.on = true;

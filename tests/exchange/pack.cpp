@@ -181,8 +181,41 @@ TEST_CASE("a file of a model with ternary matrices has what they round") {
   REQUIRE(load_gguf(q, *Gguf::open(path), m, loaded.data()));
   CHECK(loaded == weights_of(m));
   CHECK(pack_gguf(q, path, m)->fingerprint() == PackedModel::create(q, m, loaded.data())->fingerprint());
-  CHECK(message(save_as(m, "Q4_0")) ==
-        "a model with ternary matrices is written as F32, F16 or BF16: sessions pack it in two bits");
+  CHECK(message(save_as(m, "Q4_0")) == "a model with ternary matrices is written as TQ2_0, F32, F16 or BF16");
+
+  const auto check_matrices = [](const PackedModel& got, const PackedModel& want, double tolerance) {
+    for (const NamedTensor& t : want.model().tensors)
+      if (t.packed() && t.name().starts_with("blk."))
+        for (std::int64_t r = 0; r < t.rows; ++r) {
+          const auto row = [&](const PackedModel& p) {
+            Floats values(static_cast<std::size_t>(t.cols));
+            for (const PackedPart& part : p.tensors()[t.slot].matrix.parts)
+              if (part.rows.rows > 0 && r >= part.first && r < part.first + part.rows.rows)
+                unpack_row(part.rows, r - part.first, part.scale, values.data());
+            return values;
+          };
+          CHECK(difference(row(got), row(want)) < tolerance);
+        }
+  };
+
+  // Our own files have codes of two bits and scales.
+  for (const AnyModel& own : {m, table_of<ternary_groups>("ternary_groups")}) {
+    REQUIRE(message(save_as(own, "TQ2_0")) == "");
+    const auto read = pack_gguf(q, path, own);
+    REQUIRE_MESSAGE(read, message(read));
+    // A group's scale may round to the other F16 beside it.
+    check_matrices(*read, *PackedModel::create(q, own, weights_of(own).data()),
+                   own.config->ternary.group ? 1e-3 : 1e-5);
+    const auto file = Gguf::open(path);
+    const GgufTensor* codes = file->tensor("blk.1.attn_output.weight");
+    REQUIRE(codes);
+    CHECK((codes->format == Format::i8 && codes->ne[0] == 64));
+    auto bytes = bytes_of(path);
+    const std::string_view whole(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    const auto at = whole.find(std::string_view(reinterpret_cast<const char*>(codes->data.data()), 64));
+    bytes[at] |= std::byte{3};
+    CHECK(contains(message(pack_gguf(q, bytes, own)), "attn_output.weight: expected the codes 0, 1 and 2"));
+  }
 
   // llama.cpp's bitnet computes with what a file has: the three values themselves.
   CHECK(message(save_as(b, "F32")) == "a model with ternary matrices is written as TQ1_0 or TQ2_0");
@@ -190,16 +223,5 @@ TEST_CASE("a file of a model with ternary matrices has what they round") {
   const AnyModel without = table_of<bitnet>("bitnet");
   const auto three = pack_gguf(q, path, without), ours = PackedModel::create(q, b, weights_of(b).data());
   REQUIRE_MESSAGE(three, message(three));
-  for (const NamedTensor& t : without.tensors)
-    if (t.packed() && t.name().starts_with("blk."))
-      for (std::int64_t r = 0; r < t.rows; ++r) {
-        const auto row = [&](const PackedModel& p) {
-          Floats values(static_cast<std::size_t>(t.cols));
-          for (const PackedPart& part : p.tensors()[t.slot].matrix.parts)
-            if (part.rows.rows > 0 && r >= part.first && r < part.first + part.rows.rows)
-              unpack_row(part.rows, r - part.first, part.scale, values.data());
-          return values;
-        };
-        CHECK(difference(row(*three), row(*ours)) < 1e-5);
-      }
+  check_matrices(*three, *ours, 1e-5);
 }

@@ -10,10 +10,13 @@
 #include <chimera/exchange/layers.hpp>
 #include <chimera/exchange/quantization_mix.hpp>
 #include <chimera/exchange/same_meaning.hpp>
+#include <chimera/exchange/ternary_codes.hpp>
 #include <chimera/exchange/weights.hpp>
 #include <chimera/io/gguf.hpp>
 #include <chimera/io/gguf_writer.hpp>
+#include <chimera/kernels/ternary/codes.hpp>
 #include <chimera/model/any_model.hpp>
+#include <chimera/model/packed_model.hpp>
 
 #include <algorithm>
 #include <array>
@@ -105,6 +108,67 @@ inline void make_ternary(std::span<FileWeight> table, const AnyModel& model, con
   }
 }
 
+/// Whether our own files of two bits hold a weight as codes: NAME.weight is I8 [rows, cols / 4], bytes in the order of
+/// I2_S, and NAME.scales F32 [rows, groups].
+inline bool has_codes(const FileWeight& w, const AnyModel& model) {
+  return model.config->ternary.on && w.role == Role::matrix && w.cols % CodeOrder::runs().run == 0 &&
+         model.tensors[w.tensor].name().starts_with("blk.");
+}
+inline std::string scales_name(const FileWeight& w) { return w.name.substr(0, w.name.rfind('.')) + ".scales"; }
+
+/// The scales [rows, groups] of a ternary matrix in the arena.
+inline std::vector<float> scales_of(const Cpu& q, const FileWeight& w, const AnyModel& model, const float* arena) {
+  const TernaryShape s = ternary_shape(model.tensors[w.tensor], model.config->ternary.group);
+  std::vector<float> scales(static_cast<std::size_t>(w.rows * s.groups()));
+  for (std::int64_t row = 0; row < w.rows; row += s.out)
+    ternary_scales(q, s, arena + w.offset + row * w.cols, scales.data() + row * s.groups());
+  return scales;
+}
+
+inline std::vector<std::byte> codes_of(const FileWeight& w, std::span<const float> scales, const float* arena) {
+  std::vector<float> codes(static_cast<std::size_t>(w.size()));
+  const std::size_t group = codes.size() / scales.size();
+  for (std::size_t i = 0; i < codes.size(); ++i) {
+    const float x = arena[w.offset + i], half = 0.5f * scales[i / group];
+    codes[i] = static_cast<float>((x > half) - (x < -half));
+  }
+  return pack_codes(CodeOrder::runs(), codes);
+}
+
+/// Reads a weight that is codes: as weights that round to them, the mean magnitude of which are the scales.
+inline Result<void> load_codes(const Gguf& file, const FileWeight& w, const AnyModel& model, float* x) {
+  const NamedTensor& t = model.tensors[w.tensor];
+  const TernaryShape s = ternary_shape(t, model.config->ternary.group);
+  const GgufTensor* scales = file.tensor(scales_name(w));
+  if (!scales) return Error{"the file has no tensor " + scales_name(w)};
+  FileWeight bytes = w, numbers = w;
+  bytes.shape.back() /= 4, numbers.shape.back() = s.groups();
+  if (Result<void> shape = check_shape(bytes, w.stored); !shape) return shape;
+  if (Result<void> shape = check_shape(numbers, stored(file, *scales)); !shape) return shape;
+  if (scales->format != Format::f32) return Error{"tensor " + scales->name + ": expected numbers of F32"};
+  const std::span weights(x, static_cast<std::size_t>(w.size()));
+  if (Result<void> read = unpack_codes(CodeOrder::runs(), w.stored.data, weights); !read)
+    return Error{"tensor " + w.name + ": " + read.error().message};
+  const std::int64_t row_scales = s.groups();
+  for (std::int64_t row = 0; row < w.rows;) {
+    const std::int64_t in_stack = row % s.out, end = row - in_stack + part_end(s.parts, s.out, in_stack);
+    const std::int64_t rows = s.group > 0 ? 1 : end - row;  // that share a scale
+    for (std::int64_t g = 0; g < row_scales; ++g) {
+      float scale = 0;
+      std::memcpy(&scale, scales->data.data() + static_cast<std::size_t>(row * row_scales + g) * sizeof scale,
+                  sizeof scale);
+      if (!(scale > 0 && scale <= 1e6f)) return Error{"tensor " + scales->name + ": expected numbers above 0"};
+      const auto some = weights.subspan(static_cast<std::size_t>(row * w.cols + g * s.group_size()),
+                                        static_cast<std::size_t>(rows * s.group_size()));
+      const auto zeros = std::count(some.begin(), some.end(), 0.f);
+      const double ones = static_cast<double>(std::max<std::int64_t>(std::ssize(some) - zeros, 1));
+      for (float& v : some) v *= static_cast<float>(scale * static_cast<double>(some.size()) / ones);
+    }
+    row += rows;
+  }
+  return {};
+}
+
 /// The tensors of a file of that type, without data.
 inline std::vector<GgufTensor> declared(std::span<const FileWeight> table, const FileType& type) {
   std::vector<GgufTensor> tensors;
@@ -145,7 +209,9 @@ inline Result<std::vector<FileWeight>> find_weights(const Gguf& file, const AnyM
   }
   if (Result<void> s = check_all_known(file.tensors(), *table,
                                        [&](std::string_view name) {
-                                         return (config->sub_norm && name.ends_with(".scale")) || is_passed_over(name);
+                                         return (config->sub_norm && name.ends_with(".scale")) ||
+                                                (config->ternary.on && name.ends_with(".scales")) ||
+                                                is_passed_over(name);
                                        });
       !s)
     return s.error();
@@ -157,8 +223,13 @@ inline Result<std::vector<FileWeight>> find_weights(const Gguf& file, const AnyM
 inline Result<void> load_gguf(const Cpu& q, const Gguf& file, const AnyModel& model, float* weights) {
   const auto table = find_weights(file, model);
   if (!table) return table.error();
-  for (const FileWeight& w : *table)
-    if (Result<void> s = load_weight(q, w, w.stored, weights + w.offset); !s) return s;
+  for (const FileWeight& w : *table) {
+    const bool codes = w.stored.format == Format::i8 && gguf_model_parts::has_codes(w, model);
+    if (Result<void> s = codes ? gguf_model_parts::load_codes(file, w, model, weights + w.offset)
+                               : load_weight(q, w, w.stored, weights + w.offset);
+        !s)
+      return s;
+  }
   return {};
 }
 
@@ -172,9 +243,10 @@ Result<void> save_gguf(const Cpu& q, const std::string& path, const AnyModel& mo
   auto table = file_weights(model, family_of(architecture));
   if (!table) return table.error();
   const bool three = architecture == "bitnet" && (type.format == Format::tq1_0 || type.format == Format::tq2_0);
-  if (c.ternary.on && !three && (architecture == "bitnet" || format_info(type.format)->values > 1))
+  const bool in_codes = c.ternary.on && architecture == "chimera" && type.format == Format::tq2_0;
+  if (c.ternary.on && !three && !in_codes && (architecture == "bitnet" || format_info(type.format)->values > 1))
     return Error{std::string("a model with ternary matrices is written as ") +
-                 (architecture == "bitnet" ? "TQ1_0 or TQ2_0" : "F32, F16 or BF16: sessions pack it in two bits")};
+                 (architecture == "bitnet" ? "TQ1_0 or TQ2_0" : "TQ2_0, F32, F16 or BF16")};
   if (three) make_ternary(*table, model, weights);
   GgufWriter file;
   file.set("general.architecture", architecture);
@@ -192,24 +264,41 @@ Result<void> save_gguf(const Cpu& q, const std::string& path, const AnyModel& mo
   for (const FileNumbers& n : numbers)
     if (!n.values.empty())
       if (Result<void> s = file.add(n.name, {static_cast<std::int64_t>(n.values.size())}, Format::f32); !s) return s;
-  const std::vector<GgufTensor> tensors = declared(*table, type);
+  std::vector<GgufTensor> tensors = declared(*table, type);
+  std::vector<std::vector<float>> scales(tensors.size());  // of weights that go out as codes
+  for (std::size_t i = 0; in_codes && i < tensors.size(); ++i) {
+    const FileWeight& w = (*table)[i];
+    if (w.role != Role::matrix || !w.name.starts_with("blk.")) continue;
+    tensors[i].format = Format::f32;  // what products round, where rows fill no bytes
+    if (!has_codes(w, model)) continue;
+    tensors[i].format = Format::i8, tensors[i].ne[0] /= 4;
+    scales[i] = scales_of(q, w, model, weights);
+  }
   for (const GgufTensor& t : tensors)
     if (Result<void> s = file.add(t.name, std::span(t.ne).first(static_cast<std::size_t>(t.dims)), t.format); !s)
       return s;
   for (const FileWeight& w : *table)
     if (w.ternary)
       if (Result<void> s = file.add(scale_name(w), {1}, Format::f32); !s) return s;
+  for (std::size_t i = 0; i < tensors.size(); ++i)
+    if (const FileWeight& w = (*table)[i]; !scales[i].empty())
+      if (Result<void> s = file.add(scales_name(w), {std::ssize(scales[i]) / w.rows, w.rows}, Format::f32); !s)
+        return s;
   if (Result<void> s = file.begin(path); !s) return s;
   for (const FileNumbers& n : numbers)
     if (Result<void> s = file.append(std::as_bytes(std::span(n.values))); !s) return s;
   for (std::size_t i = 0; i < tensors.size(); ++i)
-    if (Result<void> s = store_weight(q, (*table)[i], tensors[i].format, weights,
-                                      [&](std::span<const std::byte> bytes) { return file.append(bytes); });
+    if (Result<void> s = !scales[i].empty()
+                             ? file.append(codes_of((*table)[i], scales[i], weights))
+                             : store_weight(q, (*table)[i], tensors[i].format, weights,
+                                            [&](std::span<const std::byte> bytes) { return file.append(bytes); });
         !s)
       return s;
   for (const FileWeight& w : *table)
     if (w.ternary)
       if (Result<void> s = file.append(std::as_bytes(std::span(&w.divisor, 1))); !s) return s;
+  for (const std::vector<float>& of_one : scales)
+    if (Result<void> s = file.append(std::as_bytes(std::span(of_one))); !s) return s;
   return file.commit();
 }
 

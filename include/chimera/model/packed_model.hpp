@@ -35,6 +35,11 @@ struct RowSource {
   float scale = 1.f;
 };
 
+/// Of a ternary matrix; of a stack of them, of each.
+constexpr TernaryShape ternary_shape(const NamedTensor& t, int group) {
+  return {t.each ? t.each : t.rows, t.cols, group, t.parts};
+}
+
 class PackedModel {
  public:
   /// `sources` cover every matrix of the model (NamedTensor::packed), in any order. read(source, row, count, to) copies
@@ -156,9 +161,7 @@ constexpr Format ternary_format(const TernaryShape& s) {
 
 CHIMERA_FUNCTION Result<PackedModel> PackedModel::create(const Cpu& q, const AnyModel& model, const float* weights) {
   const TernaryConfig& ternary = model.config->ternary;
-  const auto shape_of = [&](const NamedTensor& t) {
-    return TernaryShape{t.each ? t.each : t.rows, t.cols, ternary.group, t.parts};
-  };
+  const auto shape_of = [&](const NamedTensor& t) { return ternary_shape(t, ternary.group); };
   std::vector<RowSource> sources;
   std::vector<std::vector<float>> scales(model.tensors.size());  // of ternary matrices
   for (std::size_t i = 0; i < model.tensors.size(); ++i)
