@@ -5,7 +5,8 @@
 //   static constexpr auto weights(const Whole& c)   the table of its weights, for the whole config that it is part of
 //   static constexpr auto resolved(const Whole& c)       itself, its zeros replaced
 //   CHIMERA_CONFIG_RULES                                 both forms of its rules
-// The part of a mixer names its `kind`, that of a feed-forward layer its `ffn`. All take the whole config as a template's argument: it is made of them.
+// The part of a mixer names its `kind`, that of a feed-forward layer its `ffn`. All take the whole config as a
+// template's argument: it is made of them.
 #pragma once
 
 #include <chimera/config/kinds.hpp>

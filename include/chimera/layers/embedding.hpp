@@ -11,7 +11,8 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-/// logits = u W^T / divisor, softly capped where there is a cap, a block of rows at a time: [tokens, vocab] never exists as a whole.
+/// logits = u W^T / divisor, softly capped where there is a cap, a block of rows at a time: [tokens, vocab] never exists
+/// as a whole.
 struct Head {
   std::int64_t vocab, width;
   float divisor;

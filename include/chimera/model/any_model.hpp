@@ -59,8 +59,8 @@ struct ModelTable {
   /// Adds the batch's loss to *sum: of objective.counted(batch) targets.
   void (*loss)(const D&, const float* weights, const TokenBatch&, const Objective&, std::byte* memory,
                double* sum) = nullptr;
-  /// The same, and adds step.scale * d(loss)/d(weight) to `gradients`. No dropout when the config's is 0. Null, as `train_bytes` is,
-  /// in a model compiled for evaluation; `loss` and `forward` are null, too, in one for inference.
+  /// The same, and adds step.scale * d(loss)/d(weight) to `gradients`. No dropout when the config's is 0. Null, as
+  /// `train_bytes` is, in a model compiled for evaluation; `loss` and `forward` are null, too, in one for inference.
   void (*train)(const D&, const float* weights, const TokenBatch&, const TrainingStep&, std::byte* memory,
                 float* gradients, double* sum) = nullptr;
 

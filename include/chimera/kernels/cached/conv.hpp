@@ -16,7 +16,8 @@
 namespace chimera::inline CHIMERA_ABI {
 
 /// The convolution of n channels, the first where the pointers are, over a run of `count` tokens, the first at
-/// `position`. w is transposed: [taps, channels]; bias may be null. More than four taps, which no known model has, go token by token.
+/// `position`. w is transposed: [taps, channels]; bias may be null. More than four taps, which no known model has, go
+/// token by token.
 /// Serial.
 void conv_run(Isa isa, const ConvShape& s, std::int64_t n, std::int64_t count, std::int64_t position, const float* x,
               const float* ring, const float* w, const float* bias, float* y);
