@@ -1,7 +1,8 @@
 """Each kind of layer alone: models of one word of the pattern and of equal size, trained alike on one text. A table of the
-validation loss, tokens a second of training, bytes of state, and tokens a second of writing after 1k and after 100k tokens.
+validation loss, tokens a second of training, bytes of state, and tokens a second of writing after 1k and after 100k tokens
+(or as many as --deep says: of attention alone the 100k take minutes).
 
-usage: layers.py FOLDER_OF_PROGRAMS TEXT [--words A,M,...] [--steps N] [--width N] [--weights N] [--seeds N] [--json FILE]
+usage: layers.py FOLDER_OF_PROGRAMS TEXT [--words A,M,...] [--steps N] [--width N] [--weights N] [--seeds N] [--deep N] [--json FILE]
 
 FOLDER_OF_PROGRAMS: build/release/examples. A model that is no preset is compiled when it is first met, some seconds each.
 """
@@ -66,7 +67,7 @@ class Bench:
             rates = [row["tokens_per_second"] for row in map(json.loads, lines) if "tokens_per_second" in row]
         row = {"word": word, "weights": self.weights(out), "hidden": hidden, "loss": statistics.mean(losses),
                "spread": max(losses) - min(losses), "train_tps": statistics.median(rates)}
-        for depth in (1024, 100352):
+        for depth in (1024, self.args.deep):
             info = run(self.program("info"), "-m", out, "-c", depth + 64)
             row[f"state_{depth}"] = re.search(r"keys and values f16 ([0-9.,]+ \w+)", info).group(1)
             timed = json.loads(run(self.program("bench"), "-m", out, "-p", depth, "-n", 64, "-r", 1 if depth > 9999 else 3, "--json",
@@ -84,17 +85,18 @@ if __name__ == "__main__":
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--weights", type=int, default=900_000)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--deep", type=int, default=100352)
     parser.add_argument("--json")
     arguments = parser.parse_args()
     found = []
-    print("| word | weights | validation loss | training, tok/s | state at 1k; 100k | writing after 1k; 100k, tok/s |\n|---|--:|--:|--:|--:|--:|")
+    print("| word | weights | validation loss | training, tok/s | state at 1k; {0:,} | writing after 1k; {0:,}, tok/s |\n|---|--:|--:|--:|--:|--:|".format(arguments.deep))
     with tempfile.TemporaryDirectory() as place:
         bench = Bench(arguments, place)
         for name in arguments.words.split(","):
             r = bench.measure(name)
             found.append(r)
-            print(f"| `{name}` | {r['weights']:,} | {r['loss']:.3f} | {r['train_tps']:,.0f} | {r['state_1024']}; {r['state_100352']} | "
-                  f"{r['decode_1024']:,.0f}; {r['decode_100352']:,.0f} |", flush=True)
+            print(f"| `{name}` | {r['weights']:,} | {r['loss']:.3f} | {r['train_tps']:,.0f} | {r['state_1024']}; {r[f'state_{arguments.deep}']} | "
+                  f"{r['decode_1024']:,.0f}; {r[f'decode_{arguments.deep}']:,.0f} |", flush=True)
     if arguments.json:
         with open(arguments.json, "w") as file:
             json.dump(found, file, indent=1)

@@ -14,7 +14,7 @@ refused() {
 }
 refused 'no config is named "nanno": did you mean nano' nanno
 refused 'no field is named "colour"; there are count (of layers), vocab, width' nano colour=3
-refused 'which head_dim: attention.head_dim or mamba2.head_dim?' nano head_dim=3
+refused 'which head_dim: attention.head_dim or mamba2.head_dim or span_knot.head_dim' nano head_dim=3
 refused 'width takes a whole number, found "2 56"' nano 'width=2 56'
 refused 'width takes a whole number, found "99999999999999999999"' nano width=99999999999999999999
 refused 'width takes a whole number, found ""' nano width=

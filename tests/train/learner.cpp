@@ -134,7 +134,7 @@ std::vector<float> weights_of(Trainer& t) { return {t.weights(), t.weights() + t
 
 TEST_CASE("a run of preferences: pairs of rows, an objective that compares them") {
   const auto q = Cpu::create(1);
-  Dpo dpo;
+  Dpo dpo{.beta = 0.3};
   auto trainer = create(*q, adamw(*q), dpo.objective());
   REQUIRE(trainer);
   Listener host;
@@ -181,7 +181,7 @@ TEST_CASE("the gradient of a comparison agrees with finite differences") {
 
 TEST_CASE("a learner without a gradient learns, and goes on to the bit") {
   const auto q = Cpu::create(1);
-  Dpo dpo;
+  Dpo dpo{.beta = 0.3};
   TrainerSettings s = settings;
   s.learning_rate = 0.02, s.steps = 60;
   auto whole = create(*q, std::make_unique<TwoLosses>(bigram::model()), dpo.objective(), "", s);
@@ -236,7 +236,7 @@ TEST_CASE("label smoothing and z-loss reach the model in training and not in val
   CHECK(host.validations.size() == 1);
   CHECK(bigram::faults.validated.label_smoothing == 0);
   CHECK(bigram::faults.validated.z_loss == 0);
-  Dpo dpo;
+  Dpo dpo{.beta = 0.3};
   CHECK(create(*q, adamw(*q), dpo.objective(), "", s).error().message ==
         "label_smoothing and z_loss are of cross-entropy, and this run has an objective of its own");
 }
