@@ -51,11 +51,9 @@ int main() {}' >none.cpp
     refused "$rules" -ffinite-math-only
     right
     right -Ofast -fno-fast-math
-    right -fno-signed-zeros -fno-trapping-math -fno-math-errno
-    right -ffp-contract=off
+    right -fno-signed-zeros -fno-trapping-math -fno-math-errno -ffp-contract=off
     if "$compiler" --version | grep -q clang; then # knows no macros for parts of -ffast-math
-      right -funsafe-math-optimizations -fno-math-errno
-      right -fno-honor-nans -fassociative-math -fno-signed-zeros -fno-trapping-math
+      right -funsafe-math-optimizations -fno-math-errno -fno-honor-nans
       right -fno-honor-infinities -freciprocal-math -ffp-contract=fast
       right -DPRAGMAS='"float_control(precise, off)"'
     else
