@@ -390,10 +390,10 @@ TEST_CASE("each family has what its class in transformers has where a config.jso
   CHECK(read("llama", R"(, "mlp_bias": true)")->ffn.bias);
   CHECK(contains(message(read("qwen2", R"(, "mlp_bias": true)")), "mlp_bias"));
   CHECK(read("qwen2", heads + R"(, "hidden_act": "gelu_pytorch_tanh")")->ffn.activation == Activation::geglu);
-  const auto bitnet = read("bitnet", heads + R"(, "quantization_config": {"quant_method": "bitnet"})");
-  REQUIRE_MESSAGE(bitnet.ok(), message(bitnet));
-  CHECK((bitnet->sub_norm && bitnet->ternary.on && bitnet->ffn.activation == Activation::relu2_gate));
-  CHECK(bitnet->attention.rope.base == 5e5f);
+  const auto of_bitnet = read("bitnet", heads + R"(, "quantization_config": {"quant_method": "bitnet"})");
+  REQUIRE_MESSAGE(of_bitnet.ok(), message(of_bitnet));
+  CHECK((of_bitnet->sub_norm && of_bitnet->ternary.on && of_bitnet->ffn.activation == Activation::relu2_gate));
+  CHECK(of_bitnet->attention.rope.base == 5e5f);
   CHECK_FALSE(read("bitnet", heads)->ternary.on);
   CHECK(contains(message(read("bitnet", "")), "kv_heads must divide"));  // 5
   CHECK(contains(message(read("llama", R"(, "residual_multiplier": 0.5)")), "residual_multiplier"));
