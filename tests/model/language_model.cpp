@@ -1,5 +1,7 @@
 // Whole models: gradients against finite differences, decoding and prefill against the full pass, recomputation,
 // documents, threads, and the table of weights.
+#include "model/random_weights.hpp"
+
 #include <chimera/chimera.hpp>
 
 #include <doctest/doctest.h>
@@ -57,20 +59,6 @@ constexpr Config tied_without_dropout = [] {
 constexpr std::int64_t sequences = 2, length = 21;
 
 Cpu cpu(int threads = 2) { return *Cpu::create(threads); }
-
-/// Weights large enough that every tensor matters.
-std::vector<float> random_weights(const AnyModel& model) {
-  std::vector<float> w(model.arena_floats);
-  model.initialize(w.data(), 7);
-  Random random{11, 0, 0};
-  for (const NamedTensor& t : model.tensors)
-    for (std::int64_t i = 0; i < t.size(); ++i)
-      w[t.offset + static_cast<std::size_t>(i)] +=
-          t.role == Role::balance
-              ? static_cast<float>(10 * i)  // it chooses: no small step changes that
-              : random.normal() * (t.rows > 1 ? 0.7f / std::sqrt(static_cast<float>(t.cols)) : 0.1f);
-  return w;
-}
 
 struct Text {
   std::vector<std::int32_t> inputs, targets, starts;

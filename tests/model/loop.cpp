@@ -1,5 +1,7 @@
 // Models that tokens pass through several times: gradients, depths that are drawn, decoding, and the plain stack that a
 // loop without memory is.
+#include "model/random_weights.hpp"
+
 #include <chimera/chimera.hpp>
 
 #include <doctest/doctest.h>
@@ -42,20 +44,6 @@ constexpr Config drawn = [] {
 constexpr std::int64_t sequences = 4, length = 21;
 
 Cpu cpu(int threads = 2) { return *Cpu::create(threads); }
-
-/// Weights large enough that every tensor matters.
-std::vector<float> random_weights(const AnyModel& model) {
-  std::vector<float> w(model.arena_floats);
-  model.initialize(w.data(), 7);
-  Random random{11, 0, 0};
-  for (const NamedTensor& t : model.tensors)
-    for (std::int64_t i = 0; i < t.size(); ++i)
-      w[t.offset + static_cast<std::size_t>(i)] +=
-          t.role == Role::balance
-              ? static_cast<float>(10 * i)  // it chooses: no small step changes that
-              : random.normal() * (t.rows > 1 ? 0.7f / std::sqrt(static_cast<float>(t.cols)) : 0.1f);
-  return w;
-}
 
 const NamedTensor& tensor(const AnyModel& model, std::string_view name) {
   return *std::find_if(model.tensors.begin(), model.tensors.end(),
