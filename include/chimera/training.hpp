@@ -5,6 +5,7 @@
 #include <chimera/align/chat_data.hpp>
 #include <chimera/align/conversations.hpp>
 #include <chimera/align/dpo.hpp>
+#include <chimera/align/grpo.hpp>
 #include <chimera/align/log_probs.hpp>
 #include <chimera/align/preferences.hpp>
 #include <chimera/config/presets.hpp>

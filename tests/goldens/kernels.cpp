@@ -2,6 +2,7 @@
 #include "golden.hpp"
 
 #include <chimera/align/dpo.hpp>
+#include <chimera/align/grpo.hpp>
 #include <chimera/core/format.hpp>
 #include <chimera/exchange/ternary_codes.hpp>
 #include <chimera/kernels/f32/cross_entropy.hpp>
@@ -639,6 +640,48 @@ void dpo_case(Golden& g, const Cpu& q) {
   }
 }
 
+void grpo_case(Golden& g, const Cpu&) {
+  const std::int64_t group = g.number("group"), rows = g.number("prompts") * group, T = g.number("max_length");
+  const Floats rewards = g["in.rewards"], policy = g["in.logp"], old = g["in.old_logp"],
+               reference = g["in.reference_logp"];
+  const auto mask = g.data().bytes("in.mask");
+  std::vector<std::int32_t> targets;
+  for (const std::byte counted : mask) targets.push_back(counted == std::byte{0} ? -1 : 0);
+  const double clip = g.config().at("clip"), high = g.config().at("clip_high"), kl = g.config().at("kl_beta");
+  const struct {
+    const char* name;
+    Grpo grpo;
+    bool deviation;
+  } cases[] = {
+      {"grpo", {.reduction = GrpoReduction::grpo, .clip = clip, .clip_high = clip, .kl = kl}, true},
+      {"token_mean", {.clip = clip, .clip_high = clip, .kl = kl}, true},
+      {"dapo", {.clip = clip, .clip_high = high}, true},
+      {"dr_grpo", {.reduction = GrpoReduction::dr_grpo, .clip = clip, .clip_high = clip, .longest = T}, false}};
+  for (auto [name, grpo, deviation] : cases) {
+    Floats advantage, each;  // of completions, and of their tokens
+    for (std::int64_t first = 0; first < rows; first += group) {
+      const std::vector<double> earned(rewards.begin() + first, rewards.begin() + first + group);
+      advantage.resize(static_cast<std::size_t>(first + group));
+      group_advantages(earned, deviation, std::span(advantage).subspan(static_cast<std::size_t>(first)));
+    }
+    g.compare(deviation ? "aux.advantage" : "aux.advantage_unscaled", advantage,
+              g[deviation ? "aux.advantage" : "aux.advantage_unscaled"], forward_tolerance);
+    for (const float a : advantage) each.insert(each.end(), static_cast<std::size_t>(T), a);
+    TokenBatch batch;
+    batch.sequences = rows, batch.length = T, batch.targets = targets.data();
+    batch.reference = reference.data(), batch.old = old.data(), batch.advantages = each.data();
+    const Objective objective = grpo.objective();
+    Floats gradient = zeros(rows * T);
+    const double sum = objective.weigh(objective.self, batch, policy.data(), gradient.data()),
+                 count = static_cast<double>(objective.counted(batch));
+    for (float& x : gradient) x /= -static_cast<float>(count);
+    const auto loss = static_cast<float>(sum / count);
+    const std::string of = name;
+    g.compare("out." + of + ".loss", {&loss, 1}, g["out." + of + ".loss"], forward_tolerance);
+    g.compare("grad." + of + ".logp", gradient, g["grad." + of + ".logp"], gradient_tolerance);
+  }
+}
+
 void adamw_case(Golden& g, const Cpu& q) {
   const auto w0 = g["in.w"], b0 = g["in.b"];
   NamedTensor w{.rows = static_cast<std::int64_t>(b0.size()),
@@ -830,6 +873,7 @@ Run kernel_case(const std::string& name) {
   if (name == "cross_entropy") return cross_entropy_case;
   if (name == "sft") return sft_case;
   if (name == "dpo") return dpo_case;
+  if (name == "grpo") return grpo_case;
   if (name.starts_with("bitlinear")) return bit_linear_case;
   if (name == "gguf_blocks") return gguf_blocks_case;
   if (name == "ternary_packed") return ternary_packed_case;

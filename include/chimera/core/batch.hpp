@@ -30,7 +30,10 @@ struct Batch {
 struct TokenBatch : Batch {
   const std::int32_t* inputs = nullptr;
   const std::int32_t* targets = nullptr;
-  const float* reference = nullptr;  // [B,T] of the host: log p of each target in a model to compare with; may be null
+  // [B,T] each, of the host, for objectives that ask for them; else null.
+  const float* reference = nullptr;   // log p of each target in a model to compare with
+  const float* old = nullptr;         // log p of each target when it was drawn
+  const float* advantages = nullptr;  // how much better than its like each target was
   /// Through the model's loop, at most loop.most (in training loop.passes, unless those are drawn); 0: as the config says.
   int passes = 0;
 

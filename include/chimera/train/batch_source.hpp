@@ -14,12 +14,12 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-/// `rows` rows of `length` tokens: tokens, targets, document starts and reference, [rows, length] each.
+/// `rows` rows of `length` tokens: tokens, targets, document starts, and what is known of targets, [rows, length] each.
 class BatchBuffer {
  public:
   struct Row {
     std::span<std::int32_t> tokens, targets, starts;  // [length]; see TokenBatch and Batch
-    std::span<float> reference;
+    std::span<float> reference, old, advantages;
   };
 
   BatchBuffer() = default;
@@ -29,21 +29,23 @@ class BatchBuffer {
   std::int64_t rows() const { return rows_; }
   std::int64_t length() const { return length_; }
 
-  /// To be written whole: every token below the vocabulary, every target too or -1, which is not counted; document
-  /// starts and reference if they are looked at.
+  /// To be written whole: every token below the vocabulary, every target too or -1, which is not counted; all else if
+  /// it is looked at.
   Row row(std::int64_t r);
   /// Whether the document starts are looked at.
   void set_documents(bool any) { documents_ = any; }
   /// Whether the reference is.
   void set_reference(bool any) { with_reference_ = any; }
+  /// Whether old log-probabilities and advantages are.
+  void set_drawn(bool any) { drawn_ = any; }
 
   TokenBatch batch(std::int64_t first_row, std::int64_t rows) const;
 
  private:
   std::unique_ptr<std::int32_t[]> data_;
-  std::unique_ptr<float[]> reference_;
+  std::unique_ptr<float[]> known_;
   std::int64_t rows_ = 0, length_ = 0;
-  bool documents_ = false, with_reference_ = false;
+  bool documents_ = false, with_reference_ = false, drawn_ = false;
 };
 
 /// An endless list of rows. One is a function of its number alone: that is why a run can be resumed.
@@ -70,17 +72,18 @@ CHIMERA_FUNCTION Result<BatchBuffer> BatchBuffer::create(std::int64_t rows, std:
   BatchBuffer b;
   b.rows_ = rows, b.length_ = length;
   b.data_.reset(new (std::nothrow) std::int32_t[static_cast<std::size_t>(3 * rows * length)]);
-  b.reference_.reset(new (std::nothrow) float[static_cast<std::size_t>(rows * length)]);
-  if (!b.data_ || !b.reference_)
-    return Error{"out of memory for a batch of " + std::to_string(rows * length) + " tokens"};
+  b.known_.reset(new (std::nothrow) float[static_cast<std::size_t>(3 * rows * length)]);
+  if (!b.data_ || !b.known_) return Error{"out of memory for a batch of " + std::to_string(rows * length) + " tokens"};
   return b;
 }
 
 CHIMERA_FUNCTION BatchBuffer::Row BatchBuffer::row(std::int64_t r) {
-  const auto of = [&](std::int64_t table) {
-    return std::span(data_.get() + (table * rows_ + r) * length_, static_cast<std::size_t>(length_));
+  const auto of = [&](auto* tables, std::int64_t table) {
+    return std::span(tables + (table * rows_ + r) * length_, static_cast<std::size_t>(length_));
   };
-  return {of(0), of(1), of(2), {reference_.get() + r * length_, static_cast<std::size_t>(length_)}};
+  std::int32_t* const ids = data_.get();
+  float* const known = known_.get();
+  return {of(ids, 0), of(ids, 1), of(ids, 2), of(known, 0), of(known, 1), of(known, 2)};
 }
 
 CHIMERA_FUNCTION TokenBatch BatchBuffer::batch(std::int64_t first_row, std::int64_t rows) const {
@@ -89,7 +92,9 @@ CHIMERA_FUNCTION TokenBatch BatchBuffer::batch(std::int64_t first_row, std::int6
   b.inputs = data_.get() + first_row * length_;
   b.targets = b.inputs + rows_ * length_;
   b.document_start = documents_ ? b.targets + rows_ * length_ : nullptr;
-  b.reference = with_reference_ ? reference_.get() + first_row * length_ : nullptr;
+  const float* const known = known_.get() + first_row * length_;
+  b.reference = with_reference_ ? known : nullptr;
+  if (drawn_) b.old = known + rows_ * length_, b.advantages = b.old + rows_ * length_;
   return b;
 }
 
