@@ -15,6 +15,7 @@
 #include <chimera/kernels/f32/ssd.hpp>
 #include <chimera/kernels/f32/titans.hpp>
 #include <chimera/kernels/formats/block_formats.hpp>
+#include <chimera/kernels/formats/nf4.hpp>
 #include <chimera/kernels/ternary/product.hpp>
 #include <chimera/optim/adamw.hpp>
 #include <chimera/optim/schedule.hpp>
@@ -812,6 +813,29 @@ void gguf_blocks_case(Golden& g, const Cpu& q) {
   }
 }
 
+void nf4_case(Golden& g, const Cpu& q) {
+  const Floats w = g["in.w"], levels = g["aux.nf4_code_values"], scale_levels = g["aux.dynamic_code_values"];
+  const auto n = static_cast<std::int64_t>(w.size());
+  const auto different = [&](const std::string& name, const auto* ours, std::size_t count) {
+    const std::span<const std::byte> want = g.data().bytes(name);
+    g.record(name, want.size() == count * sizeof *ours && std::memcmp(ours, want.data(), want.size()) == 0 ? 0 : 1,
+             0.5);
+  };
+  different("aux.nf4_code_values", nf4_levels.data(), nf4_levels.size());
+  different("aux.dynamic_code_values", nf4_scale_levels.data(), nf4_scale_levels.size());
+  Arena memory = Arena::of_bytes(static_cast<std::int64_t>(Nf4::bytes(n)));
+  if (const Status s = encode_nf4(q, w.data(), n, memory.bytes()); !s) g.fail(s.error().message);
+  const Nf4 ours = Nf4::at(memory.bytes(), n);
+  different("out.packed", ours.codes, w.size() / 2);
+  different("out.absmax_code", ours.scales, static_cast<std::size_t>(ours.blocks()));
+  different("out.absmax_outer", ours.steps, static_cast<std::size_t>(ours.runs()));
+  different("out.offset", ours.steps + ours.runs(), 1);
+  Floats values = unwritten(n);
+  decode_nf4(q.isa(), ours, 0, n, values.data());
+  different("out.double", values.data(), values.size());
+  if (!memory.intact()) g.fail("encode_nf4 writes behind its memory");
+}
+
 /// A ternary layer by its kernels: rounding, the product of integers, and gradients that pass through the rounding.
 void bit_linear_case(Golden& g, const Cpu& q) {
   const TernaryShape s{g.number("out_features"), g.number("in_features"), g.number("group_size")};
@@ -876,6 +900,7 @@ Run kernel_case(const std::string& name) {
   if (name == "grpo") return grpo_case;
   if (name.starts_with("bitlinear")) return bit_linear_case;
   if (name == "gguf_blocks") return gguf_blocks_case;
+  if (name == "nf4") return nf4_case;
   if (name == "ternary_packed") return ternary_packed_case;
   if (name == "adamw") return adamw_case;
   if (name == "schedules") return schedules_case;

@@ -1,0 +1,247 @@
+// NF4 with double quantization (Dettmers et al., "QLoRA", 2305.14314), as bitsandbytes has it: what a base of training
+// is stored in. No file of models has it.
+//
+// Numbers stand in blocks of 64, whatever the rows are. x = level[code] scale, where the scale of a block was its largest
+// magnitude, and two codes make a byte, the first in its high half. A scale is itself a code of 8 bits: in runs of 256
+// blocks scale = scale_level[code] step + mean, where the mean is that of all scales. 4.127 bits for a number.
+#pragma once
+
+#include <chimera/core/device.hpp>
+#include <chimera/core/memory.hpp>
+#include <chimera/core/namespace.hpp>
+#include <chimera/core/result.hpp>
+#include <chimera/kernels/formats/block_formats.hpp>
+#include <chimera/kernels/formats/integers.hpp>
+#include <chimera/kernels/simd.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+
+namespace chimera::inline CHIMERA_ABI {
+
+inline constexpr std::int64_t nf4_block = 64, nf4_run = 256;  // numbers, and blocks
+
+/// Quantiles of the normal distribution, with a zero (appendix E).
+inline constexpr std::array<float, 16> nf4_levels = {-1.f,
+                                                     -0.6961928009986877f,
+                                                     -0.5250730514526367f,
+                                                     -0.39491748809814453f,
+                                                     -0.28444138169288635f,
+                                                     -0.18477343022823334f,
+                                                     -0.09105003625154495f,
+                                                     0.f,
+                                                     0.07958029955625534f,
+                                                     0.16093020141124725f,
+                                                     0.24611230194568634f,
+                                                     0.33791524171829224f,
+                                                     0.44070982933044434f,
+                                                     0.5626170039176941f,
+                                                     0.7229568362236023f,
+                                                     1.f};
+
+/// Of scales, "dynamic tree" numbers (Dettmers, 1511.04561): 0 and 1, and for each of seven powers of ten, from 10^-6 to
+/// 1, the midpoints of 2^i equal parts between a tenth of it and it, with both signs.
+inline constexpr std::array<float, 256> nf4_scale_levels = [] {
+  std::array<float, 256> all{};
+  std::size_t n = 1;  // after a zero
+  all[n++] = 1.f;
+  constexpr double powers[] = {1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1};
+  for (int i = 0; i < 7; ++i) {
+    const int parts = 1 << i;
+    const auto edge = [&](int part) { return part == parts ? 1.0 : 0.9 / parts * part + 0.1; };
+    for (int part = 0; part < parts; ++part) {
+      const auto middle = static_cast<float>((edge(part) + edge(part + 1)) / 2 * powers[i]);
+      all[n++] = middle, all[n++] = -middle;
+    }
+  }
+  std::sort(all.begin(), all.end());
+  return all;
+}();
+
+/// n numbers in NF4.
+struct Nf4 {
+  const float* steps = nullptr;          // of runs, and then the mean
+  const std::uint8_t* scales = nullptr;  // of blocks
+  const std::uint8_t* codes = nullptr;   // of pairs of numbers
+  std::int64_t n = 0;
+
+  constexpr std::int64_t blocks() const { return (n + nf4_block - 1) / nf4_block; }
+  constexpr std::int64_t runs() const { return (blocks() + nf4_run - 1) / nf4_run; }
+
+  /// Bytes that n numbers take; and the numbers that lie in such bytes, which begin on 64.
+  static constexpr std::size_t bytes(std::int64_t n) {
+    const Nf4 w{.n = n};
+    return w.scales_at() + aligned_bytes(static_cast<std::size_t>(w.blocks())) +
+           aligned_bytes(static_cast<std::size_t>((n + 1) / 2));
+  }
+  static Nf4 at(const std::byte* data, std::int64_t n) {
+    Nf4 w{.n = n};
+    const auto* numbers = reinterpret_cast<const std::uint8_t*>(data) + w.scales_at();
+    w.steps = reinterpret_cast<const float*>(data);
+    w.scales = numbers;
+    w.codes = numbers + aligned_bytes(static_cast<std::size_t>(w.blocks()));
+    return w;
+  }
+
+ private:
+  constexpr std::size_t scales_at() const {
+    return sizeof(float) * aligned_floats(static_cast<std::size_t>(runs()) + 1);
+  }
+};
+
+/// Writes Nf4::bytes(n), of which `to` begins on 64. Numbers that are none are an error, as in `encode`.
+Result<void> encode_nf4(const Cpu& q, const float* from, std::int64_t n, std::byte* to);
+
+/// Numbers first ... first + n - 1 become f32, on the calling thread.
+void decode_nf4(Isa isa, const Nf4& w, std::int64_t first, std::int64_t n, float* to);
+
+}  // namespace chimera::inline CHIMERA_ABI
+
+#if CHIMERA_BODIES
+namespace chimera::inline CHIMERA_ABI {
+
+namespace nf4_parts {
+
+/// What lies between neighbours; x is nearest to the level of as many as are below it, of two equally near the lower.
+template <std::size_t n>
+constexpr auto middles(const std::array<float, n>& levels) {
+  std::array<double, n - 1> all{};
+  for (std::size_t i = 0; i + 1 < n; ++i) all[i] = (double{levels[i]} + double{levels[i + 1]}) / 2;
+  return all;
+}
+template <std::size_t n>
+std::uint8_t nearest(const std::array<double, n>& middles, float x) {
+  return static_cast<std::uint8_t>(std::lower_bound(middles.begin(), middles.end(), double{x}) - middles.begin());
+}
+inline constexpr auto level_middles = middles(nf4_levels);
+inline constexpr auto scale_middles = middles(nf4_scale_levels);
+
+inline float largest_magnitude(Isa isa, const float* x, std::int64_t n) {
+  std::int32_t bits = 0;
+  dispatch<format_parts::LargestMagnitude>(isa, x, n, &bits);
+  float most = 0;
+  std::memcpy(&most, &bits, sizeof most);
+  return most;
+}
+
+inline float scale_of(const Nf4& w, std::int64_t block) {
+  return rounded<1>(Vec<1>(nf4_scale_levels[w.scales[block]]) * Vec<1>(w.steps[block / nf4_run])).v[0] +
+         w.steps[w.runs()];
+}
+
+/// W codes from W / 2 bytes; bits above the lowest four are others'.
+template <int W>
+CHIMERA_INLINE Ints<W> codes(const std::uint8_t* p) {
+  if constexpr (W == 16) {
+    return Ints<W>(__builtin_shufflevector(codes<8>(p).v, codes<8>(p + 4).v, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,
+                                           13, 14, 15));
+  } else {
+    std::int32_t bits = 0;
+    std::memcpy(&bits, p, W / 2);
+    Ints<W> shift;
+    for (int i = 0; i < W; ++i) shift.v[i] = 8 * (i / 2) + 4 * (1 - i % 2);
+    return Ints<W>(Ints<W>(bits).v >> shift.v);
+  }
+}
+
+/// The levels of codes.
+template <int W>
+CHIMERA_INLINE Vec<W> levels_of(const Ints<W>& code) {
+#if defined(__x86_64__) || defined(__i386__)
+  if constexpr (W == 16) {
+    const typename Vec<W>::Native levels = Vec<W>::load(nf4_levels.data()).v;
+    typename Vec<W>::Native found;
+    asm("vpermps %2, %1, %0" : "=v"(found) : "v"(code.v), "v"(levels));
+    return Vec<W>(found);
+  } else if constexpr (W == 8) {
+    const typename Vec<W>::Native below = Vec<W>::load(nf4_levels.data()).v,
+                                  above = Vec<W>::load(nf4_levels.data() + 8).v;
+    typename Vec<W>::Native low, high;
+    asm("vpermps %2, %1, %0" : "=x"(low) : "x"(code.v), "x"(below));
+    asm("vpermps %2, %1, %0" : "=x"(high) : "x"(code.v), "x"(above));
+    return Vec<W>((code & 8).v != 0 ? high : low);
+  }
+#endif
+  Vec<W> found;
+  for (int i = 0; i < W; ++i) found.v[i] = nf4_levels[static_cast<std::size_t>(code.v[i] & 15)];
+  return found;
+}
+
+/// Whole blocks from their codes on, each with its scale.
+struct Decode {
+  template <int W>
+  CHIMERA_INLINE static void run(const std::uint8_t* from, float scale, float* to) {
+    for (std::int64_t i = 0; i < nf4_block; i += W)
+      (levels_of<W>(codes<W>(from + i / 2)) * Vec<W>(scale)).store(to + i);
+  }
+};
+
+}  // namespace nf4_parts
+
+CHIMERA_FUNCTION Result<void> encode_nf4(const Cpu& q, const float* from, std::int64_t n, std::byte* to) {
+  using namespace nf4_parts;
+  const Nf4 w = Nf4::at(to, n);
+  auto* const steps = const_cast<float*>(w.steps);
+  auto* const scales = const_cast<std::uint8_t*>(w.scales);
+  auto* const codes_to = const_cast<std::uint8_t*>(w.codes);
+  const std::int64_t blocks = w.blocks(), runs = w.runs();
+  auto room = Buffer::create(static_cast<std::size_t>(blocks));
+  if (!room) return room.error();
+  float* const magnitudes = room->data();
+  parallel(q, runs, [&](std::int64_t run, int) {
+    for (std::int64_t b = run * nf4_run; b < std::min((run + 1) * nf4_run, blocks); ++b) {
+      const float* x = from + b * nf4_block;
+      const std::int64_t count = std::min(nf4_block, n - b * nf4_block);
+      magnitudes[b] = largest_magnitude(q.isa(), x, count);
+      const float most = magnitudes[b] > 0 ? magnitudes[b] : 1.f;
+      for (std::int64_t i = 0; i < count; i += 2) {
+        const std::uint8_t second = i + 1 < count ? nearest(level_middles, x[i + 1] / most) : 0;
+        codes_to[(b * nf4_block + i) / 2] =
+            static_cast<std::uint8_t>(nearest(level_middles, x[i] / most) << 4 | second);
+      }
+    }
+  });
+  double sum = 0;
+  for (std::int64_t b = 0; b < blocks; ++b) {
+    if (!(magnitudes[b] <= largest_of(Format::f32))) {
+      const std::int64_t first = b * nf4_block, count = std::min(nf4_block, n - first);
+      const std::int64_t at = first + format_parts::first_unfit(q.isa(), Format::f32, from + first, count);
+      return format_parts::unfit(Format::f32, at, from[at]);
+    }
+    sum += double{magnitudes[b]};
+  }
+  const float mean = static_cast<float>(sum / static_cast<double>(std::max<std::int64_t>(blocks, 1)));
+  for (std::int64_t run = 0; run < runs; ++run) {
+    const std::int64_t first = run * nf4_run, count = std::min(nf4_run, blocks - first);
+    float most = 0;
+    for (std::int64_t b = first; b < first + count; ++b) most = std::max(most, std::fabs(magnitudes[b] - mean));
+    steps[run] = most;
+    for (std::int64_t b = first; b < first + count; ++b)
+      scales[b] = nearest(scale_middles, (magnitudes[b] - mean) / (most > 0 ? most : 1.f));
+  }
+  steps[runs] = mean;
+  return {};
+}
+
+CHIMERA_FUNCTION void decode_nf4(Isa isa, const Nf4& w, std::int64_t first, std::int64_t n, float* to) {
+  using namespace nf4_parts;
+  for (const std::int64_t end = first + n; first < end;) {
+    const std::int64_t block = first / nf4_block, skipped = first % nf4_block;
+    const std::int64_t count = std::min(nf4_block - skipped, end - first);
+    const std::uint8_t* from = w.codes + block * (nf4_block / 2);
+    if (count == nf4_block) {
+      dispatch<Decode>(isa, from, scale_of(w, block), to);
+    } else {
+      float all[nf4_block];
+      dispatch<Decode>(isa, from, scale_of(w, block), all);
+      std::copy_n(all + skipped, count, to);
+    }
+    first += count, to += count;
+  }
+}
+
+}  // namespace chimera::inline CHIMERA_ABI
+#endif
