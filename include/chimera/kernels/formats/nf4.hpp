@@ -132,50 +132,32 @@ inline float scale_of(const Nf4& w, std::int64_t block) {
          w.steps[w.runs()];
 }
 
-/// W codes from W / 2 bytes; bits above the lowest four are others'.
+/// The two numbers that each byte of codes stands for.
+inline constexpr auto level_pairs = [] {
+  std::array<std::array<float, 2>, 256> all{};
+  for (std::size_t byte = 0; byte < all.size(); ++byte) all[byte] = {nf4_levels[byte >> 4], nf4_levels[byte & 15]};
+  return all;
+}();
+
+/// The levels of W codes in W / 2 bytes.
 template <int W>
-CHIMERA_INLINE Ints<W> codes(const std::uint8_t* p) {
-  if constexpr (W == 16) {
-    return Ints<W>(__builtin_shufflevector(codes<8>(p).v, codes<8>(p + 4).v, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,
-                                           13, 14, 15));
+CHIMERA_INLINE Vec<W> levels_of(const std::uint8_t* p) {
+  if constexpr (W > 4) {
+    return joined<W>(levels_of<W / 2>(p), levels_of<W / 2>(p + W / 4));
   } else {
-    std::int32_t bits = 0;
-    std::memcpy(&bits, p, W / 2);
-    Ints<W> shift;
-    for (int i = 0; i < W; ++i) shift.v[i] = 8 * (i / 2) + 4 * (1 - i % 2);
-    return Ints<W>(Ints<W>(bits).v >> shift.v);
+    typedef double Pairs __attribute__((__vector_size__(16)));
+    double low = 0, high = 0;  // bits of two f32 each
+    std::memcpy(&low, level_pairs[p[0]].data(), sizeof low);
+    std::memcpy(&high, level_pairs[p[1]].data(), sizeof high);
+    return Vec<W>(reinterpret_cast<typename Vec<W>::Native>(Pairs{low, high}));
   }
 }
 
-/// The levels of codes.
-template <int W>
-CHIMERA_INLINE Vec<W> levels_of(const Ints<W>& code) {
-#if defined(__x86_64__) || defined(__i386__)
-  if constexpr (W == 16) {
-    const typename Vec<W>::Native levels = Vec<W>::load(nf4_levels.data()).v;
-    typename Vec<W>::Native found;
-    asm("vpermps %2, %1, %0" : "=v"(found) : "v"(code.v), "v"(levels));
-    return Vec<W>(found);
-  } else if constexpr (W == 8) {
-    const typename Vec<W>::Native below = Vec<W>::load(nf4_levels.data()).v,
-                                  above = Vec<W>::load(nf4_levels.data() + 8).v;
-    typename Vec<W>::Native low, high;
-    asm("vpermps %2, %1, %0" : "=x"(low) : "x"(code.v), "x"(below));
-    asm("vpermps %2, %1, %0" : "=x"(high) : "x"(code.v), "x"(above));
-    return Vec<W>((code & 8).v != 0 ? high : low);
-  }
-#endif
-  Vec<W> found;
-  for (int i = 0; i < W; ++i) found.v[i] = nf4_levels[static_cast<std::size_t>(code.v[i] & 15)];
-  return found;
-}
-
-/// Whole blocks from their codes on, each with its scale.
+/// A whole block.
 struct Decode {
   template <int W>
   CHIMERA_INLINE static void run(const std::uint8_t* from, float scale, float* to) {
-    for (std::int64_t i = 0; i < nf4_block; i += W)
-      (levels_of<W>(codes<W>(from + i / 2)) * Vec<W>(scale)).store(to + i);
+    for (std::int64_t i = 0; i < nf4_block; i += W) (levels_of<W>(from + i / 2) * Vec<W>(scale)).store(to + i);
   }
 };
 
