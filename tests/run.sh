@@ -26,8 +26,9 @@ cmake --build --preset asan
 ctest --preset asan -j "$jobs"
 
 say "Layout of the code"
-find include tests examples bench -name '*.[ch]pp' -exec clang-format-16 --dry-run -Werror {} +
+find include tests examples bench -name '*.[ch]pp' -print0 | xargs -0 -n 50 -P "$jobs" clang-format-16 --dry-run -Werror
 
 say "clang-tidy"
-clang-tidy-16 --quiet --warnings-as-errors='*' tests/embed/host.cpp examples/train.cpp -- -std=c++20 -I include
+printf '%s\n' tests/embed/host.cpp examples/train.cpp |
+  xargs -P "$jobs" -I FILE clang-tidy-16 --quiet --warnings-as-errors='*' FILE -- -std=c++20 -I include
 say "All tests passed"
