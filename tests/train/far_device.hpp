@@ -210,6 +210,18 @@ inline void training_gemm(const Device& q, std::int64_t m, std::int64_t n, std::
                           ConstView b, float beta, float* c, std::int64_t ldc) {
   q.open([&](const Cpu& cpu) { chimera::training_gemm(cpu, m, n, k, alpha, a, b, beta, c, ldc); });
 }
+inline void stored_product(const Device& q, const StoredMatrix& w, std::int64_t n, float scale, const float* x,
+                           std::int64_t ldx, float beta, float* y, std::int64_t ldy) {
+  q.open([&](const Cpu& cpu) { chimera::stored_product(cpu, w, n, scale, x, ldx, beta, y, ldy); });
+}
+inline void stored_input_gradient(const Device& q, const StoredMatrix& w, std::int64_t n, float scale, const float* dy,
+                                  std::int64_t ldy, float beta, float* dx, std::int64_t ldx) {
+  q.open([&](const Cpu& cpu) { chimera::stored_input_gradient(cpu, w, n, scale, dy, ldy, beta, dx, ldx); });
+}
+inline void stored_embed(const Device& q, const StoredMatrix& w, std::int64_t n, const std::int32_t* tokens,
+                         float scale, float* x) {
+  q.open([&](const Cpu& cpu) { chimera::stored_embed(cpu, w, n, tokens, scale, x); });
+}
 inline void ssd_backward(const Device& q, const SsdShape& s, const Batch& batch, const float* xbc, const float* dt,
                          const float* A, const float* D, const float* states, const float* products, const float* dy,
                          const SsdGradients& out, Bump temp) {

@@ -106,6 +106,11 @@ void gemm_serial(Isa isa, float* scratch, std::int64_t m, std::int64_t n, std::i
 void gemm(const Cpu& q, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a, ConstView b,
           float beta, float* c, std::int64_t ldc);
 
+/// Whether a product of training is one that the device's precision is for.
+constexpr bool is_large_product(std::int64_t m, std::int64_t n, std::int64_t k) {
+  return m > gemm_few_rows && n > 1 && k > 0 && m * n * k >= 1 << 18;
+}
+
 /// The same as the device's precision says, for more than 32 rows and 2^18 products. A template, so that nothing but
 /// training compiles it.
 template <Device D>
@@ -429,12 +434,13 @@ inline void multiply_serial(Isa isa, float* scratch, std::int64_t m, std::int64_
   }
 }
 
-/// Packs B for all threads, as much of it as the shared scratch holds, then computes blocks of C.
-template <class Products>
+/// Packs B for all threads, as much of it as the shared scratch holds, then computes blocks of C. A task packs
+/// `pack_cols` columns at most: pack(worker, first k, first column, steps of k, columns, to, words of a panel).
+template <class Products, std::int64_t pack_cols, class Pack>
 void multiply_shared(const Cpu& q, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a,
-                     ConstView b, float beta, float* c, std::int64_t ldc) {
+                     const Pack& pack, float beta, float* c, std::int64_t ldc) {
   const Isa isa = q.isa();
-  constexpr std::int64_t most_blocks = 8, pack_cols = 128;
+  constexpr std::int64_t most_blocks = 8;
   const bool native = isa == Isa::avx512_bf16;
   const std::int64_t depth = gemm_depth(k, gemm_most_depth * Products::steps), blocks = ceil_div(k, depth);
   const std::int64_t part = ceil_div(blocks, ceil_div(blocks, most_blocks)) * depth;
@@ -445,10 +451,10 @@ void multiply_shared(const Cpu& q, std::int64_t m, std::int64_t n, std::int64_t 
     for (std::int64_t j = 0; j < n; j += most_cols) {
       const std::int64_t steps = std::min(part, k - p), cols = std::min(most_cols, n - j);
       const std::int64_t deep = ceil_div(steps, depth), words = ceil_div(steps, Products::steps);
-      parallel(q, ceil_div(cols, pack_cols) * deep, [&](std::int64_t t, int) {
+      parallel(q, ceil_div(cols, pack_cols) * deep, [&](std::int64_t t, int worker) {
         const std::int64_t s = t / deep * pack_cols, d = t % deep * depth;
-        dispatch<PackB<Products>>(isa, b.from(p + d, j + s), std::min(pack_cols, cols - s), std::min(depth, steps - d),
-                                  packed + s * words + d / Products::steps * gemm_tile_cols(lanes(isa)), words, native);
+        pack(worker, p + d, j + s, std::min(depth, steps - d), std::min(pack_cols, cols - s),
+             packed + s * words + d / Products::steps * gemm_tile_cols(lanes(isa)), words);
       });
       const GemmGrid grid = gemm_grid(m, cols, gemm_tile_rows(lanes(isa)), q.at_once());
       const std::int64_t across = ceil_div(cols, grid.cols);
@@ -459,6 +465,16 @@ void multiply_shared(const Cpu& q, std::int64_t m, std::int64_t n, std::int64_t 
                                            packed + s * words, p == 0 ? beta : 1.f, c + r * ldc + j + s, ldc, native);
       });
     }
+}
+
+template <class Products>
+void multiply_shared(const Cpu& q, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a,
+                     ConstView b, float beta, float* c, std::int64_t ldc) {
+  const auto pack = [&](int, std::int64_t p, std::int64_t j, std::int64_t steps, std::int64_t cols, float* out,
+                        std::int64_t words) {
+    dispatch<PackB<Products>>(q.isa(), b.from(p, j), cols, steps, out, words, q.isa() == Isa::avx512_bf16);
+  };
+  multiply_shared<Products, 128>(q, m, n, k, alpha, a, pack, beta, c, ldc);
 }
 
 }  // namespace gemm_parts
@@ -497,8 +513,7 @@ CHIMERA_FUNCTION void gemm(const Cpu& q, std::int64_t m, std::int64_t n, std::in
 template <Device D>
 void training_gemm(const D& q, std::int64_t m, std::int64_t n, std::int64_t k, float alpha, ConstView a, ConstView b,
                    float beta, float* c, std::int64_t ldc) {
-  const bool large = m > gemm_few_rows && n > 1 && k > 0 && m * n * k >= 1 << 18;
-  if (large && q.precision() == Precision::bf16)
+  if (is_large_product(m, n, k) && q.precision() == Precision::bf16)
     return gemm_parts::multiply_shared<gemm_parts::Pairs>(q, m, n, k, alpha, a, b, beta, c, ldc);
   gemm(q, m, n, k, alpha, a, b, beta, c, ldc);
 }
