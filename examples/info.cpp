@@ -137,7 +137,7 @@ void print_tensors(const AnyModel& model, bool all) {
 void print_costs(const AnyModel& model, std::int64_t batch, std::int64_t context, std::int64_t session) {
   const auto bytes = [](std::size_t n) { return size_text(static_cast<double>(n)); };
   const std::size_t weights = sizeof(float) * model.arena_floats;
-  if (model.train_bytes) {
+  if (model.trains()) {
     const std::size_t training = model.train_bytes(batch, context);
     std::printf("\nmemory of training, batch %s x %s\n", grouped(batch).c_str(), grouped(context).c_str());
     row("weights", bytes(weights));

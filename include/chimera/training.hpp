@@ -9,6 +9,7 @@
 #include <chimera/align/log_probs.hpp>
 #include <chimera/align/preferences.hpp>
 #include <chimera/config/presets.hpp>
+#include <chimera/model/adapted_model.hpp>
 #include <chimera/model/language_model.hpp>
 #include <chimera/optim/adamw.hpp>
 #include <chimera/optim/schedule.hpp>

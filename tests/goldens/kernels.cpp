@@ -17,6 +17,7 @@
 #include <chimera/kernels/formats/block_formats.hpp>
 #include <chimera/kernels/formats/nf4.hpp>
 #include <chimera/kernels/ternary/product.hpp>
+#include <chimera/layers/linear.hpp>
 #include <chimera/optim/adamw.hpp>
 #include <chimera/optim/schedule.hpp>
 
@@ -881,6 +882,45 @@ void bit_linear_case(Golden& g, const Cpu& q) {
   g.compare("grad.weight", dw, g["grad.weight"], gradient_tolerance);
 }
 
+/// A matrix with an adapter, in two parts whose A is the same: as one it has the golden file's numbers.
+void lora_case(Golden& g, const Cpu& q) {
+  const Linear s{g.number("out_features"), g.number("in_features")};
+  const std::int64_t n = 2 * g.number("T"), r = g.number("r");
+  const Floats x = g.get("in.x", n * s.in), w = g.get("param.weight", s.out * s.in),
+               dy = g.get("cotangent.y", n * s.out), a = g.get("param.lora_A.weight", r * s.in),
+               b = g.get("param.lora_B.weight", s.out * r);
+  for (const std::int64_t parts : {1, 2}) {
+    g.set_place(std::to_string(parts) + " parts");
+    Adapter adapter{.b = static_cast<std::size_t>(parts * r * s.in),
+                    .rank = r,
+                    .scale = g.config().at("alpha").get<float>() / static_cast<float>(r),
+                    .count = parts};
+    for (std::int64_t p = 0; p < parts; ++p)
+      adapter.parts[static_cast<std::size_t>(p)] = {p * s.out / parts, s.out / parts};
+    Floats arena;
+    for (std::int64_t p = 0; p < parts; ++p) arena.insert(arena.end(), a.begin(), a.end());
+    arena.insert(arena.end(), b.begin(), b.end());
+    Floats gradients = zeros(static_cast<std::int64_t>(arena.size())), y = unwritten(n * s.out),
+           dx = unwritten(n * s.in), merged = w;
+    const BaseWeights base{.columns = adapter.columns()};
+    Arena room = Arena::of_bytes(base.room_bytes(n));
+    const AdapterPass pass{.weights = arena.data(), .gradients = gradients.data(), .room = room.data()};
+    const Matrix m{w.data(), &adapter, &pass};
+    linear(q, s, m, n, 1.f, x.data(), s.in, 0.f, y.data(), s.out);
+    linear_backward(q, s, m, {}, n, 1.f, dy.data(), s.out, x.data(), s.in, 0.f, dx.data());
+    merge_adapter(q, s.in, adapter, arena.data(), merged.data());
+    Floats da = zeros(r * s.in);
+    for (std::size_t i = 0; i < da.size() * static_cast<std::size_t>(parts); ++i) da[i % da.size()] += gradients[i];
+    g.compare("out.y", y, g["out.y"], forward_tolerance);
+    g.compare("grad.x", dx, g["grad.x"], gradient_tolerance);
+    g.compare("grad.lora_A.weight", da, g["grad.lora_A.weight"], gradient_tolerance);
+    g.compare("grad.lora_B.weight", std::span(gradients).subspan(adapter.b), g["grad.lora_B.weight"],
+              gradient_tolerance);
+    g.compare("out.merged_weight", merged, g["out.merged_weight"], forward_tolerance);
+    if (!room.intact()) g.fail("the adapter writes behind its memory");
+  }
+}
+
 }  // namespace
 
 Run kernel_case(const std::string& name) {
@@ -899,6 +939,7 @@ Run kernel_case(const std::string& name) {
   if (name == "dpo") return dpo_case;
   if (name == "grpo") return grpo_case;
   if (name.starts_with("bitlinear")) return bit_linear_case;
+  if (name == "lora") return lora_case;
   if (name == "gguf_blocks") return gguf_blocks_case;
   if (name == "nf4") return nf4_case;
   if (name == "ternary_packed") return ternary_packed_case;

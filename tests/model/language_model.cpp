@@ -500,3 +500,111 @@ TEST_CASE("gates of mLSTM read nothing at first, and knots are means that count 
   }
   CHECK(as_said == 5);
 }
+
+namespace {
+
+/// The model with adapters on these matrices, over weights drawn as the other tests draw them.
+struct WithAdapters {
+  std::vector<float> base;
+  AdaptedModel adapted;
+
+  explicit WithAdapters(const AnyModel& model, const LoraSettings& settings, std::vector<AdapterTarget> targets)
+      : base(random_weights(model)),
+        adapted(*AdaptedModel::create(model, base_in_arena(model.tensors, model.slot_count, base.data()), targets,
+                                      settings)) {}
+  explicit WithAdapters(const AnyModel& model, const LoraSettings& settings = {.rank = 3, .alpha = 5})
+      : WithAdapters(model, settings, all_targets(model.tensors)) {}
+};
+
+}  // namespace
+
+TEST_CASE("adapters have the gradients of all kinds of layers: those of merged matrices, by the chain rule") {
+  const AnyModel model = any_model<all_kinds>("all kinds");
+  std::vector<AdapterTarget> some;
+  for (const AdapterTarget& t : all_targets(model.tensors))
+    if (const NamedTensor& n = model.tensors[t.tensor]; n.block() > 0)
+      some.push_back({t.tensor, part_count(n) > 2 ? 0b101U : 1U});
+  const LoraSettings settings{.rank = 4, .alpha = 5, .rank_stabilised = true};
+  const Text text(model.config->vocab);
+  const TokenBatch batch = text.batch(true);
+  for (const auto& targets : {all_targets(model.tensors), some}) {
+    const WithAdapters with(model, settings, targets);
+    const AnyModel& adapted = with.adapted.model();
+    const std::vector<float> adapters = random_weights(adapted);
+    std::vector<float> merged = with.base;
+    merge_adapters(cpu(), model.tensors, with.adapted.base(), adapters.data(), merged.data());
+    const Trained of_adapters = train(cpu(), adapted, adapters, batch), of_merged = train(cpu(), model, merged, batch);
+    CHECK(of_adapters.loss == doctest::Approx(of_merged.loss).epsilon(1e-6));
+    for (const AdapterTarget& target : targets) {
+      const NamedTensor& t = model.tensors[target.tensor];
+      CAPTURE(t.name());
+      const Adapter& a = *with.adapted.base().tensors[t.slot].adapter;
+      std::vector<float> want(adapted.arena_floats), got = want;
+      const float* dw = of_merged.gradients.data() + t.offset;
+      std::int64_t row = 0;
+      for (std::int64_t p = 0; p < a.count; ++p) {
+        const Adapter::Part part = a.parts[static_cast<std::size_t>(p)];
+        const auto at_a = static_cast<std::int64_t>(a.a) + p * a.rank * t.cols,
+                   at_b = static_cast<std::int64_t>(a.b) + row * a.rank;
+        const float* of_part = dw + part.first * t.cols;
+        gemm_reference(part.rows, a.rank, t.cols, a.scale, row_major(of_part, t.cols),
+                       transposed(adapters.data() + at_a, t.cols), 0.f, want.data() + at_b, a.rank);
+        gemm_reference(a.rank, t.cols, part.rows, a.scale, transposed(adapters.data() + at_b, a.rank),
+                       row_major(of_part, t.cols), 0.f, want.data() + at_a, t.cols);
+        row += part.rows;
+      }
+      double largest = 1e-3;
+      for (std::size_t i = a.a; i < a.b + static_cast<std::size_t>(row * a.rank); ++i)
+        got[i] = of_adapters.gradients[i], largest = std::max(largest, std::abs(double{want[i]}));
+      CHECK(difference(got, want) < 1e-4 * largest);
+    }
+  }
+}
+
+TEST_CASE("adapters with dropout agree with finite differences") {
+  const AnyModel model = any_model<all_kinds>("all kinds");
+  check_gradients(WithAdapters(model, {.rank = 3, .alpha = 0.5, .dropout = 0.3}).adapted.model(), false);
+}
+
+TEST_CASE("an adapter of zeros changes no bit, any other is what it is merged into the weights") {
+  const AnyModel model = any_model<all_kinds>("all kinds");
+  const WithAdapters with(model);
+  const AnyModel& adapted = with.adapted.model();
+  const Text text(model.config->vocab);
+  const TokenBatch batch = text.batch(true);
+  std::vector<float> zeros(adapted.arena_floats);
+  adapted.initialize(zeros.data(), 5);
+  CHECK(train(cpu(), adapted, zeros, batch).loss == train(cpu(), model, with.base, batch).loss);
+
+  const std::vector<float> adapters = random_weights(adapted);
+  std::vector<float> merged = with.base;
+  merge_adapters(cpu(), model.tensors, with.adapted.base(), adapters.data(), merged.data());
+  const Trained one = train(cpu(1), adapted, adapters, batch);
+  CHECK(one.loss == doctest::Approx(train(cpu(), model, merged, batch).loss).epsilon(1e-6));
+  CHECK(std::abs(one.loss - train(cpu(), model, with.base, batch).loss) > 1e-3);
+  const Trained many = train(cpu(3), adapted, adapters, batch);
+  CHECK(many.loss == one.loss);
+  CHECK(many.gradients == one.gradients);
+}
+
+TEST_CASE("adapters that cannot be say why") {
+  const AnyModel model = any_model<all_kinds>("all kinds");
+  const std::vector<float> base = random_weights(model);
+  const auto message = [&](const LoraSettings& settings, std::vector<AdapterTarget> targets) {
+    const auto made =
+        AdaptedModel::create(model, base_in_arena(model.tensors, model.slot_count, base.data()), targets, settings);
+    return made ? std::string() : made.error().message;
+  };
+  const std::vector<AdapterTarget> all = all_targets(model.tensors);
+  const auto named = [&](std::string_view name) {
+    for (std::size_t i = 0; i < model.tensors.size(); ++i)
+      if (model.tensors[i].name() == name) return std::vector<AdapterTarget>{{i, 1}};
+    return std::vector<AdapterTarget>{};
+  };
+  CHECK(message({.rank = 0}, all) == "a rank must be 1 to 1024, found 0");
+  CHECK(message({.alpha = 0}, all) == "alpha must be above 0, found 0.000000");
+  CHECK(message({}, {}) == "no matrix gets an adapter");
+  CHECK(message({}, named("output.weight")) == "output.weight is no matrix of a block");
+  CHECK(message({}, named("blk.1.ffn_gate_up_exps.weight")) ==
+        "blk.1.ffn_gate_up_exps.weight is a stack of experts, which get no adapters");
+}

@@ -80,25 +80,26 @@ inline AnyModel model() {
   m.tensors = tensors;
   m.parameters = vocab * vocab + vocab;
   m.arena_floats = tensors[1].offset + aligned_floats(static_cast<std::size_t>(vocab));
-  m.initialize = [](float* weights, std::uint64_t seed) {
+  m.of_batches.initialize = [](std::span<const NamedTensor>, float* weights, std::uint64_t seed) {
     Random r{seed, 1};
     for (std::int64_t i = 0; i < vocab * vocab; ++i) weights[i] = 0.02f * r.normal();
   };
   m.flops = [](std::int64_t) { return 2 * static_cast<double>(vocab * vocab + vocab); };
-  m.loss_bytes = m.train_bytes = [](std::int64_t, std::int64_t) { return std::size_t{1}; };
-  m.loss = [](const Cpu&, const float* weights, const TokenBatch& batch, const Objective& objective, std::byte*,
-              double* sum) {
+  m.of_batches.loss_bytes =
+      m.of_batches.train_bytes = [](std::int64_t, std::int64_t, const BaseWeights*) { return std::size_t{1}; };
+  m.of_batches.loss = [](const Cpu&, ModelWeights weights, const TokenBatch& batch, const Objective& objective,
+                         std::byte*, double* sum) {
     faults.validated = objective;
-    *sum += run(weights, batch, nullptr, 0, objective).sum;
+    *sum += run(weights.arena, batch, nullptr, 0, objective).sum;
   };
-  m.train = [](const Cpu&, const float* weights, const TokenBatch& batch, const TrainingStep& step, std::byte*,
-               float* gradient, double* sum) {
+  m.of_batches.train = [](const Cpu&, ModelWeights weights, const TokenBatch& batch, const TrainingStep& step,
+                          std::byte*, float* gradient, double* sum) {
     const std::int64_t n = static_cast<std::int64_t>(step.step);
     ++faults.calls;
     faults.trained = step.objective;
     double scale = static_cast<double>(step.scale);
     if (faults.noise) scale *= 1 + static_cast<double>(unit(philox(step.seed, 5, step.step)[0]));
-    Loss loss = run(weights, batch, gradient, scale, step.objective);
+    Loss loss = run(weights.arena, batch, gradient, scale, step.objective);
     if (n == faults.nan_loss || (faults.forever_from >= 0 && n >= faults.forever_from))
       loss.sum = std::numeric_limits<double>::quiet_NaN();
     if (n == faults.infinite_gradient) gradient[100] = std::numeric_limits<float>::infinity();

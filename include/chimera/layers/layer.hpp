@@ -20,8 +20,10 @@
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/packed/matrix.hpp>
 #include <chimera/kernels/packed/product.hpp>
+#include <chimera/layers/adapter.hpp>
 #include <chimera/layers/linear.hpp>
 
+#include <array>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -44,19 +46,44 @@ struct MatrixParam {
   static void not_a_matrix() {}  // no constant expression: for the compiler's error
 };
 
-/// A layer's slice of an arena of weights (T = const float) or of gradients (T = float).
+/// Offsets, in floats, of what is not a matrix; the last entry is the size of all.
+template <class Layer>
+inline constexpr auto vector_offsets = [] {
+  std::array<std::size_t, Layer::params.size() + 1> o{};
+  for (std::size_t i = 0; i < Layer::params.size(); ++i) {
+    const Tensor& t = Layer::params[i];
+    o[i + 1] = o[i] + (t.role == Role::matrix ? 0 : aligned_floats(static_cast<std::size_t>(t.size())));
+  }
+  return o;
+}();
+
+/// A layer's slice of an arena of weights (T = const float) or of gradients (T = float); or its weights in a base. A
+/// base gets no gradients: those of vectors are then written where nobody reads them.
 template <class Layer, class T = const float>
 struct Weights {
-  T* base;
+  T* base;                                // of gradients of a base: room of vector_offsets<Layer>.back()
+  const BaseTensor* tensors = nullptr;    // of a base: of each param
+  const AdapterPass* adapters = nullptr;  // of a base
 
-  std::conditional_t<std::is_const_v<T>, Matrix, MatrixGradient> matrix(MatrixParam<Layer> param) const {
-    return {vector(param.index)};
+  auto matrix(MatrixParam<Layer> param) const {
+    if constexpr (std::is_const_v<T>)
+      return tensors ? Matrix{tensors[param.index].values, tensors[param.index].adapter, adapters}
+                     : Matrix{vector(param.index)};
+    else
+      return MatrixGradient{tensors ? nullptr : vector(param.index)};
   }
-  T* vector(std::size_t param) const { return base + offsets<Layer>[param]; }
+  T* vector(std::size_t param) const {
+    if (!tensors) return base + offsets<Layer>[param];
+    if constexpr (std::is_const_v<T>)
+      return tensors[param].values;
+    else
+      return base + vector_offsets<Layer>[param];
+  }
   /// Of a layer whose params stand among this one's, from `first` on.
   template <class Part>
   Weights<Part, T> part(std::size_t first) const {
-    return {vector(first)};
+    if (!tensors) return {vector(first)};
+    return {std::is_const_v<T> ? base : vector(first), tensors + first, adapters};
   }
 };
 

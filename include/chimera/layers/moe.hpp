@@ -140,6 +140,7 @@ struct Moe : MoeWeights {
   }
   static void weight_gradient(const Device auto& q, const TernaryShape& each, const Routing& r, Matrix w,
                               MatrixGradient dw, float scale, const float* dy, const float* x, Bump temp) {
+    if (!dw.w) return;
     if constexpr (C.ternary.on)
       ternary_expert_weight_gradient(q, shape, r, each, {C.ternary.deep_zero, C.ternary.most_zeros}, w.w, scale, dy, x,
                                      dw.w, temp);

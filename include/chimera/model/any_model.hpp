@@ -6,6 +6,7 @@
 #include <chimera/core/batch.hpp>
 #include <chimera/core/device.hpp>
 #include <chimera/core/namespace.hpp>
+#include <chimera/layers/adapter.hpp>
 #include <chimera/model/weights_table.hpp>
 
 #include <cstddef>
@@ -36,6 +37,19 @@ struct ModelPass : Pass {
   std::byte* memory = nullptr;  // decode_bytes(rows)
 };
 
+/// What is compiled for whole batches; ModelTable's functions of these names say what they do. `train` and its bytes are
+/// null in a model compiled for evaluation; `loss` and `forward` are, too, in one for inference.
+template <Device D>
+struct BatchFunctions {
+  void (*initialize)(std::span<const NamedTensor>, float* weights, std::uint64_t seed) = nullptr;
+  std::size_t (*loss_bytes)(std::int64_t sequences, std::int64_t length, const BaseWeights*) = nullptr;
+  std::size_t (*train_bytes)(std::int64_t sequences, std::int64_t length, const BaseWeights*) = nullptr;
+  void (*loss)(const D&, ModelWeights, const TokenBatch&, const Objective&, std::byte* memory, double* sum) = nullptr;
+  void (*train)(const D&, ModelWeights, const TokenBatch&, const TrainingStep&, std::byte* memory, float* gradients,
+                double* sum) = nullptr;
+  void (*forward)(const D&, ModelWeights, const TokenBatch&, std::byte* memory, float* logits) = nullptr;
+};
+
 /// On the device D, of whose memory are weights, gradients, working memory, logits and sums of losses; what batches,
 /// passes and objectives say is the host's.
 template <Device D>
@@ -46,26 +60,41 @@ struct ModelTable {
   std::int64_t parameters = 0;   // weights, padding not counted
   std::size_t arena_floats = 0;  // of weights, and of gradients
 
-  void (*initialize)(float* weights, std::uint64_t seed) = nullptr;  // in memory of the host
+  const BaseWeights* base = nullptr;  // of weights that stay as they are: then the arena is of adapters alone
 
   /// Floating-point operations of forward for one token of a context: two for each weight that multiplies it, and what
   /// layers add (Kaplan et al. 2020, table 1). Scans and elementwise work are not counted. Training takes three times
   /// as many, what checkpointing computes again not counted.
   double (*flops)(std::int64_t context) = nullptr;
 
-  /// Bytes of working memory for `loss` / `train` on batches of this shape.
-  std::size_t (*loss_bytes)(std::int64_t sequences, std::int64_t length) = nullptr;
-  std::size_t (*train_bytes)(std::int64_t sequences, std::int64_t length) = nullptr;
-  /// Adds the batch's loss to *sum: of objective.counted(batch) targets.
-  void (*loss)(const D&, const float* weights, const TokenBatch&, const Objective&, std::byte* memory,
-               double* sum) = nullptr;
-  /// The same, and adds step.scale * d(loss)/d(weight) to `gradients`. No dropout when the config's is 0. Null, as
-  /// `train_bytes` is, in a model compiled for evaluation; `loss` and `forward` are null, too, in one for inference.
-  void (*train)(const D&, const float* weights, const TokenBatch&, const TrainingStep&, std::byte* memory,
-                float* gradients, double* sum) = nullptr;
+  BatchFunctions<D> of_batches;
+  bool evaluates() const { return of_batches.loss; }
+  bool trains() const { return of_batches.train; }
 
+  void initialize(float* weights, std::uint64_t seed) const {  // in memory of the host
+    return of_batches.initialize(tensors, weights, seed);
+  }
+  /// Bytes of working memory for `loss` / `train` on batches of this shape.
+  std::size_t loss_bytes(std::int64_t sequences, std::int64_t length) const {
+    return of_batches.loss_bytes(sequences, length, base);
+  }
+  std::size_t train_bytes(std::int64_t sequences, std::int64_t length) const {
+    return of_batches.train_bytes(sequences, length, base);
+  }
+  /// Adds the batch's loss to *sum: of objective.counted(batch) targets.
+  void loss(const D& q, const float* weights, const TokenBatch& batch, const Objective& objective, std::byte* memory,
+            double* sum) const {
+    of_batches.loss(q, {weights, base}, batch, objective, memory, sum);
+  }
+  /// The same, and adds step.scale * d(loss)/d(weight) to `gradients`. No dropout when the config's is 0.
+  void train(const D& q, const float* weights, const TokenBatch& batch, const TrainingStep& step, std::byte* memory,
+             float* gradients, double* sum) const {
+    of_batches.train(q, {weights, base}, batch, step, memory, gradients, sum);
+  }
   /// Logits [B,T,vocab] of a whole batch, in the memory of `loss`. Targets are not read.
-  void (*forward)(const D&, const float* weights, const TokenBatch&, std::byte* memory, float* logits) = nullptr;
+  void forward(const D& q, const float* weights, const TokenBatch& batch, std::byte* memory, float* logits) const {
+    of_batches.forward(q, {weights, base}, batch, memory, logits);
+  }
 
   std::size_t slot_count = 0;  // of packed weights
   /// What decoding carries from token to token of one sequence, for a context of at most the config's; all zero at the

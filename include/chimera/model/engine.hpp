@@ -13,7 +13,7 @@
 namespace chimera::inline CHIMERA_ABI {
 
 /// Sizes and places of what crosses the border between a program and its engine.
-inline constexpr std::array<std::size_t, 13> engine_layout{sizeof(AnyModel),
+inline constexpr std::array<std::size_t, 14> engine_layout{sizeof(AnyModel),
                                                            offsetof(AnyModel, decode),
                                                            sizeof(Config),
                                                            sizeof(NamedTensor),
@@ -21,6 +21,7 @@ inline constexpr std::array<std::size_t, 13> engine_layout{sizeof(AnyModel),
                                                            sizeof(PackedTensor),
                                                            sizeof(ModelPass),
                                                            sizeof(TokenBatch),
+                                                           sizeof(BaseWeights),
                                                            sizeof(Loss),
                                                            sizeof(Objective),
                                                            sizeof(Cpu),

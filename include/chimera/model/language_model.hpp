@@ -43,8 +43,8 @@ constexpr ModelTable<D> inference_model(std::string_view name) {
           .tensors = M::tensors,
           .parameters = M::parameters,
           .arena_floats = M::arena_floats,
-          .initialize = M::initialize,
           .flops = M::flops,
+          .of_batches = {.initialize = initialize_weights},
           .slot_count = M::slot_count,
           .state_bytes = M::state_bytes,
           .clear_state = M::clear_state,
@@ -60,9 +60,9 @@ constexpr ModelTable<D> inference_model(std::string_view name) {
 template <const Config& C, Device D = Cpu>
 constexpr ModelTable<D> evaluation_model(std::string_view name) {
   ModelTable<D> model = inference_model<C, D>(name);
-  model.loss_bytes = LanguageModel<C>::template loss_bytes<D>;
-  model.loss = LanguageModel<C>::template loss<D>;
-  model.forward = LanguageModel<C>::template forward<D>;
+  model.of_batches.loss_bytes = LanguageModel<C>::template loss_bytes<D>;
+  model.of_batches.loss = LanguageModel<C>::template loss<D>;
+  model.of_batches.forward = LanguageModel<C>::template forward<D>;
   return model;
 }
 
@@ -70,8 +70,8 @@ constexpr ModelTable<D> evaluation_model(std::string_view name) {
 template <const Config& C, Device D = Cpu>
 constexpr ModelTable<D> any_model(std::string_view name) {
   ModelTable<D> model = evaluation_model<C, D>(name);
-  model.train_bytes = LanguageModel<C>::template train_bytes<D>;
-  model.train = LanguageModel<C>::template train<D>;
+  model.of_batches.train_bytes = LanguageModel<C>::template train_bytes<D>;
+  model.of_batches.train = LanguageModel<C>::template train<D>;
   return model;
 }
 

@@ -17,6 +17,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include <type_traits>
 
 namespace chimera::inline CHIMERA_ABI {
 
@@ -59,6 +60,33 @@ template <const Config& C, class F>
 constexpr void with_step(Step step, F f) {
   with_block<C>(C.layers.block(step.block), f);
 }
+
+/// All weights of a model (T = const float) or their gradients (T = float): an arena, or a base; see Weights.
+template <class T>
+struct ArenaView {
+  T* arena;
+  const BaseTensor* tensors = nullptr;  // by slot
+  const AdapterPass* adapters = nullptr;
+
+  T* vector(std::size_t offset, std::size_t slot) const {
+    if (!tensors) return arena + offset;
+    if constexpr (std::is_const_v<T>)
+      return tensors[slot].values;
+    else
+      return arena;
+  }
+  auto matrix(std::size_t offset, std::size_t slot) const {
+    if constexpr (std::is_const_v<T>)
+      return tensors ? Matrix{tensors[slot].values, tensors[slot].adapter, adapters} : Matrix{arena + offset};
+    else
+      return MatrixGradient{tensors ? nullptr : arena + offset};
+  }
+  template <class Layer>
+  Weights<Layer, T> part(std::size_t offset, std::size_t slot) const {
+    if (!tensors) return {arena + offset};
+    return {arena, tensors + slot, adapters};
+  }
+};
 
 template <const Config& C>
 struct ModelLayout {
@@ -207,15 +235,23 @@ struct ModelLayout {
     return n;
   }();
 
-  /// One block's slice of an arena.
+  /// One block's slice of an arena, or its weights in a base.
   template <class B, class T>
-  static Weights<B, T> block(T* arena, int i) {
-    return {arena + block_at[static_cast<std::size_t>(i)]};
+  static Weights<B, T> block(const ArenaView<T>& w, int i) {
+    return w.template part<B>(block_at[static_cast<std::size_t>(i)], slot_at[static_cast<std::size_t>(i)]);
   }
   template <class T>
-  static Weights<Injection<C>, T> injection(T* arena) {
-    return {arena + loop_at};
+  static Weights<Injection<C>, T> injection(const ArenaView<T>& w) {
+    return w.template part<Injection<C>>(loop_at, loop_slot);
   }
+  /// Room for gradients of a base's vectors, which nobody reads, of one layer at a time.
+  static constexpr std::size_t unread_floats = [] {
+    std::size_t most = std::max(aligned_floats(static_cast<std::size_t>(width)), vector_offsets<Injection<C>>.back());
+    for (int i = 0; i < layers; ++i)
+      with_block<C>(C.layers.block(i),
+                    [&](auto type) { most = std::max(most, vector_offsets<typename decltype(type)::type>.back()); });
+    return most;
+  }();
   static constexpr NormShape norm_shape(std::int64_t rows) { return {rows, width, width, C.norm_eps}; }
 };
 

@@ -20,8 +20,10 @@ namespace chimera::inline CHIMERA_ABI {
 template <const Config& C>
 class ModelTraining {
   using Layout = ModelLayout<C>;
+  using View = ArenaView<const float>;
   static constexpr std::int64_t width = C.width;
-  static constexpr std::size_t norm_at = Layout::norm_at, output_at = Layout::output_at;
+  static constexpr auto unread = static_cast<std::int64_t>(Layout::unread_floats);
+  static constexpr std::uint64_t adapter_stream = std::uint64_t{0xADA9} << 40;  // of dropout, apart from other draws
   static constexpr std::int64_t row = C.embedding_width(), rank = C.embedding_rank;
   static constexpr Linear up{width, row}, down{row, width};  // where rank > 0
   static constexpr Head head{C.vocab, row, C.logit_scale, C.logit_cap};
@@ -56,9 +58,10 @@ class ModelTraining {
   }
 
   template <Device D>
-  static std::size_t loss_bytes(std::int64_t sequences, std::int64_t length) {
+  static std::size_t loss_bytes(std::int64_t sequences, std::int64_t length, const BaseWeights* base) {
     const Batch batch{.sequences = sequences, .length = length};
     Bump memory;
+    if (base) memory.take<std::byte>(base->room_bytes(most_rows(batch)));
     memory.take<std::byte>(tables_bytes<D>(batch, false));
     memory.take(batch.tokens() * rank);
     for (int i = 0; i < (looped ? 2 : 1); ++i) memory.take(batch.tokens() * width);
@@ -69,10 +72,11 @@ class ModelTraining {
   }
 
   template <Device D>
-  static std::size_t train_bytes(std::int64_t sequences, std::int64_t length) {
+  static std::size_t train_bytes(std::int64_t sequences, std::int64_t length, const BaseWeights* base) {
     const Batch batch{.sequences = sequences, .length = length};
     const std::size_t activations = count + 3 + (looped ? learned + 3 : 0);  // what train takes of that size
     Bump memory;
+    if (base) memory.take<std::byte>(base->room_bytes(most_rows(batch))), memory.take(unread);
     memory.take<std::byte>(tables_bytes<D>(batch, drawn));
     for (std::size_t i = 0; i < activations; ++i) memory.take(batch.tokens() * width);
     for (int i = 0; i < 2; ++i) memory.take(batch.tokens() * rank);
@@ -83,30 +87,42 @@ class ModelTraining {
   }
 
   template <Device D>
-  static void loss(const D& q, const float* weights, const TokenBatch& host, const Objective& objective,
-                   std::byte* memory, double* sum) {
+  static void loss(const D& q, ModelWeights from, const TokenBatch& host, const Objective& objective, std::byte* memory,
+                   double* sum) {
     Bump rest{memory};
+    const AdapterPass adapters = adapter_pass(from, host, rest);
+    const View weights = view(from, adapters);
     const TokenBatch batch = on_device(q, host, nullptr, rest);
     const float* u = for_head(q, weights, batch, rest);
-    head.loss(q, objective, host, batch.targets, u, {weights + output_at}, 1.f, nullptr, {}, sum, rest);
+    head.loss(q, objective, host, batch.targets, u, output(weights), 1.f, nullptr, {}, sum, rest);
   }
 
   template <Device D>
-  static void forward(const D& q, const float* weights, const TokenBatch& host, std::byte* memory, float* logits) {
+  static void forward(const D& q, ModelWeights from, const TokenBatch& host, std::byte* memory, float* logits) {
     Bump rest{memory};
+    const AdapterPass adapters = adapter_pass(from, host, rest);
+    const View weights = view(from, adapters);
     const TokenBatch batch = on_device(q, host, nullptr, rest);
-    head.logits(q, batch.tokens(), for_head(q, weights, batch, rest), {weights + output_at}, logits);
+    head.logits(q, batch.tokens(), for_head(q, weights, batch, rest), output(weights), logits);
   }
 
   template <Device D>
-  static void train(const D& q, const float* weights, const TokenBatch& host, const TrainingStep& step,
-                    std::byte* memory, float* gradients, double* sum) {
+  static void train(const D& q, ModelWeights from, const TokenBatch& host, const TrainingStep& step, std::byte* memory,
+                    float* gradient, double* sum) {
     const std::int64_t n = host.tokens();
+    Bump rest{memory};
+    AdapterPass adapters = adapter_pass(from, host, rest);
+    const View weights = view(from, adapters);
+    ArenaView<float> gradients{gradient};
+    if (from.base) {
+      adapters.gradients = gradient, adapters.dropout = from.base->dropout;
+      adapters.seed = step.seed, adapters.stream = adapter_stream + step.step * from.base->adapters;
+      gradients = {rest.take(unread), weights.tensors, &adapters};
+    }
     const Depths<C> depths =
         drawn && host.passes == 0
             ? Depths<C>::drawn(host.sequences, step.seed, step.step)
             : Depths<C>(host.sequences, host.passes > 0 ? std::min(host.passes, trained) : trained);
-    Bump rest{memory};
     TokenBatch batch = on_device(q, host, depths.sorted() ? &depths : nullptr, rest);
     batch.share = step.scale * static_cast<float>(step.objective.counted(host));
     std::array<float*, count + 1> x;  // x[i]: what step i reads
@@ -156,11 +172,11 @@ class ModelTraining {
       step_forward(i);
     }
 
-    rms_norm(q, Layout::norm_shape(n), x[count], weights + norm_at, u);
-    if constexpr (rank > 0) linear(q, down, {weights + Layout::down_at}, n, 1.f, u, width, 0.f, v, row);
+    rms_norm(q, Layout::norm_shape(n), x[count], norm_of(weights), u);
+    if constexpr (rank > 0) linear(q, down, down_of(weights), n, 1.f, u, width, 0.f, v, row);
     const auto learn_head = [&](float* read) {  // the head reads a block of it, then writes that block's gradient
-      head.loss(q, step.objective, host, batch.targets, read, {weights + output_at}, step.scale, read,
-                {gradients + output_at}, sum, temp);
+      head.loss(q, step.objective, host, batch.targets, read, output(weights), step.scale, read, output(gradients), sum,
+                temp);
     };
     float* read = rank > 0 ? v : u;
     if (depths.sorted()) {
@@ -173,27 +189,45 @@ class ModelTraining {
     }
     float* du = u;
     if constexpr (rank > 0)
-      linear_backward(q, down, {weights + Layout::down_at}, {gradients + Layout::down_at}, n, 1.f, v, row, u, width,
-                      0.f, du);
+      linear_backward(q, down, down_of(weights), down_of(gradients), n, 1.f, v, row, u, width, 0.f, du);
     zero(q, n * width, dx);
-    rms_norm_backward(q, Layout::norm_shape(n), x[count], weights + norm_at, du, dx, gradients + norm_at, temp);
+    rms_norm_backward(q, Layout::norm_shape(n), x[count], norm_of(weights), du, dx, norm_of(gradients), temp);
 
     std::size_t first = 0;  // of the steps that are learned
-    while (first < count && order[first].block < first_block(step)) ++first;
+    while (first < count && order[first].block < first_block(step, from.base)) ++first;
     for (std::size_t i = count; i-- > first;) {
       if (!keep_all && i + 1 < count) step_forward(i);
       step_backward(i);
       if constexpr (looped)
         if (begins_pass<C>(order[i])) end_pass(q, weights, gradients, batch, depths, order[i].pass, loop, dx, temp);
     }
-    if (first > 0) return;
+    if (first > 0 || from.base) return;
     drop.apply(q, n * width, dx);
-    if constexpr (rank > 0)
-      linear_backward(q, up, {weights + Layout::up_at}, {gradients + Layout::up_at}, n, 1.f, dx, width, e, row, 0.f, e);
-    embed_backward(q, n, row, batch.inputs, C.embedding_scale, rank > 0 ? e : dx, gradients);
+    if constexpr (rank > 0) linear_backward(q, up, up_of(weights), up_of(gradients), n, 1.f, dx, width, e, row, 0.f, e);
+    embed_backward(q, n, row, batch.inputs, C.embedding_scale, rank > 0 ? e : dx, gradient);
   }
 
  private:
+  static View view(ModelWeights w, const AdapterPass& adapters) {
+    if (!w.base) return {w.arena};
+    return {nullptr, w.base->tensors.data(), &adapters};
+  }
+  static auto norm_of(const auto& w) { return w.vector(Layout::norm_at, Layout::norm_slot); }
+  static auto up_of(const auto& w) { return w.matrix(Layout::up_at, Layout::up_slot); }
+  static auto down_of(const auto& w) { return w.matrix(Layout::down_at, Layout::down_slot); }
+  static auto output(const auto& w) { return w.matrix(Layout::output_at, Layout::output_slot); }
+
+  /// Adapters without dropout, and their room.
+  static AdapterPass adapter_pass(ModelWeights w, const Batch& batch, Bump& memory) {
+    AdapterPass pass{.weights = w.arena};
+    if (w.base) pass.room = reinterpret_cast<float*>(memory.take<std::byte>(w.base->room_bytes(most_rows(batch))));
+    return pass;
+  }
+  /// The most that a matrix multiplies at once: a batch's tokens, or the persistent vectors of Titans.
+  static constexpr std::int64_t most_rows(const Batch& batch) {
+    return std::max<std::int64_t>(batch.tokens(), C.titans.persistent);
+  }
+
   /// What a loop keeps of a batch, [B,T,width] each.
   struct LoopActivations {
     float* entered = nullptr;
@@ -236,13 +270,14 @@ class ModelTraining {
   }
 
   /// The first block that is learned: a loop is learned as a whole.
-  static constexpr int first_block(const TrainingStep& step) {
-    return looped && step.first_block > C.loop.first ? std::max(step.first_block, C.loop.last + 1) : step.first_block;
+  static constexpr int first_block(const TrainingStep& step, const BaseWeights* base) {
+    const int first = base ? std::max(step.first_block, base->first_block) : step.first_block;
+    return looped && first > C.loop.first ? std::max(first, C.loop.last + 1) : first;
   }
 
   /// e, the state that each sequence starts with, and the passes that are not learned, in place. `room` [B,T,width].
   template <Device D>
-  static void begin_loop(const D& q, const float* weights, const Batch& batch, const Depths<C>& depths,
+  static void begin_loop(const D& q, const View& weights, const Batch& batch, const Depths<C>& depths,
                          const TrainingStep& step, Dropout drop, const LoopActivations& loop, float* room, Bump temp) {
     constexpr std::uint64_t stream = std::uint64_t{0x57A7} << 40;  // apart from those of weights, dropout and data
     constexpr float deviation = C.embedding_scale * Layout::ends[End::embedding].init.a;
@@ -260,7 +295,7 @@ class ModelTraining {
 
   /// What the first block of a learned pass reads; sequences that join later keep the state that they start with.
   template <Device D>
-  static void begin_pass(const D& q, const float* weights, const Batch& batch, const Depths<C>& depths, int pass,
+  static void begin_pass(const D& q, const View& weights, const Batch& batch, const Depths<C>& depths, int pass,
                          const LoopActivations& loop, float* x) {
     const float* const h = loop.h[static_cast<std::size_t>(pass)];
     const std::int64_t n = batch_of(batch, depths, {C.loop.first, pass}).tokens();
@@ -272,8 +307,8 @@ class ModelTraining {
   /// dx [B,T,width], of what the first block of a learned pass read, becomes that of the state before; at last that of
   /// what entered the loop.
   template <Device D>
-  static void end_pass(const D& q, const float* weights, float* gradients, const Batch& batch, const Depths<C>& depths,
-                       int pass, const LoopActivations& loop, float* dx, Bump temp) {
+  static void end_pass(const D& q, const View& weights, const ArenaView<float>& gradients, const Batch& batch,
+                       const Depths<C>& depths, int pass, const LoopActivations& loop, float* dx, Bump temp) {
     const auto w = Layout::injection(weights);
     const auto dw = Layout::injection(gradients);
     Injection<C>::backward(q, w, dw, batch_of(batch, depths, {C.loop.first, pass}).tokens(),
@@ -283,7 +318,7 @@ class ModelTraining {
 
   /// One block over a whole batch in place, nothing kept.
   template <Device D>
-  static void run_block(const D& q, const float* weights, int block, const Batch& batch, float* x, Dropout drop,
+  static void run_block(const D& q, const View& weights, int block, const Batch& batch, float* x, Dropout drop,
                         Bump memory) {
     with_block<C>(C.layers.block(block), [&](auto type) {
       using B = typename decltype(type)::type;
@@ -293,7 +328,7 @@ class ModelTraining {
   }
   /// One pass through the loop, likewise: from h to x, which may be the same; h null: zero.
   template <Device D>
-  static void run_pass(const D& q, const float* weights, const Batch& batch, const float* h, const float* e, float* x,
+  static void run_pass(const D& q, const View& weights, const Batch& batch, const float* h, const float* e, float* x,
                        Dropout drop, Bump memory) {
     Injection<C>::forward(q, Layout::injection(weights), batch.tokens(), h, e, x);
     for (int block = C.loop.first; block <= C.loop.last; ++block)
@@ -361,16 +396,16 @@ class ModelTraining {
 
   /// x [n, width]: what the first block reads. e [n, rank]: the tokens' rows of the embedding, if these are no x yet.
   template <Device D>
-  static void enter(const D& q, const float* weights, const TokenBatch& batch, float* e, float* x) {
+  static void enter(const D& q, const View& weights, const TokenBatch& batch, float* e, float* x) {
     const std::int64_t n = batch.tokens();
-    embed(q, n, row, batch.inputs, C.embedding_scale, weights, rank > 0 ? e : x);
-    if constexpr (rank > 0) linear(q, up, {weights + Layout::up_at}, n, 1.f, e, row, 0.f, x, width);
+    embed(q, n, row, batch.inputs, C.embedding_scale, weights.vector(0, 0), rank > 0 ? e : x);
+    if constexpr (rank > 0) linear(q, up, up_of(weights), n, 1.f, e, row, 0.f, x, width);
   }
 
   /// What the head reads of a whole batch, [B,T,row], nothing else kept: taken from `memory`. Passes through a loop start
   /// with zero.
   template <Device D>
-  static const float* for_head(const D& q, const float* weights, const TokenBatch& batch, Bump& memory) {
+  static const float* for_head(const D& q, const View& weights, const TokenBatch& batch, Bump& memory) {
     const std::int64_t n = batch.tokens();
     float* e = memory.take(n * rank);
     float* x = memory.take(n * width);
@@ -389,9 +424,9 @@ class ModelTraining {
       }
     }
     float* u = memory.take(n * width);
-    rms_norm(q, Layout::norm_shape(n), x, weights + norm_at, u);
+    rms_norm(q, Layout::norm_shape(n), x, norm_of(weights), u);
     if constexpr (rank > 0) {
-      linear(q, down, {weights + Layout::down_at}, n, 1.f, u, width, 0.f, e, row);
+      linear(q, down, down_of(weights), n, 1.f, u, width, 0.f, e, row);
       return e;
     } else {
       return u;

@@ -30,6 +30,14 @@ struct NamedTensor {
   /// Whether weight decay applies.
   constexpr bool decays() const { return !is_vector(); }
   constexpr std::string_view name() const { return text.data(); }
+  /// The block that it is of; -1: of none.
+  constexpr int block() const {
+    constexpr std::string_view of_block = "blk.";
+    if (!name().starts_with(of_block)) return -1;
+    int n = 0;
+    for (std::size_t at = of_block.size(); text[at] >= '0' && text[at] <= '9'; ++at) n = 10 * n + (text[at] - '0');
+    return n;
+  }
   constexpr std::int64_t size() const { return rows * cols; }
 };
 

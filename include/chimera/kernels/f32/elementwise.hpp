@@ -85,6 +85,10 @@ void sigmoid_gate_backward(const Cpu& q, std::int64_t rows, std::int64_t n, cons
 /// everything, so backward applies it to the gradient.
 void dropout(const Cpu& q, std::int64_t n, float rate, std::uint64_t key, std::uint64_t stream, float* x);
 
+/// y [rows, n] = what drops out of x [rows, n] + beta y, likewise; beta is 0 or 1.
+void dropout_rows(const Cpu& q, std::int64_t rows, std::int64_t n, float rate, std::uint64_t key, std::uint64_t stream,
+                  const float* x, std::int64_t ldx, float beta, float* y, std::int64_t ldy);
+
 }  // namespace chimera::inline CHIMERA_ABI
 
 #if CHIMERA_BODIES
@@ -433,6 +437,23 @@ CHIMERA_FUNCTION void dropout(const Cpu& q, std::int64_t n, float rate, std::uin
       for (std::int64_t j = 0; j < 4 && i + j < c; ++j)
         x[at + i + j] = unit(w[static_cast<std::size_t>(j)]) < rate ? 0.f : x[at + i + j] * keep;
     }
+  });
+}
+
+CHIMERA_FUNCTION void dropout_rows(const Cpu& q, std::int64_t rows, std::int64_t n, float rate, std::uint64_t key,
+                                   std::uint64_t stream, const float* x, std::int64_t ldx, float beta, float* y,
+                                   std::int64_t ldy) {
+  const float keep = 1.f / (1.f - rate);
+  const std::int64_t draws = (n + 3) / 4;  // of a row
+  parallel_rows(q, rows, 8, [&](std::int64_t first, std::int64_t count, int) {
+    for (std::int64_t t = first; t < first + count; ++t)
+      for (std::int64_t i = 0; i < n; i += 4) {
+        const auto w = philox(key, stream, static_cast<std::uint64_t>(t * draws + i / 4));
+        for (std::int64_t j = i; j < std::min(i + 4, n); ++j) {
+          const float kept = unit(w[static_cast<std::size_t>(j - i)]) < rate ? 0.f : x[t * ldx + j] * keep;
+          y[t * ldy + j] = beta == 0.f ? kept : y[t * ldy + j] + kept;
+        }
+      }
   });
 }
 
