@@ -5,6 +5,7 @@
 #include <chimera/inference.hpp>
 #include <chimera/training.hpp>
 
+#include <chimera/align/rollouts.hpp>
 #include <chimera/exchange/config_from_file.hpp>
 #include <chimera/exchange/gguf_model.hpp>
 #include <chimera/exchange/hugging_face.hpp>

@@ -2,9 +2,11 @@
 // conversations; and learning tokenizers. It reads and writes no files of other projects.
 #pragma once
 
+#include <chimera/align/arithmetic.hpp>
 #include <chimera/align/chat_data.hpp>
 #include <chimera/align/conversations.hpp>
 #include <chimera/align/dpo.hpp>
+#include <chimera/align/environment.hpp>
 #include <chimera/align/grpo.hpp>
 #include <chimera/align/log_probs.hpp>
 #include <chimera/align/preferences.hpp>

@@ -1,11 +1,10 @@
 // Pairs of answers: their rows, and what a reference model says of them.
+#include "align/nano.hpp"
 #include "temporary_folder.hpp"
 
 #include <chimera/align/dpo.hpp>
 #include <chimera/align/preferences.hpp>
-#include <chimera/config/presets.hpp>
 #include <chimera/core/device.hpp>
-#include <chimera/model/language_model.hpp>
 
 #include <doctest/doctest.h>
 #include <cmath>
@@ -45,7 +44,7 @@ TEST_CASE("a pair is two rows; what a reference says of each token stands beside
   CHECK(says(source.fill(0, *batch), "not measured"));
 
   const Cpu q = *Cpu::create(2);
-  const AnyModel model = any_model<presets::nano>("nano");
+  const AnyModel model = nano_model();
   std::vector<float> w(model.arena_floats);
   model.initialize(w.data(), 1);
   REQUIRE(*source.measure_reference(q, model, w.data(), 3));

@@ -81,6 +81,9 @@ struct TokenDistribution {
   std::span<const float> probabilities;
 };
 
+/// The candidate at which the probabilities, added up in their order, exceed a number in [0, 1).
+std::size_t chosen_candidate(const TokenDistribution& d, float number);
+
 /// Draws tokens. The same seed, the same logits and the same accepted tokens give the same tokens. `create` allocates;
 /// nothing else does.
 class TokenSampler {
@@ -295,15 +298,20 @@ CHIMERA_FUNCTION void TokenSampler::accept(std::span<const std::int32_t> tokens)
   past_size_ += tokens.size();
 }
 
+CHIMERA_FUNCTION std::size_t chosen_candidate(const TokenDistribution& d, float number) {
+  double left = 0;
+  for (const float p : d.probabilities) left += static_cast<double>(p);
+  left *= static_cast<double>(number);
+  std::size_t i = 0;
+  while (i + 1 < d.candidates.size() && (left -= static_cast<double>(d.probabilities[i])) >= 0) ++i;
+  return i;
+}
+
 CHIMERA_FUNCTION Result<std::int32_t> TokenSampler::draw(std::span<const float> logits,
                                                          std::span<const std::uint64_t> allowed) {
   const auto d = distribution(logits, allowed);
   if (!d) return d.error();
-  double left = 0;
-  for (const float p : d->probabilities) left += static_cast<double>(p);
-  left *= static_cast<double>(random_.uniform());
-  std::size_t i = 0;
-  while (i + 1 < d->candidates.size() && (left -= static_cast<double>(d->probabilities[i])) >= 0) ++i;
+  const std::size_t i = chosen_candidate(*d, random_.uniform());
   const std::int32_t token = d->candidates[i].token;
   if (settings_.mirostat && settings_.temperature > 0.f)
     surprise_limit_ -= settings_.mirostat_eta * (-std::log2(d->probabilities[i]) - settings_.mirostat_tau);

@@ -1,5 +1,5 @@
 // A model's weights as decoding wants them: matrices repacked in the format that they come in, all else as f32, in one
-// block of memory that never changes and that any number of sessions read.
+// block of memory that any number of sessions read, and that changes by `repack` alone.
 #pragma once
 
 #include <chimera/config/config_text.hpp>
@@ -50,29 +50,18 @@ class PackedModel {
                                     const Read& read, const Values& values) {
     PackedModel packed;
     packed.model_ = model;
-    packed.tensors_.resize(model.slot_count);
-    std::vector<Place> places;
-    if (Result<void> s = packed.plan(sources, places); !s) return s.error();
-    for (const NamedTensor& t : model.tensors)
-      if (const PackedMatrix& m = packed.tensors_[t.slot].matrix; t.packed() && m.rows != t.rows)
-        return Error{"weight " + std::string(t.name()) + " has " + std::to_string(t.rows) + " rows, " +
-                     std::to_string(m.rows) + " were given"};
-    auto memory = Buffer::of_bytes(packed.place(nullptr, sources, places));
-    if (!memory) return memory.error();
-    packed.memory_ = std::move(*memory);
-    packed.place(packed.memory_.bytes(), sources, places);
-    for (const NamedTensor& t : model.tensors)
-      if (!t.packed())
-        if (Result<void> s = packed.fill(t, values); !s) return s.error();
-    for (std::size_t i = 0; i < sources.size(); ++i)
-      if (Result<void> s = packed.fill(q, sources[i], places[i], i, read); !s) return s.error();
-    packed.fingerprint_ = packed.sampled_checksum();
+    if (Result<void> s = packed.pack(q, sources, read, values); !s) return s.error();
     return packed;
   }
 
-  /// Of weights in an arena [model.arena_floats]: as f32, or what ternary matrices round to, in two bits where their
-  /// rows and groups are multiples of 256.
-  static Result<PackedModel> create(const Cpu& q, const AnyModel& model, const float* weights);
+  /// Of weights in an arena [model.arena_floats]: in `format`, f32 or q8_0 (where columns are no multiple of 32, f32);
+  /// or what ternary matrices round to, in two bits where their rows and groups are multiples of 256.
+  static Result<PackedModel> create(const Cpu& q, const AnyModel& model, const float* weights,
+                                    Format format = Format::f32);
+
+  /// The same of other weights of that model, in the memory that is there: nothing may be reading it. After an error
+  /// the weights are of no use.
+  Result<void> repack(const Cpu& q, const float* weights, Format format = Format::f32);
 
   const AnyModel& model() const { return model_; }
   const Config& config() const { return *model_.config; }
@@ -90,6 +79,30 @@ class PackedModel {
   };
 
   PackedModel() = default;
+
+  template <class Read, class Values>
+  Result<void> pack(const Cpu& q, std::span<const RowSource> sources, const Read& read, const Values& values) {
+    tensors_.assign(model_.slot_count, {});
+    std::vector<Place> places;
+    if (Result<void> s = plan(sources, places); !s) return s;
+    for (const NamedTensor& t : model_.tensors)
+      if (const PackedMatrix& m = tensors_[t.slot].matrix; t.packed() && m.rows != t.rows)
+        return Error{"weight " + std::string(t.name()) + " has " + std::to_string(t.rows) + " rows, " +
+                     std::to_string(m.rows) + " were given"};
+    if (const std::size_t wanted = place(nullptr, sources, places); wanted > bytes()) {
+      auto memory = Buffer::of_bytes(wanted);
+      if (!memory) return memory.error();
+      memory_ = std::move(*memory);
+    }
+    place(memory_.bytes(), sources, places);
+    for (const NamedTensor& t : model_.tensors)
+      if (!t.packed())
+        if (Result<void> s = fill(t, values); !s) return s;
+    for (std::size_t i = 0; i < sources.size(); ++i)
+      if (Result<void> s = fill(q, sources[i], places[i], i, read); !s) return s;
+    fingerprint_ = sampled_checksum();
+    return {};
+  }
 
   /// Gives every source its part, in the order of rows.
   Result<void> plan(std::span<const RowSource> sources, std::vector<Place>& places);
@@ -159,7 +172,16 @@ constexpr Format ternary_format(const TernaryShape& s) {
 
 }  // namespace packed_model_parts
 
-CHIMERA_FUNCTION Result<PackedModel> PackedModel::create(const Cpu& q, const AnyModel& model, const float* weights) {
+CHIMERA_FUNCTION Result<PackedModel> PackedModel::create(const Cpu& q, const AnyModel& model, const float* weights,
+                                                         Format format) {
+  PackedModel packed;
+  packed.model_ = model;
+  if (Result<void> s = packed.repack(q, weights, format); !s) return s.error();
+  return packed;
+}
+
+CHIMERA_FUNCTION Result<void> PackedModel::repack(const Cpu& q, const float* weights, Format format) {
+  const AnyModel& model = model_;
   const TernaryConfig& ternary = model.config->ternary;
   const auto shape_of = [&](const NamedTensor& t) { return ternary_shape(t, ternary.group); };
   std::vector<RowSource> sources;
@@ -175,24 +197,26 @@ CHIMERA_FUNCTION Result<PackedModel> PackedModel::create(const Cpu& q, const Any
       }
       for (std::int64_t first = 0, end = 0; first < t.rows; first = end) {
         end = part_end(t.parts, t.rows, first);
-        const Format format = three ? packed_model_parts::ternary_format(shape_of(t)) : Format::f32;
+        const Format plain = t.cols % 32 == 0 ? format : Format::f32;
+        const Format own = three ? packed_model_parts::ternary_format(shape_of(t)) : plain;
         const float scale =
             three && ternary.group == 0 && t.each == 0 ? scales[i][static_cast<std::size_t>(first)] : 1.f;
-        sources.push_back({i, first, end - first, format, scale});
+        sources.push_back({i, first, end - first, own, scale});
       }
     }
-  return create(
-      q, model, sources,
+  return pack(
+      q, sources,
       [&](std::size_t source, std::int64_t row, std::int64_t count, std::byte* to) -> Result<void> {
         const RowSource& s = sources[source];
         const NamedTensor& t = model.tensors[s.tensor];
         const auto at = static_cast<std::size_t>((s.first + row) * t.cols),
                    n = static_cast<std::size_t>(count * t.cols);
         const float* from = weights + t.offset + at;
-        if (scales[s.tensor].empty()) {
+        if (s.format == Format::f32 && scales[s.tensor].empty()) {
           std::memcpy(to, from, n * sizeof(float));
           return {};
         }
+        if (scales[s.tensor].empty()) return encode_ternary(q.isa(), s.format, from, count * t.cols, to);
         std::vector<float> rounded(n);
         const auto group = static_cast<std::size_t>(shape_of(t).group_size());
         for (std::size_t i = 0; i < n; ++i) {
