@@ -1,5 +1,6 @@
-// chimera-align: teaches a trained model to answer, by conversations (sft) or by pairs of answers of which one was
-// preferred (dpo).
+// chimera-align: teaches a trained model to answer, by conversations (sft), by pairs of answers of which one was
+// preferred (dpo), or by what its own answers earn (grpo).
+#include "align_grpo.hpp"
 #include "engine.hpp"
 #include "noted_tokenizer.hpp"
 #include "registry.hpp"
@@ -24,7 +25,7 @@ namespace {
 
 /// What this program is told and others are not; a run's folder has it, too.
 struct Task {
-  std::string method;    // sft or dpo
+  std::string method;    // sft, dpo or grpo
   std::string form;      // a chat template's name
   std::string data;      // files, a tab between them
   std::string held_out;  // likewise
@@ -34,6 +35,7 @@ struct Task {
   double beta = 0.1, noise = 0;
   bool by_length = false;
   std::uint32_t reference = 0;  // tells which model the reference is
+  GrpoTask grpo;
 
   template <class Self, class F>
   static void each_field(Self& s, F&& f) {
@@ -41,6 +43,7 @@ struct Task {
     f("epochs", s.epochs), f("strict", s.strict);
     f("dpo_loss", s.loss), f("beta", s.beta), f("noise", s.noise), f("by_length", s.by_length);
     f("reference", s.reference);
+    GrpoTask::each_field(s.grpo, f);
   }
 };
 
@@ -50,6 +53,8 @@ struct Options : TrainingOptions {
   std::string from;
   int threads = 0;
   bool steps_given = false;
+  std::int64_t count = 1'000;  // of problems to write
+  bool held_out_operands = false;
 };
 
 /// A command and those of its flags that are asked whether they were given.
@@ -118,9 +123,19 @@ std::optional<int> parse_flags(int argc, char** argv, Options& options) {
                    "share of pairs that are the wrong way round, for conservative and robust; below 0.5")
       ->check(between(0, 1));
   dpo.app->add_flag("--by-length", task.by_length, "compare means over an answer's tokens, not their sums");
+  const Command grpo =
+      add_command(app, "grpo", "learn from what its own answers earn (group relative policy optimization)",
+                  "prompt and answer, or GSM8K's question and answer", options);
+  add_grpo_flags(*grpo.app, task.grpo, options.run.settings.clip);
+  CLI::App* write =
+      app.add_subcommand("arithmetic", "write problems of grpo's arithmetic with worked answers, for sft");
+  write->fallthrough()->group("Commands");
+  write->add_option("--count", options.count, "problems")->check(non_negative());
+  write->add_flag("--held-out-operands", options.held_out_operands, "those of the operands kept apart");
+  add_arithmetic_flags(*write, task.grpo.arithmetic);
   const auto code = parse(app, argc, argv);
-  const Command& given = app.got_subcommand(dpo.app) ? dpo : sft;
-  task.method = given.app->get_name();
+  const Command& given = app.got_subcommand(grpo.app) ? grpo : app.got_subcommand(dpo.app) ? dpo : sft;
+  task.method = app.got_subcommand(write) ? write->get_name() : given.app->get_name();
   if (!code && given.steps->count() > 0) options.run.minutes = 0;
   options.steps_given = given.steps->count() > 0 || (options.resume && given.epochs->count() == 0);
   return code;
@@ -272,19 +287,24 @@ std::string described(const Source& source, const char* what) {
   return text;
 }
 
-/// Begins the run on these parts, with the model's weights where it is new.
-Result<Trainer> begin(const Cpu& cpu, Options& options, const Pupil& pupil, TrainingParts parts) {
+/// Begins the run on these parts, with the model's weights where it is new. `wrap` makes its learner of the usual one.
+template <class Wrap>
+Result<Trainer> begin(const Cpu& cpu, Options& options, const Pupil& pupil, TrainingParts parts, Wrap wrap) {
   RunOptions& run = options.run;
   auto optimizer = AdamW::create(cpu, pupil.model.tensors, pupil.model.arena_floats, run.settings.adamw);
   if (!optimizer) return optimizer.error();
   auto learner = Gradient::create(cpu, pupil.model, std::make_unique<AdamW>(std::move(*optimizer)), run.settings.clip);
   if (!learner) return learner.error();
-  parts.learner = std::make_unique<Gradient>(std::move(*learner));
+  parts.learner = wrap(std::make_unique<Gradient>(std::move(*learner)));
   auto trainer = Trainer::create(cpu, pupil.model, std::move(parts), run.settings, options.out);
   if (!trainer) return trainer.error();
   if (pupil.from)
     if (Status status = pupil.from->load(cpu, trainer->weights()); !status) return status.error();
   return trainer;
+}
+
+Result<Trainer> begin(const Cpu& cpu, Options& options, const Pupil& pupil, TrainingParts parts) {
+  return begin(cpu, options, pupil, std::move(parts), [](auto learner) { return learner; });
 }
 
 /// The run's folder with the tokenizer, and memory enough.
@@ -407,17 +427,140 @@ Status dpo(Options& options, const Pupil& pupil) {
   return run_training<DpoRun>({"chimera-align dpo", *cpu, *trainer, options, said}, objective);
 }
 
+/// A record as it is asked.
+Result<Problem> problem_of(const Json& json, const Options& options, const Pupil& pupil) {
+  const bool gsm8k = options.task.grpo.kind == GrpoTaskKind::gsm8k;
+  Problem p;
+  if (const auto prompt = json.string_at("prompt")) {
+    p.messages = {{"user", *prompt}};
+    for (const char* name : {"completion", "answer"})
+      if (auto answer = json.string_at(name)) p.answer = std::move(*answer);
+  } else {
+    auto messages = conversation_of(json);
+    if (!messages) return messages.error();
+    p.answer = std::move(messages->back().text);
+    messages->pop_back();
+    p.messages = std::move(*messages);
+  }
+  if (gsm8k && !last_number(p.answer)) return Error{"the answer has no number"};
+  const auto tokens = static_cast<std::int64_t>(encode(pupil.tokenizer, *pupil.form, p.messages, true).size());
+  if (const std::int64_t room = options.run.settings.context; tokens >= room)
+    return Error{"the prompt has " + std::to_string(tokens) + " tokens, and a row " + std::to_string(room)};
+  return p;
+}
+
+/// What is asked in training, and what is held out.
+struct Asked {
+  std::unique_ptr<Environment> learned, held;
+  std::int64_t held_problems;
+  std::string said;
+};
+
+Result<Asked> ask(const Options& options, const Pupil& pupil) {
+  const GrpoTask& task = options.task.grpo;
+  if (task.kind == GrpoTaskKind::arithmetic) {
+    if (Status status = task.arithmetic.validate(); !status) return status.error();
+    return Asked{std::make_unique<Arithmetic>(task.arithmetic),
+                 std::make_unique<Arithmetic>(task.arithmetic, Operands::held_out), task.held_out,
+                 "endless arithmetic, " + grouped(task.held_out) + " problems held out"};
+  }
+  if (options.task.data.empty()) return Error{"no problems to learn from: name files with --data"};
+  if (task.kind == GrpoTaskKind::prompts && task.command.empty())
+    return Error{"nothing judges completions of these prompts: name a command with --reward"};
+  auto records = read_data<Problem>(options, [&](const Json& json) { return problem_of(json, options, pupil); });
+  if (!records) return records.error();
+  if (records->learned.empty()) return Error{"there is no problem to learn from"};
+  const std::string said = grouped(static_cast<std::int64_t>(records->learned.size())) + " problems; " +
+                           grouped(static_cast<std::int64_t>(records->held.size())) + " held out";
+  const auto held = static_cast<std::int64_t>(records->held.size());
+  return Asked{std::make_unique<ListedProblems>(std::move(records->learned), true, options.run.settings.seed),
+               std::make_unique<ListedProblems>(std::move(records->held), false, 0), held, said};
+}
+
+/// The weights that the run began with, to compare with.
+Result<std::vector<float>> first_weights(const Cpu& cpu, const GrpoTask& task, const AnyModel& model) {
+  const auto saved = SavedModel::open(task.model, all_models(), find_training_engine);
+  if (!saved) return saved.error();
+  std::vector<float> weights(model.arena_floats);
+  if (saved->config() == *model.config)
+    if (Status status = saved->load(cpu, weights.data()); !status) return status.error();
+  if (crc32c(weights.data(), weights.size() * sizeof(float)) != task.began)
+    return Error{task.model + " is not the model that the run began with, and --kl compares with that"};
+  return weights;
+}
+
+Status grpo(Options& options, const Pupil& pupil) {
+  TrainerSettings& s = options.run.settings;
+  GrpoTask& task = options.task.grpo;
+  RolloutSettings& rollout = task.rollouts;
+  if (rollout.group > 0 && s.batch * s.accumulation % rollout.group != 0)
+    return Error{"a step has --batch times --accumulation completions, expected whole groups of " +
+                 std::to_string(rollout.group) + ", found " + std::to_string(s.batch * s.accumulation)};
+  auto asked = ask(options, pupil);
+  if (!asked) return asked.error();
+  JudgedByCommand *judge = nullptr, *held_judge = nullptr;
+  if (!task.command.empty())
+    for (auto& [environment, as] : {std::pair{&asked->learned, &judge}, std::pair{&asked->held, &held_judge}}) {
+      auto judged = std::make_unique<JudgedByCommand>(std::move(*environment), task.command, task.command_seconds);
+      *as = judged.get();
+      *environment = std::move(judged);
+    }
+  if (const std::uint64_t problems = asked->learned->problems(); problems > 0)
+    set_length(options, problems * static_cast<std::uint64_t>(rollout.group));
+  const RunFolder folder(options.out, !options.resume);
+  if (Status status = prepare(options, pupil); !status) return status;
+  const auto cpu = Cpu::create(options.threads);
+  if (!cpu) return cpu.error();
+  rollout.seed = s.seed, rollout.deviation = !task.raw_advantages;
+  rollout.format = task.q8 ? Format::q8_0 : Format::f32;
+  task.grpo.longest = rollout.completion;
+  auto rollouts =
+      Rollouts::create(*cpu, pupil.model, pupil.tokenizer, *pupil.form, *asked->learned, s.context, rollout);
+  if (!rollouts) return rollouts.error();
+  auto source = std::make_unique<Rollouts>(std::move(*rollouts));
+  const GrpoUpdates* updates = nullptr;
+  GrpoParts parts{source.get(), nullptr, &task.grpo, asked->held.get(), judge, held_judge, asked->held_problems};
+  TrainingParts made;
+  made.train = std::move(source), made.objective = task.grpo.objective();
+  auto trainer = begin(*cpu, options, pupil, std::move(made), [&](std::unique_ptr<Learner> learner) {
+    auto several = std::make_unique<GrpoUpdates>(task.grpo, std::move(learner), task.updates);
+    updates = several.get();
+    return several;
+  });
+  if (!trainer) return trainer.error();
+  parts.updates = updates;
+  if (!options.resume) {
+    task.model = joined({options.from});
+    task.began = crc32c(trainer->weights(), pupil.model.arena_floats * sizeof(float));
+  }
+  if (Status status = parts.rollouts->follow(trainer->weights()); !status) return status;
+  std::vector<float> reference;
+  if (task.grpo.kl > 0) {
+    auto first = first_weights(*cpu, task, pupil.model);
+    if (!first) return first.error();
+    reference = std::move(*first);
+    if (Status status = parts.rollouts->refer_to(reference.data(), s.batch); !status) return status;
+  }
+  options.run.more = to_lines(options.task);
+  const std::string said = asked->said + "; template " + options.task.form;
+  if (Status status = run_training<GrpoRun>({"chimera-align grpo", *cpu, *trainer, options, said}, parts); !status)
+    return status;
+  if (parts.last >= 0) std::printf("held-out reward %.4f\n", parts.last);
+  return {};
+}
+
 Status teach(Options& options) {
   Task& task = options.task;
   if (options.from.empty() && !options.resume) return Error{"no model to teach: name one with --model"};
   if (!options.data.empty()) task.data = joined(options.data);
   if (!options.held_out.empty()) task.held_out = joined(options.held_out);
-  if (task.data.empty()) return Error{"no answers to learn from: name files with --data"};
+  if (task.data.empty() && task.method != "grpo") return Error{"no answers to learn from: name files with --data"};
   options.run.data = "answers";
   if (Status status = check_folder(("chimera-align " + task.method).c_str(), options); !status) return status;
   const auto pupil = open_pupil(options);
   if (!pupil) return pupil.error();
   if (Status status = options.run.settings.validate(); !status) return status;
+  if (task.method == "grpo") return grpo(options, *pupil);
   return task.method == "sft" ? sft(options, *pupil) : dpo(options, *pupil);
 }
 
@@ -427,14 +570,23 @@ void set_usual(Options& options) {
   const bool sft = options.task.method == "sft";
   s.learning_rate = sft ? 1e-4 : 5e-6, s.context = 512, s.adamw.weight_decay = 0, s.validation_tokens = 0;
   options.run.validation_fraction = 0.05;
+  if (options.task.method != "grpo") return;
+  s.learning_rate = 1e-5, s.context = 256, s.batch = 8, s.accumulation = 4, s.steps = 200;
+  s.validation_interval = s.checkpoint_interval = 50, s.spike_factor = 0;
 }
 
 int program(int argc, char** argv) {
   const auto fail = [](const Error& error) { return ::fail("chimera-align", error); };
   Options first;
-  first.task.method = argc > 1 && argv[1] == std::string_view("dpo") ? "dpo" : "sft";
+  first.task.method = argc > 1 ? argv[1] : "";
   set_usual(first);
   if (const auto code = parse_flags(argc, argv, first)) return *code;
+  if (first.task.method == "arithmetic") {
+    const ArithmeticSettings& settings = first.task.grpo.arithmetic;
+    if (Status status = settings.validate(); !status) return fail(status.error());
+    write_arithmetic(settings, first.held_out_operands ? Operands::held_out : Operands::learned, first.count);
+    return success;
+  }
   Options options;
   options.task.method = first.task.method;
   set_usual(options);

@@ -20,22 +20,26 @@ struct CurvePoint {
 
 struct Curve {
   std::vector<CurvePoint> train, validation;
+  // What it is of: their names in a metrics file, and what stands beside the axis, which is logarithmic or not.
+  std::string_view train_name = "loss", validation_name = "validation_loss", axis = "loss (nats per token)";
+  bool logarithmic = true;
+
+  static Curve of_rewards() { return {{}, {}, "reward", "held_out_reward", "reward", false}; }
 
   std::int64_t last_step() const { return train.empty() ? 1 : std::max<std::int64_t>(1, train.back().step); }
 
-  /// What a metrics file of the trainer holds; lines without a loss are passed over.
-  static Curve read(std::string_view json_lines) {
-    Curve curve;
+  /// What a metrics file of the trainer holds; lines without either are passed over.
+  void read(std::string_view json_lines) {
+    const auto key = [](std::string_view name) { return "\"" + std::string(name) + "\":"; };
+    const std::string train_key = key(train_name), validation_key = key(validation_name);
     while (!json_lines.empty()) {
       const std::string_view line = json_lines.substr(0, json_lines.find('\n'));
       json_lines.remove_prefix(std::min(json_lines.size(), line.size() + 1));
-      double step = 0, loss = 0;
+      double step = 0, value = 0;
       if (!number(line, "\"step\":", step)) continue;
-      if (number(line, "\"loss\":", loss)) curve.train.push_back({static_cast<std::int64_t>(step), loss});
-      if (number(line, "\"validation_loss\":", loss))
-        curve.validation.push_back({static_cast<std::int64_t>(step), loss});
+      if (number(line, train_key, value)) train.push_back({static_cast<std::int64_t>(step), value});
+      if (number(line, validation_key, value)) validation.push_back({static_cast<std::int64_t>(step), value});
     }
-    return curve;
   }
 
  private:
@@ -56,7 +60,7 @@ inline std::vector<CurveBin> binned(const std::vector<CurvePoint>& points, std::
   std::vector<CurveBin> bins;
   const std::size_t each = std::max<std::size_t>(1, (points.size() + most - 1) / most);
   for (std::size_t first = 0; first < points.size(); first += each) {
-    CurveBin bin{.low = INFINITY, .high = 0};
+    CurveBin bin{.low = INFINITY, .high = -INFINITY};
     double count = 0;
     for (std::size_t i = first; i < std::min(points.size(), first + each); ++i) {
       const auto& [step, loss] = points[i];
@@ -71,23 +75,34 @@ inline std::vector<CurveBin> binned(const std::vector<CurvePoint>& points, std::
 
 /// The losses that a drawing must show; never empty.
 struct LossRange {
-  double low = INFINITY, high = 0;
+  double low = INFINITY, high = -INFINITY;
+  bool logarithmic;
 
-  LossRange(const std::vector<CurveBin>& train, const std::vector<CurvePoint>& validation) {
+  LossRange(const std::vector<CurveBin>& train, const std::vector<CurvePoint>& validation, bool logs)
+      : logarithmic(logs) {
     for (const CurveBin& b : train) include(b.low), include(b.high);
     for (const CurvePoint& p : validation) include(p.loss);
     if (low > high) low = 1, high = 2;
+    if (!logarithmic) {
+      const double some = std::max(0.01, 0.03 * (high - low));
+      low -= some, high += some;
+      return;
+    }
     const double room = std::max(1.01, std::pow(high / low, 0.03));
     low /= room, high *= room;
   }
 
-  /// 0 at the lowest loss, 1 at the highest, logarithmic between.
-  double height(double loss) const { return std::log(std::max(loss, 1e-6) / low) / std::log(high / low); }
+  /// 0 at the lowest loss, 1 at the highest, logarithmic or linear between.
+  double height(double loss) const {
+    if (!logarithmic) return (loss - low) / (high - low);
+    return std::log(std::max(loss, 1e-6) / low) / std::log(high / low);
+  }
 
  private:
   void include(double loss) {
     if (!std::isfinite(loss)) return;
-    low = std::min(low, std::max(loss, 1e-6)), high = std::max(high, std::max(loss, 1e-6));
+    if (logarithmic) loss = std::max(loss, 1e-6);
+    low = std::min(low, loss), high = std::max(high, loss);
   }
 };
 
@@ -100,7 +115,7 @@ inline double nice_step(double span, double count) {
 /// Loss values to label: even steps on a narrow range, round numbers on a wide one.
 inline std::vector<double> loss_ticks(const LossRange& range) {
   std::vector<double> ticks;
-  if (range.high < 3 * range.low) {
+  if (!range.logarithmic || range.high < 3 * range.low) {
     const double step = nice_step(range.high - range.low, 6);
     for (double n = std::ceil(range.low / step); n * step <= range.high; ++n) ticks.push_back(n * step);
     return ticks;
@@ -133,7 +148,7 @@ inline std::string loss_svg(const Curve& curve, std::string_view title, std::str
   constexpr double width = 920, height = 540, left = 72, right = 136, top = 76, bottom = 58;
   constexpr double plot_width = width - left - right, plot_height = height - top - bottom;
   const std::vector<CurveBin> train = binned(curve.train, 240);
-  const LossRange range(train, curve.validation);
+  const LossRange range(train, curve.validation, curve.logarithmic);
   const auto x = [&](double step) { return left + plot_width * step / static_cast<double>(curve.last_step()); };
   const auto y = [&](double loss) { return top + plot_height * (1 - range.height(loss)); };
   const auto point = [&](double step, double loss) { return formatted("%.1f,%.1f ", x(step), y(loss)); };
@@ -174,9 +189,9 @@ svg { background: #ffffff; font: 13px system-ui, sans-serif; fill: #3f3f46 }
   svg += formatted("<path class=\"axis\" fill=\"none\" d=\"M%g %gV%gH%g\"/>\n", left, top, top + plot_height,
                    left + plot_width);
   text(left + plot_width / 2, height - 14, "text-anchor=\"middle\"", "step");
-  svg += formatted(
-      "<text transform=\"translate(20 %.1f) rotate(-90)\" text-anchor=\"middle\">loss (nats per token)</text>\n",
-      top + plot_height / 2);
+  svg +=
+      formatted("<text transform=\"translate(20 %.1f) rotate(-90)\" text-anchor=\"middle\">", top + plot_height / 2) +
+      std::string(curve.axis) + "</text>\n";
 
   std::string band, line;
   for (const CurveBin& b : train) band += point(b.step, b.high), line += point(b.step, b.mean);
@@ -213,7 +228,7 @@ inline std::string loss_chart(const Curve& curve) {
   if (bins.size() < 2) return "";
   std::vector<CurvePoint> means(bins.size());
   std::transform(bins.begin(), bins.end(), means.begin(), [](const CurveBin& b) { return CurvePoint{0, b.mean}; });
-  const LossRange range({}, means);
+  const LossRange range({}, means, curve.logarithmic);
   std::array<std::array<unsigned, columns>, rows> cells{};
   const auto dot = [&](std::size_t at_x, std::size_t at_y) {
     constexpr unsigned bits[4][2] = {{0x01, 0x08}, {0x02, 0x10}, {0x04, 0x20}, {0x40, 0x80}};

@@ -157,7 +157,7 @@ class RunHost : public chimera::TrainingHost {
 
   void on_step(const chimera::StepReport& r) override {
     const double share = r.flops_per_second / peak_;
-    curve_.train.push_back({r.step, r.loss});
+    curve_.train.push_back({r.step, shown(r)});
     record(metrics_.write(r.step, {{"loss", r.loss},
                                    {"gradient_norm", r.gradient_norm},
                                    {"learning_rate", r.learning_rate},
@@ -177,13 +177,7 @@ class RunHost : public chimera::TrainingHost {
                     static_cast<long long>(r.skipped)));
     seconds_per_token_ += (1 / r.tokens_per_second - seconds_per_token_) * (r.step == first_step_ + 1 ? 1 : 0.1);
     const bool last = r.step == r.steps;
-    if (last || r.step == first_step_ + 1 || line_.due()) {
-      const double usual_share = r.flops_per_second / r.tokens_per_second / seconds_per_token_ / peak_;
-      line_.show(formatted("step %lld/%lld  loss %.4f  norm %.2f  %s tok/s  %.0f %% of peak  %s left",
-                           static_cast<long long>(r.step), static_cast<long long>(r.steps), r.loss, r.gradient_norm,
-                           grouped(static_cast<std::int64_t>(1 / seconds_per_token_)).c_str(), 100 * usual_share,
-                           duration(r.seconds_left).c_str()));
-    }
+    if (last || r.step == first_step_ + 1 || line_.due()) line_.show(line(r));
     if (options_.run.minutes > 0)
       record(fit_to_clock(seconds_per_token_ * static_cast<double>(trainer_.settings().tokens_per_step())));
     if (!last && options_.sample_every > 0 && seconds_since(sampled_) >= options_.sample_every) sample(r.step);
@@ -211,6 +205,12 @@ class RunHost : public chimera::TrainingHost {
 
   bool should_stop() override { return stop_asked != 0; }
 
+  /// Before the first step of this part of the run, of which so many are done.
+  virtual void on_begin(std::int64_t /*step*/) {}
+
+  /// What the run's curve is of.
+  static Curve new_curve() { return {}; }
+
   /// Ends the progress line, so that what follows starts on its own.
   void finish_line() { line_.end(); }
 
@@ -225,6 +225,34 @@ class RunHost : public chimera::TrainingHost {
   /// One more line of metrics, in both files. They must not end a run: the first failure is told.
   void write(std::int64_t step, std::initializer_list<chimera::Metric> metrics) {
     record(metrics_.write(step, metrics)), record(events_.write(step, metrics));
+  }
+
+  /// What the curve has of a step, and what the progress line says of it.
+  virtual double shown(const chimera::StepReport& r) const { return r.loss; }
+  virtual std::string line(const chimera::StepReport& r) const {
+    const double usual_share = r.flops_per_second / r.tokens_per_second / seconds_per_token_ / peak_;
+    return formatted("step %lld/%lld  loss %.4f  norm %.2f  %s tok/s  %.0f %% of peak  %s left",
+                     static_cast<long long>(r.step), static_cast<long long>(r.steps), r.loss, r.gradient_norm,
+                     grouped(static_cast<std::int64_t>(1 / seconds_per_token_)).c_str(), 100 * usual_share,
+                     duration(r.seconds_left).c_str());
+  }
+
+  double step_seconds(const chimera::StepReport& r) const {
+    return static_cast<double>(trainer_.settings().tokens_per_step()) / r.tokens_per_second;
+  }
+  std::int64_t validation_interval() const { return trainer_.settings().validation_interval; }
+
+  /// A point of the curve of what is held out.
+  void point_held_out(std::int64_t step, double value) {
+    curve_.validation.push_back({step, value});
+    draw();
+  }
+
+  /// Metrics and curves must not end a run: the first failure is told.
+  void record(const chimera::Status& status) {
+    if (status || told_) return;
+    told_ = true;
+    say("warning: " + status.error().message + "; training goes on");
   }
 
  private:
@@ -248,13 +276,6 @@ class RunHost : public chimera::TrainingHost {
     if (!file) return record(file.error());
     if (chimera::Status s = file->write(svg); !s) return record(s);
     record(file->commit());
-  }
-
-  /// Metrics and curves must not end a run: the first failure is told.
-  void record(const chimera::Status& status) {
-    if (status || told_) return;
-    told_ = true;
-    say("warning: " + status.error().message + "; training goes on");
   }
 
   const chimera::Cpu& cpu_;
@@ -320,7 +341,8 @@ chimera::Status run_training(const ReadyRun& ready, More&... more) {
   auto events = chimera::EventFile::create(options.out, done);
   if (!events) return events.error();
   const auto before = chimera::MappedFile::open(metrics_path);
-  const Curve curve = before ? Curve::read(before->text()) : Curve{};
+  Curve curve = Host::new_curve();
+  if (before) curve.read(before->text());
   const double peak = chimera::roofline::measure_peak_f32(cpu);
   std::fprintf(stderr, "%s: %s weights; %s; %s threads, %.0f GFLOP/s at most\n", run.config.c_str(),
                grouped(trainer.model().parameters).c_str(), data.c_str(), grouped(cpu.threads()).c_str(), peak * 1e-9);
@@ -331,6 +353,7 @@ chimera::Status run_training(const ReadyRun& ready, More&... more) {
   if (run.minutes > 0)
     if (chimera::Status s = host.fit_to_clock(*seconds); !s) return s;
   catch_signals();
+  host.on_begin(done);
   const auto ended = trainer.run(host);
   host.finish_line();
   const chimera::Progress& progress = trainer.progress();

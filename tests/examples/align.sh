@@ -65,6 +65,39 @@ printf '{"prompt": "other", "chosen": "yes", "rejected": "no"}\n' >>pairs.jsonl
 expect 1 'the reference is of other pairs' chimera-align dpo --resume --out half
 expect 1 'expected an even --batch' $dpo --batch 3 --out x
 expect 2 'expected one of sigmoid, conservative, robust, ipo, found hinge' $dpo --loss hinge --out x
+
+# What its own answers earn. Problems come from a seed, so no file is needed.
+check 'as many problems as asked for' sh -c 'chimera-align arithmetic --count 3 --hindi 1 | grep -c "\"answer\":" | grep -qx 3'
+write="--group 4 --batch 4 --accumulation 2 --context 64 --completion 8 --no-instruction --held-out-problems 4 --lr 1e-3"
+grpo="chimera-align grpo --model whole $write --operations + --digits 1 --steps 4 --checkpoint-interval 2 --updates 2"
+expect 0 'step 4/4  reward .* tok/s written' $grpo --kl 0.1 --reduction dr-grpo --out earned
+check 'the last line is what is held out' sh -c 'tail -n 1 stdout | grep -qx "held-out reward [0-9.]*"'
+cp stdout earned.txt
+check 'the curve is of rewards' grep -q '>reward<' earned/loss.svg
+check 'the metrics have the rollouts' grep -q '"rollout_kl":.*"rollout_tokens_per_second":' earned/metrics.jsonl
+cp -r earned again
+rm again/checkpoint-000004.chimera
+expect 0 'resumed from again/' chimera-align grpo --resume --out again
+check 'the same reward' cmp stdout earned.txt
+for run in earned again; do tail -c +8192 $run/checkpoint-000004.chimera >$run.bits; done
+check 'the same bits' cmp earned.bits again.bits
+asked="chimera-align grpo --model whole $write --task prompts --data pairs.jsonl --held-out pairs.jsonl --draws 1 --steps 1"
+printf '%s\n' 'while read -r line; do n=$((n + 1)); echo $((n % 3)); done' >judge.sh
+expect 0 'of 26 problems held out' $asked --reward 'sh judge.sh' --out judged
+check 'rewards that differ are a gradient' grep -q '"reward":1.125,' judged/metrics.jsonl
+expect 0 'warning: the reward command took longer than 0.3 s; 26 completions earned nothing' \
+  $asked --reward 'sleep 60' --reward-seconds 0.3 --out hangs
+expect 0 'warning: the reward command wrote 0 numbers for' $asked --reward 'cat >lines.txt' --out silent
+check 'it reads a line for each completion' grep -q '^{"prompt":"ask 1","completion":".*","answer":""}$' lines.txt
+expect 0 'warning: expected a number of the reward command, found "garbage"' $asked --reward 'yes garbage | head -n 99' --out odd
+expect 0 'warning: the reward command ended with code 3' $asked --reward 'exit 3' --out fails
+expect 0 'rewards are no numbers and count as 0' $asked --reward 'yes nan | head -n 99' --out nans
+expect 1 'name a command with --reward' $asked --out x
+expect 1 'whole groups of 4, found 3' $asked --reward true --batch 3 --accumulation 1 --out x
+printf '{"question": "how many?", "answer": "many"}\n' >words.jsonl
+expect 1 'there is no problem to learn from' chimera-align grpo --model whole $write --task gsm8k --data words.jsonl --out x
+expect 1 'operands have 1 to 4 digits' chimera-align arithmetic --least-digits 3
+expect 2 'expected one of dapo, grpo, dr-grpo, found mean' $grpo --reduction mean --out x
 expect 2 'a command is required' chimera-align
 expect 2 'there is no flag --mode: did you mean --model' chimera-align sft --mode x --out x
 finish
