@@ -62,7 +62,7 @@ AnyModel echo_model() {
 
 PackedModel packed(const Cpu& q, const AnyModel& model) {
   std::vector<float> weights(model.arena_floats);
-  if (model.initialize) model.initialize(weights.data(), 7);
+  if (model.of_batches.initialize) model.initialize(weights.data(), 7);
   return *PackedModel::create(q, model, weights.data());
 }
 
