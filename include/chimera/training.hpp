@@ -13,6 +13,7 @@
 #include <chimera/config/presets.hpp>
 #include <chimera/model/adapted_model.hpp>
 #include <chimera/model/language_model.hpp>
+#include <chimera/model/stored_base.hpp>
 #include <chimera/optim/adamw.hpp>
 #include <chimera/optim/schedule.hpp>
 #include <chimera/text/bpe_parity.hpp>

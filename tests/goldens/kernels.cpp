@@ -882,13 +882,34 @@ void bit_linear_case(Golden& g, const Cpu& q) {
   g.compare("grad.weight", dw, g["grad.weight"], gradient_tolerance);
 }
 
-/// A matrix with an adapter, in two parts whose A is the same: as one it has the golden file's numbers.
+/// The base of QLoRA, of whose parts the file has each in a tensor of its own.
+Nf4 nf4_base(Golden& g, std::int64_t n, std::byte* memory) {
+  const Nf4 w = Nf4::at(memory, n);
+  const auto put = [&](const std::string& name, const void* at) {
+    const std::span<const std::byte> bytes = g.data().bytes("param.base." + name);
+    std::memcpy(const_cast<void*>(at), bytes.data(), bytes.size());
+  };
+  put("absmax_outer", w.steps), put("offset", w.steps + w.runs()), put("absmax_code", w.scales), put("packed", w.codes);
+  return w;
+}
+
+/// A matrix with an adapter, in two parts whose A is the same: as one it has the golden file's numbers. QLoRA's matrix
+/// stays as it is stored.
 void lora_case(Golden& g, const Cpu& q) {
   const Linear s{g.number("out_features"), g.number("in_features")};
   const std::int64_t n = 2 * g.number("T"), r = g.number("r");
-  const Floats x = g.get("in.x", n * s.in), w = g.get("param.weight", s.out * s.in),
+  const bool quantized = g.data().has("param.base.packed");
+  const Floats x = g.get("in.x", n * s.in), w = g.get(quantized ? "param.base.double" : "param.weight", s.out * s.in),
                dy = g.get("cotangent.y", n * s.out), a = g.get("param.lora_A.weight", r * s.in),
                b = g.get("param.lora_B.weight", s.out * r);
+  Arena memory = Arena::of_bytes(static_cast<std::int64_t>(Nf4::bytes(s.out * s.in)));
+  StoredMatrix stored;
+  if (quantized) {
+    stored = StoredMatrix::of(nf4_base(g, s.out * s.in, memory.bytes()), s.out, s.in);
+    Floats decoded = unwritten(s.out * s.in);
+    decode_part(q.isa(), stored, 0, s.out, 0, s.in, decoded.data(), s.in);
+    g.record("param.base.double", decoded == w ? 0 : 1, 0.5);
+  }
   for (const std::int64_t parts : {1, 2}) {
     g.set_place(std::to_string(parts) + " parts");
     Adapter adapter{.b = static_cast<std::size_t>(parts * r * s.in),
@@ -905,7 +926,10 @@ void lora_case(Golden& g, const Cpu& q) {
     const BaseWeights base{.columns = adapter.columns()};
     Arena room = Arena::of_bytes(base.room_bytes(n));
     const AdapterPass pass{.weights = arena.data(), .gradients = gradients.data(), .room = room.data()};
-    const Matrix m{w.data(), &adapter, &pass};
+    const Matrix m{.w = quantized ? nullptr : w.data(),
+                   .stored = quantized ? &stored : nullptr,
+                   .adapter = &adapter,
+                   .pass = &pass};
     linear(q, s, m, n, 1.f, x.data(), s.in, 0.f, y.data(), s.out);
     linear_backward(q, s, m, {}, n, 1.f, dy.data(), s.out, x.data(), s.in, 0.f, dx.data());
     merge_adapter(q, s.in, adapter, arena.data(), merged.data());
@@ -939,7 +963,7 @@ Run kernel_case(const std::string& name) {
   if (name == "dpo") return dpo_case;
   if (name == "grpo") return grpo_case;
   if (name.starts_with("bitlinear")) return bit_linear_case;
-  if (name == "lora") return lora_case;
+  if (name == "lora" || name == "qlora_nf4") return lora_case;
   if (name == "gguf_blocks") return gguf_blocks_case;
   if (name == "nf4") return nf4_case;
   if (name == "ternary_packed") return ternary_packed_case;

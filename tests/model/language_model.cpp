@@ -608,3 +608,62 @@ TEST_CASE("adapters that cannot be say why") {
   CHECK(message({}, named("blk.1.ffn_gate_up_exps.weight")) ==
         "blk.1.ffn_gate_up_exps.weight is a stack of experts, which get no adapters");
 }
+
+namespace {
+
+/// The weights of a base as f32, in an arena: what its matrices are decoded to.
+std::vector<float> decoded(const AnyModel& model, const StoredBase& base) {
+  std::vector<float> w(model.arena_floats);
+  for (const NamedTensor& t : model.tensors) {
+    const BaseTensor& from = base.tensors()[t.slot];
+    REQUIRE((from.stored != nullptr) == t.packed());
+    if (from.stored)
+      decode_part(Isa::base, *from.stored, 0, t.rows, 0, t.cols, w.data() + t.offset, t.cols);
+    else
+      std::copy_n(from.values, t.size(), w.data() + t.offset);
+  }
+  return w;
+}
+
+}  // namespace
+
+TEST_CASE("adapters over a base as it is stored have the gradients of those over what it is decoded to") {
+  for (const AnyModel& model : {any_model<all_kinds>("all kinds"), any_model<tied_without_dropout>("tied")}) {
+    const Text text(model.config->vocab);
+    const TokenBatch batch = text.batch(true);
+    const std::vector<float> w = random_weights(model);
+    for (const BaseFormat format : {BaseFormat::as_they_come, BaseFormat::nf4}) {
+      const auto base = StoredBase::create(cpu(), model, w.data(), format);
+      REQUIRE(base);
+      const std::vector<float> dense = decoded(model, *base);
+      CHECK((dense == w) == (format == BaseFormat::as_they_come));
+      const std::vector<AdapterTarget> targets = all_targets(model.tensors);
+      const LoraSettings settings{.rank = 3, .alpha = 5};
+      const auto stored = AdaptedModel::create(model, base->tensors(), targets, settings);
+      const auto plain =
+          AdaptedModel::create(model, base_in_arena(model.tensors, model.slot_count, dense.data()), targets, settings);
+      REQUIRE(stored);
+      REQUIRE(plain);
+      const std::vector<float> adapters = random_weights(stored->model());
+      const Trained got = train(cpu(), stored->model(), adapters, batch);
+      const Trained want = train(cpu(), plain->model(), adapters, batch);
+      CHECK(got.loss == doctest::Approx(want.loss).epsilon(1e-6));
+      CHECK(difference(got.gradients, want.gradients) < 1e-5);
+      CHECK(train(cpu(3), stored->model(), adapters, batch).gradients == got.gradients);
+    }
+  }
+}
+
+TEST_CASE("a base whose matrices are not whole says what is missing") {
+  const AnyModel model = any_model<all_kinds>("all kinds");
+  const auto message = [&](std::vector<RowSource> sources) {
+    const auto base = StoredBase::create(
+        cpu(), model, sources, [](auto...) { return Result<void>(); }, [](auto...) { return Result<void>(); },
+        BaseFormat::as_they_come);
+    return base ? std::string() : base.error().message;
+  };
+  CHECK(message({{0, 1, 60, Format::f32}}) == "weight token_embd.weight lacks row 0");
+  CHECK(message({{0, 0, 60, Format::f32}}) == "weight token_embd.weight has 61 rows, 60 were given");
+  CHECK(message({{0, 0, 61, Format::q4_0}}) ==
+        "weight token_embd.weight has rows of 48 numbers, and blocks of Q4_0 have 32");
+}

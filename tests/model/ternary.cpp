@@ -69,6 +69,19 @@ TEST_CASE_TEMPLATE_DEFINE("a ternary model learns, and decodes what training com
   CHECK(first > 3.5);
   CHECK(last < 1.0);
 
+  const auto base = StoredBase::create(q, model, weights->data(), BaseFormat::as_they_come);
+  REQUIRE(base);
+  CHECK(base->bytes() < model.arena_floats * (model.config->width % 256 == 0 ? 1 : 2));
+  const auto adapted = AdaptedModel::create(model, base->tensors(), all_targets(model.tensors), {});
+  REQUIRE(adapted);
+  std::vector<float> adapters(adapted->model().arena_floats);
+  adapted->model().initialize(adapters.data(), 1);
+  memory.resize(std::max({memory.size(), adapted->model().loss_bytes(1, length), model.loss_bytes(1, length)}));
+  double with_codes = 0, with_weights = 0;
+  adapted->model().loss(q, adapters.data(), batch, {}, memory.data(), &with_codes);
+  model.loss(q, weights->data(), batch, {}, memory.data(), &with_weights);
+  CHECK(with_codes == doctest::Approx(with_weights).epsilon(1e-3));
+
   std::vector<float> logits(static_cast<std::size_t>(length * C::config.vocab));
   memory.resize(std::max(memory.size(), model.loss_bytes(1, length)));
   model.forward(q, weights->data(), batch, memory.data(), logits.data());

@@ -39,9 +39,12 @@ struct AdapterPass {
   std::uint64_t seed = 0, stream = 0;
 };
 
-/// A weight that gets no gradient.
+struct StoredMatrix;  // kernels/formats/stored_matrix.hpp
+
+/// A weight that gets no gradient: f32, row-major, or a matrix of the device's memory as it is stored.
 struct BaseTensor {
-  const float* values = nullptr;     // f32, row-major
+  const float* values = nullptr;
+  const StoredMatrix* stored = nullptr;
   const Adapter* adapter = nullptr;  // of a matrix; null: it has none
 };
 

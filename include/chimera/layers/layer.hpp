@@ -67,8 +67,7 @@ struct Weights {
 
   auto matrix(MatrixParam<Layer> param) const {
     if constexpr (std::is_const_v<T>)
-      return tensors ? Matrix{tensors[param.index].values, tensors[param.index].adapter, adapters}
-                     : Matrix{vector(param.index)};
+      return tensors ? Matrix::of(tensors[param.index], adapters) : Matrix{vector(param.index)};
     else
       return MatrixGradient{tensors ? nullptr : vector(param.index)};
   }

@@ -11,6 +11,7 @@
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/f32/elementwise.hpp>
 #include <chimera/kernels/f32/gemm.hpp>
+#include <chimera/kernels/f32/stored_product.hpp>
 #include <chimera/kernels/ternary/product.hpp>
 #include <chimera/layers/adapter.hpp>
 
@@ -19,11 +20,17 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-/// A matrix of a layer in training: f32, row-major, as it lies in the arena; or one of a base, with an adapter perhaps.
+/// A matrix of a layer in training: f32, row-major, as it lies in the arena; or one of a base, as it is stored perhaps,
+/// and with an adapter perhaps.
 struct Matrix {
   const float* w = nullptr;
+  const StoredMatrix* stored = nullptr;  // in place of w; of a ternary matrix, what its weights are rounded to
   const Adapter* adapter = nullptr;
   const AdapterPass* pass = nullptr;
+
+  static constexpr Matrix of(const BaseTensor& t, const AdapterPass* pass) {
+    return {t.values, t.stored, t.adapter, pass};
+  }
 };
 struct MatrixGradient {
   float* w = nullptr;  // null: it gets none
@@ -125,11 +132,13 @@ constexpr std::int64_t inputs(Linear s) { return s.in; }
 
 inline void product(const Device auto& q, Linear s, const Matrix& m, std::int64_t rows, float scale, const float* x,
                     std::int64_t ldx, float beta, float* y, std::int64_t ldy, Bump) {
+  if (m.stored) return stored_product(q, *m.stored, rows, scale, x, ldx, beta, y, ldy);
   training_gemm(q, rows, s.out, s.in, scale, row_major(x, ldx), transposed(m.w, s.in), beta, y, ldy);
 }
 
 inline void input_gradient(const Device auto& q, Linear s, const Matrix& m, std::int64_t rows, float scale,
                            const float* dy, std::int64_t ldy, float beta, float* dx, std::int64_t ldx, Bump) {
+  if (m.stored) return stored_input_gradient(q, *m.stored, rows, scale, dy, ldy, beta, dx, ldx);
   training_gemm(q, rows, s.in, s.out, scale, row_major(dy, ldy), row_major(m.w, s.in), beta, dx, ldx);
 }
 
@@ -158,6 +167,11 @@ constexpr std::int64_t inputs(const TernaryLinear& s) { return s.shape.in; }
 
 inline void product(const Device auto& q, const TernaryLinear& s, const Matrix& m, std::int64_t rows, float scale,
                     const float* x, std::int64_t ldx, float beta, float* y, std::int64_t ldy, Bump temp) {
+  if (m.stored) {
+    float* rounded = temp.take(rows * s.shape.in);
+    rounded_rows(q, rows, s.shape.in, x, ldx, rounded);
+    return stored_product(q, *m.stored, rows, scale, rounded, s.shape.in, beta, y, ldy);
+  }
   float* scales = temp.take(s.shape.out * s.shape.groups());
   ternary_scales(q, s.shape, m.w, scales);
   ternary_product(q, s.shape, rows, scale, x, ldx, m.w, scales, beta, y, ldy);
@@ -166,6 +180,7 @@ inline void product(const Device auto& q, const TernaryLinear& s, const Matrix& 
 inline void input_gradient(const Device auto& q, const TernaryLinear& s, const Matrix& m, std::int64_t rows,
                            float scale, const float* dy, std::int64_t ldy, float beta, float* dx, std::int64_t ldx,
                            Bump temp) {
+  if (m.stored) return stored_input_gradient(q, *m.stored, rows, scale, dy, ldy, beta, dx, ldx);
   float* scales = temp.take(s.shape.out * s.shape.groups());
   float* rounded = temp.take(s.shape.out * s.shape.in);
   ternary_scales(q, s.shape, m.w, scales);

@@ -126,13 +126,18 @@ struct Moe : MoeWeights {
   /// The products of pairs with the matrices of their experts, plain or ternary.
   static void multiply(const Device auto& q, const TernaryShape& each, const Routing& r, Matrix w, const float* x,
                        float* y, Bump temp) {
-    if constexpr (C.ternary.on)
-      ternary_expert_linear(q, shape, r, each, w.w, x, y, temp);
+    if constexpr (C.ternary.on) {
+      if (w.stored) return ternary_expert_linear(q, shape, r, each, *w.stored, x, y, temp);
+      return ternary_expert_linear(q, shape, r, each, w.w, x, y, temp);
+    }
+    if (w.stored)
+      expert_linear(q, shape, r, each.out, each.in, *w.stored, x, y);
     else
       expert_linear(q, shape, r, each.out, each.in, w.w, x, y);
   }
   static void input_gradient(const Device auto& q, const TernaryShape& each, const Routing& r, Matrix w, float scale,
                              const float* dy, float* dx, Bump temp) {
+    if (w.stored) return expert_input_gradient(q, shape, r, each.out, each.in, *w.stored, scale, dy, dx);
     if constexpr (C.ternary.on)
       ternary_expert_input_gradient(q, shape, r, each, w.w, scale, dy, dx, temp);
     else

@@ -77,7 +77,7 @@ struct ArenaView {
   }
   auto matrix(std::size_t offset, std::size_t slot) const {
     if constexpr (std::is_const_v<T>)
-      return tensors ? Matrix{tensors[slot].values, tensors[slot].adapter, adapters} : Matrix{arena + offset};
+      return tensors ? Matrix::of(tensors[slot], adapters) : Matrix{arena + offset};
     else
       return MatrixGradient{tensors ? nullptr : arena + offset};
   }

@@ -398,7 +398,12 @@ class ModelTraining {
   template <Device D>
   static void enter(const D& q, const View& weights, const TokenBatch& batch, float* e, float* x) {
     const std::int64_t n = batch.tokens();
-    embed(q, n, row, batch.inputs, C.embedding_scale, weights.vector(0, 0), rank > 0 ? e : x);
+    const Matrix table = weights.matrix(0, 0);
+    float* const rows = rank > 0 ? e : x;
+    if (table.stored)
+      stored_embed(q, *table.stored, n, batch.inputs, C.embedding_scale, rows);
+    else
+      embed(q, n, row, batch.inputs, C.embedding_scale, table.w, rows);
     if constexpr (rank > 0) linear(q, up, up_of(weights), n, 1.f, e, row, 0.f, x, width);
   }
 

@@ -71,3 +71,19 @@ TEST_CASE("what is no number is an error that says which") {
   REQUIRE(!s);
   CHECK(s.error().message == "number 130 is inf, and F32 takes magnitudes up to 3.40282e+38");
 }
+
+TEST_CASE("numbers that come in pieces are those that come at once") {
+  const Floats x = noise(64 * 9 + 5, 4);
+  on_every_cpu([&](const Cpu& q) {
+    Buffer whole = stored(q, x);
+    auto memory = Buffer::of_bytes(Nf4::bytes(std::ssize(x)));
+    REQUIRE(memory);
+    auto writer = Nf4Writer::create(std::ssize(x), memory->bytes());
+    REQUIRE(writer);
+    REQUIRE(writer->append(q, x.data(), 128));
+    REQUIRE(writer->append(q, x.data() + 128, 64 * 6));
+    REQUIRE(writer->append(q, x.data() + 512, 69));
+    writer->finish();
+    CHECK(std::memcmp(whole.bytes(), memory->bytes(), Nf4::bytes(std::ssize(x))) == 0);
+  });
+}

@@ -8,6 +8,7 @@
 #include <chimera/core/tensor.hpp>
 #include <chimera/kernels/f32/elementwise.hpp>
 #include <chimera/kernels/f32/gemm.hpp>
+#include <chimera/kernels/f32/stored_product.hpp>
 #include <chimera/kernels/simd.hpp>
 
 #include <algorithm>
@@ -85,6 +86,11 @@ void expert_linear(const Cpu& q, const ExpertShape& s, const Routing& r, std::in
 /// dx [pairs, in] = scale dy W_e
 void expert_input_gradient(const Cpu& q, const ExpertShape& s, const Routing& r, std::int64_t out, std::int64_t in,
                            const float* w, float scale, const float* dy, float* dx);
+/// Both with a matrix that stays as it is stored.
+void expert_linear(const Cpu& q, const ExpertShape& s, const Routing& r, std::int64_t out, std::int64_t in,
+                   const StoredMatrix& w, const float* x, float* y);
+void expert_input_gradient(const Cpu& q, const ExpertShape& s, const Routing& r, std::int64_t out, std::int64_t in,
+                           const StoredMatrix& w, float scale, const float* dy, float* dx);
 /// dW_e += scale dy^T x
 void expert_weight_gradient(const Cpu& q, const ExpertShape& s, const Routing& r, std::int64_t out, std::int64_t in,
                             float scale, const float* dy, const float* x, float* dw);
@@ -240,6 +246,21 @@ CHIMERA_FUNCTION void expert_input_gradient(const Cpu& q, const ExpertShape& s, 
   each_expert(s, r, [&](std::int64_t e, std::int64_t at, std::int64_t count) {
     training_gemm(q, count, in, out, scale, row_major(dy + at * out, out), row_major(w + e * out * in, in), 0.f,
                   dx + at * in, in);
+  });
+}
+
+CHIMERA_FUNCTION void expert_linear(const Cpu& q, const ExpertShape& s, const Routing& r, std::int64_t out,
+                                    std::int64_t in, const StoredMatrix& w, const float* x, float* y) {
+  each_expert(s, r, [&](std::int64_t e, std::int64_t at, std::int64_t count) {
+    stored_product(q, w.from(e * out, out), count, 1.f, x + at * in, in, 0.f, y + at * out, out);
+  });
+}
+
+CHIMERA_FUNCTION void expert_input_gradient(const Cpu& q, const ExpertShape& s, const Routing& r, std::int64_t out,
+                                            std::int64_t in, const StoredMatrix& w, float scale, const float* dy,
+                                            float* dx) {
+  each_expert(s, r, [&](std::int64_t e, std::int64_t at, std::int64_t count) {
+    stored_input_gradient(q, w.from(e * out, out), count, scale, dy + at * out, out, 0.f, dx + at * in, in);
   });
 }
 

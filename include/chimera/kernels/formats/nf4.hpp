@@ -19,6 +19,8 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <utility>
 
 namespace chimera::inline CHIMERA_ABI {
 
@@ -92,7 +94,23 @@ struct Nf4 {
   }
 };
 
-/// Writes Nf4::bytes(n), of which `to` begins on 64. Numbers that are none are an error, as in `encode`.
+/// Writes n numbers as they come, into Nf4::bytes(n) that begin on 64.
+class Nf4Writer {
+ public:
+  static Result<Nf4Writer> create(std::int64_t n, std::byte* to);
+
+  /// The next numbers: whole blocks, but for the last. Such that are none are an error, as in `encode`.
+  Result<void> append(const Cpu& q, const float* from, std::int64_t count);
+  /// After the last, which no scale can do without.
+  void finish();
+
+ private:
+  Nf4 w_;
+  std::int64_t written_ = 0;
+  Buffer magnitudes_;  // the largest of each block
+};
+
+/// All at once.
 Result<void> encode_nf4(const Cpu& q, const float* from, std::int64_t n, std::byte* to);
 
 /// Numbers first ... first + n - 1 become f32, on the calling thread.
@@ -163,38 +181,48 @@ struct Decode {
 
 }  // namespace nf4_parts
 
-CHIMERA_FUNCTION Result<void> encode_nf4(const Cpu& q, const float* from, std::int64_t n, std::byte* to) {
+CHIMERA_FUNCTION Result<Nf4Writer> Nf4Writer::create(std::int64_t n, std::byte* to) {
+  Nf4Writer writer;
+  writer.w_ = Nf4::at(to, n);
+  auto magnitudes = Buffer::create(static_cast<std::size_t>(writer.w_.blocks()));
+  if (!magnitudes) return magnitudes.error();
+  writer.magnitudes_ = std::move(*magnitudes);
+  return writer;
+}
+
+CHIMERA_FUNCTION Result<void> Nf4Writer::append(const Cpu& q, const float* from, std::int64_t count) {
   using namespace nf4_parts;
-  const Nf4 w = Nf4::at(to, n);
-  auto* const steps = const_cast<float*>(w.steps);
-  auto* const scales = const_cast<std::uint8_t*>(w.scales);
-  auto* const codes_to = const_cast<std::uint8_t*>(w.codes);
-  const std::int64_t blocks = w.blocks(), runs = w.runs();
-  auto room = Buffer::create(static_cast<std::size_t>(blocks));
-  if (!room) return room.error();
-  float* const magnitudes = room->data();
-  parallel(q, runs, [&](std::int64_t run, int) {
-    for (std::int64_t b = run * nf4_run; b < std::min((run + 1) * nf4_run, blocks); ++b) {
-      const float* x = from + b * nf4_block;
-      const std::int64_t count = std::min(nf4_block, n - b * nf4_block);
-      magnitudes[b] = largest_magnitude(q.isa(), x, count);
-      const float most = magnitudes[b] > 0 ? magnitudes[b] : 1.f;
-      for (std::int64_t i = 0; i < count; i += 2) {
-        const std::uint8_t second = i + 1 < count ? nearest(level_middles, x[i + 1] / most) : 0;
-        codes_to[(b * nf4_block + i) / 2] =
-            static_cast<std::uint8_t>(nearest(level_middles, x[i] / most) << 4 | second);
-      }
+  const std::int64_t blocks = (count + nf4_block - 1) / nf4_block;
+  float* const magnitudes = magnitudes_.data() + written_ / nf4_block;
+  auto* const codes = const_cast<std::uint8_t*>(w_.codes) + written_ / 2;
+  parallel(q, blocks, [&](std::int64_t b, int) {
+    const float* x = from + b * nf4_block;
+    const std::int64_t numbers = std::min(nf4_block, count - b * nf4_block);
+    magnitudes[b] = largest_magnitude(q.isa(), x, numbers);
+    const float most = magnitudes[b] > 0 ? magnitudes[b] : 1.f;
+    for (std::int64_t i = 0; i < numbers; i += 2) {
+      const std::uint8_t second = i + 1 < numbers ? nearest(level_middles, x[i + 1] / most) : 0;
+      codes[(b * nf4_block + i) / 2] = static_cast<std::uint8_t>(nearest(level_middles, x[i] / most) << 4 | second);
     }
   });
-  double sum = 0;
-  for (std::int64_t b = 0; b < blocks; ++b) {
+  for (std::int64_t b = 0; b < blocks; ++b)
     if (!(magnitudes[b] <= largest_of(Format::f32))) {
-      const std::int64_t first = b * nf4_block, count = std::min(nf4_block, n - first);
-      const std::int64_t at = first + format_parts::first_unfit(q.isa(), Format::f32, from + first, count);
-      return format_parts::unfit(Format::f32, at, from[at]);
+      const std::int64_t first = b * nf4_block, numbers = std::min(nf4_block, count - first);
+      const std::int64_t at = first + format_parts::first_unfit(q.isa(), Format::f32, from + first, numbers);
+      return format_parts::unfit(Format::f32, written_ + at, from[at]);
     }
-    sum += double{magnitudes[b]};
-  }
+  written_ += count;
+  return {};
+}
+
+CHIMERA_FUNCTION void Nf4Writer::finish() {
+  using namespace nf4_parts;
+  auto* const steps = const_cast<float*>(w_.steps);
+  auto* const scales = const_cast<std::uint8_t*>(w_.scales);
+  const float* const magnitudes = magnitudes_.data();
+  const std::int64_t blocks = w_.blocks(), runs = w_.runs();
+  double sum = 0;
+  for (std::int64_t b = 0; b < blocks; ++b) sum += double{magnitudes[b]};
   const float mean = static_cast<float>(sum / static_cast<double>(std::max<std::int64_t>(blocks, 1)));
   for (std::int64_t run = 0; run < runs; ++run) {
     const std::int64_t first = run * nf4_run, count = std::min(nf4_run, blocks - first);
@@ -205,6 +233,13 @@ CHIMERA_FUNCTION Result<void> encode_nf4(const Cpu& q, const float* from, std::i
       scales[b] = nearest(scale_middles, (magnitudes[b] - mean) / (most > 0 ? most : 1.f));
   }
   steps[runs] = mean;
+}
+
+CHIMERA_FUNCTION Result<void> encode_nf4(const Cpu& q, const float* from, std::int64_t n, std::byte* to) {
+  auto writer = Nf4Writer::create(n, to);
+  if (!writer) return writer.error();
+  if (Result<void> s = writer->append(q, from, n); !s) return s;
+  writer->finish();
   return {};
 }
 

@@ -14,17 +14,18 @@
 
 namespace chimera::inline CHIMERA_ABI {
 
-/// Rows that are stored together.
+/// Rows that are stored together: in `format`, row after row at `data`, or in NF4 if there is none.
 struct StoredRows {
-  std::int64_t first = 0, rows = 0;     // of the matrix
-  Format format = Format::f32;          // one that holds_weights,
-  const std::byte* data = nullptr;      // row after row; null: in
-  Nf4 nf4{};                            // this
-  const std::int64_t* order = nullptr;  // which row of those each is; null: they are in their order
-  float scale = 1.f;                    // multiplies all
+  std::int64_t first = 0, rows = 0;  // of the matrix
+  Format format = Format::f32;       // one that holds_weights, whose blocks fill rows
+  const std::byte* data = nullptr;
+  Nf4 nf4{};
+  float scale = 1.f;              // multiplies all
+  const float* scales = nullptr;  // multiply each `group` columns of each row; null: 1
+  std::int64_t group = 0;
 };
 
-/// A matrix [rows, cols], which fills whole blocks of its formats with every row.
+/// A matrix [rows, cols].
 struct StoredMatrix {
   std::int64_t rows = 0, cols = 0;
   std::array<StoredRows, Tensor::most_parts> parts{};
@@ -81,13 +82,15 @@ CHIMERA_FUNCTION void decode_part(Isa isa, const StoredMatrix& w, std::int64_t r
   for (std::int64_t r = w.skipped + row; r < w.skipped + row + rows; ++r, to += ld) {
     while (part + 1 < w.count && r >= w.parts[part].first + w.parts[part].rows) ++part;
     const StoredRows& p = w.parts[part];
-    const std::int64_t at = p.order ? p.order[r - p.first] : r - p.first;
+    const std::int64_t at = r - p.first;
     if (p.data)
       stored_matrix_parts::decode_run(isa, p.format, p.data + at * format_bytes(p.format, w.cols), col, cols, to);
     else
       decode_nf4(isa, p.nf4, at * w.cols + col, cols, to);
     if (p.scale != 1.f)
       for (std::int64_t i = 0; i < cols; ++i) to[i] *= p.scale;
+    if (p.scales)
+      for (std::int64_t i = 0; i < cols; ++i) to[i] *= p.scales[at * (w.cols / p.group) + (col + i) / p.group];
   }
 }
 

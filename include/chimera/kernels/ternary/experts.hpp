@@ -25,6 +25,10 @@ constexpr std::int64_t ternary_expert_bytes(const TernaryShape& each, std::int64
 void ternary_expert_linear(const Cpu& q, const ExpertShape& s, const Routing& r, const TernaryShape& each,
                            const float* w, const float* x, float* y, Bump temp);
 
+/// The same with what W is rounded to, as it is stored.
+void ternary_expert_linear(const Cpu& q, const ExpertShape& s, const Routing& r, const TernaryShape& each,
+                           const StoredMatrix& w, const float* x, float* y, Bump temp);
+
 /// dx [pairs, in] = scale dy W^_e
 void ternary_expert_input_gradient(const Cpu& q, const ExpertShape& s, const Routing& r, const TernaryShape& each,
                                    const float* w, float scale, const float* dy, float* dx, Bump temp);
@@ -48,6 +52,15 @@ CHIMERA_FUNCTION void ternary_expert_linear(const Cpu& q, const ExpertShape& s, 
     ternary_scales(q, each, mine, scales);
     ternary_product(q, each, count, 1.f, x + at * each.in, each.in, mine, scales, 0.f, y + at * each.out, each.out);
   });
+}
+
+CHIMERA_FUNCTION void ternary_expert_linear(const Cpu& q, const ExpertShape& s, const Routing& r,
+                                            const TernaryShape& each, const StoredMatrix& w, const float* x, float* y,
+                                            Bump temp) {
+  const std::int64_t pairs = r.first[s.experts];
+  float* rounded = temp.take(pairs * each.in);
+  rounded_rows(q, pairs, each.in, x, each.in, rounded);
+  expert_linear(q, s, r, each.out, each.in, w, rounded, y);
 }
 
 CHIMERA_FUNCTION void ternary_expert_input_gradient(const Cpu& q, const ExpertShape& s, const Routing& r,
