@@ -1,4 +1,5 @@
 // chimera-convert: the same model in another form: a checkpoint, a GGUF file, a Hugging Face folder.
+#include "adapter_option.hpp"
 #include "model_option.hpp"
 #include "noted_tokenizer.hpp"
 #include "numbers.hpp"
@@ -19,6 +20,7 @@ struct Options {
   std::string in, out, format = "f32", name;
   int threads = 0;
   bool force = false, chat = false;
+  std::vector<std::string> merged;
 };
 
 /// The last part of a path, without an ending slash.
@@ -135,6 +137,10 @@ Result<void> convert(Options& options) {
   if (!cpu) return cpu.error();
   auto weights = saved->weights(*cpu);
   if (!weights) return weights.error();
+  const auto adapters = load_adapters(*cpu, saved->model, options.merged);
+  if (!adapters) return adapters.error();
+  for (const LoadedAdapter& a : *adapters)
+    merge_adapters(*cpu, saved->model.tensors, a.table->weights, a.values.data(), weights->data());
   auto tokenizer = noted(saved->tokenizer());
   if (!tokenizer) return tokenizer.error();
   if (options.chat) {
@@ -167,6 +173,8 @@ int program(int argc, char** argv) {
   app.add_option("--format,--outtype", options.format,
                  "of the matrices in OUT: f32, f16, bf16; in GGUF also q8_0, q4_k_m, ...");
   app.add_option("--name", options.name, "of the model in OUT; without it, that of IN")->default_str("");
+  add_adapter_option(app, "--merge", options.merged,
+                     "adds adapters to the weights: PEFT's folder, a GGUF adapter, a run of chimera-align --lora");
   app.add_flag("--force", options.force, "write over OUT if it exists, without asking")->default_str("");
   app.add_flag("--chat", options.chat, "say in OUT that the model was trained on conversations in ChatML")
       ->default_str("");

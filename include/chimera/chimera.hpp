@@ -6,6 +6,8 @@
 #include <chimera/training.hpp>
 
 #include <chimera/align/rollouts.hpp>
+#include <chimera/exchange/adapter_files.hpp>
+#include <chimera/exchange/adapter_names.hpp>
 #include <chimera/exchange/config_from_file.hpp>
 #include <chimera/exchange/gguf_model.hpp>
 #include <chimera/exchange/hugging_face.hpp>

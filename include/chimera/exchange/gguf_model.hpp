@@ -187,6 +187,9 @@ inline std::vector<GgufTensor> declared(std::span<const FileWeight> table, const
 
 }  // namespace gguf_model_parts
 
+/// The tensors that GGUF files of a model of this config have.
+inline Family gguf_family(const Config& c) { return gguf_model_parts::family_of(gguf_architecture(c)); }
+
 /// Where the file has the model's weights. Errors: another config, a tensor that is missing, and one that the model has
 /// no place for.
 inline Result<std::vector<FileWeight>> find_weights(const Gguf& file, const AnyModel& model) {

@@ -67,8 +67,16 @@ inline Family family_of(std::string_view type) {
   return type == "granitemoehybrid" ? Family::granite : Family::llama;
 }
 
+}  // namespace hugging_face_parts
+
+/// The tensors that transformers' files of a model of this config have.
+inline Family hugging_face_family(const Config& c) {
+  return hugging_face_parts::family_of(hugging_face_parts::type_of(c));
+}
+
 /// Why transformers has no class for a model of this config; empty if it has one.
 inline std::string unknown_to_transformers(const Config& c) {
+  using namespace hugging_face_parts;
   const std::string_view type = type_of(c);
   if (const std::string word = word_unknown_to(family_of(type), c); !word.empty())
     return "its " + std::string(type) + " has no layer like " + word;
@@ -87,6 +95,8 @@ inline std::string unknown_to_transformers(const Config& c) {
       if (std::string why = layer.unknown_to_transformers(c, type); !why.empty()) return why;
   return "";
 }
+
+namespace hugging_face_parts {
 
 /// Whether matrices that were rounded already are asked for, in two bits.
 inline bool is_packed(const Config& c, Format format) { return c.ternary.on && format == Format::tq2_0; }

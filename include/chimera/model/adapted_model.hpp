@@ -48,8 +48,8 @@ struct AdapterTarget {
   std::uint32_t parts = 1;
 };
 
-/// How many parts a matrix has: 1 if it is one.
-std::int64_t part_count(const NamedTensor& t);
+/// Of all parts of a matrix; of one that has none, bit 0.
+std::uint32_t all_parts(const NamedTensor& t);
 
 /// All matrices of blocks but those of experts, with all their parts.
 std::vector<AdapterTarget> all_targets(std::span<const NamedTensor> tensors);
@@ -118,15 +118,17 @@ CHIMERA_FUNCTION Result<void> LoraSettings::validate() const {
   return {};
 }
 
-CHIMERA_FUNCTION std::int64_t part_count(const NamedTensor& t) {
-  return std::max<std::int64_t>(1, std::count_if(t.parts.begin(), t.parts.end(), [](auto rows) { return rows > 0; }));
+CHIMERA_FUNCTION std::uint32_t all_parts(const NamedTensor& t) {
+  std::uint32_t bits = 0;
+  for (std::size_t p = 0; p < t.parts.size(); ++p) bits |= t.parts[p] > 0 ? 1U << p : 0U;
+  return std::max(bits, 1U);
 }
 
 CHIMERA_FUNCTION std::vector<AdapterTarget> all_targets(std::span<const NamedTensor> tensors) {
   std::vector<AdapterTarget> all;
   for (std::size_t i = 0; i < tensors.size(); ++i)
     if (const NamedTensor& t = tensors[i]; t.role == Role::matrix && t.each == 0 && t.block() >= 0)
-      all.push_back({i, (1U << part_count(t)) - 1});
+      all.push_back({i, all_parts(t)});
   return all;
 }
 
@@ -177,11 +179,10 @@ CHIMERA_FUNCTION Result<std::unique_ptr<AdapterTable>> AdapterTable::create(std:
     a.rank = settings.rank, a.scale = static_cast<float>(settings.scale()), a.number = i;
     std::array<std::int64_t, Tensor::most_parts> of_a{}, of_b{};
     std::int64_t first = 0, rows = 0;
-    const bool whole = part_count(t) == 1;
-    for (std::size_t p = 0, bit = 0; p < (whole ? 1 : t.parts.size()); ++p) {
+    const bool whole = std::count(t.parts.begin(), t.parts.end(), 0) == std::ssize(t.parts);
+    for (std::size_t p = 0; p < (whole ? 1 : t.parts.size()); ++p) {
       const std::int64_t part = whole ? t.rows : t.parts[p];
-      if (part == 0) continue;
-      if (targets[i].parts >> bit++ & 1) {
+      if (part > 0 && (targets[i].parts >> p & 1)) {
         const auto at = static_cast<std::size_t>(a.count++);
         a.parts[at] = {first, part}, of_a[at] = a.rank, of_b[at] = part, rows += part;
       }
