@@ -1,4 +1,5 @@
 // chimera-generate: writes text with a trained model.
+#include "adapter_option.hpp"
 #include "model_option.hpp"
 #include "noted_tokenizer.hpp"
 #include "program.hpp"
@@ -27,6 +28,7 @@ volatile std::sig_atomic_t stop_asked = 0;
 
 struct Options {
   std::string model;
+  std::vector<std::string> adapters;
   TextOptions text;
   std::int64_t tokens = -1;
   int threads = 0;
@@ -48,12 +50,20 @@ Result<void> generate(const Options& options) {
   const Config& config = saved->config();
   const auto tokenizer = noted(saved->tokenizer());
   if (!tokenizer) return tokenizer.error();
+  const auto loaded = load_adapters(*cpu, saved->model, options.adapters);
+  if (!loaded) return loaded.error();
+  std::vector<AdapterUse> uses;
+  for (const LoadedAdapter& a : *loaded) uses.push_back({&a.table->weights, a.values.data()});
+  const auto adapters = PackedAdapters::create(*weights, uses);
+  if (!adapters) return adapters.error();
 
   // Without a prompt the text begins as after a line break.
   std::vector<std::int32_t> prompt = tokenizer->encode(text->empty() ? "\n" : *text);
   if (const Vocabulary& v = tokenizer->vocabulary(); v.add_bos && v.bos >= 0) prompt.insert(prompt.begin(), v.bos);
   auto session = create_session(*cpu, *weights, options.session);
   if (!session) return session.error();
+  if (!uses.empty())
+    if (Result<void> s = session->set_adapters(&*adapters); !s) return s;
   if (static_cast<std::int64_t>(prompt.size()) > session->context())
     return Error{"the prompt has " + std::to_string(prompt.size()) + " tokens, the context of " +
                  std::string(saved->model.name) + " holds " + std::to_string(session->context()) +
@@ -125,6 +135,8 @@ int program(int argc, char** argv) {
   Flags app{"Writes text with a trained model.", "chimera-generate"};
   app.end_help("chimera-generate -m model.gguf -p 'Once upon a time' -n 200", engine_help);
   add_model_option(app, options.model)->required();
+  add_adapter_option(app, "--lora", options.adapters,
+                     "adapters beside the model: PEFT's folder, a GGUF adapter, a run of chimera-align --lora");
   auto* prompt =
       app.add_option("-p,--prompt", options.text.prompt, "the text to continue; without it, what comes through a pipe")
           ->default_str("");

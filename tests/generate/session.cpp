@@ -550,3 +550,55 @@ TEST_CASE("after its creation a session allocates nothing") {
   CHECK(after == before);
 }
 #endif
+
+TEST_CASE("adapters beside a packed model are what they are merged into it, for every session and number of threads") {
+  const AnyModel& model = small_model;
+  const auto table = AdapterTable::create(model.tensors, std::vector<BaseTensor>(model.slot_count),
+                                          all_targets(model.tensors), {.rank = 5, .alpha = 20});
+  REQUIRE(table);
+  std::vector<float> weights(model.arena_floats), first((*table)->arena_floats), second = first;
+  model.initialize(weights.data(), 7);
+  Random random{3, 0, 0};
+  for (std::vector<float>* values : {&first, &second})
+    for (float& v : *values) v = 0.1f * random.normal();
+  std::vector<float> half = second;
+  for (const NamedTensor& t : (*table)->tensors)
+    for (std::int64_t i = 0; t.name().ends_with(".lora_b") && i < t.size(); ++i)
+      half[t.offset + static_cast<std::size_t>(i)] *= 0.5f;
+  const Cpu one = *Cpu::create(1), three = *Cpu::create(3);
+  std::vector<float> merged = weights;
+  for (const std::vector<float>* values : {&first, &half})
+    merge_adapters(one, model.tensors, (*table)->weights, values->data(), merged.data());
+  const PackedModel base = *PackedModel::create(one, model, weights.data()),
+                    whole = *PackedModel::create(one, model, merged.data());
+  const AdapterUse uses[] = {{&(*table)->weights, first.data()}, {&(*table)->weights, second.data(), 0.5f}};
+  const auto adapters = PackedAdapters::create(base, uses), other = PackedAdapters::create(whole, uses);
+  REQUIRE(adapters);
+  CHECK(adapters->columns() > 10);
+
+  auto expected = Session::create(one, whole), plain = Session::create(one, base), alone = Session::create(one, base),
+       threads = Session::create(three, base);
+  const auto tokens = tokens_up_to(20);
+  const std::vector<float> without = copy(plain->prefill(tokens)), want = copy(expected->prefill(tokens));
+  REQUIRE(alone->set_adapters(&*adapters));
+  REQUIRE(threads->set_adapters(&*adapters));
+  const std::vector<float> got = copy(alone->prefill(tokens));
+  double error = 0, change = 0;
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    error = std::max(error, std::abs(double{got[i]} - double{want[i]}));
+    change = std::max(change, std::abs(double{want[i]} - double{without[i]}));
+  }
+  CHECK(error < 1e-4 * (1 + change));
+  CHECK(change > 0.01);
+  CHECK(copy(threads->prefill(tokens)) == got);
+  auto fork = alone->fork();
+  Session* both[] = {&*alone, &*fork};
+  const std::int32_t next[] = {3, 9};
+  REQUIRE(Session::step_all(both, next));
+  CHECK(copy(Result<Session::Logits>(alone->logits())) == copy(threads->step(3)));
+
+  alone->reset();
+  REQUIRE(alone->set_adapters(nullptr));
+  CHECK(copy(alone->prefill(tokens)) == without);
+  CHECK(alone->set_adapters(&*other).error().message == "the adapters are of other weights than the reader's");
+}

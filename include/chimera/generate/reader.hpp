@@ -8,6 +8,7 @@
 #include <chimera/core/result.hpp>
 #include <chimera/generate/sequence.hpp>
 #include <chimera/generate/top_logits.hpp>
+#include <chimera/model/packed_adapters.hpp>
 #include <chimera/model/packed_model.hpp>
 
 #include <algorithm>
@@ -41,6 +42,10 @@ class Reader {
 
   const Cpu& cpu() const { return *q_; }
   const PackedModel& weights() const { return *weights_; }
+  /// From now on all that it reads goes through these adapters, too, or through none (null); what sequences have read
+  /// stays as it is. What was begun is read to its end first. They must outlive their use. Errors: of other weights, or
+  /// too many for so many rows.
+  Result<void> set_adapters(const PackedAdapters* adapters);
   /// Tokens of a pass, at most.
   std::int64_t rows() const { return capacity_; }
   /// Bytes of memory that passes take.
@@ -134,6 +139,7 @@ class Reader {
 
   const Cpu* q_ = nullptr;
   const PackedModel* weights_ = nullptr;
+  const PackedTensor* tensors_ = nullptr;  // of the weights, or of these with adapters
   std::int64_t capacity_ = 0;
   Buffer block_;
   Run* runs_ = nullptr;             // [capacity], as the next three
@@ -161,13 +167,24 @@ namespace chimera::inline CHIMERA_ABI {
 CHIMERA_FUNCTION Result<Reader> Reader::create(const Cpu& q, const PackedModel& weights, std::int64_t rows) {
   if (rows < 1) return Error{"a reader's pass must have at least 1 row, found " + std::to_string(rows)};
   Reader r;
-  r.q_ = &q, r.weights_ = &weights, r.capacity_ = rows;
+  r.q_ = &q, r.weights_ = &weights, r.tensors_ = weights.tensors(), r.capacity_ = rows;
   auto block = Buffer::of_bytes(r.bind(nullptr));
   if (!block) return block.error();
   r.block_ = std::move(*block);
   r.bind(r.block_.bytes());
   r.jobs_.reserve(static_cast<std::size_t>(rows));
   return r;
+}
+
+CHIMERA_FUNCTION Result<void> Reader::set_adapters(const PackedAdapters* adapters) {
+  if (adapters && &adapters->model() != weights_) return Error{"the adapters are of other weights than the reader's"};
+  constexpr auto room = static_cast<std::int64_t>(Cpu::shared_floats);
+  if (adapters && capacity_ * 2 * adapters->columns() > room)  // of two matrices that are joined
+    return Error{"a reader of " + std::to_string(capacity_) + " rows takes adapters of at most " +
+                 std::to_string(room / (2 * capacity_)) + " columns, found " + std::to_string(adapters->columns())};
+  finish();
+  tensors_ = adapters ? adapters->tensors() : weights_->tensors();
+  return {};
 }
 
 CHIMERA_FUNCTION Result<void> Reader::read(std::span<const Turn> turns) {
@@ -267,7 +284,7 @@ CHIMERA_FUNCTION void Reader::run_stage() {
   ModelPass pass;
   pass.runs = {runs_, run_count_}, pass.rows = rows_, pass.kv = kv_;
   pass.tokens = tokens_, pass.outputs = {outputs_, output_count_}, pass.memory = memory_;
-  model().decode(*q_, weights_->tensors(), pass, stage_++);
+  model().decode(*q_, tensors_, pass, stage_++);
   if (stage_ < model().stages) return;
   score();
   answered_ += output_count_;

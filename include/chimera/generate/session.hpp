@@ -40,6 +40,8 @@ class Session : public Sequence {
   ~Session() { leave(); }
 
   const Reader& reader() const { return *reader_; }
+  /// Reader::set_adapters, of all sessions of its reader.
+  Result<void> set_adapters(const PackedAdapters* adapters) { return reader_->set_adapters(adapters); }
 
   /// Logits [vocab] after one more token; they are overwritten by the next call. On an error nothing has changed.
   Result<Logits> step(std::int32_t token) { return prefill({&token, 1}); }

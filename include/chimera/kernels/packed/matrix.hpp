@@ -63,11 +63,21 @@ void pack_input(Isa isa, const PackedInput& input, std::int64_t row, const float
 void multiply_panels(Isa isa, const PackedRows& w, std::int64_t panel, std::int64_t panels, const PackedInput& x,
                      std::int64_t first, std::int64_t count, float* scratch, float* out);
 
+/// What is added to some rows of a matrix: b a x, in f32.
+struct PackedAdapter {
+  std::int64_t rank = 0;
+  const float* a = nullptr;  // [rank, cols]
+  const float* b = nullptr;  // [panels of the rows][rank][16]
+};
+
 /// Rows first .. first + rows.rows - 1 of a matrix, multiplied by `scale`.
 struct PackedPart {
   PackedRows rows;
   std::int64_t first = 0;
   float scale = 1.f;
+  const PackedAdapter* adapter = nullptr;
+
+  std::int64_t rank() const { return adapter ? adapter->rank : 0; }
 };
 
 /// A matrix [rows, cols] whose rows may come in several formats: q, k and v of one layer.
@@ -93,6 +103,12 @@ struct PackedMatrix {
     p.rows.data += static_cast<std::size_t>(first) * panel_bytes(p.rows.format, cols);
     p.rows.rows = std::min(number * panel_rows, p.rows.rows - first * panel_rows);
     return {{p}, 1, p.rows.rows, cols};
+  }
+  /// Of what the adapters of its first parts make of a row, side by side.
+  std::int64_t adapter_columns(std::size_t before) const {
+    std::int64_t columns = 0;
+    for (std::size_t i = 0; i < before; ++i) columns += parts[i].rank();
+    return columns;
   }
   InputForms forms() const {
     InputForms all{};

@@ -136,7 +136,8 @@ constexpr std::int64_t product_scratch_bytes(std::int64_t cols) {
                    bytes_of({cols}), results_bytes(together_for_rows, row_block)});
 }
 
-/// Multiplies `rows` rows of x [cols] with the matrix w [rows, cols].
+/// Multiplies `rows` rows of x [cols] with the matrix w [rows, cols]. With adapters, rows times all their columns are at
+/// most Cpu::shared_floats.
 void product(const Cpu& q, const PackedMatrix& w, std::int64_t rows, const ProductInput& x, const Then& then,
              Bump temp);
 
@@ -208,27 +209,66 @@ struct Finish {
   }
 };
 
-/// Results [panels][rows][panel_rows] for rows first ..
-inline void multiply(Isa isa, const PackedPart& part, std::int64_t panel, std::int64_t panels, const PackedInput& input,
-                     std::int64_t first, std::int64_t rows, float* scratch, float* out) {
+/// h [columns] = a x, for all parts that have adapters; each sum has the same order however many rows there are.
+inline void adapt_down(Isa isa, const PackedMatrix& w, const float* x, float* scratch, float* h) {
+  for (std::size_t i = 0; i < w.count; ++i)
+    if (const PackedAdapter* a = w.parts[i].adapter) {
+      gemm_serial(isa, scratch, 1, a->rank, w.cols, 1.f, row_major(x, w.cols), transposed(a->a, w.cols), 0.f, h,
+                  a->rank);
+      h += a->rank;
+    }
+}
+
+/// out [panels][rows][panel_rows] += b h, for rows of h that lie ldh apart.
+struct AdaptUp {
+  template <int W>
+  CHIMERA_INLINE static void run(const PackedAdapter& adapter, std::int64_t panel, std::int64_t panels,
+                                 std::int64_t rows, const float* h, std::int64_t ldh, float* out) {
+    for (std::int64_t p = 0; p < panels; ++p)
+      for (std::int64_t t = 0; t < rows; ++t, out += panel_rows)
+        for (std::int64_t lane = 0; lane < panel_rows; lane += W) {
+          const float* b = adapter.b + (panel + p) * adapter.rank * panel_rows + lane;
+          Vec<W> sum = Vec<W>::load(out + lane);
+          for (std::int64_t r = 0; r < adapter.rank; ++r, b += panel_rows)
+            sum = fma<W>(Vec<W>(h[t * ldh + r]), Vec<W>::load(b), sum);
+          sum.store(out + lane);
+        }
+  }
+};
+
+/// What adapters make of the rows of an input [rows, columns].
+struct Adapted {
+  const float* h = nullptr;
+  std::int64_t columns = 0;
+};
+
+/// Results [panels][rows][panel_rows] of part `number` for rows first ..
+inline void multiply(Isa isa, const PackedMatrix& w, std::size_t number, std::int64_t panel, std::int64_t panels,
+                     const PackedInput& input, const Adapted& adapted, std::int64_t first, std::int64_t rows,
+                     float* scratch, float* out) {
+  const PackedPart& part = w.parts[number];
   multiply_panels(isa, part.rows, panel, panels, input, first, rows, scratch, out);
   if (part.scale != 1.f)
     for (std::int64_t i = 0; i < panels * rows * panel_rows; ++i) out[i] *= part.scale;
+  if (part.adapter)
+    dispatch<AdaptUp>(isa, *part.adapter, panel, panels, rows,
+                      adapted.h + first * adapted.columns + w.adapter_columns(number), adapted.columns, out);
 }
 
 /// Some panels, of a gate's two parts both, times rows first .. of the input. Fewer panels than asked for if a part of
 /// the matrix ends: as many as it returns.
 inline std::int64_t multiply_and_finish(Isa isa, const PackedMatrix& w, std::int64_t panel, std::int64_t panels,
-                                        const PackedInput& input, std::int64_t first, std::int64_t rows, Bump scratch,
-                                        const Then& then) {
+                                        const PackedInput& input, const Adapted& adapted, std::int64_t first,
+                                        std::int64_t rows, Bump scratch, const Then& then) {
   const PackedPart* part = w.parts.data();
   for (; panel >= part->rows.panels(); ++part) panel -= part->rows.panels();
   panels = std::min(panels, part->rows.panels() - panel);
   float* const inner = scratch.take(panel_scratch_floats);
   float* const a = scratch.take(panels * rows * panel_rows);
   float* const b = scratch.take(panels * rows * panel_rows);
-  multiply(isa, *part, panel, panels, input, first, rows, inner, a);
-  if (then.kind == Then::Kind::gate) multiply(isa, w.parts[1], panel, panels, input, first, rows, inner, b);
+  const auto number = static_cast<std::size_t>(part - w.parts.data());
+  multiply(isa, w, number, panel, panels, input, adapted, first, rows, inner, a);
+  if (then.kind == Then::Kind::gate) multiply(isa, w, 1, panel, panels, input, adapted, first, rows, inner, b);
   const std::int64_t row = panel * panel_rows, count = std::min(panels * panel_rows, part->rows.rows - row);
   dispatch<Finish>(isa, then, first, rows, part->first + row, count, a, b);
   return panels;
@@ -250,9 +290,13 @@ inline void multiply_one(const Cpu& q, const PackedMatrix& w, std::int64_t panel
     Bump scratch{q.scratch(worker)};
     const PackedInput input = bind_packed_input(scratch, w.forms(), 1, w.cols);
     float* buffer = scratch.take(w.cols);
-    pack_input(q.isa(), input, 0, input_row(q.isa(), x, w.cols, 0, buffer));
+    const float* row = input_row(q.isa(), x, w.cols, 0, buffer);
+    pack_input(q.isa(), input, 0, row);
+    const std::int64_t columns = w.adapter_columns(w.count);
+    float* h = scratch.take(columns);
+    adapt_down(q.isa(), w, row, scratch.take(0), h);
     stretches.take(worker, together, [&](std::int64_t at, std::int64_t end) {
-      while (at < end) at += multiply_and_finish(q.isa(), w, at, end - at, input, 0, 1, scratch, then);
+      while (at < end) at += multiply_and_finish(q.isa(), w, at, end - at, input, {h, columns}, 0, 1, scratch, then);
     });
   });
 }
@@ -262,11 +306,17 @@ inline void multiply_rows(const Cpu& q, const PackedMatrix& w, std::int64_t pane
   using packed_parts::tile_multiple;
   const PackedInput input = bind_packed_input(temp, w.forms(), rows, w.cols);
   const std::int64_t tiles = (rows + tile_multiple - 1) / tile_multiple;
+  const std::int64_t columns = w.adapter_columns(w.count);
+  float* const h = q.shared();
   Stretches packing(tiles, q.at_once());
   parallel(q, q.at_once(), rows * w.cols * std::int64_t{sizeof(float)}, [&](std::int64_t, int worker) {
     packing.take(worker, 1, [&](std::int64_t tile, std::int64_t) {
-      for (std::int64_t i = tile * tile_multiple; i < std::min(rows, (tile + 1) * tile_multiple); ++i)
-        pack_input(q.isa(), input, i, input_row(q.isa(), x, w.cols, i, q.scratch(worker)));
+      for (std::int64_t i = tile * tile_multiple; i < std::min(rows, (tile + 1) * tile_multiple); ++i) {
+        Bump scratch{q.scratch(worker)};
+        const float* row = input_row(q.isa(), x, w.cols, i, scratch.take(w.cols));
+        pack_input(q.isa(), input, i, row);
+        adapt_down(q.isa(), w, row, scratch.take(0), h + i * columns);
+      }
     });
   });
   // Some panels for each worker, of whole tiles. Blocks of rows alike in size, of whole tiles, too; as many as workers
@@ -282,7 +332,7 @@ inline void multiply_rows(const Cpu& q, const PackedMatrix& w, std::int64_t pane
       const std::int64_t first = index / shares * block, at = index % shares * share;
       const std::int64_t end = std::min(at + share, panels);
       for (std::int64_t p = at; p < end;)
-        p += multiply_and_finish(q.isa(), w, p, std::min(end - p, together_for_rows), input, first,
+        p += multiply_and_finish(q.isa(), w, p, std::min(end - p, together_for_rows), input, {h, columns}, first,
                                  std::min(block, rows - first), Bump{q.scratch(worker)}, then);
     });
   });
