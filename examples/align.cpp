@@ -13,7 +13,10 @@
 #include <chimera/align/dpo.hpp>
 #include <chimera/align/preferences.hpp>
 #include <chimera/core/checksum.hpp>
+#include <chimera/exchange/adapter_files.hpp>
+#include <chimera/exchange/adapter_names.hpp>
 #include <chimera/exchange/saved_model.hpp>
+#include <chimera/model/adapted_model.hpp>
 
 #include <cmath>
 #include <memory>
@@ -34,8 +37,14 @@ struct Task {
   DpoLoss loss = DpoLoss::sigmoid;
   double beta = 0.1, noise = 0;
   bool by_length = false;
-  std::uint32_t reference = 0;  // tells which model the reference is
+  std::uint32_t reference = 0;               // tells which model the reference is
+  LoraSettings lora{.rank = 0, .alpha = 0};  // rank 0: all weights are learned
+  std::string targets = "all";               // of adapters
+  std::string base;                          // the model that they are for,
+  std::uint32_t base_checksum = 0;           // and its weights
   GrpoTask grpo;
+
+  bool adapts() const { return lora.rank > 0; }
 
   template <class Self, class F>
   static void each_field(Self& s, F&& f) {
@@ -44,6 +53,8 @@ struct Task {
     f("dpo_loss", s.loss), f("beta", s.beta), f("noise", s.noise), f("by_length", s.by_length);
     f("reference", s.reference);
     GrpoTask::each_field(s.grpo, f);
+    LoraSettings::each_field(s.lora, f);
+    f("lora.targets", s.targets), f("lora.base", s.base), f("lora.base_checksum", s.base_checksum);
   }
 };
 
@@ -60,7 +71,7 @@ struct Options : TrainingOptions {
 /// A command and those of its flags that are asked whether they were given.
 struct Command {
   CLI::App* app;
-  const CLI::Option *steps, *epochs;
+  const CLI::Option *steps, *epochs, *rate;
 };
 
 Command add_command(Flags& app, const char* name, const char* help, const char* data, Options& options) {
@@ -97,7 +108,28 @@ Command add_command(Flags& app, const char* name, const char* help, const char* 
                                                "how often everything is read, unless --steps or --minutes "
                                                "say how long")
                                   ->check(positive());
-  return {command, add_training_flags(*command, options), epochs};
+  const CLI::Option* steps = add_training_flags(*command, options);
+  return {command, steps, epochs, command->get_option("--lr")};
+}
+
+/// Of what learns adapters.
+void add_lora_flags(CLI::App& command, Task& task) {
+  CLI::Option* rank = command.add_option("--lora", task.lora.rank,
+                                         "learn adapters of that rank beside the model's matrices, and nothing else");
+  rank->check(at_least(1))->default_str("");
+  command.add_option("--lora-alpha", task.lora.alpha, "they count alpha / rank; without it 2 rank")
+      ->check(positive())
+      ->default_str("")
+      ->needs(rank);
+  command.add_flag("--rslora", task.lora.rank_stabilised, "they count alpha / sqrt(rank)")->needs(rank);
+  command.add_option("--lora-dropout", task.lora.dropout, "share of their inputs that drops out")
+      ->check(between(0, 1))
+      ->needs(rank);
+  command
+      .add_option("--targets", task.targets,
+                  "matrices that get one, commas between: all, attention, mixer, ffn, or their names in PEFT or "
+                  "llama.cpp")
+      ->needs(rank);
 }
 
 /// The flags given, over what `options` holds. A value if the program should end at once.
@@ -133,10 +165,14 @@ std::optional<int> parse_flags(int argc, char** argv, Options& options) {
   write->add_option("--count", options.count, "problems")->check(non_negative());
   write->add_flag("--held-out-operands", options.held_out_operands, "those of the operands kept apart");
   add_arithmetic_flags(*write, task.grpo.arithmetic);
+  add_lora_flags(*sft.app, task), add_lora_flags(*dpo.app, task);
   const auto code = parse(app, argc, argv);
   const Command& given = app.got_subcommand(grpo.app) ? grpo : app.got_subcommand(dpo.app) ? dpo : sft;
   task.method = app.got_subcommand(write) ? write->get_name() : given.app->get_name();
   if (!code && given.steps->count() > 0) options.run.minutes = 0;
+  if (task.adapts() && task.lora.alpha == 0) task.lora.alpha = 2 * static_cast<double>(task.lora.rank);
+  if (task.adapts() && !options.resume && given.rate->count() == 0 && given.app == sft.app)
+    options.run.settings.learning_rate = 2e-4;
   options.steps_given = given.steps->count() > 0 || (options.resume && given.epochs->count() == 0);
   return code;
 }
@@ -238,6 +274,11 @@ struct Pupil {
   AnyModel model;
   Tokenizer tokenizer;
   const ChatTemplate* form;
+  Buffer base{};  // what adapters stand beside
+  std::optional<AdaptedModel> adapted{};
+
+  /// What learns.
+  const AnyModel& learner() const { return adapted ? adapted->model() : model; }
 
   MarkedTokens encode(std::span<const ChatMessage> messages) const {
     MarkedTokens tokens = encode_answers(tokenizer, *form, messages);
@@ -287,34 +328,74 @@ std::string described(const Source& source, const char* what) {
   return text;
 }
 
+/// Gives the pupil adapters, which learn while the model stays as it is: the one that it was, where a run goes on.
+Status adapt(const Cpu& cpu, Options& options, Pupil& pupil) {
+  Task& task = options.task;
+  auto weights = Buffer::create(pupil.model.arena_floats);
+  if (!weights) return weights.error();
+  auto saved =
+      pupil.from ? Result<SavedModel>(*pupil.from) : SavedModel::open(task.base, all_models(), find_training_engine);
+  if (!saved) return saved.error();
+  if (Status status = saved->load(cpu, weights->data()); !status) return status;
+  const std::uint32_t checksum = crc32c(weights->data(), saved->model.arena_floats * sizeof(float));
+  if (pupil.from)
+    task.base = joined({options.from}), task.base_checksum = checksum;
+  else if (task.base_checksum != checksum)
+    return Error{"the adapters of " + options.out + " are for a base with the checksum " +
+                 std::to_string(task.base_checksum) + ", and that of " + task.base + " is " + std::to_string(checksum)};
+  const auto targets = named_targets(saved->model, task.targets);
+  if (!targets) return targets.error();
+  pupil.base = std::move(*weights);
+  auto adapted = AdaptedModel::create(saved->model,
+                                      base_in_arena(saved->model.tensors, saved->model.slot_count, pupil.base.data()),
+                                      *targets, task.lora);
+  if (!adapted) return adapted.error();
+  pupil.adapted = std::move(*adapted);
+  return {};
+}
+
+/// What was learned, for PEFT and for llama.cpp, where it is adapters.
+Status save_learned(const Options& options, const Pupil& pupil, const Trainer& trainer) {
+  if (!pupil.adapted) return {};
+  return save_adapter(options.out, pupil.model, pupil.adapted->base(), trainer.weights(), options.task.base);
+}
+
 /// Begins the run on these parts, with the model's weights where it is new. `wrap` makes its learner of the usual one.
 template <class Wrap>
-Result<Trainer> begin(const Cpu& cpu, Options& options, const Pupil& pupil, TrainingParts parts, Wrap wrap) {
+Result<Trainer> begin(const Cpu& cpu, Options& options, Pupil& pupil, TrainingParts parts, Wrap wrap) {
   RunOptions& run = options.run;
-  auto optimizer = AdamW::create(cpu, pupil.model.tensors, pupil.model.arena_floats, run.settings.adamw);
+  if (options.task.adapts())
+    if (Status status = adapt(cpu, options, pupil); !status) return status.error();
+  const AnyModel& model = pupil.learner();
+  auto optimizer = AdamW::create(cpu, model.tensors, model.arena_floats, run.settings.adamw);
   if (!optimizer) return optimizer.error();
-  auto learner = Gradient::create(cpu, pupil.model, std::make_unique<AdamW>(std::move(*optimizer)), run.settings.clip);
+  auto learner = Gradient::create(cpu, model, std::make_unique<AdamW>(std::move(*optimizer)), run.settings.clip);
   if (!learner) return learner.error();
   parts.learner = wrap(std::make_unique<Gradient>(std::move(*learner)));
-  auto trainer = Trainer::create(cpu, pupil.model, std::move(parts), run.settings, options.out);
+  auto trainer = Trainer::create(cpu, model, std::move(parts), run.settings, options.out);
   if (!trainer) return trainer.error();
-  if (pupil.from)
+  if (pupil.from && !pupil.adapted)
     if (Status status = pupil.from->load(cpu, trainer->weights()); !status) return status.error();
   return trainer;
 }
 
-Result<Trainer> begin(const Cpu& cpu, Options& options, const Pupil& pupil, TrainingParts parts) {
+Result<Trainer> begin(const Cpu& cpu, Options& options, Pupil& pupil, TrainingParts parts) {
   return begin(cpu, options, pupil, std::move(parts), [](auto learner) { return learner; });
 }
 
 /// The run's folder with the tokenizer, and memory enough.
 Status prepare(const Options& options, const Pupil& pupil) {
-  if (Status status = check_memory(options.run, pupil.model); !status) return status;
+  const RunOptions& run = options.run;
+  const std::size_t work = pupil.model.train_bytes(run.settings.batch, run.settings.context);
+  const auto floats = static_cast<std::int64_t>(pupil.model.arena_floats);  // of a base there is one copy, not four
+  if (Status status = check_memory(run.config, options.task.adapts() ? floats / 4 : floats, static_cast<double>(work));
+      !status)
+    return status;
   if (Status status = make_folder(options.out); !status) return status;
   return save_tokenizer(options.out, pupil.tokenizer);
 }
 
-Status sft(Options& options, const Pupil& pupil) {
+Status sft(Options& options, Pupil& pupil) {
   TrainerSettings& s = options.run.settings;
   const auto records = read_data<MarkedTokens>(options, [&](const Json& json) -> Result<MarkedTokens> {
     const auto messages = conversation_of(json);
@@ -338,7 +419,9 @@ Status sft(Options& options, const Pupil& pupil) {
   auto trainer = begin(*cpu, options, pupil, std::move(parts));
   if (!trainer) return trainer.error();
   options.run.more = to_lines(options.task);
-  return run_training({"chimera-align sft", *cpu, *trainer, options, said});
+  if (Status status = run_training({"chimera-align sft", *cpu, *trainer, options, said, options.task.base}); !status)
+    return status;
+  return save_learned(options, pupil, *trainer);
 }
 
 /// Says how often the preferred answer is the likelier one, too.
@@ -378,7 +461,7 @@ Status refer(const Cpu& cpu, const Options& options, const Trainer& trainer, Pre
   return pairs.save_reference(path, options.task.reference);
 }
 
-Status dpo(Options& options, const Pupil& pupil) {
+Status dpo(Options& options, Pupil& pupil) {
   TrainerSettings& s = options.run.settings;
   if (s.batch % 2 != 0)
     return Error{"expected an even --batch, two rows for each pair, found " + std::to_string(s.batch)};
@@ -420,11 +503,17 @@ Status dpo(Options& options, const Pupil& pupil) {
   parts.train = std::move(learned), parts.validation = std::move(held), parts.objective = objective.objective();
   auto trainer = begin(*cpu, options, pupil, std::move(parts));
   if (!trainer) return trainer.error();
-  if (!options.resume) options.task.reference = crc32c(trainer->weights(), pupil.model.arena_floats * sizeof(float));
+  if (!options.resume)
+    options.task.reference = pupil.adapted ? options.task.base_checksum
+                                           : crc32c(trainer->weights(), pupil.model.arena_floats * sizeof(float));
   if (Status status = refer(*cpu, options, *trainer, learned_pairs, "reference"); !status) return status;
   if (Status status = refer(*cpu, options, *trainer, held_pairs, "reference_held_out"); !status) return status;
   options.run.more = to_lines(options.task);
-  return run_training<DpoRun>({"chimera-align dpo", *cpu, *trainer, options, said}, objective);
+  if (Status status =
+          run_training<DpoRun>({"chimera-align dpo", *cpu, *trainer, options, said, options.task.base}, objective);
+      !status)
+    return status;
+  return save_learned(options, pupil, *trainer);
 }
 
 /// A record as it is asked.
@@ -489,7 +578,7 @@ Result<std::vector<float>> first_weights(const Cpu& cpu, const GrpoTask& task, c
   return weights;
 }
 
-Status grpo(Options& options, const Pupil& pupil) {
+Status grpo(Options& options, Pupil& pupil) {
   TrainerSettings& s = options.run.settings;
   GrpoTask& task = options.task.grpo;
   RolloutSettings& rollout = task.rollouts;
@@ -557,7 +646,9 @@ Status teach(Options& options) {
   if (task.data.empty() && task.method != "grpo") return Error{"no answers to learn from: name files with --data"};
   options.run.data = "answers";
   if (Status status = check_folder(("chimera-align " + task.method).c_str(), options); !status) return status;
-  const auto pupil = open_pupil(options);
+  if (task.adapts() && options.sample_every > 0)
+    return Error{"samples are written by models whose own weights learn: --sample-every does not go with --lora"};
+  auto pupil = open_pupil(options);
   if (!pupil) return pupil.error();
   if (Status status = options.run.settings.validate(); !status) return status;
   if (task.method == "grpo") return grpo(options, *pupil);

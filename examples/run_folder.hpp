@@ -34,15 +34,18 @@ class RunFolder {
 
  private:
   static bool is_ours(std::string_view name) {
-    constexpr std::array<std::string_view, 9> files{"run.txt",
-                                                    "generation_config.json",
-                                                    "tokenizer.json",
-                                                    "tokenizer_config.json",
-                                                    "tokens.bin",
-                                                    "metrics.jsonl",
-                                                    "loss.svg",
-                                                    "reference.safetensors",
-                                                    "reference_held_out.safetensors"};
+    constexpr std::array<std::string_view, 12> files{"run.txt",
+                                                     "generation_config.json",
+                                                     "tokenizer.json",
+                                                     "tokenizer_config.json",
+                                                     "tokens.bin",
+                                                     "metrics.jsonl",
+                                                     "loss.svg",
+                                                     "adapter.gguf",
+                                                     "adapter_config.json",
+                                                     "adapter_model.safetensors",
+                                                     "reference.safetensors",
+                                                     "reference_held_out.safetensors"};
     if (name.ends_with(".partial")) name.remove_suffix(8);
     return std::find(files.begin(), files.end(), name) != files.end() || name.starts_with("events.out.tfevents.") ||
            name.starts_with("checkpoint-");

@@ -316,13 +316,14 @@ struct ReadyRun {
   chimera::Trainer& trainer;
   TrainingOptions& options;
   std::string data;  // what it learns from, in words
+  std::string base{};  // of adapters: the model that they are for
 };
 
 /// Goes on with it if it is to, and does it. `Host` is a RunHost, or what a program makes of one: `more` is what its
 /// constructor wants first.
 template <class Host = RunHost, class... More>
 chimera::Status run_training(const ReadyRun& ready, More&... more) {
-  const auto& [program, cpu, trainer, options, data] = ready;
+  const auto& [program, cpu, trainer, options, data, base] = ready;
   RunOptions& run = options.run;
   const std::string again = std::string(program) + " --resume --out " + shell_word(options.out);
   if (options.resume) {
@@ -372,8 +373,9 @@ chimera::Status run_training(const ReadyRun& ready, More&... more) {
     std::fprintf(stderr, "the run is complete; to train on, resume it with more --steps than %s\n",
                  grouped(done).c_str());
   if (::isatty(STDERR_FILENO) == 1) std::fprintf(stderr, "%s", loss_chart(host.curve()).c_str());
-  std::fprintf(stderr, "curve: %s\ntext: chimera-generate --model %s\n", shell_word(options.out + "/loss.svg").c_str(),
-               shell_word(options.out).c_str());
+  std::fprintf(
+      stderr, "curve: %s\ntext: chimera-generate --model %s\n", shell_word(options.out + "/loss.svg").c_str(),
+      (base.empty() ? shell_word(options.out) : shell_word(base) + " --lora " + shell_word(options.out)).c_str());
   if (progress.validation_step > 0) std::printf("val loss %.4f\n", progress.validation_loss);
   return {};
 }

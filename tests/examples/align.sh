@@ -64,6 +64,32 @@ expect 0 'the run is complete' chimera-align dpo --resume --out half # the same 
 printf '{"prompt": "other", "chosen": "yes", "rejected": "no"}\n' >>pairs.jsonl
 expect 1 'the reference is of other pairs' chimera-align dpo --resume --out half
 expect 1 'expected an even --batch' $dpo --batch 3 --out x
+
+lora="chimera-align sft --model base --data talk.jsonl.gz --lora 4 --batch 2 --context 64 --checkpoint-interval 4"
+expect 0 'text: chimera-generate --model .*base --lora adapted' $lora --lora-dropout 0.1 --out adapted --epochs 2
+last=$(ls adapted | grep checkpoint | sort | tail -n 1)
+cp -r adapted rest
+rm "rest/$last"
+expect 0 'resumed from rest/' chimera-align sft --resume --out rest
+for run in adapted rest; do tail -c +8192 "$run/$last" >$run.bits; done
+check 'adapters have the same bits' cmp adapted.bits rest.bits
+check 'and their files do' cmp adapted/adapter.gguf rest/adapter.gguf
+greedy="--prompt ask --tokens 8 --temperature 0"
+expect 0 'wrote merged.chimera' chimera-convert base merged.chimera --merge adapted
+expect 0 'tok/s' chimera-generate --model merged.chimera $greedy
+cp stdout merged.txt
+expect 0 'tok/s' chimera-generate --model base --lora adapted $greedy
+check 'beside the model and merged they write the same' cmp stdout merged.txt
+expect 0 'tok/s' chimera-generate --model base --lora adapted/adapter.gguf:0 $greedy
+cp stdout none.txt
+expect 0 'tok/s' chimera-generate --model base $greedy
+check 'counted with zero they are none' cmp stdout none.txt
+expect 1 'it has adapters alone' chimera-generate --model adapted
+expect 1 'expected an adapter' chimera-generate --model base --lora base
+expect 1 'no matrix of .* is called query' $lora --targets query --out x
+expect 0 'pairs held out' chimera-align dpo --model base --data pairs.jsonl --held-out pairs.jsonl --lora 2 --targets ffn --rslora --batch 4 --context 64 --steps 2 --out preferred_lora
+cp -r whole/checkpoint* base
+expect 1 'are for a base with the checksum' chimera-align sft --resume --out adapted --steps 100
 expect 2 'expected one of sigmoid, conservative, robust, ipo, found hinge' $dpo --loss hinge --out x
 
 # What its own answers earn. Problems come from a seed, so no file is needed.

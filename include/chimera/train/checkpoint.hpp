@@ -43,7 +43,8 @@ struct CheckpointInfo {
   std::string config;
   std::uint64_t config_hash = 0, layout_hash = 0;
   std::int64_t parameters = 0;
-  ConfigFields model;  // vocab 0: the file does not say
+  std::uint64_t adapters = 0;  // that the weights are, of a base that is not in the file
+  ConfigFields model;          // vocab 0: the file does not say
 
   CheckpointInfo() = default;
   template <Device D>
@@ -52,11 +53,12 @@ struct CheckpointInfo {
         config_hash(chimera::config_hash(*m.config)),
         layout_hash(chimera::layout_hash(m.tensors)),
         parameters(m.parameters),
+        adapters(m.base ? m.base->adapters : 0),
         model{*m.config} {}
   template <class Self, class F>
   static void each_field(Self& s, F&& f) {
     f("config", s.config), f("config_hash", s.config_hash), f("layout_hash", s.layout_hash);
-    f("parameters", s.parameters);
+    f("parameters", s.parameters), f("adapters", s.adapters);
     ConfigFields::each_field(s.model, f);
   }
 };
@@ -358,6 +360,8 @@ CHIMERA_FUNCTION Result<void> Checkpoint::matches(const CheckpointInfo& expected
     return wrong("it is a checkpoint of config " + found.config + ", the model is " + expected.config);
   if (found.config_hash != expected.config_hash)
     return wrong("the config " + found.config + " has changed since it was written");
+  if (found.adapters > 0 && expected.adapters == 0)
+    return wrong("it has adapters alone, to be read beside the model that they were trained on");
   if (found.layout_hash != expected.layout_hash)
     return wrong("the layout of the weights of " + found.config + " has changed since it was written");
   return {};
