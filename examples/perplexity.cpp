@@ -3,6 +3,7 @@
 #include "model_option.hpp"
 #include "noted_tokenizer.hpp"
 #include "numbers.hpp"
+#include "plots.hpp"
 #include "program.hpp"
 #include "progress.hpp"
 #include "session_options.hpp"
@@ -13,6 +14,7 @@
 #include <chimera/io/json.hpp>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <span>
 #include <vector>
@@ -22,11 +24,11 @@ using namespace chimera;
 namespace {
 
 struct Options {
-  std::string model, text;
-  std::int64_t context = 512, chunks = 0, together = 8;
+  std::string model, text, svg;
+  std::int64_t context = 512, chunks = 0, together = 8, bins = 0;
   int threads = 0;
   SessionSettings session;
-  bool json = false;
+  bool by_position = false, json = false;
 };
 
 /// Negative log-likelihoods, in nats.
@@ -44,9 +46,41 @@ struct Score {
   }
 };
 
+/// The same by how many tokens of its chunk a token comes after.
+class Positions {
+ public:
+  /// `bins` of equal length, or 0: powers of two, 1, 2-3, 4-7 and so on.
+  Positions(std::int64_t context, std::int64_t bins) {
+    for (std::int64_t first = 1; first < context;) {
+      first_.push_back(first);
+      const std::int64_t n = std::ssize(first_);
+      first = bins > 0 ? std::max(first + 1, 1 + n * (context - 1) / bins) : 2 * first;
+    }
+    scores_.resize(first_.size());
+    end_ = context;
+  }
+
+  void add(std::int64_t position, double nll) {
+    const auto after = std::upper_bound(first_.begin(), first_.end(), position);
+    scores_[static_cast<std::size_t>(after - first_.begin()) - 1].add(nll);
+  }
+
+  /// Calls f(first position, last position, score) for each bin.
+  template <class F>
+  void each(F f) const {
+    for (std::size_t i = 0; i < first_.size(); ++i)
+      f(first_[i], (i + 1 < first_.size() ? first_[i + 1] : end_) - 1, scores_[i]);
+  }
+
+ private:
+  std::vector<std::int64_t> first_;  // position of each bin
+  std::vector<Score> scores_;
+  std::int64_t end_;
+};
+
 /// Reads chunks, each with a session of its own.
 Result<void> read_chunks(Reader& reader, std::span<Session> sessions, std::span<const std::int32_t> tokens,
-                         std::int64_t context, std::int32_t bos, Score& score) {
+                         std::int64_t context, std::int32_t bos, Score& score, Positions* positions) {
   // The first half gives the model something to go by, and does not count; after the last token comes nothing.
   const std::size_t length = static_cast<std::size_t>(context) - 1, half = (length + 1) / 2;
   struct Chunk {
@@ -60,7 +94,7 @@ Result<void> read_chunks(Reader& reader, std::span<Session> sessions, std::span<
     Chunk& chunk = chunks.emplace_back();
     chunk.tokens.assign(text.begin(), text.end() - 1), chunk.next.assign(text.begin() + 1, text.end());
     if (bos >= 0) chunk.tokens[0] = bos;
-    std::fill_n(chunk.next.begin(), half, -1);
+    if (!positions) std::fill_n(chunk.next.begin(), half, -1);
     chunk.log_probabilities.resize(length);
     sessions[c].reset();
   }
@@ -71,17 +105,18 @@ Result<void> read_chunks(Reader& reader, std::span<Session> sessions, std::span<
                      .log_probabilities = chunks[c].log_probabilities.data(),
                      .answer = false});
   if (Result<void> s = reader.read(turns); !s) return s;
-  for (std::size_t i = half; i < length; ++i)
+  for (std::size_t i = positions ? 0 : half; i < length; ++i)
     for (const Chunk& chunk : chunks) {
       const double nll = -static_cast<double>(chunk.log_probabilities[i]);
       if (!std::isfinite(nll)) return Error{"the model's logits are not finite numbers"};
-      score.add(nll);
+      if (i >= half) score.add(nll);
+      if (positions) positions->add(static_cast<std::int64_t>(i) + 1, nll);
     }
   return {};
 }
 
 Result<void> measure(const Options& options) {
-  const auto saved = open_model(options.model);
+  const auto saved = open_model(options.model, options.by_position ? options.context : 0);
   if (!saved) return saved.error();
   const auto cpu = Cpu::create(options.threads);
   if (!cpu) return cpu.error();
@@ -118,6 +153,7 @@ Result<void> measure(const Options& options) {
   }
 
   Score score;
+  Positions positions(options.context, options.bins);
   const auto start = Clock::now();
   ProgressLine line;
   for (std::int64_t done = 0; done < chunks;) {
@@ -125,7 +161,7 @@ Result<void> measure(const Options& options) {
     const auto part = std::span(tokens).subspan(static_cast<std::size_t>(done * options.context),
                                                 static_cast<std::size_t>(count * options.context));
     if (Result<void> s = read_chunks(*reader, std::span(sessions).first(static_cast<std::size_t>(count)), part,
-                                     options.context, bos, score);
+                                     options.context, bos, score, options.by_position ? &positions : nullptr);
         !s) {
       line.end();
       return s;
@@ -138,16 +174,35 @@ Result<void> measure(const Options& options) {
                         duration(chunk_seconds * static_cast<double>(chunks - done)).c_str()));
   }
   line.end();
+  std::string table, json;
+  LinePlot plot{.title = "Loss by position in the text",
+                .subtitle = saved->path + " on " + options.text,
+                .down = "loss (nats per token)",
+                .across = "tokens before it",
+                .points = {}};
+  if (options.by_position)
+    positions.each([&](std::int64_t first, std::int64_t last, const Score& s) {
+      const std::string range = first == last ? grouped(first) : grouped(first) + "-" + grouped(last);
+      table += formatted("%18s %12s %10.4f\n", range.c_str(), grouped(s.tokens).c_str(), s.mean());
+      json += formatted("%s\n  {\"first\": %lld, \"last\": %lld, \"tokens\": %lld, \"loss\": %.6f}",
+                        json.empty() ? "" : ",", static_cast<long long>(first), static_cast<long long>(last),
+                        static_cast<long long>(s.tokens), s.mean());
+      plot.points.emplace_back(std::sqrt(static_cast<double>(first) * static_cast<double>(last)), s.mean());
+    });
+  if (!options.svg.empty())
+    if (Result<void> s = write_text(options.svg, line_svg(plot)); !s) return s;
   if (options.json)
     std::printf(
         "{\"model\": %s, \"text\": %s, \"context\": %lld, \"chunks\": %lld, \"tokens\": %lld,\n "
-        "\"perplexity\": %.6f, \"error\": %.6f, \"seconds\": %.3f}\n",
+        "\"perplexity\": %.6f, \"error\": %.6f, \"seconds\": %.3f%s}\n",
         json_quoted(saved->path).c_str(), json_quoted(options.text).c_str(), static_cast<long long>(options.context),
         static_cast<long long>(chunks), static_cast<long long>(score.tokens), score.perplexity(), score.error(),
-        seconds_since(start));
+        seconds_since(start), json.empty() ? "" : (",\n \"by_position\": [" + json + "\n]").c_str());
   else
-    std::printf("perplexity of %s tokens: %.4f +/- %.4f\n", grouped(score.tokens).c_str(), score.perplexity(),
-                score.error());
+    std::printf(
+        "%sperplexity of %s tokens: %.4f +/- %.4f\n",
+        table.empty() ? "" : (formatted("%18s %12s %10s\n", "tokens before it", "counted", "loss") + table).c_str(),
+        grouped(score.tokens).c_str(), score.perplexity(), score.error());
   if (std::fflush(stdout) != 0 || std::ferror(stdout)) return file_error("write", "the perplexity");
   return {};
 }
@@ -164,6 +219,17 @@ int program(int argc, char** argv) {
   app.add_option("-c,--ctx-size,--context", options.context, "tokens of a chunk")->check(at_least(4));
   app.add_option("--chunks", options.chunks, "of the text, at most; 0: all")->check(non_negative());
   app.add_option("--together", options.together, "chunks that are read side by side")->check(between(1, 256));
+  CLI::Option* by_position = app.add_flag(
+      "--by-position", options.by_position,
+      "the mean loss of tokens by how many of the chunk come before; chunks may be longer than the model's "
+      "context");
+  app.add_option("--bins", options.bins, "of positions, equally long; 0: powers of two")
+      ->check(non_negative())
+      ->needs(by_position);
+  app.add_option("--svg", options.svg, "draws the loss by position there")
+      ->type_name("FILE")
+      ->default_str("")
+      ->needs(by_position);
   add_kv_option(app, options.session.kv);
   add_threads_option(app, options.threads);
   app.add_flag("--json", options.json, "write one JSON object");

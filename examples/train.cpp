@@ -9,6 +9,7 @@
 #include "shell_word.hpp"
 #include "training_run.hpp"
 
+#include <chimera/config/longer_context.hpp>
 #include <chimera/core/device.hpp>
 #include <chimera/exchange/load_tokenizer.hpp>
 #include <chimera/exchange/model_tokenizer.hpp>
@@ -26,6 +27,9 @@ namespace {
 struct Options : TrainingOptions {
   std::vector<std::string> shape;  // words of --config
   std::string recipe, tokenizer, from;
+  float factor = 0;  // by which the context of `from` grows; 0: it does not
+  RopeScaling rope = RopeScaling::none;
+  bool context_given = false;
   int threads = 0;
   int code = failure;  // of a failure
 };
@@ -55,6 +59,17 @@ std::optional<int> parse_flags(int argc, char** argv, Options& options) {
       "-m,--from,--model", options.from,
       "begin with the weights, config and tokenizer of this model: a run, a GGUF file, a Hugging Face folder");
   from->type_name("PATH")->default_str("")->excludes(shape);
+  CLI::Option* factor = app.add_option("--factor", options.factor,
+                                       "go on with a context so many times as long as the one that --from learned with")
+                            ->default_str("")
+                            ->needs(from);
+  add_choice(app, "--rope", options.rope,
+             {{"none", RopeScaling::none},
+              {"linear", RopeScaling::linear},
+              {"ntk", RopeScaling::ntk},
+              {"yarn", RopeScaling::yarn}},
+             "how --factor scales rotary positions")
+      ->needs(factor);
   app.add_flag("--resume", options.resume, "go on with the run in that folder; flags given change its settings")
       ->excludes(tokenizer)
       ->excludes(from);
@@ -67,6 +82,7 @@ std::optional<int> parse_flags(int argc, char** argv, Options& options) {
   const CLI::Option* steps = add_training_flags(app, options);
   const auto code = parse(app, argc, argv);
   if (!code && steps->count() > 0) run.minutes = 0;
+  options.context_given = app.get_option("--context")->count() > 0;
   return code;
 }
 
@@ -131,9 +147,53 @@ Result<Config> read_shape(const std::vector<std::string>& words, int vocab, std:
   return config;
 }
 
+/// The config that --factor makes of the model to begin with, and the rows that it learns with unless they were given.
+Result<Config> lengthened(Options& options, const SavedModel& from) {
+  const Config& old = from.config();
+  std::int64_t learned = old.context;
+  if (from.header) learned = std::min(learned, from.header->settings.context);
+  const auto longer = longer_context(old, options.rope, options.factor, static_cast<int>(learned));
+  if (!longer) return longer.error();
+  std::int64_t& context = options.run.settings.context;
+  if (!options.context_given) context = longer->context;
+  if (context > longer->context)
+    return Error{"--context must be at most the longer context of " + grouped(longer->context) + " tokens, found " +
+                 grouped(context) + ": give a larger --factor"};
+  const std::string scaling(Choices<RopeScaling>::values[static_cast<std::size_t>(options.rope)]);
+  std::fprintf(stderr, "context: %s tokens, %s times those that it learned with%s\n", grouped(longer->context).c_str(),
+               to_text(options.factor).c_str(),
+               options.rope == RopeScaling::none ? "; positions as they were"
+                                                 : ("; rotary positions scaled by " + scaling).c_str());
+  const std::int64_t window = old.attention.window;
+  if (options.rope != RopeScaling::none && window > 0 && window <= learned)
+    std::fprintf(
+        stderr,
+        "note: its attention sees %s tokens at most, no further than it learned: --rope none would leave their "
+        "distances as they are\n",
+        grouped(window).c_str());
+  options.run.config = std::string(from.model.name) + ", context x " + to_text(options.factor) + ", rope " + scaling;
+  return longer;
+}
+
+/// The model of a config: a preset, or an engine that is compiled for it.
+Result<AnyModel> model_of(const RunOptions& run) {
+  for (const AnyModel& model : all_models())
+    if (*model.config == run.model) return model;
+  if (Status s = check_memory(run.config, parameter_count(run.model), 0); !s) return s.error();
+  return find_training_engine(run.model);
+}
+
 /// The model to train: a preset, or an engine that is compiled for it. An error that is the user's sets options.code.
 Result<AnyModel> choose_model(Options& options, const Beginning& b) {
   RunOptions& run = options.run;
+  if (b.from && options.factor != 0) {
+    const auto longer = lengthened(options, *b.from);
+    options.code = wrong_usage;
+    if (!longer) return longer.error();
+    options.code = failure;
+    run.model = *longer;
+    return model_of(run);
+  }
   if (b.from) {
     run.config = b.from->model.name, run.model = b.from->config();
     return b.from->model;
@@ -148,10 +208,7 @@ Result<AnyModel> choose_model(Options& options, const Beginning& b) {
     options.code = failure;
     run.config = name, run.model = *config;
   }
-  for (const AnyModel& model : all_models())
-    if (*model.config == run.model) return model;
-  if (Status s = check_memory(run.config, parameter_count(run.model), 0); !s) return s.error();
-  return find_training_engine(run.model);
+  return model_of(run);
 }
 
 /// The data as tokens. A text becomes a token shard in the run's folder if that has a tokenizer.

@@ -10,6 +10,7 @@
 #include <chimera/align/grpo.hpp>
 #include <chimera/align/log_probs.hpp>
 #include <chimera/align/preferences.hpp>
+#include <chimera/config/longer_context.hpp>
 #include <chimera/config/presets.hpp>
 #include <chimera/model/adapted_model.hpp>
 #include <chimera/model/language_model.hpp>

@@ -2,7 +2,7 @@
 . "$(dirname "$0")/common.sh"
 PATH=$programs/game_loop:$PATH
 expect 0 'saved' chimera-train $small --steps 2 --data "$text" --out run
-all='train align generate chat bench perplexity info convert quantize tokenize config'
+all='train align generate chat bench perplexity passkey info convert quantize tokenize config'
 
 printf 'Every program\n'
 for name in $all; do
