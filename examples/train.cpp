@@ -15,6 +15,7 @@
 #include <chimera/exchange/model_tokenizer.hpp>
 #include <chimera/exchange/saved_model.hpp>
 #include <chimera/train/corpus.hpp>
+#include <chimera/train/rope_search.hpp>
 #include <chimera/train/trainer.hpp>
 
 #include <algorithm>
@@ -29,6 +30,7 @@ struct Options : TrainingOptions {
   std::string recipe, tokenizer, from;
   float factor = 0;  // by which the context of `from` grows; 0: it does not
   RopeScaling rope = RopeScaling::none;
+  RopeSearchSettings search;
   bool context_given = false;
   int threads = 0;
   int code = failure;  // of a failure
@@ -67,8 +69,16 @@ std::optional<int> parse_flags(int argc, char** argv, Options& options) {
              {{"none", RopeScaling::none},
               {"linear", RopeScaling::linear},
               {"ntk", RopeScaling::ntk},
-              {"yarn", RopeScaling::yarn}},
+              {"yarn", RopeScaling::yarn},
+              {"longrope", RopeScaling::longrope}},
              "how --factor scales rotary positions")
+      ->needs(factor);
+  app.add_option("--rope-rounds", options.search.rounds, "of the search for LongRoPE's factors (--rope longrope)")
+      ->needs(factor);
+  app.add_option("--rope-population", options.search.population, "factors that are tried in each round")->needs(factor);
+  app.add_option("--rope-texts", options.search.texts, "rows of the data that each is tried on")->needs(factor);
+  app.add_option("--rope-kept", options.search.most_kept,
+                 "first positions that may stay unscaled, at most; llama.cpp and transformers have no such models")
       ->needs(factor);
   app.add_flag("--resume", options.resume, "go on with the run in that folder; flags given change its settings")
       ->excludes(tokenizer)
@@ -152,6 +162,7 @@ Result<Config> lengthened(Options& options, const SavedModel& from) {
   const Config& old = from.config();
   std::int64_t learned = old.context;
   if (from.header) learned = std::min(learned, from.header->settings.context);
+  if (Status s = options.search.validate(); !s) return s.error();
   const auto longer = longer_context(old, options.rope, options.factor, static_cast<int>(learned));
   if (!longer) return longer.error();
   std::int64_t& context = options.run.settings.context;
@@ -192,7 +203,8 @@ Result<AnyModel> choose_model(Options& options, const Beginning& b) {
     if (!longer) return longer.error();
     options.code = failure;
     run.model = *longer;
-    return model_of(run);
+    // The search for factors needs no more; the model that learns has what it finds in its config.
+    return options.rope == RopeScaling::longrope ? find_engine(*longer) : model_of(run);
   }
   if (b.from) {
     run.config = b.from->model.name, run.model = b.from->config();
@@ -222,6 +234,37 @@ Result<Corpus> open_data(const Options& options, int vocab) {
   return Corpus::open(shard, vocab);
 }
 
+/// Tells how far the search for factors is.
+struct SearchHost : RopeSearchHost {
+  int rounds;
+  explicit SearchHost(int all) : rounds(all) {}
+  void on_round(const RopeSearch& s) override {
+    std::fprintf(stderr, "search %d/%d: loss %.4f; linear %.4f, NTK %.4f, YaRN %.4f\n", s.rounds, rounds, s.best.loss,
+                 s.linear.loss, s.ntk.loss, s.yarn.loss);
+  }
+  bool should_stop() override { return stop_asked != 0; }
+};
+
+/// Puts factors that suit the weights and the data into the run's config, and has the model of it.
+Status search_factors(Options& options, const Cpu& cpu, const SavedModel& from, const TokenRange& data,
+                      AnyModel& model) {
+  RunOptions& run = options.run;
+  const auto weights = from.weights(cpu);
+  if (!weights) return weights.error();
+  options.search.context = run.settings.context, options.search.seed = run.settings.seed;
+  Windows texts(data, WindowOrder::shuffled, run.settings.seed);
+  SearchHost host(options.search.rounds);
+  catch_signals();
+  const auto found = search_rope(cpu, model, weights->data(), texts, options.search, host);
+  if (!found) return found.error();
+  if (found->stopped) return Error{"stopped in the search for factors: nothing is kept"};
+  run.model = found->applied(run.model);
+  const auto learner = model_of(run);
+  if (!learner) return learner.error();
+  model = *learner;
+  return {};
+}
+
 Status train(Options& options) {
   RunOptions& run = options.run;
   if (run.data.empty()) return Error{"no data to train on: name a text file with --data"};
@@ -230,7 +273,7 @@ Status train(Options& options) {
   const auto beginning = begin(options);
   if (!beginning) return beginning.error();
   const auto& from = beginning->from;
-  const auto model = choose_model(options, *beginning);
+  auto model = choose_model(options, *beginning);
   if (!model) return model.error();
   const RunFolder folder(options.out, !options.resume);
   if (const auto& tokenizer = beginning->tokenizer) {
@@ -240,10 +283,13 @@ Status train(Options& options) {
   auto data = open_data(options, model->config->vocab);
   if (!data) return data.error();
   if (char* whole = ::realpath(run.data.c_str(), nullptr)) run.data = whole, std::free(whole);
-  if (Status s = check_memory(run, *model); !s) return s;
   const auto cpu = Cpu::create(options.threads);
   if (!cpu) return cpu.error();
-  auto trainer = Trainer::create(*cpu, *model, split(*data, run.validation_fraction), run.settings, options.out);
+  const Split parts = split(*data, run.validation_fraction);
+  if (from && options.factor != 0 && options.rope == RopeScaling::longrope)
+    if (Status s = search_factors(options, *cpu, *from, parts.train, *model); !s) return s;
+  if (Status s = check_memory(run, *model); !s) return s;
+  auto trainer = Trainer::create(*cpu, *model, parts, run.settings, options.out);
   if (!trainer) return trainer.error();
   if (from)
     if (Status s = from->load(*cpu, trainer->weights()); !s) return s;

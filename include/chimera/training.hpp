@@ -25,5 +25,6 @@
 #include <chimera/train/checkpoint.hpp>
 #include <chimera/train/corpus.hpp>
 #include <chimera/train/metrics.hpp>
+#include <chimera/train/rope_search.hpp>
 #include <chimera/train/trainer.hpp>
 #include <chimera/train/windows.hpp>

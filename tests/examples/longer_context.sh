@@ -30,6 +30,14 @@ mkdir back && mv folder back/yarn && expect 0 'wrote' chimera-convert back/yarn 
 check 'and back' cmp yarn.gguf back.gguf
 expect 0 'saved' chimera-train --resume --out yarn --steps 2
 
+expect 0 'search 2/2: loss [0-9.]*; linear [0-9.]*, NTK [0-9.]*, YaRN [0-9.]*$' $longer --out longrope --rope longrope \
+  --factor 4 --rope-rounds 2 --rope-population 4 --rope-texts 1
+check 'its factors ascend' sh -c 'sed -n "s/^model.rope.long_factor //p" longrope/run.txt | tr " " "\n" >factors
+  test "$(wc -l <factors)" -eq 8 && sort -n -c factors'
+expect 0 'wrote' chimera-convert longrope back/longrope
+check 'and are in its folder' grep -q '"long_factor": \[[0-9., ]*\]' back/longrope/config.json
+expect 2 'at least 3 candidates a round, found 2' $longer --out none --rope longrope --factor 4 --rope-population 2
+
 again="chimera-train --data $text --out none"
 expect 2 'learned first: expected a larger factor, found 4' $again --from yarn --rope yarn --factor 4
 expect 2 'scaled by yarn already: go on with that, found linear' $again --from yarn --rope linear --factor 8

@@ -52,6 +52,7 @@ struct Rope {
   float mscale = 0.f, mscale_all_dim = 0.f;             // YaRN's two temperatures; 0: one temperature
   float low_freq_factor = 1.f, high_freq_factor = 4.f;  // Llama 3
   std::array<float, most_pairs> short_factor{}, long_factor{};  // LongRoPE, one for each pair
+  int kept = 0;                                                 // LongRoPE: first positions that turn unscaled
 
   template <class Self, class F>
   static constexpr void each_field(Self& s, F&& f) {
@@ -63,6 +64,7 @@ struct Rope {
     f("mscale", s.mscale, scaled), f("mscale_all_dim", s.mscale_all_dim, scaled);
     f("low_freq_factor", s.low_freq_factor, scaled), f("high_freq_factor", s.high_freq_factor, scaled);
     f("short_factor", s.short_factor, scaled), f("long_factor", s.long_factor, scaled);
+    f("kept", s.kept, Meaning::added);
   }
 
   constexpr bool operator==(const Rope&) const = default;
@@ -158,6 +160,7 @@ struct AttentionConfig {
        "chimera: rope.dims must be even and at most head_dim");                                             \
   rule(c.attention.position != Position::rope || c.attention.has_positive_factors(c),                       \
        "chimera: rope.base, rope.factor and LongRoPE's factors must be above 0");                           \
+  rule(c.attention.rope.kept >= 0, "chimera: attention.rope.kept must not be negative");                    \
   rule(c.kv_heads() <= 0 || c.attention.decode_scratch(c) <= std::int64_t{2} << 20,                         \
        "chimera: too many query heads share a key head")
   CHIMERA_CONFIG_RULES;

@@ -13,6 +13,8 @@
 
 namespace chimera {
 
+struct RopeTurns;  // kernels/f32/rope.hpp
+
 /// What a layer is told of its input: `sequences` rows of `length` tokens each, the first at `position`.
 /// `document_start[t]` (one for each token, optional) is the index in its row of the first token of t's document:
 /// nothing before it is seen.
@@ -21,6 +23,7 @@ struct Batch {
   const std::int32_t* document_start = nullptr;
   std::int64_t position = 0;
   float share = 1.f;  // of the step's targets: what terms of the loss that are a layer's own, means of a batch, count
+  const RopeTurns* turns = nullptr;  // of the host: attention turns by these instead of the config's; null: by those
 
   constexpr std::int64_t tokens() const { return sequences * length; }
 };

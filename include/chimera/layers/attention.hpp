@@ -71,7 +71,7 @@ struct Attention : AttentionWeights {
       head_norm(q, head_norms(n), a.raw + gates, w.vector(q_norm), w.vector(k_norm), a.qkv + gates);
     }
     if constexpr (rotary) {
-      rope_table(q, turns, dims, layout, 0, batch.length, a.angles);
+      rope_table(q, batch.turns ? *batch.turns : turns, dims, layout, 0, batch.length, a.angles);
       rope(q, turning, batch, 1.f, a.angles, a.qkv + gates);
     }
     attention(q, shape, batch, a.qkv + gates, a.mixed, a.lse);
@@ -151,12 +151,8 @@ struct Attention : AttentionWeights {
 
  private:
   static constexpr RopeLayout layout = C.attention.rope.layout;
-  static constexpr RopeTurns turns = [] {
-    RopeTurns t;
-    if constexpr (rotary)
-      t.factor = rope_frequencies(C.attention.rope, static_cast<int>(dims), C.context, C.context, t.inverse.data());
-    return t;
-  }();
+  static constexpr RopeTurns turns =
+      rotary ? rope_turns(C.attention.rope, static_cast<int>(dims), C.context) : RopeTurns{};
   static constexpr AttentionShape shape{
       heads,
       kv_heads,

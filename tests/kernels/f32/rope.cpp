@@ -139,6 +139,24 @@ TEST_CASE("angles are exact far from the start") {
   });
 }
 
+TEST_CASE("LongRoPE leaves the first positions as they were, if it is told to") {
+  on_every_cpu([](const Cpu& q) {
+    Rope r{.scaling = RopeScaling::longrope, .factor = 4.f, .original_context = 64, .attention_factor = 1.f, .kept = 3};
+    r.short_factor.fill(4.f), r.long_factor.fill(4.f);
+    const RopeTurns kept = rope_turns(r, 16, 256), plain = rope_turns({}, 16, 256);
+    const std::int64_t row = rope_row(16, RopeLayout::halves);
+    Floats a = filled(8 * row, unwritten), b = a, scaled = a;
+    rope_table(q, kept, 16, RopeLayout::halves, 0, 8, a.data());
+    rope_table(q, plain, 16, RopeLayout::halves, 0, 8, b.data());
+    RopeTurns all = kept;
+    all.kept = 0;
+    rope_table(q, all, 16, RopeLayout::halves, 0, 8, scaled.data());
+    std::copy(scaled.begin() + 3 * row, scaled.end(), b.begin() + 3 * row);
+    CHECK(a == b);
+    CHECK(a != scaled);
+  });
+}
+
 TEST_CASE("frequencies are constants of a config") {
   constexpr float third = [] {
     float inverse[8] = {};

@@ -97,6 +97,11 @@ inline bool has_factors(const Config& c) {
   const RopeScaling scaling = c.attention.rope.scaling;
   return scaling == RopeScaling::llama3 || scaling == RopeScaling::longrope;
 }
+/// Whether LongRoPE leaves the first positions as they were.
+inline bool keeps_first(const Config& c) {
+  const AttentionConfig& a = c.attention;
+  return a.position == Position::rope && a.rope.scaling == RopeScaling::longrope && a.rope.kept > 0;
+}
 inline bool has_window(const Config& c) { return c.window() < c.context; }
 
 /// What llama.cpp calls a model of attention alone, without multipliers.
@@ -156,6 +161,7 @@ inline std::string unknown_to_llama_cpp(const Config& c) {
   if (c.attention.position == Position::rope && r.scaling == RopeScaling::yarn &&
       (r.beta_fast != 32 || r.beta_slow != 1))
     return "its granitehybrid and llama have YaRN's usual ramp alone, from 32 turns to 1";
+  if (keeps_first(c)) return "its models scale the first positions, too";
   return "";
 }
 
@@ -380,6 +386,7 @@ inline std::string unknown_to_transformers(const Config& c, std::string_view typ
     return its + "has no sliding window";
   if (a.position == Position::alibi) return its + "has no ALiBi";
   if (a.position == Position::none && type != "granitemoehybrid") return its + "turns queries and keys";
+  if (keeps_first(c)) return its + "scales the first positions, too";
   if (type == "qwen3_5_text") return unknown_to_qwen35(c);
   if (type == "recurrent_gemma") return unknown_to_griffin(c);
   if (a.position == Position::rope && !turns_wholly(c)) return its + "turns all channels of a head";
@@ -599,6 +606,7 @@ inline bool passed_over(std::string_view name) {
 /// Whatever the order of channels that turn, and however the frequencies of their rotation are written down.
 inline bool same_meaning(Config& a, Config& b) {
   const Rope rope_a = a.attention.rope, rope_b = b.attention.rope;
+  const int kept_of_a = keeps_first(a) ? rope_a.kept : 0, kept_of_b = keeps_first(b) ? rope_b.kept : 0;
   for (Config* c : {&a, &b}) {
     const auto dims = static_cast<int>(c->rope_dims());
     if (c->head_dim() > 0) c->attention.scale = scale_of(*c);
@@ -614,7 +622,7 @@ inline bool same_meaning(Config& a, Config& b) {
   const float factor_a = rope_frequencies(rope_a, dims, a.context, a.context, of_a);
   const float factor_b = rope_frequencies(rope_b, dims, b.context, b.context, of_b);
   const auto close = [](float p, float q) { return std::fabs(p - q) <= 1e-5f * std::fabs(p); };
-  return close(factor_a, factor_b) && std::equal(of_a, of_a + dims / 2, of_b, close);
+  return kept_of_a == kept_of_b && close(factor_a, factor_b) && std::equal(of_a, of_a + dims / 2, of_b, close);
 }
 
 }  // namespace attention_files_parts

@@ -26,6 +26,8 @@ struct RopeShape {
 struct RopeTurns {
   std::array<float, Rope::most_pairs> inverse{};
   float factor = 1.f;
+  int kept = 0;  // positions below it turn by `unscaled`
+  std::array<float, Rope::most_pairs> unscaled{};
 };
 
 }  // namespace chimera
@@ -100,6 +102,16 @@ constexpr float rope_frequencies(const Rope& rope, int dims, int context, int le
   return 1.f;
 }
 
+/// All that heads turn by. `context`: of the config.
+constexpr RopeTurns rope_turns(const Rope& rope, int dims, int context) {
+  RopeTurns t;
+  t.factor = rope_frequencies(rope, dims, context, context, t.inverse.data());
+  if (rope.scaling != RopeScaling::longrope) return t;
+  t.kept = rope.kept;
+  rope_frequencies({.base = rope.base}, dims, context, context, t.unscaled.data());
+  return t;
+}
+
 /// cos and sin of one position, dims each. Adjacent layout: the pair's cosine twice; its sine as (-s, s).
 /// Halves: dims/2 cosines, dims/2 sines, unsigned.
 void rope_angles(Isa isa, const RopeTurns& turns, std::int64_t dims, RopeLayout layout, std::int64_t position,
@@ -155,8 +167,9 @@ CHIMERA_FUNCTION void rope_angles(Isa isa, const RopeTurns& turns, std::int64_t 
   alignas(64) float left[Rope::most_pairs], cos[Rope::most_pairs], sin[Rope::most_pairs];
   alignas(64) std::int32_t whole[Rope::most_pairs];
   const std::int64_t pairs = dims / 2, padded = (pairs + 15) / 16 * 16;
+  const auto& by = position < turns.kept ? turns.unscaled : turns.inverse;
   for (std::int64_t i = 0; i < padded; ++i) {
-    const double inverse = i < pairs ? turns.inverse[static_cast<std::size_t>(i)] : 0.f;
+    const double inverse = i < pairs ? by[static_cast<std::size_t>(i)] : 0.f;
     const double angle = static_cast<double>(position) * inverse * quarters;
     const std::int64_t nearest = std::llround(angle);
     left[i] = static_cast<float>(angle - static_cast<double>(nearest));
