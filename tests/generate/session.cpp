@@ -574,7 +574,7 @@ TEST_CASE("adapters beside a packed model are what they are merged into it, for 
   const AdapterUse uses[] = {{&(*table)->weights, first.data()}, {&(*table)->weights, second.data(), 0.5f}};
   const auto adapters = PackedAdapters::create(base, uses), other = PackedAdapters::create(whole, uses);
   REQUIRE(adapters);
-  CHECK(adapters->columns() > 10);
+  CHECK(adapters->ranks() > 10);
 
   auto expected = Session::create(one, whole), plain = Session::create(one, base), alone = Session::create(one, base),
        threads = Session::create(three, base);

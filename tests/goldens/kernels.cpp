@@ -923,7 +923,7 @@ void lora_case(Golden& g, const Cpu& q) {
     arena.insert(arena.end(), b.begin(), b.end());
     Floats gradients = zeros(static_cast<std::int64_t>(arena.size())), y = unwritten(n * s.out),
            dx = unwritten(n * s.in), merged = w;
-    const BaseWeights base{.columns = adapter.columns()};
+    const BaseWeights base{.ranks = adapter.ranks()};
     Arena room = Arena::of_bytes(base.room_bytes(n));
     const AdapterPass pass{.weights = arena.data(), .gradients = gradients.data(), .room = room.data()};
     const Matrix m{.w = quantized ? nullptr : w.data(),

@@ -140,10 +140,10 @@ inline std::vector<std::int64_t> columns_of(const Pair& pair, const Adapter::Par
       if (zero || pair.b[static_cast<std::size_t>(theirs * pair.rank + i)] != 0.f)
         used[static_cast<std::size_t>(i)] = true;
   });
-  std::vector<std::int64_t> columns;
+  std::vector<std::int64_t> kept;
   for (std::int64_t i = 0; i < pair.rank; ++i)
-    if (used[static_cast<std::size_t>(i)]) columns.push_back(i);
-  return columns;
+    if (used[static_cast<std::size_t>(i)]) kept.push_back(i);
+  return kept;
 }
 
 /// From the file's adapters to ours: of one rank, the largest that a part has, and of one scale.

@@ -179,9 +179,9 @@ CHIMERA_FUNCTION Result<Reader> Reader::create(const Cpu& q, const PackedModel& 
 CHIMERA_FUNCTION Result<void> Reader::set_adapters(const PackedAdapters* adapters) {
   if (adapters && &adapters->model() != weights_) return Error{"the adapters are of other weights than the reader's"};
   constexpr auto room = static_cast<std::int64_t>(Cpu::shared_floats);
-  if (adapters && capacity_ * 2 * adapters->columns() > room)  // of two matrices that are joined
+  if (adapters && capacity_ * 2 * adapters->ranks() > room)  // of two matrices that are joined
     return Error{"a reader of " + std::to_string(capacity_) + " rows takes adapters of at most " +
-                 std::to_string(room / (2 * capacity_)) + " columns, found " + std::to_string(adapters->columns())};
+                 std::to_string(room / (2 * capacity_)) + " columns, found " + std::to_string(adapters->ranks())};
   finish();
   tensors_ = adapters ? adapters->tensors() : weights_->tensors();
   return {};

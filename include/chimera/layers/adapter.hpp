@@ -27,7 +27,7 @@ struct Adapter {
   std::int64_t count = 0;    // of parts
   std::uint64_t number = 0;  // among the model's: its stream of dropout
 
-  constexpr std::int64_t columns() const { return count * rank; }  // of A x
+  constexpr std::int64_t ranks() const { return count * rank; }  // of all parts: columns of A x
 };
 
 /// What all adapters have in common while a batch goes through the model.
@@ -52,13 +52,13 @@ struct BaseTensor {
 struct BaseWeights {
   std::span<const BaseTensor> tensors = {};
   std::uint64_t adapters = 0;
-  std::int64_t columns = 0;  // the most that an adapter has
-  std::int64_t inputs = 0;   // the most columns of a matrix whose input drops out; 0: none does
+  std::int64_t ranks = 0;   // the most that an adapter has of all parts
+  std::int64_t inputs = 0;  // the most columns of a matrix whose input drops out; 0: none does
   float dropout = 0.f;
   int first_block = 0;  // the first that has an adapter
 
   constexpr std::int64_t room_bytes(std::int64_t rows) const {
-    return bytes_of({rows * columns, rows * columns, rows * inputs});
+    return bytes_of({rows * ranks, rows * ranks, rows * inputs});
   }
 };
 

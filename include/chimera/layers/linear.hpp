@@ -50,8 +50,8 @@ inline ConstView adapter_input(const Device auto& q, std::int64_t in, const Matr
 /// h [rows, columns] = x A^T
 inline void adapter_down(const Device auto& q, std::int64_t in, const Matrix& m, std::int64_t rows, ConstView x,
                          float* h) {
-  const std::int64_t columns = m.adapter->columns();
-  training_gemm(q, rows, columns, in, 1.f, x, transposed(m.pass->weights + m.adapter->a, in), 0.f, h, columns);
+  const std::int64_t ranks = m.adapter->ranks();
+  training_gemm(q, rows, ranks, in, 1.f, x, transposed(m.pass->weights + m.adapter->a, in), 0.f, h, ranks);
 }
 
 /// Calls f(part, its B's first row, its first column of h).
@@ -70,11 +70,11 @@ inline void adapter_forward(const Device auto& q, std::int64_t in, const Matrix&
                             const float* x, std::int64_t ldx, float* y, std::int64_t ldy) {
   const Adapter& a = *m.adapter;
   Bump room{m.pass->room};
-  float* h = room.take(rows * a.columns());
+  float* h = room.take(rows * a.ranks());
   float* dropped = room.take(0);
   adapter_down(q, in, m, rows, adapter_input(q, in, m, rows, x, ldx, dropped), h);
   each_part(a, [&](const Adapter::Part& part, std::int64_t row, std::int64_t column) {
-    training_gemm(q, rows, part.rows, a.rank, scale * a.scale, row_major(h + column, a.columns()),
+    training_gemm(q, rows, part.rows, a.rank, scale * a.scale, row_major(h + column, a.ranks()),
                   transposed(m.pass->weights + a.b + row * a.rank, a.rank), 1.f, y + part.first, ldy);
   });
 }
@@ -85,7 +85,7 @@ inline void adapter_up_gradient(const Device auto& q, const Matrix& m, std::int6
   const Adapter& a = *m.adapter;
   each_part(a, [&](const Adapter::Part& part, std::int64_t row, std::int64_t column) {
     training_gemm(q, rows, a.rank, part.rows, scale * a.scale, row_major(dy + part.first, ldy),
-                  row_major(m.pass->weights + a.b + row * a.rank, a.rank), 0.f, g + column, a.columns());
+                  row_major(m.pass->weights + a.b + row * a.rank, a.rank), 0.f, g + column, a.ranks());
   });
 }
 
@@ -94,26 +94,26 @@ inline void adapter_weight_gradient(const Device auto& q, std::int64_t in, const
                                     float scale, const float* dy, std::int64_t ldy, const float* x, std::int64_t ldx,
                                     const float* g, Bump room) {
   const Adapter& a = *m.adapter;
-  float* h = room.take(rows * a.columns());
+  float* h = room.take(rows * a.ranks());
   const ConstView input = adapter_input(q, in, m, rows, x, ldx, room.take(0));
   adapter_down(q, in, m, rows, input, h);
   each_part(a, [&](const Adapter::Part& part, std::int64_t row, std::int64_t column) {
     training_gemm(q, part.rows, a.rank, rows, scale * a.scale, transposed(dy + part.first, ldy),
-                  row_major(h + column, a.columns()), 1.f, m.pass->gradients + a.b + row * a.rank, a.rank);
+                  row_major(h + column, a.ranks()), 1.f, m.pass->gradients + a.b + row * a.rank, a.rank);
   });
-  training_gemm(q, a.columns(), in, rows, 1.f, transposed(g, a.columns()), input, 1.f, m.pass->gradients + a.a, in);
+  training_gemm(q, a.ranks(), in, rows, 1.f, transposed(g, a.ranks()), input, 1.f, m.pass->gradients + a.a, in);
 }
 
 /// dx += g A
 inline void adapter_input_gradient(const Device auto& q, std::int64_t in, const Matrix& m, std::int64_t rows,
                                    const float* g, float* dx, std::int64_t ldx, Bump room) {
-  const std::int64_t columns = m.adapter->columns();
+  const std::int64_t ranks = m.adapter->ranks();
   const AdapterPass& p = *m.pass;
   const ConstView a = row_major(p.weights + m.adapter->a, in);
-  if (p.dropout == 0.f) return training_gemm(q, rows, in, columns, 1.f, row_major(g, columns), a, 1.f, dx, ldx);
-  room.take(rows * columns);
+  if (p.dropout == 0.f) return training_gemm(q, rows, in, ranks, 1.f, row_major(g, ranks), a, 1.f, dx, ldx);
+  room.take(rows * ranks);
   float* dropped = room.take(rows * in);
-  training_gemm(q, rows, in, columns, 1.f, row_major(g, columns), a, 0.f, dropped, in);
+  training_gemm(q, rows, in, ranks, 1.f, row_major(g, ranks), a, 0.f, dropped, in);
   dropout_rows(q, rows, in, p.dropout, p.seed, p.stream + m.adapter->number, dropped, in, 1.f, dx, ldx);
 }
 
@@ -220,7 +220,7 @@ void linear_gradients(const Device auto& q, const auto& s, const Matrix& m, Matr
   float* g = nullptr;
   if (m.adapter) {
     room = Bump{m.pass->room};
-    g = room.take(rows * m.adapter->columns());
+    g = room.take(rows * m.adapter->ranks());
     adapter_up_gradient(q, m, rows, scale, dy, ldy, g);
     if (x) adapter_weight_gradient(q, inputs(s), m, rows, scale, dy, ldy, x, ldx, g, room);
   }

@@ -55,7 +55,8 @@ std::uint32_t all_parts(const NamedTensor& t);
 std::vector<AdapterTarget> all_targets(std::span<const NamedTensor> tensors);
 
 /// A model's weights as a base, by slot: where they lie in its arena.
-std::vector<BaseTensor> base_in_arena(std::span<const NamedTensor> tensors, std::size_t slots, const float* weights);
+std::vector<BaseTensor> base_in_arena(std::span<const NamedTensor> tensors, std::size_t slot_count,
+                                      const float* weights);
 
 /// Adds every adapter to its matrix: `weights`, the model's arena, is then what the two are together.
 void merge_adapters(const Cpu& q, std::span<const NamedTensor> tensors, const BaseWeights& base, const float* adapters,
@@ -132,9 +133,9 @@ CHIMERA_FUNCTION std::vector<AdapterTarget> all_targets(std::span<const NamedTen
   return all;
 }
 
-CHIMERA_FUNCTION std::vector<BaseTensor> base_in_arena(std::span<const NamedTensor> tensors, std::size_t slots,
+CHIMERA_FUNCTION std::vector<BaseTensor> base_in_arena(std::span<const NamedTensor> tensors, std::size_t slot_count,
                                                        const float* weights) {
-  std::vector<BaseTensor> base(slots);
+  std::vector<BaseTensor> base(slot_count);
   for (const NamedTensor& t : tensors) base[t.slot].values = weights + t.offset;
   return base;
 }
@@ -190,11 +191,11 @@ CHIMERA_FUNCTION Result<std::unique_ptr<AdapterTable>> AdapterTable::create(std:
     }
     if (a.count == 0) return Error{name + ": none of its parts gets an adapter"};
     const float bound = 1.f / std::sqrt(static_cast<float>(t.cols));
-    a.a = add(t, ".lora_a", a.columns(), t.cols, Init::uniform(-bound, bound), of_a);
+    a.a = add(t, ".lora_a", a.ranks(), t.cols, Init::uniform(-bound, bound), of_a);
     a.b = add(t, ".lora_b", rows, a.rank, Init::constant(0.f), of_b);
     table->base[t.slot].adapter = &a;
     BaseWeights& w = table->weights;
-    w.columns = std::max(w.columns, a.columns()), w.first_block = std::min(w.first_block, t.block());
+    w.ranks = std::max(w.ranks, a.ranks()), w.first_block = std::min(w.first_block, t.block());
     if (settings.dropout > 0) w.inputs = std::max(w.inputs, t.cols);
   }
   table->weights.tensors = table->base, table->weights.adapters = targets.size();

@@ -35,7 +35,7 @@ class PackedAdapters {
   const PackedModel& model() const { return *model_; }
   const PackedTensor* tensors() const { return tensors_.data(); }
   /// The most columns that the adapters of a matrix have.
-  std::int64_t columns() const { return columns_; }
+  std::int64_t ranks() const { return ranks_; }
   /// Of memory, the model's not counted.
   std::size_t bytes() const { return memory_.size() * sizeof(float); }
 
@@ -49,7 +49,7 @@ class PackedAdapters {
   std::vector<PackedTensor> tensors_;   // as the model's
   std::deque<PackedAdapter> adapters_;  // where they stay
   Buffer memory_;
-  std::int64_t columns_ = 0;
+  std::int64_t ranks_ = 0;
 };
 
 }  // namespace chimera::inline CHIMERA_ABI
@@ -59,11 +59,11 @@ namespace chimera::inline CHIMERA_ABI {
 
 CHIMERA_FUNCTION Result<PackedAdapters> PackedAdapters::create(const PackedModel& model,
                                                                std::span<const AdapterUse> uses) {
-  const std::size_t slots = model.model().slot_count;
+  const std::size_t count = model.model().slot_count;
   for (const AdapterUse& use : uses)
-    if (use.adapters->tensors.size() != slots)
+    if (use.adapters->tensors.size() != count)
       return Error{"expected adapters of the model " + std::string(model.model().name) + ", which has " +
-                   std::to_string(slots) + " weights, found some of one that has " +
+                   std::to_string(count) + " weights, found some of one that has " +
                    std::to_string(use.adapters->tensors.size())};
   PackedAdapters p;
   p.model_ = &model;
@@ -83,7 +83,7 @@ CHIMERA_FUNCTION std::size_t PackedAdapters::place(std::byte* base, std::span<co
     std::int64_t a, b;        // the part's first rows in A and in B, of the matrix's row 0
   };
   tensors_.assign(model_->tensors(), model_->tensors() + model_->model().slot_count);
-  adapters_.clear(), columns_ = 0;
+  adapters_.clear(), ranks_ = 0;
   Bump memory{base};
   for (std::size_t slot = 0; slot < tensors_.size(); ++slot) {
     PackedMatrix& m = tensors_[slot].matrix;
@@ -123,7 +123,7 @@ CHIMERA_FUNCTION std::size_t PackedAdapters::place(std::byte* base, std::span<co
         column += p.adapter->rank;
       }
     }
-    columns_ = std::max(columns_, m.adapter_columns(m.count));
+    ranks_ = std::max(ranks_, m.adapter_ranks(m.count));
   }
   return memory.used;
 }

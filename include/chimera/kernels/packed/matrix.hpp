@@ -105,10 +105,10 @@ struct PackedMatrix {
     return {{p}, 1, p.rows.rows, cols};
   }
   /// Of what the adapters of its first parts make of a row, side by side.
-  std::int64_t adapter_columns(std::size_t before) const {
-    std::int64_t columns = 0;
-    for (std::size_t i = 0; i < before; ++i) columns += parts[i].rank();
-    return columns;
+  std::int64_t adapter_ranks(std::size_t before) const {
+    std::int64_t ranks = 0;
+    for (std::size_t i = 0; i < before; ++i) ranks += parts[i].rank();
+    return ranks;
   }
   InputForms forms() const {
     InputForms all{};

@@ -239,7 +239,7 @@ struct AdaptUp {
 /// What adapters make of the rows of an input [rows, columns].
 struct Adapted {
   const float* h = nullptr;
-  std::int64_t columns = 0;
+  std::int64_t ranks = 0;
 };
 
 /// Results [panels][rows][panel_rows] of part `number` for rows first ..
@@ -252,7 +252,7 @@ inline void multiply(Isa isa, const PackedMatrix& w, std::size_t number, std::in
     for (std::int64_t i = 0; i < panels * rows * panel_rows; ++i) out[i] *= part.scale;
   if (part.adapter)
     dispatch<AdaptUp>(isa, *part.adapter, panel, panels, rows,
-                      adapted.h + first * adapted.columns + w.adapter_columns(number), adapted.columns, out);
+                      adapted.h + first * adapted.ranks + w.adapter_ranks(number), adapted.ranks, out);
 }
 
 /// Some panels, of a gate's two parts both, times rows first .. of the input. Fewer panels than asked for if a part of
@@ -292,11 +292,11 @@ inline void multiply_one(const Cpu& q, const PackedMatrix& w, std::int64_t panel
     float* buffer = scratch.take(w.cols);
     const float* row = input_row(q.isa(), x, w.cols, 0, buffer);
     pack_input(q.isa(), input, 0, row);
-    const std::int64_t columns = w.adapter_columns(w.count);
-    float* h = scratch.take(columns);
+    const std::int64_t ranks = w.adapter_ranks(w.count);
+    float* h = scratch.take(ranks);
     adapt_down(q.isa(), w, row, scratch.take(0), h);
     stretches.take(worker, together, [&](std::int64_t at, std::int64_t end) {
-      while (at < end) at += multiply_and_finish(q.isa(), w, at, end - at, input, {h, columns}, 0, 1, scratch, then);
+      while (at < end) at += multiply_and_finish(q.isa(), w, at, end - at, input, {h, ranks}, 0, 1, scratch, then);
     });
   });
 }
@@ -306,7 +306,7 @@ inline void multiply_rows(const Cpu& q, const PackedMatrix& w, std::int64_t pane
   using packed_parts::tile_multiple;
   const PackedInput input = bind_packed_input(temp, w.forms(), rows, w.cols);
   const std::int64_t tiles = (rows + tile_multiple - 1) / tile_multiple;
-  const std::int64_t columns = w.adapter_columns(w.count);
+  const std::int64_t ranks = w.adapter_ranks(w.count);
   float* const h = q.shared();
   Stretches packing(tiles, q.at_once());
   parallel(q, q.at_once(), rows * w.cols * std::int64_t{sizeof(float)}, [&](std::int64_t, int worker) {
@@ -315,7 +315,7 @@ inline void multiply_rows(const Cpu& q, const PackedMatrix& w, std::int64_t pane
         Bump scratch{q.scratch(worker)};
         const float* row = input_row(q.isa(), x, w.cols, i, scratch.take(w.cols));
         pack_input(q.isa(), input, i, row);
-        adapt_down(q.isa(), w, row, scratch.take(0), h + i * columns);
+        adapt_down(q.isa(), w, row, scratch.take(0), h + i * ranks);
       }
     });
   });
@@ -332,7 +332,7 @@ inline void multiply_rows(const Cpu& q, const PackedMatrix& w, std::int64_t pane
       const std::int64_t first = index / shares * block, at = index % shares * share;
       const std::int64_t end = std::min(at + share, panels);
       for (std::int64_t p = at; p < end;)
-        p += multiply_and_finish(q.isa(), w, p, std::min(end - p, together_for_rows), input, {h, columns}, first,
+        p += multiply_and_finish(q.isa(), w, p, std::min(end - p, together_for_rows), input, {h, ranks}, first,
                                  std::min(block, rows - first), Bump{q.scratch(worker)}, then);
     });
   });
