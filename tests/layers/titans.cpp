@@ -13,8 +13,13 @@ constexpr Config of(int width, TitansConfig titans) {
 }
 
 constexpr Config odd = of(15, {.heads = 3, .head_dim = 7, .persistent = 3, .segment = 9, .memory_heads = 3});
-constexpr Config deep =
-    of(12, {.heads = 2, .persistent = 1, .segment = 8, .memory_heads = 2, .memory_depth = 2, .memory_hidden = 7});
+constexpr Config deep = of(12, {.heads = 2,
+                                .persistent = 1,
+                                .segment = 8,
+                                .memory_heads = 2,
+                                .memory_depth = 2,
+                                .memory_hidden = 7,
+                                .rope_base = 10.f});
 /// Every token reads what the one before it left; nothing persistent.
 constexpr Config single = of(6, {.heads = 1, .persistent = 0, .segment = 1});
 constexpr Config usual = of(64, {.heads = 2, .segment = 16});
@@ -50,6 +55,45 @@ TEST_CASE_TEMPLATE("decoding with Titans", L, Titans<odd>, Titans<deep>, Titans<
   SUBCASE("in pieces") { checks::decodes<L>(150, {40, 1, 1, 70, 3, 2, 20}); }
   SUBCASE("together") { checks::decodes_together<L>(); }
   SUBCASE("in place") { checks::decodes_in_place<L>(); }
+}
+
+TEST_CASE("queries and keys of Titans turn by their place in the segment") {
+  constexpr TitansShape s = Titans<deep>::shape;
+  constexpr std::int64_t D = s.head_dim, n = 7, first = 2;
+  const Cpu q = cpu(detect_isa(), 1);
+  RopeTurns turns;
+  turns.factor = rope_frequencies({.base = 10.f}, D, 64, 64, turns.inverse.data());
+  // Tokens 5 ... 7 of one segment and 0 ... 3 of the next.
+  TitansSegment segments[2]{};
+  segments[0].first = first, segments[0].count = 3, segments[0].before = 5;
+  segments[1].first = first + 3, segments[1].count = 4;
+  const TitansStep step{segments, 2, first, n, 0};
+  Floats queries = noise((first + n) * s.attended(), 1), kept = noise((first + n) * s.attention_row(), 2);
+  const Floats q0 = queries, kept0 = kept;
+  titans_turn(q, s, turns, step, 1.f, queries.data(), kept.data());
+  const auto turned = [&](const Floats& x, std::int64_t at, std::int64_t c, std::int64_t position) {
+    const std::int64_t half = D / 2, i = c % half;
+    const double angle = static_cast<double>(position) * std::pow(10., -2. * static_cast<double>(i) / D);
+    const double a = x[static_cast<std::size_t>(at + i)], b = x[static_cast<std::size_t>(at + half + i)];
+    return c < half ? a * std::cos(angle) - b * std::sin(angle) : b * std::cos(angle) + a * std::sin(angle);
+  };
+  for (std::int64_t r = 0; r < first + n; ++r) {
+    const std::int64_t position = r < first ? 0 : r < first + 3 ? r - first + 5 : r - first - 3;
+    for (std::int64_t h = 0; h < s.heads; ++h)
+      for (std::int64_t c = 0; c < D; ++c) {
+        const std::int64_t at = r * s.attended() + h * D, of_h = r * s.attention_row() + h * D,
+                           of_x = of_h + s.key_value(), value = of_h + s.attended();
+        CHECK(queries[static_cast<std::size_t>(at + c)] == doctest::Approx(turned(q0, at, c, position)).epsilon(1e-5));
+        CHECK(kept[static_cast<std::size_t>(of_h + c)] ==
+              doctest::Approx(turned(kept0, of_h, c, position)).epsilon(1e-5));
+        CHECK(kept[static_cast<std::size_t>(of_x + c)] ==
+              doctest::Approx(turned(kept0, of_x, c, position)).epsilon(1e-5));
+        CHECK(kept[static_cast<std::size_t>(value + c)] == kept0[static_cast<std::size_t>(value + c)]);
+      }
+  }
+  titans_turn(q, s, turns, step, -1.f, queries.data(), kept.data());
+  CHECK(difference(queries, q0) <= 1e-6);
+  CHECK(difference(kept, kept0) <= 1e-6);
 }
 
 TEST_CASE("what decoding with Titans carries is the same for any context") {

@@ -71,12 +71,14 @@ struct TitansConfig {
   int memory_hidden = 0;  // of a block's two layers; 0: width / memory_heads
   float step_max = 0.1f;  // of a step of the memory along its gradient
   int tbptt = 0;          // segments that gradients go back through; 0: all
+  float rope_base = 0.f;  // of rotary positions inside a segment; 0: attention knows no positions
 
   template <class Self, class F>
   static constexpr void each_field(Self& s, F&& f) {
     f("heads", s.heads), f("head_dim", s.head_dim), f("persistent", s.persistent), f("segment", s.segment);
     f("memory_heads", s.memory_heads), f("memory_depth", s.memory_depth), f("memory_hidden", s.memory_hidden);
     f("step_max", s.step_max), f("tbptt", s.tbptt, Meaning::none);
+    f("rope_base", s.rope_base, Meaning::added);
   }
   /// memory_hidden 0: the memory is one matrix.
   template <class Whole>
@@ -94,24 +96,27 @@ struct TitansConfig {
 
   static constexpr int most_head = 512, most_segment = 128, most_persistent = 128, most_hidden = 16'384;
 
-#define CHIMERA_RULES(c, rule)                                                                                   \
-  rule(c.titans.heads > 0 && c.titans.head_dim >= 0 && (c.titans.head_dim > 0 || c.width % c.titans.heads == 0), \
-       "chimera: titans.heads must divide width where titans.head_dim is 0");                                    \
-  rule(c.titans.resolved(c).head_dim > 0 && c.titans.resolved(c).head_dim <= TitansConfig::most_head,            \
-       "chimera: a head of titans must have between 1 and 512 channels");                                        \
-  rule(c.titans.persistent >= 0 && c.titans.persistent <= TitansConfig::most_persistent,                         \
-       "chimera: titans.persistent must be between 0 and 128");                                                  \
-  rule(c.titans.segment > 0 && c.titans.segment <= TitansConfig::most_segment,                                   \
-       "chimera: titans.segment must be between 1 and 128");                                                     \
-  rule(c.titans.memory_heads > 0 && c.width % c.titans.memory_heads == 0,                                        \
-       "chimera: titans.memory_heads must divide width");                                                        \
-  rule(c.titans.memory_depth == 1 || c.titans.memory_depth == 2, "chimera: titans.memory_depth must be 1 or 2"); \
-  rule(c.titans.memory_hidden >= 0 && c.titans.memory_hidden <= TitansConfig::most_hidden &&                     \
-           (c.titans.memory_depth == 2 || c.titans.memory_hidden == 0),                                          \
-       "chimera: titans.memory_hidden must be between 0 and 16384, and 0 where titans.memory_depth is 1");       \
-  rule(c.titans.step_max > 0.f && c.titans.step_max <= 1.f,                                                      \
-       "chimera: titans.step_max must be above 0, and at most 1");                                               \
-  rule(c.titans.tbptt >= 0, "chimera: titans.tbptt must not be negative")
+#define CHIMERA_RULES(c, rule)                                                                                        \
+  rule(c.titans.heads > 0 && c.titans.head_dim >= 0 && (c.titans.head_dim > 0 || c.width % c.titans.heads == 0),      \
+       "chimera: titans.heads must divide width where titans.head_dim is 0");                                         \
+  rule(c.titans.resolved(c).head_dim > 0 && c.titans.resolved(c).head_dim <= TitansConfig::most_head,                 \
+       "chimera: a head of titans must have between 1 and 512 channels");                                             \
+  rule(c.titans.persistent >= 0 && c.titans.persistent <= TitansConfig::most_persistent,                              \
+       "chimera: titans.persistent must be between 0 and 128");                                                       \
+  rule(c.titans.segment > 0 && c.titans.segment <= TitansConfig::most_segment,                                        \
+       "chimera: titans.segment must be between 1 and 128");                                                          \
+  rule(c.titans.memory_heads > 0 && c.width % c.titans.memory_heads == 0,                                             \
+       "chimera: titans.memory_heads must divide width");                                                             \
+  rule(c.titans.memory_depth == 1 || c.titans.memory_depth == 2, "chimera: titans.memory_depth must be 1 or 2");      \
+  rule(c.titans.memory_hidden >= 0 && c.titans.memory_hidden <= TitansConfig::most_hidden &&                          \
+           (c.titans.memory_depth == 2 || c.titans.memory_hidden == 0),                                               \
+       "chimera: titans.memory_hidden must be between 0 and 16384, and 0 where titans.memory_depth is 1");            \
+  rule(c.titans.step_max > 0.f && c.titans.step_max <= 1.f,                                                           \
+       "chimera: titans.step_max must be above 0, and at most 1");                                                    \
+  rule(c.titans.tbptt >= 0, "chimera: titans.tbptt must not be negative");                                            \
+  rule(c.titans.rope_base == 0.f || c.titans.rope_base >= 1.f, "chimera: titans.rope_base must be 0 or at least 1");  \
+  rule(c.titans.rope_base == 0.f || (c.titans.resolved(c).head_dim % 2 == 0 && c.titans.resolved(c).head_dim <= 256), \
+       "chimera: heads that titans.rope_base turns must have an even number of channels, at most 256")
   CHIMERA_CONFIG_RULES;
 #undef CHIMERA_RULES
 

@@ -86,6 +86,7 @@ struct Titans : TitansWeights {
           titans_recall(on, shape, step, start, t);
           linear(on, kv_map, w.matrix(key_value), rows, 1.f, t.h + at, width, 0.f, t.attention + step.first * row, row,
                  temp);
+          if constexpr (turned) titans_turn(on, shape, turns, step, 1.f, t.q, t.attention);
           titans_attention(on, shape, step, t);
           linear(on, out_map, w.matrix(output), rows, 1.f, t.mixed + step.first * attended, attended, 0.f, t.y + at,
                  width, temp);
@@ -142,6 +143,7 @@ struct Titans : TitansWeights {
                    linear_input_gradient(on, out_map, w.matrix(output), rows, 1.f, dy + at, width, 0.f,
                                          dmixed + step.first * attended, attended, temp);
                    titans_attention_backward(on, shape, step, t, dmixed, dqueries, dattention, p, dp);
+                   if constexpr (turned) titans_turn(on, shape, turns, step, -1.f, dqueries, dattention);
                    linear_input_gradient(on, kv_map, w.matrix(key_value), rows, 1.f, dattention + step.first * row, row,
                                          0.f, d.h + at, width, temp);
                    titans_recall_backward(on, shape, step, start, t, d, scratch);
@@ -213,6 +215,7 @@ struct Titans : TitansWeights {
                    titans_recall(on, shape, step, start, t);
                    product(on, w.matrix(key_value), rows, {t.h + at, width},
                            Then::store(t.attention + step.first * row, row), temp);
+                   if constexpr (turned) titans_turn(on, shape, turns, step, 1.f, t.q, t.attention);
                    cached_titans_keep(on, shape, step, t);
                    titans_attention(on, shape, step, t);
                    product(on, w.matrix(output), rows, {t.mixed + step.first * attended, attended},
@@ -228,6 +231,13 @@ struct Titans : TitansWeights {
 
  private:
   static_assert(titans_scratch_bytes(shape) <= Cpu::scratch_bytes);
+
+  static constexpr bool turned = sizes.rope_base > 0.f;
+  static constexpr RopeTurns turns = [] {
+    RopeTurns t;
+    t.factor = rope_frequencies({.base = sizes.rope_base}, sizes.head_dim, C.context, C.context, t.inverse.data());
+    return t;
+  }();
 
   static TitansGates gates_of(const auto& w) {
     return {w.vector(forget_bias), w.vector(momentum_bias), w.vector(step_bias), sizes.step_max};

@@ -60,7 +60,7 @@ inline chimera::Config random_config(std::uint32_t seed) {
   number(c.span_knot.max_knots), number(c.span_knot.top_knots), choice(c.span_knot.norm_weights, 2);
   TitansConfig& t = c.titans;
   number(t.heads), number(t.head_dim), number(t.persistent), number(t.segment), number(t.memory_heads);
-  number(t.memory_depth), number(t.memory_hidden), real(t.step_max), number(t.tbptt);
+  number(t.memory_depth), number(t.memory_hidden), real(t.step_max), number(t.tbptt), real(t.rope_base);
   number(c.moe.experts), number(c.moe.top_k), number(c.moe.expert_hidden), choice(c.moe.shared, 2);
   choice(c.moe.score, 2), real(c.moe.balance_rate), real(c.moe.balance_loss), real(c.moe.z_loss);
   choice(c.ternary.on, 2), number(c.ternary.group), real(c.ternary.deep_zero), real(c.ternary.most_zeros);

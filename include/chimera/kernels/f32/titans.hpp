@@ -20,6 +20,7 @@
 #include <chimera/kernels/f32/elementwise.hpp>
 #include <chimera/kernels/f32/gemm.hpp>
 #include <chimera/kernels/f32/norm.hpp>
+#include <chimera/kernels/f32/rope.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -257,6 +258,11 @@ void titans_queries(const Cpu& q, const TitansShape& s, std::int64_t rows, const
 /// h of a step, by the memory that its segments start from.
 void titans_recall(const Cpu& q, const TitansShape& s, const TitansStep& step, const TitansMemory& memory,
                    const TitansTokens& tokens);
+
+/// Turns heads of the step's queries and of both keys of its tokens by their positions in the segment (rotary
+/// embedding); sign -1 turns back. queries [n,attended], attention [n,attention_row].
+void titans_turn(const Cpu& q, const TitansShape& s, const RopeTurns& turns, const TitansStep& step, float sign,
+                 float* queries, float* attention);
 
 /// `mixed` and `lse` of a step: a token of a segment sees the persistent vectors, and h and x up to its own.
 void titans_attention(const Cpu& q, const TitansShape& s, const TitansStep& step, const TitansTokens& tokens);
@@ -1004,6 +1010,18 @@ CHIMERA_FUNCTION void titans_recall(const Cpu& q, const TitansShape& s, const Ti
           });
   const Rows x = hidden > 0 ? Rows{tokens.active_x, hidden} : Rows{tokens.query_x, s.width};
   apply(q, s, step, memory, s.last(), 1.f, x, 0.f, {tokens.h, s.width}, nothing);
+}
+
+CHIMERA_FUNCTION void titans_turn(const Cpu& q, const TitansShape& s, const RopeTurns& turns, const TitansStep& step,
+                                  float sign, float* queries, float* attention) {
+  const RopeShape shape{s.heads, s.head_dim, s.head_dim, 0, RopeLayout::halves};
+  titans_parts::over_tokens(q, step, [&](const TitansSegment& at, std::int64_t t) {
+    float angles[2 * Rope::most_pairs];
+    rope_angles(q.isa(), turns, s.head_dim, shape.layout, at.before + t, angles);
+    float* row = attention + (at.first + t) * s.attention_row();
+    for (float* heads : {queries + (at.first + t) * s.attended(), row, row + s.key_value()})
+      rotate(q.isa(), shape, sign, angles, heads);
+  });
 }
 
 CHIMERA_FUNCTION void titans_attention(const Cpu& q, const TitansShape& s, const TitansStep& step,
