@@ -17,6 +17,7 @@
 #include <chimera/exchange/adapter_names.hpp>
 #include <chimera/exchange/saved_model.hpp>
 #include <chimera/model/adapted_model.hpp>
+#include <chimera/model/stored_base.hpp>
 
 #include <cmath>
 #include <memory>
@@ -40,8 +41,9 @@ struct Task {
   std::uint32_t reference = 0;               // tells which model the reference is
   LoraSettings lora{.rank = 0, .alpha = 0};  // rank 0: all weights are learned
   std::string targets = "all";               // of adapters
-  std::string base;                          // the model that they are for,
-  std::uint32_t base_checksum = 0;           // and its weights
+  BaseFormat base_format = BaseFormat::as_they_come;
+  std::string base;                 // the model that they are for,
+  std::uint32_t base_checksum = 0;  // and its weights
   GrpoTask grpo;
 
   bool adapts() const { return lora.rank > 0; }
@@ -54,7 +56,8 @@ struct Task {
     f("reference", s.reference);
     GrpoTask::each_field(s.grpo, f);
     LoraSettings::each_field(s.lora, f);
-    f("lora.targets", s.targets), f("lora.base", s.base), f("lora.base_checksum", s.base_checksum);
+    f("lora.targets", s.targets), f("lora.base_format", s.base_format), f("lora.base", s.base),
+        f("lora.base_checksum", s.base_checksum);
   }
 };
 
@@ -113,7 +116,7 @@ Command add_command(Flags& app, const char* name, const char* help, const char* 
 }
 
 /// Of what learns adapters.
-void add_lora_flags(CLI::App& command, Task& task) {
+void add_lora_flags(CLI::App& command, Task& task, bool& qlora) {
   CLI::Option* rank = command.add_option("--lora", task.lora.rank,
                                          "learn adapters of that rank beside the model's matrices, and nothing else");
   rank->check(at_least(1))->default_str("");
@@ -130,6 +133,10 @@ void add_lora_flags(CLI::App& command, Task& task) {
                   "matrices that get one, commas between: all, attention, mixer, ffn, or their names in PEFT or "
                   "llama.cpp")
       ->needs(rank);
+  add_choice(command, "--base-format", task.base_format, {{"file", BaseFormat::as_they_come}, {"nf4", BaseFormat::nf4}},
+             "what the model's matrices are held in: as its file has them, or in NF4")
+      ->needs(rank);
+  command.add_flag("--qlora", qlora, "--lora 16, if no rank is given, with --base-format nf4");
 }
 
 /// The flags given, over what `options` holds. A value if the program should end at once.
@@ -165,8 +172,10 @@ std::optional<int> parse_flags(int argc, char** argv, Options& options) {
   write->add_option("--count", options.count, "problems")->check(non_negative());
   write->add_flag("--held-out-operands", options.held_out_operands, "those of the operands kept apart");
   add_arithmetic_flags(*write, task.grpo.arithmetic);
-  add_lora_flags(*sft.app, task), add_lora_flags(*dpo.app, task);
+  bool qlora = false;
+  add_lora_flags(*sft.app, task, qlora), add_lora_flags(*dpo.app, task, qlora);
   const auto code = parse(app, argc, argv);
+  if (qlora) task.base_format = BaseFormat::nf4, task.lora.rank = task.adapts() ? task.lora.rank : 16;
   const Command& given = app.got_subcommand(grpo.app) ? grpo : app.got_subcommand(dpo.app) ? dpo : sft;
   task.method = app.got_subcommand(write) ? write->get_name() : given.app->get_name();
   if (!code && given.steps->count() > 0) options.run.minutes = 0;
@@ -274,7 +283,7 @@ struct Pupil {
   AnyModel model;
   Tokenizer tokenizer;
   const ChatTemplate* form;
-  Buffer base{};  // what adapters stand beside
+  std::optional<StoredBase> base{};  // what adapters stand beside
   std::optional<AdaptedModel> adapted{};
 
   /// What learns.
@@ -331,13 +340,12 @@ std::string described(const Source& source, const char* what) {
 /// Gives the pupil adapters, which learn while the model stays as it is: the one that it was, where a run goes on.
 Status adapt(const Cpu& cpu, Options& options, Pupil& pupil) {
   Task& task = options.task;
-  auto weights = Buffer::create(pupil.model.arena_floats);
-  if (!weights) return weights.error();
   auto saved =
       pupil.from ? Result<SavedModel>(*pupil.from) : SavedModel::open(task.base, all_models(), find_training_engine);
   if (!saved) return saved.error();
-  if (Status status = saved->load(cpu, weights->data()); !status) return status;
-  const std::uint32_t checksum = crc32c(weights->data(), saved->model.arena_floats * sizeof(float));
+  auto base = saved->base(cpu, task.base_format);
+  if (!base) return base.error();
+  const std::uint32_t checksum = base->checksum();
   if (pupil.from)
     task.base = joined({options.from}), task.base_checksum = checksum;
   else if (task.base_checksum != checksum)
@@ -345,12 +353,9 @@ Status adapt(const Cpu& cpu, Options& options, Pupil& pupil) {
                  std::to_string(task.base_checksum) + ", and that of " + task.base + " is " + std::to_string(checksum)};
   const auto targets = named_targets(saved->model, task.targets);
   if (!targets) return targets.error();
-  pupil.base = std::move(*weights);
-  auto adapted = AdaptedModel::create(saved->model,
-                                      base_in_arena(saved->model.tensors, saved->model.slot_count, pupil.base.data()),
-                                      *targets, task.lora);
+  auto adapted = AdaptedModel::create(saved->model, base->tensors(), *targets, task.lora);
   if (!adapted) return adapted.error();
-  pupil.adapted = std::move(*adapted);
+  pupil.base = std::move(*base), pupil.adapted = std::move(*adapted);
   return {};
 }
 
@@ -387,10 +392,10 @@ Result<Trainer> begin(const Cpu& cpu, Options& options, Pupil& pupil, TrainingPa
 Status prepare(const Options& options, const Pupil& pupil) {
   const RunOptions& run = options.run;
   const std::size_t work = pupil.model.train_bytes(run.settings.batch, run.settings.context);
-  const auto floats = static_cast<std::int64_t>(pupil.model.arena_floats);  // of a base there is one copy, not four
-  if (Status status = check_memory(run.config, options.task.adapts() ? floats / 4 : floats, static_cast<double>(work));
-      !status)
-    return status;
+  auto floats = static_cast<std::int64_t>(pupil.model.arena_floats);
+  if (options.task.adapts())  // of a base there is one copy, not four; in NF4 it takes an eighth
+    floats /= options.task.base_format == BaseFormat::nf4 ? 30 : 4;
+  if (Status status = check_memory(run.config, floats, static_cast<double>(work)); !status) return status;
   if (Status status = make_folder(options.out); !status) return status;
   return save_tokenizer(options.out, pupil.tokenizer);
 }

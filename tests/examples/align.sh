@@ -87,6 +87,17 @@ check 'counted with zero they are none' cmp stdout none.txt
 expect 1 'it has adapters alone' chimera-generate --model adapted
 expect 1 'expected an adapter' chimera-generate --model base --lora base
 expect 1 'no matrix of .* is called query' $lora --targets query --out x
+
+# QLoRA: the base is held in NF4, or as a file has it, and a run that goes on has the bits of one that did not stop.
+qlora="chimera-align sft --model base --data talk.jsonl.gz --qlora --batch 2 --context 64 --steps 4 --checkpoint-interval 2"
+expect 0 'text: chimera-generate --model .*base --lora in_nf4' $qlora --out in_nf4
+cp -r in_nf4 stopped
+rm stopped/checkpoint-000004.chimera
+expect 0 'resumed from stopped/checkpoint-000002' chimera-align sft --resume --out stopped
+check 'adapters beside NF4 have the same bits' cmp in_nf4/adapter.gguf stopped/adapter.gguf
+expect 0 'wrote' chimera-convert base base_q8.gguf --format q8_0
+expect 0 'text: chimera-generate' chimera-align sft --model base_q8.gguf --data talk.jsonl.gz --lora 4 --base-format file --batch 2 --context 64 --steps 2 --out beside_file
+expect 2 '--base-format requires --lora' $sft --base-format nf4 --out x
 expect 0 'pairs held out' chimera-align dpo --model base --data pairs.jsonl --held-out pairs.jsonl --lora 2 --targets ffn --rslora --batch 4 --context 64 --steps 2 --out preferred_lora
 cp -r whole/checkpoint* base
 expect 1 'are for a base with the checksum' chimera-align sft --resume --out adapted --steps 100

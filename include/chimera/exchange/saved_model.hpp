@@ -9,11 +9,13 @@
 #include <chimera/core/result.hpp>
 #include <chimera/exchange/config_from_file.hpp>
 #include <chimera/exchange/gguf_model.hpp>
+#include <chimera/exchange/gguf_rows.hpp>
 #include <chimera/exchange/hugging_face.hpp>
 #include <chimera/exchange/model_tokenizer.hpp>
 #include <chimera/exchange/pack.hpp>
 #include <chimera/model/any_model.hpp>
 #include <chimera/model/packed_model.hpp>
+#include <chimera/model/stored_base.hpp>
 #include <chimera/train/checkpoint.hpp>
 
 #include <optional>
@@ -52,6 +54,9 @@ struct SavedModel {
 
   /// The weights for sessions: of a GGUF file in the file's own formats, of the other forms as f32.
   Result<PackedModel> packed(const Cpu& cpu) const;
+
+  /// The weights as a base of adapters: of a GGUF file without an arena of f32.
+  Result<StoredBase> base(const Cpu& cpu, BaseFormat format) const;
 
  private:
   /// `name` and `config`: of a checkpoint, of a file's weights; one may be missing.
@@ -108,6 +113,23 @@ CHIMERA_FUNCTION Result<PackedModel> SavedModel::packed(const Cpu& cpu) const {
   const auto arena = weights(cpu);
   if (!arena) return arena.error();
   return PackedModel::create(cpu, model, arena->data());
+}
+
+CHIMERA_FUNCTION Result<StoredBase> SavedModel::base(const Cpu& cpu, BaseFormat format) const {
+  if (form != Form::gguf) {
+    const auto arena = weights(cpu);
+    if (!arena) return arena.error();
+    return StoredBase::create(cpu, model, arena->data(), format);
+  }
+  const auto file = Gguf::open(path);
+  if (!file) return file.error();
+  const auto rows = GgufRows::create(cpu, *file, model);
+  if (!rows) return Error{"cannot load " + path + ": " + rows.error().message};
+  auto base = StoredBase::create(
+      cpu, model, rows->sources(), [&](auto... a) { return rows->read(a...); },
+      [&](auto... a) { return rows->values(a...); }, format);
+  if (!base) return Error{"cannot load " + path + ": " + base.error().message};
+  return base;
 }
 
 CHIMERA_FUNCTION Result<AnyModel> SavedModel::choose(std::span<const AnyModel> models, ModelMaker make,

@@ -2,6 +2,7 @@
 // block of memory that never changes. There is no arena of f32.
 #pragma once
 
+#include <chimera/core/checksum.hpp>
 #include <chimera/core/device.hpp>
 #include <chimera/core/memory.hpp>
 #include <chimera/core/namespace.hpp>
@@ -70,6 +71,8 @@ class StoredBase {
   const std::vector<BaseTensor>& tensors() const { return tensors_; }
   /// Of memory.
   std::size_t bytes() const { return memory_.size() * sizeof(float); }
+  /// Tells bases apart: of all weights, as they are stored.
+  std::uint32_t checksum() const { return crc32c(memory_.data(), bytes()); }
 
  private:
   /// A source, and where its rows go.
