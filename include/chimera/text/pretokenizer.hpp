@@ -139,11 +139,17 @@ struct Char {
   constexpr bool is(unsigned mask) const { return (mask >> static_cast<unsigned>(kind)) & 1; }
 };
 
+inline constexpr auto ascii_classes = [] {
+  std::array<CharClass, 128> classes{};
+  for (std::uint32_t c = 0; c < 128; ++c) classes[c] = char_class(c);
+  return classes;
+}();
+
 /// The character at `at`; CharClass::end, of no bytes, at the end.
 [[gnu::__always_inline__]] inline Char char_at(const char* at, const char* end) {
   if (at == end) return {CharClass::end, 0};
   const unsigned char byte = static_cast<unsigned char>(*at);
-  if (byte < 0x80) return {static_cast<CharClass>(unicode_classes[byte] & 15), 1};
+  if (byte < 0x80) return {ascii_classes[byte], 1};
   const CodePoint code = first_code_point({at, static_cast<std::size_t>(end - at)});
   return {char_class(code.value), code.bytes};
 }
@@ -152,7 +158,7 @@ struct Char {
 template <unsigned classes>
 inline constexpr auto ascii = [] {
   std::array<bool, 256> in{};
-  for (std::size_t b = 0; b < 128; ++b) in[b] = (classes >> (unicode_classes[b] & 15)) & 1;
+  for (std::size_t b = 0; b < 128; ++b) in[b] = (classes >> static_cast<unsigned>(ascii_classes[b])) & 1;
   return in;
 }();
 

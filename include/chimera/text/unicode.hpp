@@ -5,7 +5,6 @@
 
 #include <chimera/text/unicode_tables.hpp>
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -75,17 +74,8 @@ inline CodePoint first_code_point(std::string_view text) {
   return {0xFFFD, 1};
 }
 
-/// Both classes of a code point, as the table packs them.
-constexpr std::uint8_t packed_classes(std::uint32_t c) {
-  std::size_t block = c / 128;
-  if (block >= unicode_gap)
-    block = std::max<std::size_t>(block, unicode_gap + unicode_gap_blocks - 1) - unicode_gap_blocks;
-  return unicode_classes[unicode_index[block < unicode_index.size() ? block : unicode_index.size() - 1] *
-                             std::size_t{128} +
-                         c % 128];
-}
-constexpr CharClass char_class(std::uint32_t c) { return static_cast<CharClass>(packed_classes(c) & 15); }
-constexpr GraphemeClass grapheme_class(std::uint32_t c) { return static_cast<GraphemeClass>(packed_classes(c) >> 4); }
+constexpr CharClass char_class(std::uint32_t c) { return static_cast<CharClass>(char_classes[c]); }
+constexpr GraphemeClass grapheme_class(std::uint32_t c) { return static_cast<GraphemeClass>(grapheme_classes[c]); }
 
 /// Whether a character of that class, at the start of a token, leaves the cluster before it cut.
 constexpr bool continues_cluster(GraphemeClass g) {
