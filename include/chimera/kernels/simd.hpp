@@ -307,6 +307,14 @@ struct Part {
   CHIMERA_INLINE void store(float* p, const Vec<W>& x) const { x.store(p, n); }
 };
 
+/// One or the other.
+template <int W>
+struct WholeOrPart {
+  std::int64_t n;
+  CHIMERA_INLINE Vec<W> load(const float* p) const { return n < W ? Vec<W>::load(p, n) : Vec<W>::load(p); }
+  CHIMERA_INLINE void store(float* p, const Vec<W>& x) const { n < W ? x.store(p, n) : x.store(p); }
+};
+
 /// Fetches a line that is to be written, so that no other core holds it then. g++ has the instruction behind a flag.
 CHIMERA_INLINE void prefetch_to_write(const void* p) {
 #if defined(__x86_64__)
@@ -323,6 +331,12 @@ CHIMERA_INLINE void lanes(std::int64_t n, F f) {
   std::int64_t i = 0;
   for (; i + W <= n; i += W) f(i, Whole<W>{});
   if (i < n) f(i, Part<W>{n - i});
+}
+
+/// The same with one copy of f instead of two, which costs a branch at each load: for long f and short rows.
+template <int W, class F>
+CHIMERA_INLINE void lanes_of_one_copy(std::int64_t n, F f) {
+  for (std::int64_t i = 0; i < n; i += W) f(i, WholeOrPart<W>{n - i});
 }
 
 #if defined(__x86_64__) || defined(__i386__)

@@ -399,7 +399,7 @@ struct StepSize {
   template <int W>
   CHIMERA_INLINE static void run(std::int64_t n, const float* raw, const float* bias, float low, float high,
                                  float* dt) {
-    lanes<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
+    lanes_of_one_copy<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
       io.store(dt + i, min<W>(max<W>(softplus<W>(io.load(raw + i) + io.load(bias + i)), Vec<W>(low)), Vec<W>(high)));
     });
   }
@@ -419,8 +419,9 @@ struct StepDecay {
   CHIMERA_INLINE static void run(std::int64_t n, const float* raw, const float* bias, float low, float high,
                                  const float* a_log, float* dt, float* a) {
     StepSize::run<W>(n, raw, bias, low, high, dt);
-    lanes<W>(n, [=](std::int64_t i, auto io)
-                    CHIMERA_LAMBDA { io.store(a + i, exp<W>(-io.load(dt + i) * exp<W>(io.load(a_log + i)))); });
+    lanes_of_one_copy<W>(n, [=](std::int64_t i, auto io) CHIMERA_LAMBDA {
+      io.store(a + i, exp<W>(-io.load(dt + i) * exp<W>(io.load(a_log + i))));
+    });
   }
 };
 
