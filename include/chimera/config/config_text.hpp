@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <vector>
 
 namespace chimera {
 
@@ -54,81 +55,92 @@ struct Choice {
 inline std::string to_text(const Choice& c) { return chimera::to_text(int{c.value}); }
 inline bool from_text(std::string_view text, Choice& c) { return chimera::from_text(text, c.value); }
 
-/// A field of a config under its name in a text. What a field is, is found out when it is visited, so that its reader
-/// and its writer are compiled for each type of field and not for each field.
-struct Line {
-  enum class Type : std::uint8_t { integer, number, flag, choice, words };
-
-  Type type;
-  std::string_view part, name;  // "model.rope.base": of the part "rope." the name "base"
-  void* field;
+/// What a field is; found out when a line is visited, so that its reader and its writer are compiled for each type of
+/// field and not for each field.
+struct FieldType {
+  enum class Is : std::uint8_t { integer, number, flag, choice, words } is;
   std::span<const std::string_view> choices{};
   std::string (*words)(const void* field) = nullptr;
   void (*read_words)(std::string_view, void* field) = nullptr;
+};
+template <class T>
+inline constexpr FieldType field_type = [] {
+  using Is = FieldType::Is;
+  if constexpr (requires(T& t) { words_of(t); })
+    return FieldType{Is::words,
+                     {},
+                     [](const void* f) { return words_of(*static_cast<const T*>(f)); },
+                     [](std::string_view text, void* f) { read_words(text, *static_cast<T*>(f)); }};
+  else if constexpr (std::is_enum_v<T>)
+    return FieldType{Is::choice, Choices<T>::values};
+  else if constexpr (std::is_same_v<T, bool>)
+    return FieldType{Is::flag};
+  else if constexpr (std::is_same_v<T, float>)
+    return FieldType{Is::number};
+  else
+    return FieldType{Is::integer};
+}();
+
+/// A field of a config under its name in a text.
+struct Line {
+  const FieldType* type;
+  std::string_view part, name;  // "model.rope.base": of the part "rope" the name "base"
+  void* field;
+  bool left_out;  // of texts: a field that came later, as it was before
 
   /// Calls f(name, field). Of words f sees the text, and what it leaves in it is read back.
   template <class F>
   void visit(bool writable, F& f) const {
+    using Is = FieldType::Is;
     const std::string full = std::string("model.").append(part).append(part.empty() ? "" : ".").append(name);
-    switch (type) {
-      case Type::integer: return f(full, *static_cast<int*>(field));
-      case Type::number: return f(full, *static_cast<float*>(field));
-      case Type::flag: return f(full, *static_cast<bool*>(field));
-      case Type::choice: {
-        Choice choice{*static_cast<std::uint8_t*>(field), choices};
+    switch (type->is) {
+      case Is::integer: return f(full, *static_cast<int*>(field));
+      case Is::number: return f(full, *static_cast<float*>(field));
+      case Is::flag: return f(full, *static_cast<bool*>(field));
+      case Is::choice: {
+        Choice choice{*static_cast<std::uint8_t*>(field), type->choices};
         return f(full, choice);
       }
-      case Type::words: break;
+      case Is::words: break;
     }
-    std::string text = words(field);
+    std::string text = type->words(field);
     f(full, text);
-    if (writable) read_words(text, field);
+    if (writable) type->read_words(text, field);
   }
 };
 
-template <class T>
-constexpr Line line_of(std::string_view part, std::string_view name, T& field) {
-  using Type = Line::Type;
-  if constexpr (requires { words_of(field); })
-    return {Type::words,
-            part,
-            name,
-            &field,
-            {},
-            [](const void* f) { return words_of(*static_cast<const T*>(f)); },
-            [](std::string_view text, void* f) { read_words(text, *static_cast<T*>(f)); }};
-  else if constexpr (std::is_enum_v<T>)
-    return {Type::choice, part, name, &field, Choices<T>::values};
-  else if constexpr (std::is_same_v<T, bool>)
-    return {Type::flag, part, name, &field};
-  else if constexpr (std::is_same_v<T, float>)
-    return {Type::number, part, name, &field};
-  else
-    return {Type::integer, part, name, &field};
+/// One function for all fields, and not code in place for each.
+[[gnu::noinline]] inline void add_line(std::vector<Line>& lines, const FieldType* type, std::string_view part,
+                                       std::string_view name, void* field, bool left_out) {
+  lines.push_back({type, part, name, field, left_out});
 }
 
-/// Calls add(line) for all fields of a part, and for those of its parts.
-template <class Part, class Add>
-void each_line(Part& part, std::string_view part_name, bool writable, const Add& add) {
-  Part::each_field(part, [&]<class T>(std::string_view name, T& field, auto... mark) {
-    if (!writable && meaning(mark...) == Meaning::added && field == T{}) return;
-    if constexpr (HasFields<T>)
-      each_line(field, name, writable, add);
-    else
-      add(line_of(part_name, name, field));
-  });
-}
-
-/// Whether all choices of a part are among those there are.
+/// Adds all fields of a part, and those of its parts.
 template <class Part>
-bool choices_exist(const Part& part) {
-  bool all = true;
-  Part::each_field(part, [&](std::string_view, const auto& field, auto...) {
-    using T = std::remove_cvref_t<decltype(field)>;
-    if constexpr (HasFields<T>) all = all && choices_exist(field);
-    if constexpr (std::is_enum_v<T>) all = all && static_cast<std::size_t>(field) < Choices<T>::values.size();
+void add_lines(std::vector<Line>& lines, Part& part, std::string_view part_name, bool left_out) {
+  Part::each_field(part, [&]<class T>(std::string_view name, T& field, auto... mark) {
+    const bool out = left_out || (meaning(mark...) == Meaning::added && field == T{});
+    if constexpr (HasFields<T>)
+      add_lines(lines, field, name, out);
+    else
+      add_line(lines, &field_type<T>, part_name, name, &field, out);
   });
-  return all;
+}
+
+/// All fields. Not a template, and no template is given what is done with them: their walk is compiled once.
+inline std::vector<Line> lines_of(Config& config) {
+  std::vector<Line> lines;
+  add_lines(lines, config, "", false);
+  return lines;
+}
+
+/// Whether all choices are among those there are.
+inline bool choices_exist(Config& config) {
+  for (const Line& line : lines_of(config))
+    if (line.type->is == FieldType::Is::choice &&
+        *static_cast<const std::uint8_t*>(line.field) >= line.type->choices.size())
+      return false;
+  return true;
 }
 
 }  // namespace config_text_parts
@@ -141,8 +153,8 @@ struct ConfigFields {
   template <class Self, class F>
   static void each_field(Self& self, F&& f) {
     constexpr bool writable = !std::is_const_v<Self>;
-    const auto visit = [&](const config_text_parts::Line& line) { line.visit(writable, f); };
-    config_text_parts::each_line(const_cast<Config&>(self.config), "", writable, visit);
+    for (const config_text_parts::Line& line : config_text_parts::lines_of(const_cast<Config&>(self.config)))
+      if (writable || !line.left_out) line.visit(writable, f);
   }
 };
 
