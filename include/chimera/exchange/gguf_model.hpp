@@ -197,7 +197,7 @@ inline Result<std::vector<FileWeight>> find_weights(const Gguf& file, const AnyM
   if (!config) return config.error();
   if (!same_meaning(*config, *model.config))
     return Error{"the file's config is not that of the model " + std::string(model.name)};
-  auto table = file_weights(model, gguf_model_parts::family_of(*file.text("general.architecture")));
+  auto table = gguf_weights(model, gguf_model_parts::family_of(*file.text("general.architecture")));
   if (!table) return table.error();
   for (FileWeight& w : *table) {
     const GgufTensor* t = file.tensor(w.name);
@@ -243,7 +243,7 @@ Result<void> save_gguf(const Cpu& q, const std::string& path, const AnyModel& mo
   using namespace gguf_model_parts;
   const Config& c = *model.config;
   const std::string_view architecture = gguf_architecture(c);
-  auto table = file_weights(model, family_of(architecture));
+  auto table = gguf_weights(model, family_of(architecture));
   if (!table) return table.error();
   const bool three = architecture == "bitnet" && (type.format == Format::tq1_0 || type.format == Format::tq2_0);
   const bool in_codes = c.ternary.on && architecture == "chimera" && type.format == Format::tq2_0;

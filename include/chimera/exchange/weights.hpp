@@ -73,8 +73,11 @@ constexpr void each_row(F&& f) {
 
 }  // namespace weight_parts
 
-/// All tensors that hold the model's weights in files of that family, in arena order; an error for a weight that they
-/// have no name for.
+/// All tensors that hold the model's weights in GGUF files of that family, in arena order; an error for a weight that
+/// they have no name for.
+Result<std::vector<FileWeight>> gguf_weights(const AnyModel& model, Family family);
+
+/// The same of any family.
 Result<std::vector<FileWeight>> file_weights(const AnyModel& model, Family family);
 
 Result<void> check_shape(const FileWeight& w, const StoredTensor& t);
@@ -126,7 +129,35 @@ Result<void> store_weight(const Cpu& q, const FileWeight& w, Format format, cons
 #if CHIMERA_BODIES
 namespace chimera::inline CHIMERA_ABI {
 
-CHIMERA_FUNCTION Result<std::vector<FileWeight>> file_weights(const AnyModel& model, Family family) {
+namespace weight_parts {
+
+/// A row with the column of one family.
+struct FamilyRow {
+  std::string_view ours;
+  FileTensor theirs;
+  int part = -1;
+  decltype(FileRow::adapt) adapt = nullptr;
+};
+
+/// Those that the family has a name for: a program that reads files of one kind brings no names of the other.
+template <Family family>
+inline constexpr auto family_rows = [] {
+  constexpr auto has = [](const FileRow& row) { return !row.in(family).name.empty(); };
+  constexpr std::size_t count = [has] {
+    std::size_t n = 0;
+    each_row([&](const FileRow& row) { n += has(row); });
+    return n;
+  }();
+  std::array<FamilyRow, count> rows;
+  auto to = rows.begin();
+  each_row([&](const FileRow& row) {
+    if (has(row)) *to++ = {row.ours, row.in(family), row.part, row.adapt};
+  });
+  return rows;
+}();
+
+inline Result<std::vector<FileWeight>> weights_by(const AnyModel& model, Family family,
+                                                  std::span<const FamilyRow> table) {
   const Config& c = *model.config;
   std::vector<FileWeight> all;
   for (std::size_t tensor = 0; tensor < model.tensors.size(); ++tensor) {
@@ -154,25 +185,22 @@ CHIMERA_FUNCTION Result<std::vector<FileWeight>> file_weights(const AnyModel& mo
       add(std::string(t.name()), 0, all_rows);
       continue;
     }
-    weight_parts::each_row([&](const FileRow& row) {
-      const FileTensor& theirs = row.in(family);
-      if (row.ours != ours || theirs.name.empty()) return;
+    for (const FamilyRow& row : table) {
+      if (row.ours != ours) continue;
       std::int64_t first = 0;
       for (int part = 0; part < row.part; ++part) first += t.parts[static_cast<std::size_t>(part)];
-      std::string name(theirs.name);
+      std::string name(row.theirs.name);
       if (!block.empty()) name.insert(0, std::string(block_prefix(family)) + std::string(block) + ".");
       FileWeight& w =
           add(std::move(name), first, row.part < 0 ? all_rows : t.parts[static_cast<std::size_t>(row.part)]);
-      w.minus_exp = theirs.minus_exp;
-      if (theirs.shape) w.shape = theirs.shape(c, t.rows, t.cols);
+      w.minus_exp = row.theirs.minus_exp;
+      if (row.theirs.shape) w.shape = row.theirs.shape(c, t.rows, t.cols);
       if (row.adapt) row.adapt(w, c, family);
-    });
+    }
     if (all.size() == before) return Error{"files of this kind have no name for the weight " + std::string(t.name())};
   }
   return all;
 }
-
-namespace weight_parts {
 
 /// Dimensions of 1 apart, shapes are compared as they are.
 inline std::vector<std::int64_t> without_ones(std::span<const std::int64_t> shape) {
@@ -195,6 +223,21 @@ inline void put_in_order(const FileWeight& w, float* x, float* buffer) {
 }
 
 }  // namespace weight_parts
+
+CHIMERA_FUNCTION Result<std::vector<FileWeight>> gguf_weights(const AnyModel& model, Family family) {
+  using namespace weight_parts;
+  if (family == Family::gguf_qwen35) return weights_by(model, family, family_rows<Family::gguf_qwen35>);
+  return weights_by(model, family, family_rows<Family::gguf>);
+}
+
+CHIMERA_FUNCTION Result<std::vector<FileWeight>> file_weights(const AnyModel& model, Family family) {
+  using namespace weight_parts;
+  if (!is_hugging_face(family)) return gguf_weights(model, family);
+  if (family == Family::granite) return weights_by(model, family, family_rows<Family::granite>);
+  if (family == Family::xlstm) return weights_by(model, family, family_rows<Family::xlstm>);
+  if (family == Family::griffin) return weights_by(model, family, family_rows<Family::griffin>);
+  return weights_by(model, family, family_rows<Family::llama>);
+}
 
 CHIMERA_FUNCTION Result<void> check_shape(const FileWeight& w, const StoredTensor& t) {
   using namespace weight_parts;
