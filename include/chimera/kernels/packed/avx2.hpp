@@ -37,10 +37,18 @@ struct FourUnits {
                                                      std::int32_t* to, std::int32_t (*sums)[4]) {
     const __m256i a = bytes_of(x, inverse[0], to), b = bytes_of(x + 32, inverse[1], to + step);
     const __m256i c = bytes_of(x + 64, inverse[2], to + 2 * step), d = bytes_of(x + 96, inverse[3], to + 3 * step);
-    const __m256i ab = add(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
-    const __m256i cd = add(_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+    const __m256i ab = sum(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+    const __m256i cd = sum(_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums),
-                        add(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd)));
+                        sum(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd)));
+  }
+  CHIMERA_TARGET CHIMERA_INLINE static Ints<4> add(const Ints<4>& a, const Ints<4>& b) {
+    if constexpr (!narrow) return a + b;
+    return Ints<4>(reinterpret_cast<Ints<4>::Native>(
+        _mm_add_epi16(reinterpret_cast<__m128i>(a.v), reinterpret_cast<__m128i>(b.v))));
+  }
+  CHIMERA_TARGET CHIMERA_INLINE static Ints<4> value(const Ints<4>& words) {
+    return narrow ? Ints<4>(0) - (words << 16 >> 16) - (words >> 16) : Ints<4>(0) - (words >> 7);
   }
 
  private:
@@ -52,7 +60,7 @@ struct FourUnits {
     for (int i = 0; i < 32; i += 8) most = _mm256_max_ps(most, _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i)));
     return most;
   }
-  CHIMERA_TARGET CHIMERA_INLINE static __m256i add(__m256i p, __m256i q) {
+  CHIMERA_TARGET CHIMERA_INLINE static __m256i sum(__m256i p, __m256i q) {
     return narrow ? _mm256_add_epi16(p, q) : _mm256_add_epi32(p, q);
   }
   /// A unit's bytes, and words of the sums of fours.
@@ -78,9 +86,10 @@ struct FourUnits {
 struct Ops {
   static constexpr int lanes = 8;
   using FloatKernels = void;
+  using InputKernels = void;
   using Quantize = FourUnits<true>;
   static constexpr int tokens = 4;
-  static constexpr bool any_bytes = false, narrow = true, has_few = true;
+  static constexpr bool any_bytes = false, narrow = true, has_few = true, float_powers = false;
   using IVec = Ints<lanes>;
 
   CHIMERA_TARGET CHIMERA_INLINE static __m256i in(const IVec& x) { return reinterpret_cast<__m256i>(x.v); }
@@ -138,18 +147,11 @@ struct Ops {
   CHIMERA_TARGET CHIMERA_INLINE static Vec<lanes> scaled(const Vec<lanes>& d, const IVec& power) {
     return d * from_bits<lanes>(power);
   }
-  CHIMERA_INLINE static Ints<4> power(const Ints<4>& e) { return packed_parts::power_of_two(e); }
 
   CHIMERA_TARGET CHIMERA_INLINE static Vec<lanes> halves(const std::byte* p) {
     return Vec<lanes>(
         reinterpret_cast<Vec<lanes>::Native>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))));
   }
-
-  CHIMERA_TARGET CHIMERA_INLINE static Ints<4> add(const Ints<4>& a, const Ints<4>& b) {
-    return Ints<4>(reinterpret_cast<Ints<4>::Native>(
-        _mm_add_epi16(reinterpret_cast<__m128i>(a.v), reinterpret_cast<__m128i>(b.v))));
-  }
-  CHIMERA_INLINE static Ints<4> value(const Ints<4>& words) { return Ints<4>(0) - (words << 16 >> 16) - (words >> 16); }
 };
 
 }  // namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL

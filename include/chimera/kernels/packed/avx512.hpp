@@ -25,7 +25,8 @@ namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 /// Sums and words as in avx2.hpp.
 struct Ops : packed_parts::IntegerOps<16> {
   static constexpr int tokens = 6;
-  static constexpr bool narrow = true;
+  static constexpr bool narrow = true, float_powers = true;
+  using InputKernels = packed_avx2::Kernels;
   using Quantize = packed_avx2::FourUnits<true>;
 
   CHIMERA_TARGET CHIMERA_INLINE static __m512i in(const IVec& x) { return reinterpret_cast<__m512i>(x.v); }
@@ -66,12 +67,6 @@ struct Ops : packed_parts::IntegerOps<16> {
     asm("vscalefps %2, %1, %0" : "=v"(r) : "v"(d.v), "v"(power.v));  // g++ 12 warns of the intrinsic
     return Vec<16>(r);
   }
-  CHIMERA_INLINE static Ints<4> power(const Ints<4>& e) { return bits_of<4>(as_floats<4>(e)); }
-
-  CHIMERA_TARGET CHIMERA_INLINE static Ints<4> add(const Ints<4>& a, const Ints<4>& b) {
-    return packed_avx2::Ops::add(a, b);
-  }
-  CHIMERA_INLINE static Ints<4> value(const Ints<4>& words) { return packed_avx2::Ops::value(words); }
 };
 
 }  // namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL

@@ -471,16 +471,18 @@ CHIMERA_TARGET CHIMERA_INLINE void transpose_four(Vec<4> (&r)[4]) {
 }
 
 /// The largest magnitudes of four units.
+template <class Quantize>
 CHIMERA_TARGET CHIMERA_INLINE Vec<4> largest_of_four(const float* x) {
   float most[4];
-  Ops::Quantize::largest(x, most);
+  Quantize::largest(x, most);
   return Vec<4>::load(most);
 }
 
 /// A row in units that lie `step` words apart: signed bytes, and for each unit, or for each eight, the least power of
 /// two that holds them.
-template <bool eight>
-CHIMERA_TARGET void quantize_row(const float* x, std::int64_t units, float most, std::int64_t step, std::int32_t* to) {
+template <class Quantize, bool eight>
+CHIMERA_TARGET void quantize_row(const float* x, std::int64_t units, float most, std::int64_t step, bool float_powers,
+                                 std::int32_t* to) {
   const float inverse = most < 1e-30f ? 0.f : 127.f / most;
   Vec<4> largest;
   Ints<4> whole;
@@ -488,20 +490,21 @@ CHIMERA_TARGET void quantize_row(const float* x, std::int64_t units, float most,
       x, units, [&](const float* four, std::int64_t u, std::int64_t number) CHIMERA_LAMBDA CHIMERA_TARGET {
         const bool first = !eight || u % 8 == 0;
         if (!eight)
-          largest = largest_of_four(four);
+          largest = largest_of_four<Quantize>(four);
         else if (first)
-          largest = Vec<4>(largest_lane<4>(max<4>(largest_of_four(four), largest_of_four(four + 128))));
+          largest =
+              Vec<4>(largest_lane<4>(max<4>(largest_of_four<Quantize>(four), largest_of_four<Quantize>(four + 128))));
         const Ints<4> e = input_exponent(largest * Vec<4>(inverse));
         float nearest[4];
         (Vec<4>(inverse) * from_bits<4>(power_of_two(Ints<4>(0) - e))).store(nearest);
         std::int32_t sums[2][4], rest[4 * input_words];
-        Ops::Quantize::quantize(four, nearest, number == 4 ? step : input_words, number == 4 ? to + u * step : rest,
-                                sums);
-        const Ints<4> a(ints_of_four(sums[0])), b(ints_of_four(sums[1])), both = Ops::add(a, b);
-        Vec<4> words[4] = {from_bits<4>(a), from_bits<4>(b), from_bits<4>(both), from_bits<4>(Ops::power(e))};
+        Quantize::quantize(four, nearest, number == 4 ? step : input_words, number == 4 ? to + u * step : rest, sums);
+        const Ints<4> a(ints_of_four(sums[0])), b(ints_of_four(sums[1])), both = Quantize::add(a, b);
+        const Vec<4> power = float_powers ? as_floats<4>(e) : from_bits<4>(power_of_two(e));
+        Vec<4> words[4] = {from_bits<4>(a), from_bits<4>(b), from_bits<4>(both), power};
         transpose_four(words);
         float values[4];
-        (from_bits<4>(power_of_two(e)) * as_floats<4>(Ops::value(both))).store(values);
+        (from_bits<4>(power_of_two(e)) * as_floats<4>(Quantize::value(both))).store(values);
         for (std::int64_t i = 0; i < number; ++i) {
           std::int32_t* const unit = to + (u + i) * step;
           if (number < 4) std::copy_n(rest + i * input_words, input_sums16, unit);
@@ -509,33 +512,46 @@ CHIMERA_TARGET void quantize_row(const float* x, std::int64_t units, float most,
           std::memcpy(unit + input_sum, &values[i], 4);
         }
         if (!eight) return;
-        whole = first ? both : Ops::add(whole, both);
+        whole = first ? both : Quantize::add(whole, both);
         if (first) return;
-        whole = Ops::add(whole, Ints<4>(__builtin_shufflevector(whole.v, whole.v, 2, 3, 0, 1)));
+        whole = Quantize::add(whole, Ints<4>(__builtin_shufflevector(whole.v, whole.v, 2, 3, 0, 1)));
         to[(u - 4) * step + input_sums] =
-            Ops::add(whole, Ints<4>(__builtin_shufflevector(whole.v, whole.v, 1, 0, 3, 2))).v[0];
+            Quantize::add(whole, Ints<4>(__builtin_shufflevector(whole.v, whole.v, 1, 0, 3, 2))).v[0];
       });
 }
 
-/// One row of x in every form.
-CHIMERA_TARGET inline void pack_input(const PackedInput& to, std::int64_t row, const float* x) {
+/// One row of x in every form, for a level with tiles of so many rows and those words for powers of two.
+template <class Quantize>
+CHIMERA_TARGET void pack_input(const PackedInput& to, std::int64_t row, const float* x, int tile, bool float_powers) {
   if (contains(to.forms, InputForms::f32)) {
     float* copy = to.floats + row * to.stride();
     std::copy_n(x, to.cols, copy);
     std::fill(copy + to.cols, copy + to.stride(), 0.f);
   }
   if (to.scales == nullptr) return;
-  const int rows = to.tiled() ? tokens : 1;
+  const int rows = to.tiled() ? tile : 1;
   const std::int64_t units = to.cols / 32, at = (row / rows * rows * units + row % rows) * input_words,
                      step = rows * input_words;
   Vec<4> largest;
   by_four_units<true>(x, units, [&](const float* four, std::int64_t, std::int64_t) CHIMERA_LAMBDA CHIMERA_TARGET {
-    largest = max<4>(largest, largest_of_four(four));
+    largest = max<4>(largest, largest_of_four<Quantize>(four));
   });
   const float most = largest_lane<4>(largest);
   to.scales[row] = most / 127.f;
-  if (to.blocks_of_32) quantize_row<false>(x, units, most, step, to.blocks_of_32 + at);
-  if (to.blocks_of_256) quantize_row<true>(x, units, most, step, to.blocks_of_256 + at);
+  if (to.blocks_of_32) quantize_row<Quantize, false>(x, units, most, step, float_powers, to.blocks_of_32 + at);
+  if (to.blocks_of_256) quantize_row<Quantize, true>(x, units, most, step, float_powers, to.blocks_of_256 + at);
+}
+
+/// Whether blocks are taken apart to the same bytes on all levels of so many lanes.
+template <class L>
+inline constexpr bool apart_alike = L::zero < 0 && !L::wide && L::scale_run != 16;
+
+template <class L, class FloatKernels>
+constexpr auto take_apart_of_level() {
+  if constexpr (!std::is_void_v<FloatKernels> && apart_alike<L>)
+    return FloatKernels::template apart<L>;
+  else
+    return &CHIMERA_LEVEL::take_apart<L>;
 }
 
 template <class L, class FloatKernels>
@@ -551,7 +567,7 @@ constexpr auto kernels_of_level() {
                   .unit_bytes = B::unit,
                   .one = &multiply_few<L, 1>,
                   .few = nullptr,
-                  .take_apart = &CHIMERA_LEVEL::take_apart<L>,
+                  .take_apart = take_apart_of_level<L, FloatKernels>(),
                   .multiply = &multiply_tile<sum_of_bytes<L>>};
     if constexpr (Ops::has_few) k.few = &multiply_few<L, few_rows>;
     return k;
@@ -569,7 +585,14 @@ constexpr auto kernels_of_level() {
 
 /// What a level is chosen by.
 struct Kernels {
-  static constexpr auto pack_input = &CHIMERA_LEVEL::pack_input;
+  template <class L>
+  static constexpr auto apart = &CHIMERA_LEVEL::take_apart<L>;
+  template <class Quantize>
+  static constexpr auto pack = &CHIMERA_LEVEL::pack_input<Quantize>;
+  static void pack_input(const PackedInput& to, std::int64_t row, const float* x) {
+    using Level = std::conditional_t<std::is_void_v<Ops::InputKernels>, Kernels, Ops::InputKernels>;
+    Level::template pack<Ops::Quantize>(to, row, x, tokens, Ops::float_powers);
+  }
   template <class L>
   static constexpr auto of = kernels_of_level<L, Ops::FloatKernels>();
 };

@@ -47,7 +47,7 @@ struct NumberKernels {
   void (*whole)(const std::byte* w, const PackedInput& x, std::int64_t first, std::int64_t count, float* out) = nullptr;
 };
 
-/// Four units of 32 numbers become bytes.
+/// Four units of 32 numbers become bytes, and words that stand for their sums.
 template <int W>
 struct FourUnits {
   /// most [4] = the largest magnitudes.
@@ -78,6 +78,10 @@ struct FourUnits {
         sums[h][u] = -static_cast<std::int32_t>(chimera::sum<W>(as_floats<W>(sum)));
       }
   }
+  /// Of words.
+  CHIMERA_INLINE static Ints<4> add(const Ints<4>& a, const Ints<4>& b) { return a + b; }
+  /// The sums that words stand for.
+  CHIMERA_INLINE static Ints<4> value(const Ints<4>& words) { return Ints<4>(0) - words; }
 };
 
 /// A lane is a row, and holds four codes, or a sum. A level adds
@@ -91,12 +95,14 @@ struct FourUnits {
 template <int W>
 struct IntegerOps {
   static constexpr int lanes = W;  // of a register
-  using FloatKernels = void;       // of another level whose products of f32 are the same
+  using FloatKernels = void;       // of another level whose products of f32, and most panels taken apart, are the same
+  using InputKernels = void;       // of another level that makes bytes of inputs for this one, too
   using Quantize = FourUnits<W>;
   using IVec = Ints<W>;
   static constexpr bool any_bytes = false;
-  static constexpr bool narrow = false;   // sums of products have 16 bits
-  static constexpr bool has_few = false;  // whether several rows are worth a kernel of their own
+  static constexpr bool narrow = false;        // sums of products have 16 bits
+  static constexpr bool has_few = false;       // whether several rows are worth a kernel of their own
+  static constexpr bool float_powers = false;  // the word that stands for 2^e is e as f32, not the bits of 2^e
 
   CHIMERA_INLINE static IVec broadcast(const void* p) {
     float x = 0;
@@ -112,17 +118,11 @@ struct IntegerOps {
   /// What sums start from so that codes stand for code - 2^zero.
   CHIMERA_INLINE static IVec start(const IVec& word, int zero) { return word << zero; }
 
-  /// d 2^e, from the word of `power(e)`.
+  /// d 2^e, from the word that stands for 2^e.
   CHIMERA_INLINE static Vec<W> scaled(const Vec<W>& d, const IVec& power) { return d * from_bits<W>(power); }
-  CHIMERA_INLINE static Ints<4> power(const Ints<4>& e) { return power_of_two(e); }
 
   /// `lanes` numbers of f16.
   CHIMERA_INLINE static Vec<W> halves(const std::byte* p) { return load_f16<W>(p); }
-
-  /// Of words.
-  CHIMERA_INLINE static Ints<4> add(const Ints<4>& a, const Ints<4>& b) { return a + b; }
-  /// The sums that words stand for.
-  CHIMERA_INLINE static Ints<4> value(const Ints<4>& words) { return Ints<4>(0) - words; }
 };
 
 /// Where the instruction multiplies any unsigned bytes with signed ones, as vpdpbusd: a word is -128 times a sum.
@@ -132,7 +132,6 @@ struct UnsignedOps : IntegerOps<W> {
   static constexpr bool any_bytes = true;
 
   CHIMERA_INLINE static IVec start(const IVec& word, int zero) { return word >> (7 - zero); }
-  CHIMERA_INLINE static Ints<4> value(const Ints<4>& words) { return Ints<4>(0) - (words >> 7); }
 };
 
 }  // namespace packed_parts

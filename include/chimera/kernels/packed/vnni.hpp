@@ -27,6 +27,7 @@ namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 struct Ops : packed_parts::UnsignedOps<8> {
   static constexpr int tokens = 4;
   static constexpr bool has_few = true;
+  using InputKernels = packed_avx2::Kernels;
   using Quantize = packed_avx2::FourUnits<false>;
   using FloatKernels = packed_avx2::Kernels;
 
@@ -48,7 +49,8 @@ namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL {
 
 struct Ops : packed_parts::UnsignedOps<16> {
   static constexpr int tokens = 6;
-  static constexpr bool has_few = true;
+  static constexpr bool has_few = true, float_powers = true;
+  using InputKernels = packed_avx2::Kernels;
   using Quantize = packed_avx2::FourUnits<false>;
   using FloatKernels = packed_avx512::Kernels;
 
@@ -61,7 +63,6 @@ struct Ops : packed_parts::UnsignedOps<16> {
   CHIMERA_TARGET CHIMERA_INLINE static Vec<16> scaled(const Vec<16>& d, const IVec& power) {
     return packed_avx512::Ops::scaled(d, power);
   }
-  CHIMERA_INLINE static Ints<4> power(const Ints<4>& e) { return packed_avx512::Ops::power(e); }
 };
 
 }  // namespace chimera::inline CHIMERA_ABI::CHIMERA_LEVEL
