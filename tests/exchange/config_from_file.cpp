@@ -341,7 +341,7 @@ TEST_CASE("factors of the rotation go out in a tensor, and llama.cpp is told no 
   CHECK(file->tensor("rope_freqs.weight"));
   Config c = plain;
   c.attention.rope.scaling = RopeScaling::linear, c.attention.rope.factor = 2, c.attention.rope.attention_factor = 0.5f;
-  CHECK(contains(hugging_face_parts::unknown_to_transformers(c), "YaRN and LongRoPE alone"));
+  CHECK(contains(unknown_to_transformers(c), "YaRN and LongRoPE alone"));
 }
 
 TEST_CASE("dynamic scaling goes out as what it is at the whole context") {

@@ -188,7 +188,7 @@ Status write(const Cpu& q, const std::string& folder, const std::string& name, c
                            [&](GgufWriter& f) { set_tokenizer(f, *tokenizer, C.vocab); });
       !s)
     return s;
-  if (hugging_face_parts::unknown_to_transformers(C).empty() && type == std::string_view("f32")) {
+  if (unknown_to_transformers(C).empty() && type == std::string_view("f32")) {
     const Format format = name.ends_with("packed") ? Format::tq2_0 : Format::f32;
     if (Status s = save_hugging_face(q, path, m, weights->data(), format, {v.bos, v.eos, v.padding}); !s) return s;
     if (Status s = save_tokenizer(path, *tokenizer); !s) return s;
