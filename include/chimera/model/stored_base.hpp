@@ -52,7 +52,8 @@ class StoredBase {
         auto latent = Buffer::create(static_cast<std::size_t>(t.size()));
         if (!latent) return latent.error();
         if (Result<void> s = values(i, latent->data()); !s) return s.error();
-        if (Result<void> s = base.round(q, t, model.config->ternary.group, latent->data()); !s) return s.error();
+        if (Result<void> s = base.store_ternary(q, t, model.config->ternary.group, latent->data()); !s)
+          return s.error();
       }
     for (std::size_t first = 0, end = 0; first < pieces.size(); first = end) {
       while (end < pieces.size() && pieces[end].tensor == pieces[first].tensor) ++end;
@@ -97,7 +98,7 @@ class StoredBase {
   std::size_t place(const AnyModel& model, std::span<Piece> pieces, std::byte* base);
 
   /// Stores what a ternary matrix is rounded to. `latent` [rows, cols] is overwritten.
-  Result<void> round(const Cpu& q, const NamedTensor& t, int group, float* latent);
+  Result<void> store_ternary(const Cpu& q, const NamedTensor& t, int group, float* latent);
 
   /// Reads a matrix, some rows at a time.
   template <class Read>
@@ -205,7 +206,7 @@ CHIMERA_FUNCTION Result<void> StoredBase::plan(const AnyModel& model, std::span<
   return {};
 }
 
-CHIMERA_FUNCTION Result<void> StoredBase::round(const Cpu& q, const NamedTensor& t, int group, float* latent) {
+CHIMERA_FUNCTION Result<void> StoredBase::store_ternary(const Cpu& q, const NamedTensor& t, int group, float* latent) {
   const StoredRows& to = matrices_[t.slot].parts[0];
   const TernaryShape shape = ternary_shape(t, group);
   float* const scales = const_cast<float*>(to.scales);

@@ -119,7 +119,7 @@ struct Breeder {
   std::span<float> within(RopeCandidate& c) const { return std::span(c.factors).first(pairs); }
   /// Factors in their range, in hundredths, and ascending.
   RopeCandidate bounded(RopeCandidate c) const {
-    for (float& f : within(c)) f = std::round(100 * std::clamp(f, 1.f, 1.25f * rope.factor)) / 100;
+    for (float& f : within(c)) f = std::floor(100 * std::clamp(f, 1.f, 1.25f * rope.factor) + 0.5f) / 100;
     std::sort(within(c).begin(), within(c).end());
     return c;
   }
