@@ -26,10 +26,10 @@ struct Needs {
 };
 
 /// CHIMERA_CPU for as long as it lives.
-struct Environment {
-  explicit Environment(const char* value) { setenv("CHIMERA_CPU", value, 1); }
-  Environment(const Environment&) = delete;
-  ~Environment() { unsetenv("CHIMERA_CPU"); }
+struct CpuVariable {
+  explicit CpuVariable(const char* value) { setenv("CHIMERA_CPU", value, 1); }
+  CpuVariable(const CpuVariable&) = delete;
+  ~CpuVariable() { unsetenv("CHIMERA_CPU"); }
 };
 
 }  // namespace
@@ -67,7 +67,7 @@ TEST_CASE("CHIMERA_CPU and limit lower the level to one that the processor runs"
   CHECK(runs(best));
   for (const Isa isa : all_levels) {
     CAPTURE(name(isa));
-    const Environment cap(std::string(name(isa)).c_str());
+    const CpuVariable cap(std::string(name(isa)).c_str());
     const Isa found = detect_isa();
     CHECK(runs(found));
     CHECK(found == (runs(isa) ? isa : best_isa(isa)));
@@ -83,7 +83,7 @@ TEST_CASE("CHIMERA_CPU and limit lower the level to one that the processor runs"
     q->limit(isa);
     CHECK(q->isa() == best_isa(isa));
   }
-  const Environment cap("no level's name");
+  const CpuVariable cap("no level's name");
   CHECK(detect_isa() == best);
 }
 #endif

@@ -241,7 +241,7 @@ CHIMERA_FUNCTION Result<void> Rollouts::validate(std::int64_t length, std::int64
 }
 
 CHIMERA_FUNCTION Result<void> Rollouts::fill(std::uint64_t first, BatchBuffer& batch) {
-  constexpr std::uint64_t far = std::uint64_t{1} << 32;  // from a problem to the one that is asked instead
+  constexpr std::uint64_t apart = std::uint64_t{1} << 32;  // from a problem to the one that is asked instead
   const auto group = static_cast<std::size_t>(settings_.group), rows = static_cast<std::size_t>(batch.rows());
   if (!packed_) return Error{"the rollouts follow no model's weights yet"};
   if (rows % group != 0 || first % group != 0)
@@ -256,7 +256,7 @@ CHIMERA_FUNCTION Result<void> Rollouts::fill(std::uint64_t first, BatchBuffer& b
   for (std::int64_t number = 0; number < settings_.draws && !open.empty(); ++number) {
     std::vector<Draft> now;
     for (const std::size_t g : open) {
-      auto asked = ask(*environment_, first / group + g + static_cast<std::uint64_t>(number) * far);
+      auto asked = ask(*environment_, first / group + g + static_cast<std::uint64_t>(number) * apart);
       if (!asked) return asked.error();
       asked_[g] = std::move(*asked);
       for (std::int64_t m = 0; m < settings_.group; ++m) now.push_back({.asked = &asked_[g], .member = m});

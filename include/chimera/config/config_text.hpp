@@ -110,28 +110,28 @@ struct Line {
 };
 
 /// One function for all fields, and not code in place for each.
-[[gnu::noinline]] inline void add_line(std::vector<Line>& lines, const FieldType* type, std::string_view part,
+[[gnu::noinline]] inline void add_line(std::vector<Line>& all, const FieldType* type, std::string_view part,
                                        std::string_view name, void* field, bool left_out) {
-  lines.push_back({type, part, name, field, left_out});
+  all.push_back({type, part, name, field, left_out});
 }
 
 /// Adds all fields of a part, and those of its parts.
 template <class Part>
-void add_lines(std::vector<Line>& lines, Part& part, std::string_view part_name, bool left_out) {
+void add_lines(std::vector<Line>& all, Part& part, std::string_view part_name, bool left_out) {
   Part::each_field(part, [&]<class T>(std::string_view name, T& field, auto... mark) {
     const bool out = left_out || (meaning(mark...) == Meaning::added && field == T{});
     if constexpr (HasFields<T>)
-      add_lines(lines, field, name, out);
+      add_lines(all, field, name, out);
     else
-      add_line(lines, &field_type<T>, part_name, name, &field, out);
+      add_line(all, &field_type<T>, part_name, name, &field, out);
   });
 }
 
 /// All fields. Not a template, and no template is given what is done with them: their walk is compiled once.
 inline std::vector<Line> lines_of(Config& config) {
-  std::vector<Line> lines;
-  add_lines(lines, config, "", false);
-  return lines;
+  std::vector<Line> all;
+  add_lines(all, config, "", false);
+  return all;
 }
 
 /// Whether all choices are among those there are.
