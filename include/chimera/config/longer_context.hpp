@@ -44,7 +44,7 @@ inline Result<Config> longer_context(const Config& c, RopeScaling scaling, float
   if (scaled && factor <= old.factor)
     return Error{"the model's context is " + to_text(old.factor) + " times the " + std::to_string(trained) +
                  " tokens that it learned first: expected a larger factor, found " + to_text(factor)};
-  const double context = std::round(static_cast<double>(factor) * trained);
+  const double context = std::floor(static_cast<double>(factor) * trained + 0.5);
   if (!(context <= 1 << 24))
     return Error{"a context must be at most 16777216 tokens, found " + to_text(factor) + " times " +
                  std::to_string(trained)};
