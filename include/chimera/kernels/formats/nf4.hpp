@@ -167,7 +167,10 @@ CHIMERA_INLINE Vec<W> levels_of(const std::uint8_t* p) {
     double low = 0, high = 0;  // bits of two f32 each
     std::memcpy(&low, level_pairs[p[0]].data(), sizeof low);
     std::memcpy(&high, level_pairs[p[1]].data(), sizeof high);
-    return Vec<W>(reinterpret_cast<typename Vec<W>::Native>(Pairs{low, high}));
+    const Pairs both{low, high};
+    typename Vec<W>::Native levels;
+    std::memcpy(&levels, &both, sizeof levels);
+    return Vec<W>(levels);
   }
 }
 
