@@ -63,8 +63,8 @@ int main() {}' >none.cpp
     fi
     ;;
   mixed_flags)
-    "$compiler" $plain -O1 -Dmain=host_plain -c "$host" -o plain.o
-    "$compiler" $plain -O1 -Dmain=host_avx2 -mavx2 -mfma -c "$host" -o avx2.o
+    "$compiler" $plain -O0 -Dmain=host_plain -c "$host" -o plain.o
+    "$compiler" $plain -O0 -Dmain=host_avx2 -mavx2 -mfma -c "$host" -o avx2.o
     "$compiler" $plain "$chimera/tests/embed/mixed.cpp" avx2.o plain.o -o host
     ;;
   pkg_config)

@@ -2,7 +2,7 @@
 set -eu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-flags="-O2 -std=c++20 -Wall -Wextra -Wpedantic -Werror -I $2/include"
+flags="-O1 -DCHIMERA_ISA=base -std=c++20 -Wall -Wextra -Wpedantic -Werror -I $2/include"
 
 # The C++ blocks of a page become NAME1.cpp, NAME2.cpp ...
 blocks() {
