@@ -163,7 +163,7 @@ Result<Config> lengthened(Options& options, const SavedModel& from) {
   std::int64_t learned = old.context;
   if (from.header) learned = std::min(learned, from.header->settings.context);
   if (Status s = options.search.validate(); !s) return s.error();
-  const auto longer = longer_context(old, options.rope, options.factor, static_cast<int>(learned));
+  auto longer = longer_context(old, options.rope, options.factor, static_cast<int>(learned));
   if (!longer) return longer.error();
   std::int64_t& context = options.run.settings.context;
   if (!options.context_given) context = longer->context;

@@ -315,7 +315,7 @@ struct ReadyRun {
   const chimera::Cpu& cpu;
   chimera::Trainer& trainer;
   TrainingOptions& options;
-  std::string data;  // what it learns from, in words
+  std::string data;    // what it learns from, in words
   std::string base{};  // of adapters: the model that they are for
 };
 

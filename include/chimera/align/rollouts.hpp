@@ -293,8 +293,8 @@ CHIMERA_FUNCTION Result<RolloutSeen> Rollouts::examine(Environment& environment,
     if (!asked) return asked.error();
     asked_.push_back(std::move(*asked));
   }
-  std::vector<Draft> drafts;
-  for (const Asked& asked : asked_) drafts.push_back({.asked = &asked});
+  std::vector<Draft> drafts(asked_.size());
+  for (std::size_t i = 0; i < drafts.size(); ++i) drafts[i].asked = &asked_[i];
   if (Result<void> s = write(drafts, likeliest_, seen); !s) return s.error();
   judge(environment, drafts, true, seen);
   return seen;

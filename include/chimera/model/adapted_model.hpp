@@ -72,7 +72,7 @@ struct AdapterTable {
   std::size_t arena_floats = 0;
 
   static Result<std::unique_ptr<AdapterTable>> create(std::span<const NamedTensor> tensors,
-                                                      std::vector<BaseTensor> base,
+                                                      std::span<const BaseTensor> base,
                                                       std::span<const AdapterTarget> targets,
                                                       const LoraSettings& settings);
 };
@@ -81,9 +81,9 @@ template <Device D>
 class AdaptedModelOn {
  public:
   /// `model`'s tables, and what `base` points to, must outlive it.
-  static Result<AdaptedModelOn> create(const ModelTable<D>& model, std::vector<BaseTensor> base,
+  static Result<AdaptedModelOn> create(const ModelTable<D>& model, std::span<const BaseTensor> base,
                                        std::span<const AdapterTarget> targets, const LoraSettings& settings) {
-    auto table = AdapterTable::create(model.tensors, std::move(base), targets, settings);
+    auto table = AdapterTable::create(model.tensors, base, targets, settings);
     if (!table) return table.error();
     AdaptedModelOn a;
     a.table_ = std::move(*table), a.model_ = model;
@@ -147,13 +147,13 @@ CHIMERA_FUNCTION void merge_adapters(const Cpu& q, std::span<const NamedTensor> 
 }
 
 CHIMERA_FUNCTION Result<std::unique_ptr<AdapterTable>> AdapterTable::create(std::span<const NamedTensor> tensors,
-                                                                            std::vector<BaseTensor> base,
+                                                                            std::span<const BaseTensor> base,
                                                                             std::span<const AdapterTarget> targets,
                                                                             const LoraSettings& settings) {
   if (Result<void> s = settings.validate(); !s) return s.error();
   if (targets.empty()) return Error{"no matrix gets an adapter"};
   auto table = std::make_unique<AdapterTable>();
-  table->base = std::move(base);
+  table->base.assign(base.begin(), base.end());
   table->adapters.resize(targets.size());
   table->weights.first_block = INT32_MAX;
   const auto add = [&](const NamedTensor& t, std::string_view suffix, std::int64_t rows, std::int64_t cols, Init init,
