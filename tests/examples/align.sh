@@ -23,7 +23,7 @@ cp -r whole parts
 rm "parts/$last"
 expect 0 'resumed from parts/' chimera-align sft --resume --out parts
 check 'the same validation loss' cmp stdout whole.txt
-for run in whole parts; do tail -c +8192 "$run/$last" >$run.bits; done # behind the text, which has the run's time
+for run in whole parts; do learned "$run/$last" >$run.bits; done
 check 'the same bits' cmp whole.bits parts.bits
 expect 0 'the run is complete' chimera-align sft --resume --out whole
 expect 0 'tok/s' chimera-generate --model whole --prompt 'ask 3' --tokens 8
@@ -55,7 +55,7 @@ cp -r preferred half
 rm "half/$last"
 expect 0 'resumed from half/' chimera-align dpo --resume --out half
 check 'the same validation loss' cmp stdout preferred.txt
-for run in preferred half; do tail -c +8192 "$run/$last" >$run.bits; done
+for run in preferred half; do learned "$run/$last" >$run.bits; done
 check 'the same bits' cmp preferred.bits half.bits
 check 'the metrics have the accuracy' grep -q '"validation_accuracy":1' preferred/metrics.jsonl
 expect 1 'holds a run of chimera-align dpo: continue it with that' chimera-align sft --resume --out preferred
@@ -71,7 +71,7 @@ last=$(ls adapted | grep checkpoint | sort | tail -n 1)
 cp -r adapted rest
 rm "rest/$last"
 expect 0 'resumed from rest/' chimera-align sft --resume --out rest
-for run in adapted rest; do tail -c +8192 "$run/$last" >$run.bits; done
+for run in adapted rest; do learned "$run/$last" >$run.bits; done
 check 'adapters have the same bits' cmp adapted.bits rest.bits
 check 'and their files do' cmp adapted/adapter.gguf rest/adapter.gguf
 greedy="--prompt ask --tokens 8 --temperature 0"
@@ -116,7 +116,7 @@ cp -r earned again
 rm again/checkpoint-000004.chimera
 expect 0 'resumed from again/' chimera-align grpo --resume --out again
 check 'the same reward' cmp stdout earned.txt
-for run in earned again; do tail -c +8192 $run/checkpoint-000004.chimera >$run.bits; done
+for run in earned again; do learned $run/checkpoint-000004.chimera >$run.bits; done
 check 'the same bits' cmp earned.bits again.bits
 asked="chimera-align grpo --model whole $write --task prompts --data pairs.jsonl --held-out pairs.jsonl --draws 1 --steps 1"
 printf '%s\n' 'while read -r line; do n=$((n + 1)); echo $((n % 3)); done' >judge.sh

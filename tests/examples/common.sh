@@ -49,3 +49,10 @@ finish() {
 }
 
 small="--config nano --batch 1 --context 32 --validation-tokens 64"
+
+# All of a checkpoint behind its text, which has the time that the run took: what the run has learned. The text is the
+# file's first section, and the next begins at a multiple of 64.
+learned() {
+  set -- "$1" $(od -An -t u8 -j 40 -N 16 "$1")
+  tail -c +$((($2 + $3 + 63) / 64 * 64 + 1)) "$1"
+}

@@ -3,8 +3,7 @@
 train="chimera-train $small --data $text --validation-interval 60 --steps 300"
 last=checkpoint-000300.chimera
 
-# The weights and both moments, without the first kilobytes: there is the text, with the time that the run took.
-arenas() { tail -c +8192 "$1/$last"; }
+arenas() { learned "$1/$last"; }
 
 # stop_after STEP SIGNAL FOLDER COMMAND...: what the command prints is in stderr, its exit code in $code.
 stop_after() {
