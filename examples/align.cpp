@@ -188,8 +188,7 @@ std::optional<int> parse_flags(int argc, char** argv, Options& options) {
 
 /// What trains models of that config: a preset, or an engine that is compiled for it.
 Result<AnyModel> model_of(const Config& config) {
-  for (const AnyModel& model : all_models())
-    if (*model.config == config) return model;
+  if (const AnyModel* preset = find_preset(config)) return *preset;
   return find_training_engine(config);
 }
 

@@ -22,6 +22,12 @@ constexpr std::array models = boost::hana::unpack(
 
 std::span<const AnyModel> all_models() { return models; }
 
+const AnyModel* find_preset(const Config& config) {
+  for (const AnyModel& model : models)
+    if (*model.config == config) return &model;
+  return nullptr;
+}
+
 Result<AnyModel> find_model(std::string_view name) {
   std::vector<std::string> names;
   for (const AnyModel& m : models) {

@@ -10,5 +10,8 @@
 /// All presets.
 std::span<const chimera::AnyModel> all_models();
 
+/// The preset of that config; null: it is none.
+const chimera::AnyModel* find_preset(const chimera::Config& config);
+
 /// The preset of that name; an error that names the nearest ones.
 chimera::Result<chimera::AnyModel> find_model(std::string_view name);

@@ -188,8 +188,7 @@ Result<Config> lengthened(Options& options, const SavedModel& from) {
 
 /// The model of a config: a preset, or an engine that is compiled for it.
 Result<AnyModel> model_of(const RunOptions& run) {
-  for (const AnyModel& model : all_models())
-    if (*model.config == run.model) return model;
+  if (const AnyModel* preset = find_preset(run.model)) return *preset;
   if (Status s = check_memory(run.config, parameter_count(run.model), 0); !s) return s.error();
   return find_training_engine(run.model);
 }
